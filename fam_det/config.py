@@ -1,0 +1,63 @@
+"""Config keys of the project, beside Detectron2's own."""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_distillation_config(cfg: CN) -> None:
+    """Add every key of this project, with a default that changes nothing in plain Detectron2."""
+    # Data sets in COCO format to register before anything else: [name, annotation file, image folder].
+    cfg.DATASETS.COCO = []
+
+    cfg.MODEL.STUDENT = CN()
+    # The student's meta-architecture when MODEL.META_ARCHITECTURE is "DistilledDetector". All of the
+    # student is described by the usual keys: MODEL.BACKBONE, MODEL.ROI_HEADS, MODEL.RETINANET, ...
+    cfg.MODEL.STUDENT.META_ARCHITECTURE = "GeneralizedRCNN"
+
+    cfg.MODEL.TEACHER = CN()
+    # The teacher's config: a model zoo name ("COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml") or a file.
+    cfg.MODEL.TEACHER.CONFIG = ""
+    # The teacher's checkpoint, anything MODEL.WEIGHTS takes. "auto": the zoo's checkpoint for a zoo name,
+    # the file's own MODEL.WEIGHTS for a file. "": random weights, to try a setup.
+    cfg.MODEL.TEACHER.WEIGHTS = "auto"
+    # KEY VALUE pairs merged into the teacher's config, as after the options of tools/train_net.py.
+    cfg.MODEL.TEACHER.OPTS = []
+
+    cfg.MODEL.DISTILLER = CN()
+    # Name in DISTILLER_REGISTRY: "KnowledgeReviewDistiller" or "LayerToLayerDistiller".
+    cfg.MODEL.DISTILLER.NAME = "KnowledgeReviewDistiller"
+    # Backbone outputs to distil, such as ["p3", "p4", "p5"]. []: every one that student and teacher share.
+    cfg.MODEL.DISTILLER.LEVELS = []
+    # How the review joins a student map with the deeper stages: "cross_attention", "abf" or "none".
+    cfg.MODEL.DISTILLER.FUSION = "cross_attention"
+    # Channels of the fused maps in the review.
+    cfg.MODEL.DISTILLER.MID_CHANNELS = 256
+    # What turns a map into the teacher's: "fam", or "conv3x3" as in ReviewKD.
+    cfg.MODEL.DISTILLER.TRANSFORM = "fam"
+    # End the transform in a ReLU. Off: the maps of an FPN are signed.
+    cfg.MODEL.DISTILLER.RELU = False
+    # Loss between the maps of a level: "mse" or "hierarchical" (ReviewKD's, also at pooled sizes).
+    cfg.MODEL.DISTILLER.LOSS = "hierarchical"
+    # Weight of the sum of all levels' losses.
+    cfg.MODEL.DISTILLER.LOSS_WEIGHT = 1.0
+    # Iterations over which that weight rises from 0 to its value.
+    cfg.MODEL.DISTILLER.WARMUP_ITERS = 1000
+
+    cfg.MODEL.DISTILLER.FAM = CN()
+    # Storage of the global filter: "separable" (few parameters) or "banded" (full channel mixing).
+    cfg.MODEL.DISTILLER.FAM.FILTER = "separable"
+    # Grid points of the filter over the full circle of frequencies, an even number.
+    cfg.MODEL.DISTILLER.FAM.GRID = 8
+    # High-pass filter: "ideal", "gaussian", "butterworth" or "none".
+    cfg.MODEL.DISTILLER.FAM.HIGH_PASS = "ideal"
+    # Its cut-off, as a fraction of the Nyquist frequency, in [0, 1].
+    cfg.MODEL.DISTILLER.FAM.CUTOFF = 0.1
+    # Order of the Butterworth filter.
+    cfg.MODEL.DISTILLER.FAM.ORDER = 2
+
+    cfg.MODEL.MOBILENETV2 = CN()
+    # Width multiplier of all channels; ImageNet weights exist for 1.0.
+    cfg.MODEL.MOBILENETV2.WIDTH_MULT = 1.0
+    # Outputs of the network: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
+    cfg.MODEL.MOBILENETV2.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Normalisation, as MODEL.RESNETS.NORM.
+    cfg.MODEL.MOBILENETV2.NORM = "FrozenBN"

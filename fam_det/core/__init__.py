@@ -1,0 +1,21 @@
+"""The method of FAM-KD in plain PyTorch: imports torch and nothing else."""
+
+from fam_det.core.frequency_attention import FrequencyAttention
+from fam_det.core.fusion import AttentionBasedFusion, WindowCrossAttention
+from fam_det.core.high_pass import high_pass_response
+from fam_det.core.losses import hierarchical_context_loss, mse_loss
+from fam_det.core.released import load_released
+from fam_det.core.review import KnowledgeReview, LayerToLayer, ReviewBlock
+
+__all__ = [
+    "AttentionBasedFusion",
+    "FrequencyAttention",
+    "KnowledgeReview",
+    "LayerToLayer",
+    "ReviewBlock",
+    "WindowCrossAttention",
+    "hierarchical_context_loss",
+    "high_pass_response",
+    "load_released",
+    "mse_loss",
+]

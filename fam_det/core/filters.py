@@ -1,0 +1,232 @@
+"""The learnable global filter K of the frequency attention module, in three storages.
+
+A real linear map that commutes with circular shifts is determined by half of its spectrum. Each filter
+therefore stores the half plane of ``torch.fft.rfft2``, as a real tensor whose last dimension holds the
+real and the imaginary part: data-parallel training, fused optimisers and gradient scalers all
+take real parameters only.
+
+The columns v that also stand for their mirror image -v are stored sqrt(2) times as large. With that, plain
+SGD moves the half spectrum exactly as it moves the full complex one of the released code. Column 0 and
+(even widths) the Nyquist column are their own mirror images; only their Hermitian part
+(K(u) + conj K(-u)) / 2 acts on a real map, and it is taken explicitly, because FFT libraries disagree on
+what an inverse transform does with the rest.
+
+Legend: N batch, C_in and C_out channels, H and W map size, G grid size, V = W // 2 + 1 columns of the half
+plane, F = H * V frequencies.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FILTERS = ("dense", "banded", "separable")
+
+
+class DenseFilter(nn.Module):
+    """One C_out x C_in matrix a frequency: the formula of the paper, for maps of one size.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        height: H.
+        width: W.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+        scale = 1.0 / (in_channels * out_channels)
+        columns = width // 2 + 1
+        self.weight = nn.Parameter(
+            init_half_spectrum(height, width, (columns, in_channels, out_channels), scale)
+        )  # (H, V, C_in, C_out, 2)
+
+    def spectrum(self, height: int, width: int) -> Tensor:
+        """The filter that is applied.
+
+        Returns:
+            complex (H, V, C_in, C_out).
+
+        Raises:
+            ValueError: for a size other than that of construction.
+        """
+        if (height, width) != (self.height, self.width):
+            raise ValueError(
+                f"size: got a map of {height}x{width}, expected {self.height}x{self.width}: the "
+                "dense filter has one size; the banded and separable filters take any"
+            )
+        return applied_spectrum(self.weight, self.width)
+
+    def forward(self, x: Tensor, response: Tensor) -> Tensor:
+        """IFFT(h * (K . FFT(x))): (N, C_in, H, W), (H, V) -> (N, C_out, H, W)."""
+        k = self.spectrum(x.shape[2], x.shape[3])
+        bins = (rfft2(x) * response).flatten(2).permute(2, 0, 1)  # (F, N, C_in)
+        out = torch.bmm(bins, k.flatten(0, 1))  # (F, N, C_out)
+        return irfft2(out.permute(1, 2, 0).unflatten(2, response.shape), x.shape[3])
+
+
+class BandedFilter(nn.Module):
+    """One C_out x C_in matrix a cell of a G x (G / 2 + 1) grid over normalised frequency; any size.
+
+    A frequency takes the matrix of the nearest grid point, so a map of G x G pixels sees the dense filter.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        grid: G, even: the number of cells over the full circle of frequencies.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, grid: int) -> None:
+        super().__init__()
+        check_grid(grid)
+        self.grid = grid
+        scale = 1.0 / (in_channels * out_channels)
+        self.weight = nn.Parameter(
+            init_half_spectrum(grid, grid, (grid // 2 + 1, in_channels, out_channels), scale)
+        )  # (G, G/2 + 1, C_in, C_out, 2)
+
+    def spectrum(self, height: int, width: int) -> Tensor:
+        """The filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
+        rows, columns = self._cells(height, width)
+        return applied_spectrum(self.weight, self.grid)[rows][:, columns]
+
+    def _cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Grid row of each of H rows, grid column of each of V columns (int64)."""
+        u, v = grid_positions(height, width, self.grid, self.weight.device)
+        return u.round().long() % self.grid, v.round().long()
+
+    def forward(self, x: Tensor, response: Tensor) -> Tensor:
+        """IFFT(h * (K . FFT(x))): (N, C_in, H, W), (H, V) -> (N, C_out, H, W)."""
+        n, c_in, height, width = x.shape
+        rows, columns = self._cells(height, width)
+        cell = (rows[:, None] * (self.grid // 2 + 1) + columns).flatten()  # (F,)
+        order = cell.argsort(stable=True)
+        counts = torch.bincount(cell, minlength=self.grid * (self.grid // 2 + 1)).tolist()
+        bins = (rfft2(x) * response).flatten(2).permute(2, 0, 1)  # (F, N, C_in)
+        k = applied_spectrum(self.weight, self.grid).flatten(0, 1)  # (cells, C_in, C_out)
+        # one matrix product a cell: a dense filter would repeat its matrix for every frequency
+        parts = bins.index_select(0, order).split(counts)
+        out = torch.cat([p.reshape(-1, c_in) @ m for p, m in zip(parts, k, strict=True)])
+        out = out.view(-1, n, k.shape[-1]).index_select(0, order.argsort())  # (F, N, C_out)
+        return irfft2(out.permute(1, 2, 0).unflatten(2, response.shape), width)
+
+
+class SeparableFilter(nn.Module):
+    """One complex gain a channel on a G x (G / 2 + 1) grid, then a 1x1 mix of channels; any size.
+
+    The gain is interpolated bilinearly over normalised frequency, periodic in the rows. It starts at 1.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        grid: G, even: the number of grid points over the full circle of frequencies.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, grid: int) -> None:
+        super().__init__()
+        check_grid(grid)
+        self.grid = grid
+        gain = torch.zeros(grid, grid // 2 + 1, in_channels, 2)
+        gain[..., 0] = 1.0 / mirror_scale(grid)
+        self.gain = nn.Parameter(gain)  # (G, G/2 + 1, C_in, 2)
+        self.mix = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+
+    def gains(self, height: int, width: int) -> Tensor:
+        """The gain of each channel on the half plane of an H x W map, complex (C_in, H, V)."""
+        u, v = grid_positions(height, width, self.grid, self.gain.device)
+        dtype = self.gain.dtype if self.gain.dtype == torch.float64 else torch.float32
+        by_row = linear_weights(u, self.grid, dtype, periodic=True)  # (H, G)
+        by_column = linear_weights(v, self.grid // 2 + 1, dtype)  # (V, G/2 + 1)
+        gain = applied_spectrum(self.gain, self.grid).permute(2, 0, 1)  # (C_in, G, G/2 + 1)
+        complex_dtype = gain.dtype
+        return by_row.to(complex_dtype) @ gain @ by_column.T.to(complex_dtype)
+
+    def spectrum(self, height: int, width: int) -> Tensor:
+        """The filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
+        mix = self.mix.weight[:, :, 0, 0].T  # (C_in, C_out)
+        return self.gains(height, width).permute(1, 2, 0)[..., None] * mix
+
+    def forward(self, x: Tensor, response: Tensor) -> Tensor:
+        """mix(IFFT(h * gain * FFT(x))): (N, C_in, H, W), (H, V) -> (N, C_out, H, W)."""
+        height, width = x.shape[2:]
+        filtered = irfft2(rfft2(x) * (response * self.gains(height, width)), width)
+        return F.conv2d(filtered, self.mix.weight.to(filtered.dtype))
+
+
+def check_grid(grid: int) -> None:
+    """Raise unless the grid has a column of its own for the Nyquist frequency."""
+    if grid < 2 or grid % 2:
+        raise ValueError(f"grid: got {grid}, expected an even number >= 2")
+
+
+def mirror_scale(width: int) -> Tensor:
+    """What each of the V stored columns is multiplied by to give the applied filter, (V, 1)."""
+    v = torch.arange(width // 2 + 1)
+    mirrored = (v > 0) & (2 * v < width)
+    return torch.where(mirrored, math.sqrt(0.5), 1.0).double()[:, None]
+
+
+def init_half_spectrum(
+    height: int, width: int, shape: tuple[int, int, int], scale: float
+) -> Tensor:
+    """Storage of a full spectrum drawn from U[0, scale) in its real and its imaginary part.
+
+    The Hermitian part of that spectrum averages each frequency with the conjugate of its mirror image.
+    """
+    at_frequency = torch.rand(height, *shape, 2)
+    at_mirror = torch.rand(height, *shape, 2) * torch.tensor([1.0, -1.0])
+    stored = (at_frequency + at_mirror) / 2.0
+    stored = stored / mirror_scale(width)[..., None, None].float()
+    own_mirror = (mirror_scale(width) == 1.0)[..., None, None]
+    return scale * torch.where(own_mirror, at_frequency, stored)
+
+
+def applied_spectrum(stored: Tensor, width: int) -> Tensor:
+    """The Hermitian filter of a stored half plane.
+
+    Args:
+        stored: real (H, V, ..., 2), of a spectrum that is ``width`` columns wide.
+        width: columns of the full spectrum; only the columns 0 and ``width / 2`` are their own mirror.
+
+    Returns:
+        complex (H, V, ...), complex64 unless the storage is float64.
+    """
+    if stored.dtype != torch.float64:
+        stored = stored.float()  # neither bfloat16 nor float16 has an FFT everywhere
+    s = torch.view_as_complex(stored.contiguous())
+    mirrored = torch.roll(s.flip(0), 1, 0).conj()  # conj K(-u): row 0 stays, row i goes to H - i
+    scale = mirror_scale(width).to(s.device, stored.dtype)
+    scale = scale.view(-1, *[1] * (s.dim() - 2))  # (V, 1, ...)
+    return torch.where(scale == 1.0, 0.5 * (s + mirrored), scale * s)
+
+
+def rfft2(x: Tensor) -> Tensor:
+    """Half spectrum of real maps, zero frequency first: (..., H, W) -> complex (..., H, V)."""
+    return torch.fft.rfft2(x, norm="ortho")
+
+
+def irfft2(x: Tensor, width: int) -> Tensor:
+    """Inverse of :func:`rfft2` for maps ``width`` columns wide: complex (..., H, V) -> (..., H, W)."""
+    return torch.fft.irfft2(x, s=(x.shape[-2], width), norm="ortho")
+
+
+def grid_positions(
+    height: int, width: int, grid: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Where the frequencies of an H x W map lie on the grid: (H,) in [-G/2, G/2), (V,) in [0, G/2]."""
+    u = torch.fft.fftfreq(height, dtype=torch.float64, device=device) * grid
+    v = torch.fft.rfftfreq(width, dtype=torch.float64, device=device) * grid
+    return u, v
+
+
+def linear_weights(
+    position: Tensor, points: int, dtype: torch.dtype, *, periodic: bool = False
+) -> Tensor:
+    """Weights of linear interpolation at ``position`` (P,) between ``points`` grid points: (P, points)."""
+    distance = (position[:, None] - torch.arange(points, device=position.device)).abs()
+    if periodic:
+        distance = distance % points
+        distance = torch.minimum(distance, points - distance)
+    return (1.0 - distance).clamp(min=0.0).to(dtype)

@@ -1,0 +1,107 @@
+"""How a knowledge review joins a student map with the residual that comes from the deeper stages.
+
+Legend: N batch, C channels, H and W map size, k window side.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fam_det.core.window_attention import window_attention
+
+
+class WindowCrossAttention(nn.Module):
+    """Window cross attention of FAM-KD, on the stand-alone self-attention of Ramachandran et al. 2019.
+
+    The residual asks (query), the student map answers (key and value) from the k x k window around each
+    position, zero-padded at the border. A learned offset is added to the key: by window row in the first
+    half of the channels, by window column in the second. The softmax runs over the window, for each
+    channel on its own.
+
+    Args:
+        channels: C, even.
+        window: k, odd.
+
+    Raises:
+        ValueError: odd channels or an even window.
+    """
+
+    def __init__(self, channels: int, *, window: int = 3) -> None:
+        super().__init__()
+        if channels < 2 or channels % 2:
+            raise ValueError(f"channels: got {channels}, expected an even number >= 2")
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f"window: got {window}, expected an odd number >= 1")
+        self.channels, self.window = channels, window
+        self.query, self.key, self.value = (_kaiming_conv(channels) for _ in range(3))
+        self.row_offset = nn.Parameter(torch.randn(channels // 2, window))
+        self.column_offset = nn.Parameter(torch.randn(channels // 2, window))
+
+    def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
+        """Fuse two maps of one shape, (N, C, H, W) each, to one.
+
+        Raises:
+            ValueError: shapes that differ, or other channels.
+        """
+        check_pair(student_map, residual, self.channels)
+        return window_attention(
+            self.query(residual), self.key(student_map), self.value(student_map), self._offsets()
+        )
+
+    def _offsets(self) -> Tensor:
+        """Offset of the key for each channel and window position, (C, k, k)."""
+        k = self.window
+        by_row = self.row_offset[:, :, None].expand(-1, k, k)
+        by_column = self.column_offset[:, None, :].expand(-1, k, k)
+        return torch.cat([by_row, by_column])
+
+
+class AttentionBasedFusion(nn.Module):
+    """Attention based fusion (ABF) of ReviewKD, Chen et al., CVPR 2021.
+
+    Two maps z1 and z2, from a 1x1 convolution of both inputs and a sigmoid, weigh the student map and the
+    residual at every position.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.gate = nn.Conv2d(2 * channels, 2, kernel_size=1)
+
+    def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
+        """Fuse two maps of one shape, (N, C, H, W) each, to one.
+
+        Raises:
+            ValueError: shapes that differ, or other channels.
+        """
+        check_pair(student_map, residual, self.channels)
+        z = torch.sigmoid(self.gate(torch.cat([student_map, residual], dim=1)))  # (N, 2, H, W)
+        return student_map * z[:, :1] + residual * z[:, 1:]
+
+
+def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps (N, C, H, W) to ``size`` by the nearest neighbour; the same tensor if they fit."""
+    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size, mode="nearest")
+
+
+def check_pair(student_map: Tensor, residual: Tensor, channels: int) -> None:
+    """Raise a ValueError unless both maps are (N, channels, H, W) of one shape."""
+    for name, x in (("student_map", student_map), ("residual", residual)):
+        if x.dim() != 4 or x.shape[1] != channels:
+            raise ValueError(
+                f"{name}: got shape {tuple(x.shape)}, expected (N, {channels}, H, W)"
+            )
+    if student_map.shape != residual.shape:
+        raise ValueError(
+            f"residual: got shape {tuple(residual.shape)}, "
+            f"expected that of student_map, {tuple(student_map.shape)}"
+        )
+
+
+def _kaiming_conv(channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv

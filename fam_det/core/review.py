@@ -1,0 +1,314 @@
+"""The two ways to guide a student through its feature maps: knowledge review and layer to layer.
+
+FAM-KD, FAM + ReviewKD and ReviewKD are one structure with different parts:
+
+=============== =================== =============
+method          fusion              transform
+=============== =================== =============
+FAM-KD          ``cross_attention`` ``fam``
+FAM + ReviewKD  ``abf``             ``fam``
+ReviewKD        ``abf``             ``conv3x3``
+=============== =================== =============
+
+Legend: N batch, C channels, H and W map size. Maps are listed shallow (large) to deep (small).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fam_det.core.frequency_attention import (
+    FrequencyAttention,
+    Size,
+    as_height_width,
+    check_channels,
+)
+from fam_det.core.fusion import AttentionBasedFusion, WindowCrossAttention, resize_nearest
+
+FUSIONS = ("cross_attention", "abf", "none")
+TRANSFORMS = ("fam", "conv3x3")
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that normalises a lone value by its running statistics.
+
+    The variance of one value is zero and PyTorch raises; the deepest level of a small image, or the pooled
+    feature with one image a device, has no more than that.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise maps (N, C, H, W)."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)
+
+
+class ReviewBlock(nn.Module):
+    """One stage of the review: project the student map, fuse in the residual, transform.
+
+    Args:
+        student_channels: of this stage's student map.
+        residual_channels: of the residual from the deeper stage, None for the deepest stage.
+        mid_channels: width of the fused map.
+        teacher_channels: of this stage's teacher map.
+        fusion: one of ``FUSIONS``.
+        transform: the module from ``mid_channels`` to ``teacher_channels``.
+        size: (H, W) of the teacher's map, None to keep the student's.
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        residual_channels: int | None,
+        mid_channels: int,
+        *,
+        fusion: str,
+        transform: nn.Module,
+        size: tuple[int, int] | None,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        # ReviewKD always projects, without a ReLU; FAM-KD only where widths differ, with one
+        relu = fusion != "abf"
+        same = student_channels == mid_channels and fusion != "abf"
+        self.project = nn.Identity() if same else conv_norm(student_channels, mid_channels, relu)
+        self.project_residual: nn.Module = nn.Identity()
+        self.fusion: nn.Module | None = None
+        if residual_channels is not None and fusion != "none":
+            if residual_channels != mid_channels:
+                self.project_residual = conv_norm(residual_channels, mid_channels, relu)
+            self.fusion = build_fusion(fusion, mid_channels)
+        self.transform = transform
+
+    def forward(self, student_map: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Review one stage.
+
+        Args:
+            student_map: (N, C_student, H, W).
+            residual: (N, C_residual, H', W') from the deeper stage, None at the deepest.
+
+        Returns:
+            The map to compare with the teacher's, and the residual for the next stage.
+        """
+        x = self.project(student_map)
+        if self.fusion is not None and residual is not None:
+            y = resize_nearest(self.project_residual(residual), (x.shape[2], x.shape[3]))
+            x = self.fusion(x, y)
+        if self.size is not None:
+            x = resize_nearest(x, self.size)
+        return self.transform(x), x
+
+
+class KnowledgeReview(nn.Module):
+    """Enhanced knowledge review of FAM-KD; with other parts FAM + ReviewKD and ReviewKD.
+
+    Args:
+        student_channels: C of each student map, shallow to deep.
+        mid_channels: width of each fused map; an int for one width at all stages.
+        teacher_channels: C of each teacher map.
+        sizes: size of each teacher map, an int or (H, W); None takes maps of any size, which are
+            then transformed at the student's size.
+        fusion: one of ``FUSIONS``.
+        transform: one of ``TRANSFORMS``.
+        filter: of the frequency attention module; None takes ``"dense"`` where ``sizes`` are given and
+            ``"separable"`` elsewhere.
+        grid, high_pass, cutoff, order: of the frequency attention module.
+        relu: end every stage in a ReLU. None does as published: after FAM, not after the 3x3 convolution.
+            Turn it off for signed teacher maps, such as those of an FPN.
+
+    Raises:
+        ValueError: lists of different lengths, or an unknown option; the message names it.
+    """
+
+    def __init__(
+        self,
+        student_channels: Sequence[int],
+        mid_channels: int | Sequence[int],
+        teacher_channels: Sequence[int],
+        *,
+        sizes: Sequence[Size] | None = None,
+        fusion: str = "cross_attention",
+        transform: str = "fam",
+        filter: str | None = None,
+        grid: int = 8,
+        high_pass: str = "ideal",
+        cutoff: float = 0.1,
+        order: int = 2,
+        relu: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion: got {fusion!r}, expected one of {FUSIONS}")
+        stages = len(student_channels)
+        mids = [mid_channels] * stages if isinstance(mid_channels, int) else list(mid_channels)
+        all_sizes = per_stage_sizes(sizes, stages)
+        check_lengths(stages, mid_channels=mids, teacher_channels=teacher_channels)
+        build_transform = partial(
+            conv_or_fam,
+            transform,
+            filter=filter,
+            grid=grid,
+            high_pass=high_pass,
+            cutoff=cutoff,
+            order=order,
+            relu=relu,
+        )
+        self.blocks = nn.ModuleList(
+            ReviewBlock(
+                student_channels[i],
+                mids[i + 1] if i + 1 < stages else None,
+                mids[i],
+                fusion=fusion,
+                transform=build_transform(mids[i], teacher_channels[i], all_sizes[i]),
+                size=all_sizes[i],
+            )
+            for i in range(stages)
+        )
+
+    def forward(self, student_maps: Sequence[Tensor]) -> list[Tensor]:
+        """Review the student's maps from the deepest up.
+
+        Args:
+            student_maps: (N, C, H, W) each, shallow to deep.
+
+        Returns:
+            Maps to compare with the teacher's, (N, C_teacher, H, W) each, shallow to deep.
+
+        Raises:
+            ValueError: another number of maps, or a map of wrong channels or size.
+        """
+        check_lengths(len(self.blocks), student_maps=student_maps)
+        outputs: list[Tensor] = []
+        residual: Tensor | None = None
+        for block, student_map in zip(reversed(self.blocks), reversed(student_maps), strict=True):
+            output, residual = cast(ReviewBlock, block)(student_map, residual)
+            outputs.append(output)
+        return outputs[::-1]
+
+
+class LayerToLayer(nn.Module):
+    """One transform for each level, no fusion: the layer-to-layer variant of FAM-KD.
+
+    Args:
+        student_channels: C of each student map.
+        teacher_channels: C of each teacher map.
+        sizes: size of each teacher map, an int or (H, W), to which the student's is resized by the nearest
+            neighbour; None takes maps of any size.
+        transform, filter, grid, high_pass, cutoff, order, relu: as of :class:`KnowledgeReview`.
+
+    Raises:
+        ValueError: lists of different lengths, or an unknown option; the message names it.
+    """
+
+    def __init__(
+        self,
+        student_channels: Sequence[int],
+        teacher_channels: Sequence[int],
+        *,
+        sizes: Sequence[Size] | None = None,
+        transform: str = "fam",
+        filter: str | None = None,
+        grid: int = 8,
+        high_pass: str = "ideal",
+        cutoff: float = 0.1,
+        order: int = 2,
+        relu: bool | None = None,
+    ) -> None:
+        super().__init__()
+        check_lengths(len(student_channels), teacher_channels=teacher_channels)
+        self.sizes = per_stage_sizes(sizes, len(student_channels))
+        self.transforms = nn.ModuleList(
+            conv_or_fam(
+                transform,
+                *channels,
+                filter=filter,
+                grid=grid,
+                high_pass=high_pass,
+                cutoff=cutoff,
+                order=order,
+                relu=relu,
+            )
+            for channels in zip(student_channels, teacher_channels, self.sizes, strict=True)
+        )
+
+    def forward(self, student_maps: Sequence[Tensor]) -> list[Tensor]:
+        """Transform maps (N, C, H, W) each to (N, C_teacher, H, W), in the same order.
+
+        Raises:
+            ValueError: another number of maps, or a map of wrong channels.
+        """
+        check_lengths(len(self.transforms), student_maps=student_maps)
+        return [
+            transform(x if size is None else resize_nearest(x, size))
+            for transform, x, size in zip(self.transforms, student_maps, self.sizes, strict=True)
+        ]
+
+
+def conv_or_fam(
+    transform: str,
+    in_channels: int,
+    out_channels: int,
+    size: tuple[int, int] | None,
+    *,
+    filter: str | None,
+    grid: int,
+    high_pass: str,
+    cutoff: float,
+    order: int,
+    relu: bool | None,
+) -> nn.Sequential:
+    """FAM or a 3x3 convolution, then BatchNorm and, if asked, a ReLU."""
+    body: nn.Module
+    if transform == "fam":
+        filter = filter or ("separable" if size is None else "dense")
+        body = FrequencyAttention(
+            in_channels,
+            out_channels,
+            size=size,
+            filter=filter,
+            grid=grid,
+            high_pass=high_pass,
+            cutoff=cutoff,
+            order=order,
+        )
+    elif transform == "conv3x3":
+        check_channels(in_channels=in_channels, out_channels=out_channels)
+        body = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        nn.init.kaiming_uniform_(body.weight, a=1)
+    else:
+        raise ValueError(f"transform: got {transform!r}, expected one of {TRANSFORMS}")
+    ends_in_relu = transform == "fam" if relu is None else relu
+    return nn.Sequential(body, BatchNorm(out_channels), *([nn.ReLU()] if ends_in_relu else []))
+
+
+def conv_norm(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
+    """1x1 convolution, BatchNorm and, if asked, a ReLU."""
+    check_channels(in_channels=in_channels, out_channels=out_channels)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    return nn.Sequential(conv, BatchNorm(out_channels), *([nn.ReLU()] if relu else []))
+
+
+def build_fusion(fusion: str, channels: int) -> nn.Module:
+    """The module that fuses two maps of ``channels`` channels."""
+    return (WindowCrossAttention if fusion == "cross_attention" else AttentionBasedFusion)(channels)
+
+
+def per_stage_sizes(sizes: Sequence[Size] | None, stages: int) -> list[tuple[int, int] | None]:
+    """(H, W) of each stage, None where any size is taken."""
+    if sizes is None:
+        return [None] * stages
+    check_lengths(stages, sizes=sizes)
+    return [as_height_width(size) for size in sizes]
+
+
+def check_lengths(stages: int, **lists: Sequence[object]) -> None:
+    """Raise a ValueError that names the first list without one entry for each stage."""
+    for name, values in lists.items():
+        if len(values) != stages:
+            raise ValueError(f"{name}: got {len(values)} entries, expected {stages}, one a stage")

@@ -1,0 +1,87 @@
+"""Training and evaluation: Detectron2's default trainer and evaluators, chosen by data set."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
+
+import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.config import add_distillation_config
+from fam_det.data import register_coco_datasets
+
+
+class Trainer(DefaultTrainer):  # type: ignore[misc]
+    """Detectron2's default trainer with the evaluators of its own ``tools/train_net.py``."""
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        """The evaluator of a data set, by its ``evaluator_type``."""
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluator:
+    """The evaluator of a data set, by its ``evaluator_type``.
+
+    Raises:
+        ValueError: a type that Detectron2 has no evaluator for.
+    """
+    folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
+    builders: dict[str, list[Any]] = {
+        "coco": [COCOEvaluator],
+        "lvis": [LVISEvaluator],
+        "sem_seg": [SemSegEvaluator],
+        "coco_panoptic_seg": [SemSegEvaluator, COCOEvaluator, COCOPanopticEvaluator],
+    }
+    own_folder = {
+        "cityscapes_instance": CityscapesInstanceEvaluator,
+        "cityscapes_sem_seg": CityscapesSemSegEvaluator,
+        "pascal_voc": PascalVOCDetectionEvaluator,
+    }
+    kind = MetadataCatalog.get(dataset_name).evaluator_type
+    if kind in own_folder:
+        return own_folder[kind](dataset_name)
+    if kind not in builders:
+        raise ValueError(
+            f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "
+            f"expected one of {[*builders, *own_folder]}"
+        )
+    evaluators = [builder(dataset_name, output_dir=folder) for builder in builders[kind]]
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def load_config(config_file: str, opts: list[str]) -> CfgNode:
+    """A frozen config of a file and KEY VALUE pairs, its own data sets registered.
+
+    Raises:
+        ValueError: a device that is not there, or a data set that is not as its entry says.
+    """
+    cfg = get_cfg()
+    add_distillation_config(cfg)
+    cfg.merge_from_file(config_file)
+    cfg.merge_from_list(opts)
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"MODEL.DEVICE: got {cfg.MODEL.DEVICE!r}, but PyTorch sees no GPU; "
+            "to run on the CPU add: MODEL.DEVICE cpu"
+        )
+    register_coco_datasets(cfg)
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,19 @@
+"""What registers with Detectron2: the distilled detector, its distillers, the student backbones."""
+
+from fam_det import detectron2_compat
+
+detectron2_compat.apply()
+
+from fam_det.modeling import torchvision_weights as _  # noqa: E402, F401  only registration
+from fam_det.modeling.backbones import MobileNetV2  # noqa: E402
+from fam_det.modeling.distilled_detector import DistilledDetector  # noqa: E402
+from fam_det.modeling.distillers import DISTILLER_REGISTRY, FeatureDistiller  # noqa: E402
+from fam_det.modeling.teacher import FrozenTeacher  # noqa: E402
+
+__all__ = [
+    "DISTILLER_REGISTRY",
+    "DistilledDetector",
+    "FeatureDistiller",
+    "FrozenTeacher",
+    "MobileNetV2",
+]

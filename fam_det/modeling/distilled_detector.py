@@ -1,0 +1,185 @@
+"""A student detector that learns from a teacher: one wrapper for every meta-architecture."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import Tensor, nn
+
+from fam_det.modeling.distillers import FeatureDistiller, build_distiller
+from fam_det.modeling.levels import match_levels, valid_sizes
+from fam_det.modeling.teacher import FrozenTeacher, build_teacher
+
+
+@META_ARCH_REGISTRY.register()
+class DistilledDetector(nn.Module):
+    """The student, with a distiller beside it while it trains.
+
+    The wrapper has the student's own parameters, buffers and submodules under the student's own names, and
+    one submodule more, ``distiller``. So its checkpoint is a checkpoint of the student with extra
+    ``distiller.*`` keys, which plain Detectron2 loads. The teacher is kept apart from all that: it is in no
+    state dict, no optimiser and no DDP bucket, and it never trains.
+
+    In training the student computes its own losses; its feature maps are taken from its backbone on the way,
+    and ``loss_fam`` is added. In inference this is the student.
+
+    Args:
+        student: a Detectron2 detector with a ``backbone``.
+        teacher: run on the same images, padded to the same size.
+        distiller: gives one unweighted loss a level.
+        strides: stride of each level of the distiller.
+        loss_weight: weight of the sum of the levels' losses.
+        warmup_iters: iterations over which the weight rises linearly from 0.
+    """
+
+    student: nn.Module
+    teacher: FrozenTeacher
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        student: nn.Module,
+        teacher: FrozenTeacher,
+        distiller: FeatureDistiller,
+        strides: dict[str, int],
+        loss_weight: float = 1.0,
+        warmup_iters: int = 0,
+    ) -> None:
+        super().__init__()
+        # One set of dictionaries for both: the wrapper's parts are the student's parts, by name and by
+        # identity, whatever is moved, replaced or added later.
+        self._parameters = student._parameters
+        self._buffers = student._buffers
+        self._non_persistent_buffers_set = student._non_persistent_buffers_set
+        self._modules = student._modules
+        # Not registered as submodules.
+        object.__setattr__(self, "student", student)
+        object.__setattr__(self, "teacher", teacher)
+        self.distiller = distiller
+        self.strides = strides
+        self.loss_weight = loss_weight
+        self.warmup_iters = warmup_iters
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Build student, teacher and distiller, and match their levels."""
+        student = build_student(cfg)
+        teacher = build_teacher(cfg)
+        student_shape: dict[str, ShapeSpec] = student.backbone.output_shape()
+        levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher.output_shape())
+        return {
+            "student": student,
+            "teacher": teacher,
+            "distiller": build_distiller(cfg, levels, student_shape, teacher.output_shape()),
+            "strides": {level: student_shape[level].stride for level in levels},
+            "loss_weight": cfg.MODEL.DISTILLER.LOSS_WEIGHT,
+            "warmup_iters": cfg.MODEL.DISTILLER.WARMUP_ITERS,
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapper lacks (``inference``, ``device``, ...) is the student's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "student" not in self.__dict__:
+                raise
+            return getattr(self.student, name)
+
+    def train(self, mode: bool = True) -> "DistilledDetector":
+        """Switch the student and the distiller; the teacher is made ready and stays in eval mode."""
+        super().train(mode)
+        self.student.training = mode
+        if mode:
+            self.teacher.load_weights()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DistilledDetector":
+        """Move the teacher along with the student."""
+        self.teacher._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        return self
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """The student's losses and ``loss_fam`` in training, the student's detections otherwise."""
+        if not self.training:
+            return self.student(batched_inputs)
+        with captured_backbone(self.student.backbone) as captured:
+            losses: dict[str, Tensor] = self.student(batched_inputs)
+        losses["loss_fam"] = self._distill(batched_inputs, captured)
+        return losses
+
+    def _distill(self, batched_inputs: list[dict[str, Any]], captured: dict[str, Any]) -> Tensor:
+        self.teacher.load_weights()
+        student_features: dict[str, Tensor] = captured["features"]
+        teacher_features = self.teacher(batched_inputs, captured["padded_size"])
+        # A teacher with a larger divisor sees more padding; the images lie at the top left.
+        teacher_features = {
+            level: teacher_features[level][..., : x.shape[2], : x.shape[3]]
+            for level, x in student_features.items()
+            if level in self.strides
+        }
+        image_sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
+        level_losses: dict[str, Tensor] = self.distiller(
+            student_features,
+            teacher_features,
+            {level: valid_sizes(image_sizes, stride) for level, stride in self.strides.items()},
+        )
+        storage = get_event_storage()
+        weight = self.loss_weight * self._warmup(storage.iter)
+        self._log(storage, level_losses, weight)
+        return weight * torch.stack(list(level_losses.values())).sum()
+
+    def _warmup(self, iteration: int) -> float:
+        """Share of the full weight at an iteration, counted from 0."""
+        return min((iteration + 1) / max(self.warmup_iters, 1), 1.0)
+
+    def _log(self, storage: EventStorage, losses: dict[str, Tensor], weight: float) -> None:
+        """Every level's unweighted loss, the weight, and the gammas, in one device synchronisation."""
+        gammas = self.distiller.gammas() if hasattr(self.distiller, "gammas") else {}
+        names = [f"distiller/loss_{level}" for level in losses]
+        names += [f"distiller/{name}" for name in gammas]
+        values = torch.stack([x.detach().float().reshape(()) for x in (*losses.values(), *gammas.values())])
+        for name, value in zip(names, values.tolist(), strict=True):
+            storage.put_scalar(name, value)
+        storage.put_scalar("distiller/loss_weight", weight)
+
+
+def build_student(cfg: CfgNode) -> nn.Module:
+    """The detector that ``MODEL.STUDENT.META_ARCHITECTURE`` names, from the usual keys.
+
+    Raises:
+        ValueError: an unknown name, or a detector without a ``backbone``.
+    """
+    name = cfg.MODEL.STUDENT.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY or name == DistilledDetector.__name__:
+        known = sorted({known for known, _ in META_ARCH_REGISTRY} - {DistilledDetector.__name__})
+        raise ValueError(
+            f"MODEL.STUDENT.META_ARCHITECTURE: got {name!r}, expected one of {known}"
+        )
+    student: nn.Module = META_ARCH_REGISTRY.get(name)(cfg)
+    if not hasattr(student, "backbone"):
+        raise ValueError(
+            f"MODEL.STUDENT.META_ARCHITECTURE: {name!r} has no 'backbone' to take feature maps from"
+        )
+    return student
+
+
+@contextmanager
+def captured_backbone(backbone: nn.Module) -> Iterator[dict[str, Any]]:
+    """Within this context, keep the padded input size (H, W) and the output of the backbone's call."""
+    captured: dict[str, Any] = {}
+
+    def keep(_: nn.Module, args: Sequence[Tensor], features: dict[str, Tensor]) -> None:
+        captured.update(padded_size=tuple(args[0].shape[-2:]), features=features)
+
+    handle = backbone.register_forward_hook(keep)
+    try:
+        yield captured
+    finally:
+        handle.remove()

@@ -1,0 +1,158 @@
+"""Distillers: what compares the student's feature maps with the teacher's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.utils.registry import Registry
+from torch import Tensor, nn
+
+from fam_det.core import FrequencyAttention, KnowledgeReview, LayerToLayer
+from fam_det.core.losses import LOSSES, ValidSizes
+
+DISTILLER_REGISTRY = Registry("DISTILLER")
+DISTILLER_REGISTRY.__doc__ = """
+Registry of distillers: ``nn.Module`` built from ``(cfg, levels, student_shape, teacher_shape)``.
+
+``levels`` are the names of the feature maps, shallow to deep; the shapes map them to ``ShapeSpec``.
+A call with the student's maps, the teacher's maps (dictionaries by level) and the valid sizes of each level
+gives a dictionary of unweighted scalar losses by level.
+"""
+
+Shapes = Mapping[str, ShapeSpec]
+
+
+class FeatureDistiller(nn.Module):
+    """Transform the student's maps, then compare each level with the teacher's.
+
+    Args:
+        levels: names of the feature maps, shallow to deep.
+        transform: list of student maps -> list of maps of the teacher's channels.
+        loss: name in ``fam_det.core.losses.LOSSES``.
+
+    Raises:
+        ValueError: an unknown loss.
+    """
+
+    def __init__(self, *, levels: Sequence[str], transform: nn.Module, loss: str) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ValueError(f"MODEL.DISTILLER.LOSS: got {loss!r}, expected one of {list(LOSSES)}")
+        self.levels = list(levels)
+        self.transform = transform
+        self.loss = LOSSES[loss]
+
+    def forward(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        valid_sizes: Mapping[str, ValidSizes],
+    ) -> dict[str, Tensor]:
+        """Unweighted loss of each level.
+
+        Args:
+            student: maps (N, C, H, W) by level.
+            teacher: maps (N, C_teacher, H, W) by level.
+            valid_sizes: for each level (h, w) of each image in cells, without the padding.
+
+        Returns:
+            Scalars by level.
+        """
+        transformed = self.transform([student[level] for level in self.levels])
+        return {
+            level: self.loss(x, teacher[level], valid_sizes[level])
+            for level, x in zip(self.levels, transformed, strict=True)
+        }
+
+    def gammas(self) -> dict[str, Tensor]:
+        """gamma_global and gamma_local (gamma1 and gamma2 of the paper) of every level, by name."""
+        fams = [m for m in self.transform.modules() if isinstance(m, FrequencyAttention)]
+        return {
+            f"{name}_{level}": getattr(fam, name).detach()
+            for level, fam in zip(self.levels, fams, strict=False)
+            for name in ("gamma_global", "gamma_local")
+        }
+
+
+@DISTILLER_REGISTRY.register()
+class KnowledgeReviewDistiller(FeatureDistiller):
+    """FAM-KD, FAM + ReviewKD and ReviewKD, by ``FUSION`` and ``TRANSFORM``."""
+
+    @configurable
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
+    ) -> dict[str, Any]:
+        """Arguments of ``FeatureDistiller``."""
+        distiller = cfg.MODEL.DISTILLER
+        transform = _build(
+            KnowledgeReview,
+            [student[level].channels for level in levels],
+            distiller.MID_CHANNELS,
+            [teacher[level].channels for level in levels],
+            fusion=distiller.FUSION,
+            **_transform_options(distiller),
+        )
+        return {"levels": levels, "transform": transform, "loss": distiller.LOSS}
+
+
+@DISTILLER_REGISTRY.register()
+class LayerToLayerDistiller(FeatureDistiller):
+    """One transform a level, without a review."""
+
+    @configurable
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
+    ) -> dict[str, Any]:
+        """Arguments of ``FeatureDistiller``."""
+        transform = _build(
+            LayerToLayer,
+            [student[level].channels for level in levels],
+            [teacher[level].channels for level in levels],
+            **_transform_options(cfg.MODEL.DISTILLER),
+        )
+        return {"levels": levels, "transform": transform, "loss": cfg.MODEL.DISTILLER.LOSS}
+
+
+def build_distiller(
+    cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
+) -> nn.Module:
+    """The distiller that ``MODEL.DISTILLER.NAME`` names, on ``MODEL.DEVICE``.
+
+    Raises:
+        ValueError: an unknown name or option; the message names the key.
+    """
+    name = cfg.MODEL.DISTILLER.NAME
+    if name not in DISTILLER_REGISTRY:
+        known = sorted(known for known, _ in DISTILLER_REGISTRY)
+        raise ValueError(f"MODEL.DISTILLER.NAME: got {name!r}, expected one of {known}")
+    distiller: nn.Module = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
+    return distiller.to(cfg.MODEL.DEVICE)
+
+
+def _transform_options(distiller: CfgNode) -> dict[str, Any]:
+    return {
+        "transform": distiller.TRANSFORM,
+        "relu": distiller.RELU,
+        "filter": distiller.FAM.FILTER,
+        "grid": distiller.FAM.GRID,
+        "high_pass": distiller.FAM.HIGH_PASS,
+        "cutoff": distiller.FAM.CUTOFF,
+        "order": distiller.FAM.ORDER,
+    }
+
+
+def _build(module: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """Build a module of the core; its error names the argument, this one the config node."""
+    try:
+        return module(*args, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"MODEL.DISTILLER: {error}") from error

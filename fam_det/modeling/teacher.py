@@ -1,0 +1,193 @@
+"""The frozen teacher: a detector named by its config, of which the backbone runs beside the student."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2 import model_zoo
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+
+from fam_det.config import add_distillation_config
+
+logger = logging.getLogger(__name__)
+
+
+class FrozenTeacher(nn.Module):
+    """A detector that is never trained: no gradients, always in eval mode, fed with its own normalisation.
+
+    Args:
+        detector: any Detectron2 meta-architecture with a ``backbone``.
+        weights: its checkpoint, anything ``MODEL.WEIGHTS`` takes; "" keeps the weights it has.
+        pixel_mean: of its config, in its own channel order.
+        pixel_std: of its config, in its own channel order.
+        input_format: channel order of its images, such as "BGR".
+        student_format: channel order of the images it is given.
+
+    Raises:
+        ValueError: channel orders that cannot be turned into one another.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        *,
+        weights: str,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str,
+        student_format: str,
+    ) -> None:
+        super().__init__()
+        if input_format != student_format and {input_format, student_format} != {"RGB", "BGR"}:
+            raise ValueError(
+                f"INPUT.FORMAT: got {student_format!r} for the student, expected the teacher's "
+                f"{input_format!r} (only RGB and BGR are turned into one another)"
+            )
+        self.detector = detector.requires_grad_(False)
+        self.flip_channels = input_format != student_format
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+        self._pending_weights = weights
+        self.eval()
+
+    @property
+    def backbone(self) -> Any:
+        """The part that runs."""
+        return self.detector.backbone
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature map."""
+        shapes: dict[str, ShapeSpec] = self.backbone.output_shape()
+        return shapes
+
+    def train(self, mode: bool = True) -> "FrozenTeacher":
+        """Stay in eval mode: BatchNorm must not follow the student's data."""
+        return super().train(False)
+
+    def load_weights(self) -> None:
+        """Load the checkpoint once; done before the first training step, so inference never needs it.
+
+        Raises:
+            ValueError: a checkpoint that lacks weights of the backbone.
+        """
+        if self._pending_weights:
+            _CompleteCheckpointer(self.detector).load(self._pending_weights)
+            self._pending_weights = ""
+
+    @torch.no_grad()
+    def forward(
+        self, batched_inputs: Sequence[dict[str, Any]], padded_size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Feature maps of the student's images.
+
+        Args:
+            batched_inputs: as Detectron2's models take them; ``image`` is (3, H, W) in the student's format.
+            padded_size: (H, W) of the student's padded batch.
+
+        Returns:
+            Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least that size.
+        """
+        height, width = padded_size
+        divisor = max(self.backbone.size_divisibility, 1)
+        height, width = (-(-side // divisor) * divisor for side in (height, width))
+        images = [self._normalise(x["image"]) for x in batched_inputs]
+        batch = torch.stack(
+            [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images]
+        )
+        features: dict[str, Tensor] = self.backbone(batch)
+        return features
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        """Flip to the teacher's channel order first: its mean and std are in that order."""
+        image = image.to(self.pixel_mean.device)
+        if self.flip_channels:
+            image = image.flip(0)
+        return (image - self.pixel_mean) / self.pixel_std
+
+
+class _CompleteCheckpointer(DetectionCheckpointer):
+    """A checkpointer that refuses to leave a part of the backbone at its random weights."""
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        incompatible = super()._load_model(checkpoint)
+        wrong_shapes = [name for name, *_ in incompatible.incorrect_shapes]
+        absent = [
+            name
+            for name in [*wrong_shapes, *incompatible.missing_keys]
+            if name.startswith("backbone.") and not name.endswith("num_batches_tracked")
+        ]
+        if absent:
+            raise ValueError(
+                f"MODEL.TEACHER.WEIGHTS: {len(absent)} weights of the teacher's backbone are missing "
+                f"or of another shape, the first is {absent[0]}; is the checkpoint that of "
+                "MODEL.TEACHER.CONFIG?"
+            )
+        return incompatible
+
+
+def build_teacher(cfg: CfgNode) -> FrozenTeacher:
+    """The teacher that ``cfg.MODEL.TEACHER`` names, its checkpoint not yet loaded.
+
+    Raises:
+        ValueError: a config that is neither in the model zoo nor a file.
+    """
+    teacher_cfg, weights = teacher_config(cfg)
+    if not weights:
+        logger.warning("MODEL.TEACHER.WEIGHTS is empty: the teacher has random weights.")
+    return FrozenTeacher(
+        build_model(teacher_cfg),
+        weights=weights,
+        pixel_mean=teacher_cfg.MODEL.PIXEL_MEAN,
+        pixel_std=teacher_cfg.MODEL.PIXEL_STD,
+        input_format=teacher_cfg.INPUT.FORMAT,
+        student_format=cfg.INPUT.FORMAT,
+    )
+
+
+def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
+    """The teacher's config and checkpoint.
+
+    Args:
+        cfg: config with ``MODEL.TEACHER``.
+
+    Returns:
+        A config on the student's device, and what to load, "" for random weights.
+
+    Raises:
+        ValueError: a config that is neither in the model zoo nor a file.
+    """
+    name, weights = cfg.MODEL.TEACHER.CONFIG, cfg.MODEL.TEACHER.WEIGHTS
+    path, zoo_weights = find_config(name)
+    teacher_cfg = get_cfg()
+    add_distillation_config(teacher_cfg)
+    teacher_cfg.merge_from_file(path)
+    teacher_cfg.merge_from_list(cfg.MODEL.TEACHER.OPTS)
+    if weights == "auto":
+        weights = zoo_weights or teacher_cfg.MODEL.WEIGHTS
+    if teacher_cfg.MODEL.META_ARCHITECTURE == "DistilledDetector":  # a student that now teaches
+        teacher_cfg.MODEL.META_ARCHITECTURE = teacher_cfg.MODEL.STUDENT.META_ARCHITECTURE
+    teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
+    return teacher_cfg, weights
+
+
+def find_config(name: str) -> tuple[str, str | None]:
+    """Path of a config file, and the model zoo's checkpoint if the zoo has the config."""
+    if Path(name).is_file():
+        return name, None
+    try:
+        return model_zoo.get_config_file(name), model_zoo.get_checkpoint_url(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"MODEL.TEACHER.CONFIG: got {name!r}, expected a file or a name in Detectron2's model zoo "
+            "such as 'COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml'"
+        ) from error

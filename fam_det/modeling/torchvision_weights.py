@@ -1,0 +1,95 @@
+"""``torchvision://resnet18``: ImageNet weights of torchvision, converted to Detectron2's names on the fly."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler, get_cache_dir
+from torch import Tensor
+from torchvision.models import get_model_weights
+
+PREFIX = "torchvision://"
+NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
+
+
+class TorchvisionHandler(PathHandler):  # type: ignore[misc]
+    """Resolves ``torchvision://NAME`` to a checkpoint file for ``MODEL.WEIGHTS``.
+
+    The file is made once and kept in iopath's cache folder. It carries no prefix: Detectron2 matches the
+    names to the backbone, wherever that is in the model.
+    """
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        name = path.removeprefix(PREFIX)
+        if name not in NETWORKS:
+            raise ValueError(
+                f"MODEL.WEIGHTS: got {path!r}, expected {PREFIX} and one of {NETWORKS}"
+            )
+        target = Path(get_cache_dir()) / "torchvision" / f"{name}-imagenet1k-v1.pth"
+        if force or not target.is_file():
+            save_checkpoint(convert_names(download(name)), target)
+        return str(target)
+
+    def _open(
+        self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any
+    ) -> Any:
+        return Path(self._get_local_path(path)).open(mode, buffering)
+
+
+def download(name: str) -> dict[str, Tensor]:
+    """torchvision's own ImageNet weights, checked against the hash in their name.
+
+    Raises:
+        OSError: no network and not in PyTorch's cache.
+    """
+    weights = get_model_weights(name)["IMAGENET1K_V1"]
+    try:
+        state_dict: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except URLError as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise OSError(
+            f"{PREFIX}{name}: cannot download {weights.url} ({error.reason}); on a machine without "
+            f"network put that file at {cache}"
+        ) from error
+    return state_dict
+
+
+def convert_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of Detectron2's ResNet for a torchvision ResNet; the classifier is left out.
+
+    A MobileNetV2 keeps its names, and loses the last convolution too, which no detector uses.
+    """
+    if "conv1.weight" not in state_dict:
+        unused = ("classifier.", "features.18.")
+        return {k: v for k, v in state_dict.items() if not k.startswith(unused)}
+    return {
+        _resnet_name(name): value
+        for name, value in state_dict.items()
+        if not name.startswith("fc.")
+    }
+
+
+def _resnet_name(name: str) -> str:
+    if not name.startswith("layer"):
+        name = f"stem.{name}"
+    name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
+    name = re.sub(r"\bbn(\d)\b", r"conv\1.norm", name)
+    return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
+def save_checkpoint(model: dict[str, Tensor], target: Path) -> None:
+    """Write a checkpoint whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(f".{os.getpid()}.part")
+    torch.save({"model": model, "__author__": "torchvision", "matching_heuristics": True}, part)
+    part.replace(target)
+
+
+PathManager.register_handler(TorchvisionHandler(), allow_override=True)

@@ -1,0 +1,33 @@
+"""A small distilled detector on random images, for the tests of the wrapper."""
+
+from typing import Any
+
+import torch
+
+import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+from detectron2.config import CfgNode
+from detectron2.structures import Boxes, Instances
+from fam_det.engine import load_config
+
+STUDENT = "configs/BloodCells/student_fam.yaml"
+TEACHER = "configs/BloodCells/teacher_R_18.yaml"
+SMALL = ["MODEL.FPN.OUT_CHANNELS", "16", "MODEL.DISTILLER.MID_CHANNELS", "16"]
+
+
+def small_config(*opts: str) -> CfgNode:
+    """The blood cell student with 16 FPN channels and a random teacher with 24."""
+    teacher = ["MODEL.TEACHER.CONFIG", TEACHER, "MODEL.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 24]"]
+    return load_config(STUDENT, [*SMALL, *teacher, *opts])
+
+
+def images(*sizes: tuple[int, int], seed: int = 0) -> list[dict[str, Any]]:
+    """Inputs of the given (H, W), two boxes each."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = []
+    for size in sizes:
+        instances = Instances(size)
+        instances.gt_boxes = Boxes(torch.tensor([[4.0, 4.0, 40.0, 44.0], [20.0, 16.0, 60.0, 60.0]]))
+        instances.gt_classes = torch.tensor([0, 1])
+        image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+        batch.append({"image": image, "instances": instances, "height": size[0], "width": size[1]})
+    return batch
