@@ -5,19 +5,22 @@ from detectron2.config import CfgNode as CN
 
 def add_distillation_config(cfg: CN) -> None:
     """Add every key of this project, with a default that changes nothing in plain Detectron2."""
-    # Data sets in COCO format to register before anything else: [name, annotation file, image folder].
+    # Data sets in COCO format to register before anything else: [name, annotation file, image
+    # folder].
     cfg.DATASETS.COCO = []
 
     cfg.MODEL.STUDENT = CN()
-    # The student's meta-architecture when MODEL.META_ARCHITECTURE is "DistilledDetector". All of the
-    # student is described by the usual keys: MODEL.BACKBONE, MODEL.ROI_HEADS, MODEL.RETINANET, ...
+    # The student's meta-architecture when MODEL.META_ARCHITECTURE is "DistilledDetector". All of
+    # the student is described by the usual keys: MODEL.BACKBONE, MODEL.ROI_HEADS, MODEL.RETINANET,
+    # ...
     cfg.MODEL.STUDENT.META_ARCHITECTURE = "GeneralizedRCNN"
 
     cfg.MODEL.TEACHER = CN()
-    # The teacher's config: a model zoo name ("COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml") or a file.
+    # The teacher's config: a model zoo name ("COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml") or a
+    # file.
     cfg.MODEL.TEACHER.CONFIG = ""
-    # The teacher's checkpoint, anything MODEL.WEIGHTS takes. "auto": the zoo's checkpoint for a zoo name,
-    # the file's own MODEL.WEIGHTS for a file. "": random weights, to try a setup.
+    # The teacher's checkpoint, anything MODEL.WEIGHTS takes. "auto": the zoo's checkpoint for a zoo
+    # name, the file's own MODEL.WEIGHTS for a file. "": random weights, to try a setup.
     cfg.MODEL.TEACHER.WEIGHTS = "auto"
     # KEY VALUE pairs merged into the teacher's config, as after the options of tools/train_net.py.
     cfg.MODEL.TEACHER.OPTS = []
@@ -25,7 +28,8 @@ def add_distillation_config(cfg: CN) -> None:
     cfg.MODEL.DISTILLER = CN()
     # Name in DISTILLER_REGISTRY: "KnowledgeReviewDistiller" or "LayerToLayerDistiller".
     cfg.MODEL.DISTILLER.NAME = "KnowledgeReviewDistiller"
-    # Backbone outputs to distil, such as ["p3", "p4", "p5"]. []: every one that student and teacher share.
+    # Backbone outputs to distil, such as ["p3", "p4", "p5"]. []: every one that student and teacher
+    # share.
     cfg.MODEL.DISTILLER.LEVELS = []
     # How the review joins a student map with the deeper stages: "cross_attention", "abf" or "none".
     cfg.MODEL.DISTILLER.FUSION = "cross_attention"

@@ -21,7 +21,8 @@ def register_coco_datasets(cfg: CfgNode) -> None:
     A name that is there already is left alone, so that two runs in one process can share data sets.
 
     Raises:
-        ValueError: an entry of another form, a file that is missing or not COCO, or a number of categories
+        ValueError: an entry of another form, a file that is missing or not COCO, or a number of
+        categories
             other than the model's; the message names the entry.
     """
     for entry in cfg.DATASETS.COCO:
@@ -56,7 +57,11 @@ def _check_categories(cfg: CfgNode, name: str, categories: list[dict[str, Any]])
     if architecture == "DistilledDetector":
         architecture = cfg.MODEL.STUDENT.META_ARCHITECTURE
     node = _NUM_CLASSES_NODE.get(architecture)
-    if node is None or node not in cfg.MODEL or name not in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+    if (
+        node is None
+        or node not in cfg.MODEL
+        or name not in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    ):
         return
     if len(categories) != cfg.MODEL[node].NUM_CLASSES:
         raise ValueError(

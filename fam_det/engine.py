@@ -4,6 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.config import add_distillation_config
+from fam_det.data import register_coco_datasets
+
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer
@@ -19,12 +24,8 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.config import add_distillation_config
-from fam_det.data import register_coco_datasets
 
-
-class Trainer(DefaultTrainer):  # type: ignore[misc]
+class Trainer(DefaultTrainer):
     """Detectron2's default trainer with the evaluators of its own ``tools/train_net.py``."""
 
     @classmethod

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate a detector, distilled or not, as Detectron2's own ``tools/train_net.py`` does."""
+"""Train or evaluate a detector, distilled or not, like Detectron2's ``tools/train_net.py``."""
 
 import argparse
 import sys
@@ -7,18 +7,18 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+from fam_det.engine import Trainer, load_config
+
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, hooks, launch
 from detectron2.evaluation import verify_results
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
-from fam_det.engine import Trainer, load_config
 
 EXAMPLES = """
 examples:
-  tools/train_net.py --config-file configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml --num-gpus 8
+  tools/train_net.py --config-file FILE --num-gpus 8
   tools/train_net.py --config-file FILE --num-gpus 8 --resume
   tools/train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth
   tools/train_net.py --config-file FILE SOLVER.IMS_PER_BATCH 2 MODEL.DEVICE cpu
@@ -49,7 +49,10 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does."""
-    cfg = load_config(args.config_file, args.opts)
+    try:
+        cfg = load_config(args.config_file, args.opts)
+    except (ValueError, OSError, KeyError) as error:
+        sys.exit(f"{args.config_file}: {error}")
     default_setup(cfg, args)
     if args.eval_only:
         return evaluate(cfg, args.resume)

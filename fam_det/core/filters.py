@@ -1,18 +1,18 @@
 """The learnable global filter K of the frequency attention module, in three storages.
 
-A real linear map that commutes with circular shifts is determined by half of its spectrum. Each filter
-therefore stores the half plane of ``torch.fft.rfft2``, as a real tensor whose last dimension holds the
-real and the imaginary part: data-parallel training, fused optimisers and gradient scalers all
-take real parameters only.
+A real linear map that commutes with circular shifts is determined by half of its spectrum. Each
+filter therefore stores the half plane of ``torch.fft.rfft2``, as a real tensor whose last dimension
+holds the real and the imaginary part: data-parallel training, fused optimisers and gradient scalers
+all take real parameters only.
 
-The columns v that also stand for their mirror image -v are stored sqrt(2) times as large. With that, plain
-SGD moves the half spectrum exactly as it moves the full complex one of the released code. Column 0 and
-(even widths) the Nyquist column are their own mirror images; only their Hermitian part
-(K(u) + conj K(-u)) / 2 acts on a real map, and it is taken explicitly, because FFT libraries disagree on
-what an inverse transform does with the rest.
+The columns v that also stand for their mirror image -v are stored sqrt(2) times as large. With
+that, plain SGD moves the half spectrum exactly as it moves the full complex one of the released
+code. Column 0 and (even widths) the Nyquist column are their own mirror images; only their
+Hermitian part (K(u) + conj K(-u)) / 2 acts on a real map, and it is taken explicitly, because FFT
+libraries disagree on what an inverse transform does with the rest.
 
-Legend: N batch, C_in and C_out channels, H and W map size, G grid size, V = W // 2 + 1 columns of the half
-plane, F = H * V frequencies.
+Legend: N batch, C_in and C_out channels, H and W map size, G grid size, V = W // 2 + 1 columns of
+the half plane, F = H * V frequencies.
 """
 
 import math
@@ -70,7 +70,8 @@ class DenseFilter(nn.Module):
 class BandedFilter(nn.Module):
     """One C_out x C_in matrix a cell of a G x (G / 2 + 1) grid over normalised frequency; any size.
 
-    A frequency takes the matrix of the nearest grid point, so a map of G x G pixels sees the dense filter.
+    A frequency takes the matrix of the nearest grid point, so a map of G x G pixels sees the dense
+    filter.
 
     Args:
         in_channels: C_in.
@@ -116,7 +117,8 @@ class BandedFilter(nn.Module):
 class SeparableFilter(nn.Module):
     """One complex gain a channel on a G x (G / 2 + 1) grid, then a 1x1 mix of channels; any size.
 
-    The gain is interpolated bilinearly over normalised frequency, periodic in the rows. It starts at 1.
+    The gain is interpolated bilinearly over normalised frequency, periodic in the rows. It starts
+    at 1.
 
     Args:
         in_channels: C_in.
@@ -173,7 +175,8 @@ def init_half_spectrum(
 ) -> Tensor:
     """Storage of a full spectrum drawn from U[0, scale) in its real and its imaginary part.
 
-    The Hermitian part of that spectrum averages each frequency with the conjugate of its mirror image.
+    The Hermitian part of that spectrum averages each frequency with the conjugate of its mirror
+    image.
     """
     at_frequency = torch.rand(height, *shape, 2)
     at_mirror = torch.rand(height, *shape, 2) * torch.tensor([1.0, -1.0])
@@ -188,7 +191,8 @@ def applied_spectrum(stored: Tensor, width: int) -> Tensor:
 
     Args:
         stored: real (H, V, ..., 2), of a spectrum that is ``width`` columns wide.
-        width: columns of the full spectrum; only the columns 0 and ``width / 2`` are their own mirror.
+        width: columns of the full spectrum; only the columns 0 and ``width / 2`` are their own
+            mirror.
 
     Returns:
         complex (H, V, ...), complex64 unless the storage is float64.
@@ -208,14 +212,14 @@ def rfft2(x: Tensor) -> Tensor:
 
 
 def irfft2(x: Tensor, width: int) -> Tensor:
-    """Inverse of :func:`rfft2` for maps ``width`` columns wide: complex (..., H, V) -> (..., H, W)."""
+    """Inverse of :func:`rfft2`: complex (..., H, V) -> (..., H, W), W = ``width``."""
     return torch.fft.irfft2(x, s=(x.shape[-2], width), norm="ortho")
 
 
 def grid_positions(
     height: int, width: int, grid: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Where the frequencies of an H x W map lie on the grid: (H,) in [-G/2, G/2), (V,) in [0, G/2]."""
+    """Where an H x W map's frequencies lie on the grid: (H,) in [-G/2, G/2), (V,) in [0, G/2]."""
     u = torch.fft.fftfreq(height, dtype=torch.float64, device=device) * grid
     v = torch.fft.rfftfreq(width, dtype=torch.float64, device=device) * grid
     return u, v
@@ -224,7 +228,7 @@ def grid_positions(
 def linear_weights(
     position: Tensor, points: int, dtype: torch.dtype, *, periodic: bool = False
 ) -> Tensor:
-    """Weights of linear interpolation at ``position`` (P,) between ``points`` grid points: (P, points)."""
+    """Linear interpolation at ``position`` (P,) between grid points: weights (P, ``points``)."""
     distance = (position[:, None] - torch.arange(points, device=position.device)).abs()
     if periodic:
         distance = distance % points

@@ -1,6 +1,7 @@
 """The frequency attention module (FAM) of FAM-KD, WACV 2024, arXiv 2403.05894.
 
-Legend: N batch, C_in and C_out channels, H and W map size, V = W // 2 + 1 columns of the half spectrum.
+Legend: N batch, C_in and C_out channels, H and W map size, V = W // 2 + 1 columns of the half
+spectrum.
 """
 
 import torch
@@ -26,17 +27,19 @@ class FrequencyAttention(nn.Module):
     Args:
         in_channels: C_in, of the student.
         out_channels: C_out, of the teacher.
-        size: H and W of the maps, an int for square ones. The dense filter needs it; with the others it is
-            only checked. None takes maps of any size.
-        filter: storage of K, one of ``"dense"``, ``"banded"``, ``"separable"``; see ``core.filters``.
-        grid: grid points of the banded and separable filters over the full circle of frequencies, even.
+        size: H and W of the maps, an int for square ones. The dense filter needs it; with the
+            others it is only checked. None takes maps of any size.
+        filter: storage of K, one of ``"dense"``, ``"banded"``, ``"separable"``; see
+            ``core.filters``.
+        grid: grid points of the banded and separable filters over the full circle of frequencies,
+            even.
         high_pass: one of ``HIGH_PASS_FILTERS``; see ``core.high_pass``.
         cutoff: of the high-pass filter, as a fraction of the Nyquist frequency, in [0, 1].
         order: of the Butterworth filter.
 
     Attributes:
-        gamma_global, gamma_local: weights of the branches, parameters of shape (1,), 0.5 at the start
-            (gamma1 and gamma2 of the paper).
+        gamma_global, gamma_local: weights of the branches, parameters of shape (1,), 0.5 at the
+            start (gamma1 and gamma2 of the paper).
 
     Raises:
         ValueError: an argument outside its range; the message names it.
@@ -83,10 +86,12 @@ class FrequencyAttention(nn.Module):
             features = x.to(compute_dtype)
             response = self._response(features)
             global_branch = self.filter(features, response)
-            weight, bias = self.local.weight.to(compute_dtype), self.local.bias.to(compute_dtype)
+            weight, bias, gamma_global, gamma_local = (
+                parameter.to(compute_dtype)
+                for parameter in (*self.local.parameters(), self.gamma_global, self.gamma_local)
+            )
             local_branch = nn.functional.conv2d(features, weight, bias)
-            gammas = self.gamma_global.to(compute_dtype), self.gamma_local.to(compute_dtype)
-            out = gammas[0] * global_branch + gammas[1] * local_branch
+            out = gamma_global * global_branch + gamma_local * local_branch
         return out.to(x.dtype)
 
     def _response(self, x: Tensor) -> Tensor:

@@ -11,12 +11,14 @@ from fam_det.core.window_attention import window_attention
 
 
 class WindowCrossAttention(nn.Module):
-    """Window cross attention of FAM-KD, on the stand-alone self-attention of Ramachandran et al. 2019.
+    """Window cross attention of FAM-KD.
 
-    The residual asks (query), the student map answers (key and value) from the k x k window around each
-    position, zero-padded at the border. A learned offset is added to the key: by window row in the first
-    half of the channels, by window column in the second. The softmax runs over the window, for each
-    channel on its own.
+    It builds on the stand-alone self-attention of Ramachandran et al., NeurIPS 2019.
+
+    The residual asks (query), the student map answers (key and value) from the k x k window around
+    each position, zero-padded at the border. A learned offset is added to the key: by window row in
+    the first half of the channels, by window column in the second. The softmax runs over the
+    window, for each channel on its own.
 
     Args:
         channels: C, even.
@@ -59,8 +61,8 @@ class WindowCrossAttention(nn.Module):
 class AttentionBasedFusion(nn.Module):
     """Attention based fusion (ABF) of ReviewKD, Chen et al., CVPR 2021.
 
-    Two maps z1 and z2, from a 1x1 convolution of both inputs and a sigmoid, weigh the student map and the
-    residual at every position.
+    Two maps z1 and z2, from a 1x1 convolution of both inputs and a sigmoid, weigh the student map
+    and the residual at every position.
 
     Args:
         channels: C.
@@ -83,7 +85,7 @@ class AttentionBasedFusion(nn.Module):
 
 
 def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps (N, C, H, W) to ``size`` by the nearest neighbour; the same tensor if they fit."""
+    """Resize maps (N, C, H, W) by the nearest neighbour; the same tensor if they fit."""
     return x if tuple(x.shape[2:]) == size else F.interpolate(x, size, mode="nearest")
 
 
@@ -91,9 +93,7 @@ def check_pair(student_map: Tensor, residual: Tensor, channels: int) -> None:
     """Raise a ValueError unless both maps are (N, channels, H, W) of one shape."""
     for name, x in (("student_map", student_map), ("residual", residual)):
         if x.dim() != 4 or x.shape[1] != channels:
-            raise ValueError(
-                f"{name}: got shape {tuple(x.shape)}, expected (N, {channels}, H, W)"
-            )
+            raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (N, {channels}, H, W)")
     if student_map.shape != residual.shape:
         raise ValueError(
             f"residual: got shape {tuple(residual.shape)}, "

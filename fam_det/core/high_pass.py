@@ -1,7 +1,7 @@
 """High-pass filters of the frequency attention module (FAM-KD, WACV 2024, and its supplement).
 
-All responses are real and symmetric, so half of the spectrum describes them. Frequencies are in units
-of the Nyquist frequency of their axis, so one cut-off means the same on a map of any size.
+All responses are real and symmetric, so half of the spectrum describes them. Frequencies are in
+units of the Nyquist frequency of their axis, so one cut-off means the same on a map of any size.
 
 Legend: H, W height and width of a feature map; u, v row and column frequency.
 """
@@ -42,7 +42,8 @@ def high_pass_response(
     - ``butterworth``: 1 / (1 + (D0 / D)^(2 order));
     - ``none``: 1.
 
-    A 1x1 map holds nothing but the zero frequency and is never filtered; nor is any map at cut-off 0.
+    A 1x1 map holds nothing but the zero frequency and is never filtered; nor is any map at cut-off
+    0.
 
     Args:
         kind: one of ``HIGH_PASS_FILTERS``.

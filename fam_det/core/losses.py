@@ -1,7 +1,7 @@
 """Losses between the transformed student maps and the teacher's.
 
-Legend: N batch, C channels, H and W map size; valid sizes (h, w), in cells of the map, of each image without
-its padding.
+Legend: N batch, C channels, H and W map size; valid sizes (h, w), in cells of the map, of each
+image without its padding.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ def mse_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = 
     Args:
         student: (N, C, H, W).
         teacher: (N, C, H, W); takes no gradient.
-        valid_sizes: (h, w) of each image. The loss is then the mean over the images of the loss on their
-            top left h x w cells: padding never counts. None takes whole maps.
+        valid_sizes: (h, w) of each image. The loss is then the mean over the images of the loss on
+            their top left h x w cells: padding never counts. None takes whole maps.
 
     Returns:
         Scalar, float32 (float64 for float64 maps).
@@ -37,8 +37,8 @@ def hierarchical_context_loss(
     """Hierarchical context loss (HCL) of ReviewKD, Chen et al., CVPR 2021.
 
     The mean squared error of the maps, and of the maps average-pooled to 4x4, 2x2 and 1x1, weighted
-    1, 1/2, 1/4 and 1/8 and divided by the sum of the weights used. A pooled size takes part where it is
-    smaller than the map.
+    1, 1/2, 1/4 and 1/8 and divided by the sum of the weights used. A pooled size takes part where
+    it is smaller than the map.
 
     Args:
         student: (N, C, H, W).
@@ -82,7 +82,8 @@ def _mean_over_images(
             f"valid_sizes: got {len(valid_sizes)} entries, expected {len(difference)}, one an image"
         )
     losses = [
-        loss_of(image[None, :, :h, :w]) for image, (h, w) in zip(difference, valid_sizes, strict=True)
+        loss_of(image[None, :, :h, :w])
+        for image, (h, w) in zip(difference, valid_sizes, strict=True)
     ]
     return torch.stack(losses).mean()
 

@@ -1,9 +1,9 @@
 """Load weights of the released FAM-KD research code (github.com/cuong-pv/FAM-KD) into this package.
 
-The released filter is a full complex spectrum; its high-pass filter zeroes, in the centred spectrum, rows
-[cy - r, cy + r) with cy = H // 2 and r = int(0.1 * cy), columns alike. That window is not symmetric:
-taking the real part then halves its edge. Both are folded into the converted filter, whose own
-high-pass filter is switched off.
+The released filter is a full complex spectrum; its high-pass filter zeroes, in the centred
+spectrum, rows [cy - r, cy + r) with cy = H // 2 and r = int(0.1 * cy), columns alike. That window
+is not symmetric: taking the real part then halves its edge. Both are folded into the converted
+filter, whose own high-pass filter is switched off.
 
 Legend: C_in and C_out channels, H and W map size, V = W // 2 + 1, k window side.
 """
@@ -28,16 +28,17 @@ def load_released(module: nn.Module, state_dict: Mapping[str, Tensor]) -> list[s
     """Load released parameters, so that ``module`` gives the released outputs.
 
     Args:
-        module: a :class:`FrequencyAttention` with the dense filter, a :class:`WindowCrossAttention`, a
-            :class:`ReviewBlock` or a :class:`KnowledgeReview`, built for the released channels and sizes.
-            The high-pass filter of every frequency attention module becomes ``"none"``: build with that
-            to load the state dict of the converted module again.
-        state_dict: names and tensors of the released FAM, attention, fusion block or distiller; a leading
-            ``module.`` is dropped.
+        module: a :class:`FrequencyAttention` with the dense filter, a
+            :class:`WindowCrossAttention`, a :class:`ReviewBlock` or a :class:`KnowledgeReview`,
+            built for the released channels and sizes. The high-pass filter of every frequency
+            attention module becomes ``"none"``: build with that to load the state dict of the
+            converted module again.
+        state_dict: names and tensors of the released FAM, attention, fusion block or distiller; a
+            leading ``module.`` is dropped.
 
     Returns:
-        Sorted names in ``state_dict`` that were not used: the student's and teacher's own weights, and the
-        ``conv1`` of a deepest block, which the released code never calls.
+        Sorted names in ``state_dict`` that were not used: the student's and teacher's own weights,
+        and the ``conv1`` of a deepest block, which the released code never calls.
 
     Raises:
         TypeError: a module that has no released counterpart.
@@ -136,7 +137,7 @@ def half_spectrum(weights: Tensor) -> Tensor:
 
 
 def released_window(height: int, width: int) -> Tensor:
-    """The released ideal high-pass filter on the full spectrum, zero frequency first: (H, W) of 0, 1."""
+    """The released high-pass filter on the full spectrum, zero frequency first: (H, W)."""
     inside = []
     for size in (height, width):
         radius = int(RELEASED_CUTOFF * (size // 2))

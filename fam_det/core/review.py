@@ -35,8 +35,8 @@ TRANSFORMS = ("fam", "conv3x3")
 class BatchNorm(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` that normalises a lone value by its running statistics.
 
-    The variance of one value is zero and PyTorch raises; the deepest level of a small image, or the pooled
-    feature with one image a device, has no more than that.
+    The variance of one value is zero and PyTorch raises; the deepest level of a small image, or the
+    pooled feature with one image a device, has no more than that.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,11 +115,11 @@ class KnowledgeReview(nn.Module):
             then transformed at the student's size.
         fusion: one of ``FUSIONS``.
         transform: one of ``TRANSFORMS``.
-        filter: of the frequency attention module; None takes ``"dense"`` where ``sizes`` are given and
-            ``"separable"`` elsewhere.
+        filter: of the frequency attention module; None takes ``"dense"`` where ``sizes`` are given
+            and ``"separable"`` elsewhere.
         grid, high_pass, cutoff, order: of the frequency attention module.
-        relu: end every stage in a ReLU. None does as published: after FAM, not after the 3x3 convolution.
-            Turn it off for signed teacher maps, such as those of an FPN.
+        relu: end every stage in a ReLU. None does as published: after FAM, not after the 3x3
+            convolution. Turn it off for signed teacher maps, such as those of an FPN.
 
     Raises:
         ValueError: lists of different lengths, or an unknown option; the message names it.
@@ -197,8 +197,8 @@ class LayerToLayer(nn.Module):
     Args:
         student_channels: C of each student map.
         teacher_channels: C of each teacher map.
-        sizes: size of each teacher map, an int or (H, W), to which the student's is resized by the nearest
-            neighbour; None takes maps of any size.
+        sizes: size of each teacher map, an int or (H, W), to which the student's is resized by the
+            nearest neighbour; None takes maps of any size.
         transform, filter, grid, high_pass, cutoff, order, relu: as of :class:`KnowledgeReview`.
 
     Raises:

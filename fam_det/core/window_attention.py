@@ -1,4 +1,4 @@
-"""Window attention with a softmax per channel, without one copy of the maps for each window position.
+"""Window attention with a softmax per channel, without a copy of the maps per window position.
 
 The plain formula gathers the k * k neighbours of every position in keys and values and keeps them,
 their products and the softmax for the backward pass. Here each window position is a shifted view

@@ -1,17 +1,19 @@
-"""MobileNetV2, from torchvision, as a Detectron2 backbone with FPN. R18 and R50 are Detectron2's own."""
+"""MobileNetV2, from torchvision, as a Detectron2 backbone with FPN."""
 
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torchvision
+from torch import Tensor, nn
+
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from torch import Tensor, nn
 
-# Last block of each stage in torchvision's ``features``; what follows res5 serves the classifier only.
+# Last block of each stage in torchvision's ``features``; what follows res5 serves the classifier
+# only.
 STAGE_ENDS = {"res2": 3, "res3": 6, "res4": 13, "res5": 17}
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
@@ -23,7 +25,8 @@ class MobileNetV2(Backbone):
         width_mult: multiplier of all channels.
         norm: as ``MODEL.RESNETS.NORM``.
         out_features: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
-        freeze_at: as ``MODEL.BACKBONE.FREEZE_AT``: 1 freezes the stem, 2 the blocks up to res2 too, ...
+        freeze_at: as ``MODEL.BACKBONE.FREEZE_AT``: 1 freezes the stem, 2 the blocks up to res2 too,
+            ...
 
     Raises:
         ValueError: an unknown feature or a width that is not positive.
@@ -39,7 +42,9 @@ class MobileNetV2(Backbone):
     ) -> None:
         super().__init__()
         if width_mult <= 0:
-            raise ValueError(f"MODEL.MOBILENETV2.WIDTH_MULT: got {width_mult}, expected more than 0")
+            raise ValueError(
+                f"MODEL.MOBILENETV2.WIDTH_MULT: got {width_mult}, expected more than 0"
+            )
         unknown = [name for name in out_features if name not in STAGE_ENDS]
         if unknown or not out_features:
             raise ValueError(

@@ -5,28 +5,29 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
 from fam_det.modeling.distillers import FeatureDistiller, build_distiller
 from fam_det.modeling.levels import match_levels, valid_sizes
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
 
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import get_event_storage
+
 
 @META_ARCH_REGISTRY.register()
 class DistilledDetector(nn.Module):
     """The student, with a distiller beside it while it trains.
 
-    The wrapper has the student's own parameters, buffers and submodules under the student's own names, and
-    one submodule more, ``distiller``. So its checkpoint is a checkpoint of the student with extra
-    ``distiller.*`` keys, which plain Detectron2 loads. The teacher is kept apart from all that: it is in no
-    state dict, no optimiser and no DDP bucket, and it never trains.
+    The wrapper has the student's own parameters, buffers and submodules under the student's own
+    names, and one submodule more, ``distiller``. So its checkpoint is a checkpoint of the student
+    with extra ``distiller.*`` keys, which plain Detectron2 loads. The teacher is kept apart from
+    all that: it is in no state dict, no optimiser and no DDP bucket, and it never trains.
 
-    In training the student computes its own losses; its feature maps are taken from its backbone on the way,
-    and ``loss_fam`` is added. In inference this is the student.
+    In training the student computes its own losses; its feature maps are taken from its backbone on
+    the way, and ``loss_fam`` is added. In inference this is the student.
 
     Args:
         student: a Detectron2 detector with a ``backbone``.
@@ -52,8 +53,8 @@ class DistilledDetector(nn.Module):
         warmup_iters: int = 0,
     ) -> None:
         super().__init__()
-        # One set of dictionaries for both: the wrapper's parts are the student's parts, by name and by
-        # identity, whatever is moved, replaced or added later.
+        # One set of dictionaries for both: the wrapper's parts are the student's parts, by name and
+        # by identity, whatever is moved, replaced or added later.
         self._parameters = student._parameters
         self._buffers = student._buffers
         self._non_persistent_buffers_set = student._non_persistent_buffers_set
@@ -92,7 +93,7 @@ class DistilledDetector(nn.Module):
             return getattr(self.student, name)
 
     def train(self, mode: bool = True) -> "DistilledDetector":
-        """Switch the student and the distiller; the teacher is made ready and stays in eval mode."""
+        """Switch the student and the distiller; the teacher is loaded and stays in eval mode."""
         super().train(mode)
         self.student.training = mode
         if mode:
@@ -101,15 +102,15 @@ class DistilledDetector(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DistilledDetector":
         """Move the teacher along with the student."""
-        self.teacher._apply(fn, recurse)
-        super()._apply(fn, recurse)
+        self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """The student's losses and ``loss_fam`` in training, the student's detections otherwise."""
+        """In training the student's losses and ``loss_fam``, otherwise its detections."""
         if not self.training:
             return self.student(batched_inputs)
-        with captured_backbone(self.student.backbone) as captured:
+        with captured_backbone(self.backbone) as captured:
             losses: dict[str, Tensor] = self.student(batched_inputs)
         losses["loss_fam"] = self._distill(batched_inputs, captured)
         return losses
@@ -132,25 +133,18 @@ class DistilledDetector(nn.Module):
         )
         storage = get_event_storage()
         weight = self.loss_weight * self._warmup(storage.iter)
-        self._log(storage, level_losses, weight)
-        return weight * torch.stack(list(level_losses.values())).sum()
+        losses = torch.stack(list(level_losses.values()))
+        for level, loss in zip(level_losses, losses.detach().tolist(), strict=True):
+            storage.put_scalar(f"distiller/loss_{level}", loss)
+        storage.put_scalar("distiller/loss_weight", weight)
+        return weight * losses.sum()
 
     def _warmup(self, iteration: int) -> float:
         """Share of the full weight at an iteration, counted from 0."""
         return min((iteration + 1) / max(self.warmup_iters, 1), 1.0)
 
-    def _log(self, storage: EventStorage, losses: dict[str, Tensor], weight: float) -> None:
-        """Every level's unweighted loss, the weight, and the gammas, in one device synchronisation."""
-        gammas = self.distiller.gammas() if hasattr(self.distiller, "gammas") else {}
-        names = [f"distiller/loss_{level}" for level in losses]
-        names += [f"distiller/{name}" for name in gammas]
-        values = torch.stack([x.detach().float().reshape(()) for x in (*losses.values(), *gammas.values())])
-        for name, value in zip(names, values.tolist(), strict=True):
-            storage.put_scalar(name, value)
-        storage.put_scalar("distiller/loss_weight", weight)
 
-
-def build_student(cfg: CfgNode) -> nn.Module:
+def build_student(cfg: CfgNode) -> Any:
     """The detector that ``MODEL.STUDENT.META_ARCHITECTURE`` names, from the usual keys.
 
     Raises:
@@ -159,10 +153,8 @@ def build_student(cfg: CfgNode) -> nn.Module:
     name = cfg.MODEL.STUDENT.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY or name == DistilledDetector.__name__:
         known = sorted({known for known, _ in META_ARCH_REGISTRY} - {DistilledDetector.__name__})
-        raise ValueError(
-            f"MODEL.STUDENT.META_ARCHITECTURE: got {name!r}, expected one of {known}"
-        )
-    student: nn.Module = META_ARCH_REGISTRY.get(name)(cfg)
+        raise ValueError(f"MODEL.STUDENT.META_ARCHITECTURE: got {name!r}, expected one of {known}")
+    student = META_ARCH_REGISTRY.get(name)(cfg)
     if not hasattr(student, "backbone"):
         raise ValueError(
             f"MODEL.STUDENT.META_ARCHITECTURE: {name!r} has no 'backbone' to take feature maps from"
@@ -172,7 +164,7 @@ def build_student(cfg: CfgNode) -> nn.Module:
 
 @contextmanager
 def captured_backbone(backbone: nn.Module) -> Iterator[dict[str, Any]]:
-    """Within this context, keep the padded input size (H, W) and the output of the backbone's call."""
+    """Within this context, keep the backbone's padded input size (H, W) and its output."""
     captured: dict[str, Any] = {}
 
     def keep(_: nn.Module, args: Sequence[Tensor], features: dict[str, Tensor]) -> None:

@@ -3,21 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
-from detectron2.utils.registry import Registry
+import torch
 from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, KnowledgeReview, LayerToLayer
 from fam_det.core.losses import LOSSES, ValidSizes
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.utils.events import get_event_storage
+from detectron2.utils.registry import Registry
 
 DISTILLER_REGISTRY = Registry("DISTILLER")
 DISTILLER_REGISTRY.__doc__ = """
 Registry of distillers: ``nn.Module`` built from ``(cfg, levels, student_shape, teacher_shape)``.
 
 ``levels`` are the names of the feature maps, shallow to deep; the shapes map them to ``ShapeSpec``.
-A call with the student's maps, the teacher's maps (dictionaries by level) and the valid sizes of each level
-gives a dictionary of unweighted scalar losses by level.
+A call with the student's maps, the teacher's maps (dictionaries by level) and the valid sizes of
+each level gives a dictionary of unweighted scalar losses by level.
 """
 
 Shapes = Mapping[str, ShapeSpec]
@@ -59,20 +62,23 @@ class FeatureDistiller(nn.Module):
         Returns:
             Scalars by level.
         """
+        self._log_gammas()
         transformed = self.transform([student[level] for level in self.levels])
         return {
             level: self.loss(x, teacher[level], valid_sizes[level])
             for level, x in zip(self.levels, transformed, strict=True)
         }
 
-    def gammas(self) -> dict[str, Tensor]:
-        """gamma_global and gamma_local (gamma1 and gamma2 of the paper) of every level, by name."""
+    def _log_gammas(self) -> None:
+        """gamma_global and gamma_local (gamma1 and gamma2 of the paper) of every level."""
         fams = [m for m in self.transform.modules() if isinstance(m, FrequencyAttention)]
-        return {
-            f"{name}_{level}": getattr(fam, name).detach()
-            for level, fam in zip(self.levels, fams, strict=False)
-            for name in ("gamma_global", "gamma_local")
-        }
+        if not fams:
+            return
+        gammas = torch.stack([torch.cat([fam.gamma_global, fam.gamma_local]) for fam in fams])
+        storage = get_event_storage()
+        for level, (for_global, for_local) in zip(self.levels, gammas.tolist(), strict=True):
+            storage.put_scalar(f"distiller/gamma_global_{level}", for_global)
+            storage.put_scalar(f"distiller/gamma_local_{level}", for_local)
 
 
 @DISTILLER_REGISTRY.register()

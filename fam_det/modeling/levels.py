@@ -41,5 +41,5 @@ def match_levels(
 
 
 def valid_sizes(image_sizes: Sequence[tuple[int, ...]], stride: int) -> list[tuple[int, int]]:
-    """Cells of a feature map that hold image, not padding: (ceil(H / stride), ceil(W / stride)) each."""
+    """Cells of a feature map that hold image: (ceil(H / stride), ceil(W / stride)) each."""
     return [(-(-height // stride), -(-width // stride)) for height, width in image_sizes]

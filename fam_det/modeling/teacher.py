@@ -1,4 +1,4 @@
-"""The frozen teacher: a detector named by its config, of which the backbone runs beside the student."""
+"""The frozen teacher: a detector named by its config; its backbone runs beside the student."""
 
 import logging
 from collections.abc import Sequence
@@ -7,20 +7,21 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fam_det.config import add_distillation_config
+
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
-from torch import Tensor, nn
-
-from fam_det.config import add_distillation_config
 
 logger = logging.getLogger(__name__)
 
 
 class FrozenTeacher(nn.Module):
-    """A detector that is never trained: no gradients, always in eval mode, fed with its own normalisation.
+    """A detector that never trains: no gradients, always in eval mode, with its own normalisation.
 
     Args:
         detector: any Detectron2 meta-architecture with a ``backbone``.
@@ -75,7 +76,7 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     def load_weights(self) -> None:
-        """Load the checkpoint once; done before the first training step, so inference never needs it.
+        """Load the checkpoint once, before the first training step: inference needs none.
 
         Raises:
             ValueError: a checkpoint that lacks weights of the backbone.
@@ -91,11 +92,13 @@ class FrozenTeacher(nn.Module):
         """Feature maps of the student's images.
 
         Args:
-            batched_inputs: as Detectron2's models take them; ``image`` is (3, H, W) in the student's format.
+            batched_inputs: as Detectron2's models take them; ``image`` is (3, H, W) in the
+                student's format.
             padded_size: (H, W) of the student's padded batch.
 
         Returns:
-            Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least that size.
+            Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least that
+            size.
         """
         height, width = padded_size
         divisor = max(self.backbone.size_divisibility, 1)
@@ -128,9 +131,9 @@ class _CompleteCheckpointer(DetectionCheckpointer):
         ]
         if absent:
             raise ValueError(
-                f"MODEL.TEACHER.WEIGHTS: {len(absent)} weights of the teacher's backbone are missing "
-                f"or of another shape, the first is {absent[0]}; is the checkpoint that of "
-                "MODEL.TEACHER.CONFIG?"
+                f"MODEL.TEACHER.WEIGHTS: {len(absent)} weights of the teacher's backbone are "
+                f"missing or of another shape, the first is {absent[0]}; is the checkpoint that "
+                "of MODEL.TEACHER.CONFIG?"
             )
         return incompatible
 
@@ -188,6 +191,6 @@ def find_config(name: str) -> tuple[str, str | None]:
         return model_zoo.get_config_file(name), model_zoo.get_checkpoint_url(name)
     except RuntimeError as error:
         raise ValueError(
-            f"MODEL.TEACHER.CONFIG: got {name!r}, expected a file or a name in Detectron2's model zoo "
-            "such as 'COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml'"
+            f"MODEL.TEACHER.CONFIG: got {name!r}, expected a file or a name in Detectron2's model "
+            "zoo such as 'COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml'"
         ) from error

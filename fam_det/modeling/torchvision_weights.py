@@ -1,4 +1,4 @@
-"""``torchvision://resnet18``: ImageNet weights of torchvision, converted to Detectron2's names on the fly."""
+"""``torchvision://resnet18``: torchvision's ImageNet weights under Detectron2's names."""
 
 import os
 import re
@@ -7,20 +7,21 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, get_cache_dir
 from torch import Tensor
 from torchvision.models import get_model_weights
+
+from detectron2.utils.file_io import PathManager
 
 PREFIX = "torchvision://"
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
 
 
-class TorchvisionHandler(PathHandler):  # type: ignore[misc]
+class TorchvisionHandler(PathHandler):
     """Resolves ``torchvision://NAME`` to a checkpoint file for ``MODEL.WEIGHTS``.
 
-    The file is made once and kept in iopath's cache folder. It carries no prefix: Detectron2 matches the
-    names to the backbone, wherever that is in the model.
+    The file is made once and kept in iopath's cache folder. It carries no prefix: Detectron2
+    matches the names to the backbone, wherever that is in the model.
     """
 
     def _get_supported_prefixes(self) -> list[str]:
@@ -37,14 +38,12 @@ class TorchvisionHandler(PathHandler):  # type: ignore[misc]
             save_checkpoint(convert_names(download(name)), target)
         return str(target)
 
-    def _open(
-        self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any
-    ) -> Any:
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Any:
         return Path(self._get_local_path(path)).open(mode, buffering)
 
 
 def download(name: str) -> dict[str, Tensor]:
-    """torchvision's own ImageNet weights, checked against the hash in their name.
+    """The ImageNet weights of torchvision, checked against the hash in their name.
 
     Raises:
         OSError: no network and not in PyTorch's cache.

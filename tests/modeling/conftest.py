@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_detector import small_config
+
+from tests.modeling.small_detector import small_config
 
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage

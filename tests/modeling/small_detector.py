@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+from fam_det.engine import load_config
+
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
-from fam_det.engine import load_config
 
 STUDENT = "configs/BloodCells/student_fam.yaml"
 TEACHER = "configs/BloodCells/teacher_R_18.yaml"
@@ -16,7 +17,12 @@ SMALL = ["MODEL.FPN.OUT_CHANNELS", "16", "MODEL.DISTILLER.MID_CHANNELS", "16"]
 
 def small_config(*opts: str) -> CfgNode:
     """The blood cell student with 16 FPN channels and a random teacher with 24."""
-    teacher = ["MODEL.TEACHER.CONFIG", TEACHER, "MODEL.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 24]"]
+    teacher = [
+        "MODEL.TEACHER.CONFIG",
+        TEACHER,
+        "MODEL.TEACHER.OPTS",
+        "['MODEL.FPN.OUT_CHANNELS', 24]",
+    ]
     return load_config(STUDENT, [*SMALL, *teacher, *opts])
 
 

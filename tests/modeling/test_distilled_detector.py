@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from small_detector import images, small_config
+
+from fam_det.modeling.distilled_detector import captured_backbone
+from tests.modeling.small_detector import images, small_config
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
-from fam_det.modeling.distilled_detector import captured_backbone
 
 Build = Callable[..., Any]
 
 
-def train_step(model: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Any]]) -> dict[str, Any]:
+def train_step(
+    model: Any, optimizer: torch.optim.Optimizer, batch: list[dict[str, Any]]
+) -> dict[str, Any]:
     losses = model(batch)
     optimizer.zero_grad()
     sum(losses.values()).backward()
@@ -144,7 +147,8 @@ assert incompatible[0].missing_keys == [], incompatible[0].missing_keys
 assert all(k.startswith("distiller.") for k in incompatible[0].unexpected_keys)
 expected = torch.load(r"{tmp_path}/expected.pt")
 with torch.no_grad():
-    scores = model([{{"image": expected["image"], "height": 64, "width": 96}}])[0]["instances"].scores
+    inputs = [{{"image": expected["image"], "height": 64, "width": 96}}]
+    scores = model(inputs)[0]["instances"].scores
 assert torch.equal(scores, expected["scores"])
 assert not any(name.split(".")[0] == "fam_det" for name in sys.modules)
 """
@@ -152,13 +156,17 @@ assert not any(name.split(".")[0] == "fam_det" for name in sys.modules)
 
 
 def test_loss_weight_warms_up(build: Build) -> None:
-    model = build("MODEL.DISTILLER.WARMUP_ITERS", "10", "MODEL.DISTILLER.LOSS_WEIGHT", "2.0").train()
+    model = build(
+        "MODEL.DISTILLER.WARMUP_ITERS", "10", "MODEL.DISTILLER.LOSS_WEIGHT", "2.0"
+    ).train()
     batch = images((64, 96))
     values = {}
     for iteration in (0, 4, 9, 100):
         with EventStorage(iteration) as storage:
             losses = model(batch)
-            levels = [v for k, (v, _) in storage.latest().items() if k.startswith("distiller/loss_p")]
+            levels = [
+                v for k, (v, _) in storage.latest().items() if k.startswith("distiller/loss_p")
+            ]
             values[iteration] = (losses["loss_fam"].item(), sum(levels))
     for iteration, weight in ((0, 0.2), (4, 1.0), (9, 2.0), (100, 2.0)):
         loss, unweighted = values[iteration]
@@ -229,7 +237,10 @@ def test_half_as_much_padding_as_image_changes_the_loss_by_less_than_a_tenth(bui
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("MODEL.STUDENT.META_ARCHITECTURE", "NoSuchNet"), "MODEL.STUDENT.META_ARCHITECTURE.*NoSuchNet"),
+        (
+            ("MODEL.STUDENT.META_ARCHITECTURE", "NoSuchNet"),
+            "MODEL.STUDENT.META_ARCHITECTURE.*NoSuchNet",
+        ),
         (("MODEL.TEACHER.CONFIG", "no-such.yaml"), "MODEL.TEACHER.CONFIG.*no-such.yaml"),
         (("MODEL.DISTILLER.NAME", "Nothing"), "MODEL.DISTILLER.NAME.*Nothing.*KnowledgeReview"),
         (("MODEL.DISTILLER.LEVELS", "['p2','p9']"), "student has no 'p9'.*p2, p3"),

@@ -1,0 +1,60 @@
+"""Packaging of fam-det; the exact versions it is tested with are in requirements.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+README = ROOT / "README.md"
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "fam_det/__init__.py").read_text())
+assert VERSION is not None, "fam_det/__init__.py has no __version__ line"
+
+setup(
+    name="fam-det",
+    version=VERSION[1],
+    description="Distil Detectron2 detectors with frequency attention (FAM-KD)",
+    long_description=README.read_text() if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    # With the root explicit, an editable install is a path entry: a new package needs no reinstall.
+    package_dir={"": "."},
+    packages=find_packages(include=["fam_det", "fam_det.*", "classification", "classification.*"]),
+    python_requires=">=3.10",
+    # Detectron2 is not among them: the package index has no release of it that pip can install
+    # beside a current PyTorch. Build the official main branch from source, or run
+    # tools/install_detectron2.py.
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "numpy>=1.23",
+        "Pillow>=9.1",
+        "opencv-python>=4.8",
+        "pycocotools>=2.0.7",
+        "faster-coco-eval>=1.6",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.9",
+        # What Detectron2 itself needs to be imported.
+        "cloudpickle>=2.2",
+        "hydra-core>=1.3",
+        "matplotlib>=3.7",
+        "omegaconf>=2.3",
+        "packaging>=23.0",
+        "tabulate>=0.9",
+        "tensorboard>=2.13",
+        "termcolor>=2.3",
+        "tqdm>=4.65",
+        "yacs>=0.1.8",
+    ],
+    extras_require={
+        "demo": ["mlxtend>=0.23"],
+        "dev": [
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            "pre-commit>=3.8",
+            "pytest>=8.0",
+            "pytest-timeout>=2.3",
+            "ruff>=0.8",
+        ],
+    },
+)

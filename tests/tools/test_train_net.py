@@ -1,0 +1,102 @@
+"""tools/train_net.py from end to end: a few iterations on generated images, then on from there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+TEACHER = "configs/BloodCells/teacher_R_18.yaml"
+STUDENT = "configs/BloodCells/student_fam.yaml"
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """DATASETS.COCO of six images with one bright box each."""
+    folder = tmp_path_factory.mktemp("cells")
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(6):
+        image = rng.integers(0, 90, (64, 96, 3), dtype=np.uint8)
+        x, y = (int(v) for v in rng.integers(2, 30, 2))
+        image[y : y + 24, x : x + 28] += 120
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 96})
+        box = {"bbox": [x, y, 28, 24], "area": 28 * 24, "iscrowd": 0}
+        annotations.append({"id": i + 1, "image_id": i, "category_id": 1 + i % 3, **box})
+    categories = [{"id": i, "name": f"class{i}"} for i in (1, 2, 3)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "all.json").write_text(json.dumps(content))
+    entry = [str(folder / "all.json"), str(folder)]
+    return str([["bccd_train", *entry], ["bccd_val", *entry]])
+
+
+def train_net(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tools/train_net.py", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:
+    small = ["DATASETS.COCO", cells, "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
+    small += [
+        "MODEL.TEACHER.CONFIG",
+        TEACHER,
+        "INPUT.MIN_SIZE_TRAIN",
+        "(64,)",
+        "INPUT.MIN_SIZE_TEST",
+        "64",
+    ]
+    small += ["MODEL.TEACHER.OPTS", "['MODEL.RESNETS.NORM', 'FrozenBN']", "SOLVER.STEPS", "(4,)"]
+    small += [
+        "SOLVER.BASE_LR",
+        "0.0001",
+        "OUTPUT_DIR",
+        str(tmp_path),
+        "SOLVER.CHECKPOINT_PERIOD",
+        "2",
+    ]
+    first = train_net("--config-file", STUDENT, *small, "SOLVER.MAX_ITER", "2")
+    assert first.returncode == 0, first.stderr[-2000:]
+    again = train_net("--config-file", STUDENT, "--resume", *small, "SOLVER.MAX_ITER", "4")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "Starting training from iteration 2" in again.stdout
+    assert "| AP " in again.stdout.replace("|  ", "| ") or "AP50" in again.stdout
+
+    files = {f.name for f in tmp_path.iterdir() if not f.name.startswith("events.out.tfevents")}
+    assert files == {
+        "config.yaml",
+        "inference",
+        "last_checkpoint",
+        "log.txt",
+        "metrics.json",
+        "model_0000001.pth",
+        "model_0000003.pth",
+        "model_final.pth",
+    }
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    trained = [line for line in lines if "total_loss" in line]
+    assert {"loss_fam", "distiller/loss_p2", "distiller/gamma_global_p6"} <= set(trained[-1])
+    assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
+
+    weights = str(tmp_path / "model_final.pth")
+    only = train_net("--config-file", STUDENT, "--eval-only", *small, "MODEL.WEIGHTS", weights)
+    assert only.returncode == 0, only.stderr[-2000:]
+    assert "copypaste: Task: bbox" in only.stdout
+
+
+def test_missing_config_file_is_one_line() -> None:
+    result = train_net()
+    assert result.returncode != 0
+    assert result.stderr.strip().splitlines()[-1].startswith("--config-file: missing")
+
+
+def test_wrong_config_is_one_line() -> None:
+    result = train_net(
+        "--config-file", STUDENT, "DATASETS.COCO", "[['bccd_train', 'no.json', 'no']]"
+    )
+    assert result.returncode != 0
+    (line,) = result.stderr.strip().splitlines()
+    assert "DATASETS.COCO: bccd_train: the image folder 'no' does not exist" in line

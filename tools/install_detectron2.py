@@ -1,0 +1,164 @@
+"""Put Detectron2 into the environment of the Python that runs this, unless it has one already.
+
+An installed Detectron2, of any version, is left as it is. Where there is none, this builds v0.6
+without its compiled extension and installs it as `detectron2`. The source is the archive that the
+package index has as `pb1-detectron2`: its Python files are those of the official tag, its C++ files
+are missing, so that pip alone cannot install it. Whoever has a compiler at hand is better served by
+the official main branch, built from source.
+
+The wheel carries fam_det/detectron2_compat.py as `detectron2/_compat.py`, and its
+`detectron2/__init__.py` applies that first. So it imports, trains and evaluates on today's
+libraries in any process, also in one that never imports fam_det.
+
+Needs torch and setuptools in the environment; `make` installs requirements.txt first.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+ARCHIVE = "pb1-detectron2"
+VERSION = "0.6"
+SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+
+# pip 26.3 refuses to download this archive, because an optional extra of it, which nothing here
+# uses, names a URL. So an earlier release does the download, from a temporary folder.
+PIP_VERSION = "26.2.1"
+PIP_SHA256 = "71138adf1f4ca900cdb7d289c21b7494329f2332b6d85f0e1c42108c0384ed3e"
+
+COMPAT = Path(__file__).resolve().parent.parent / "fam_det" / "detectron2_compat.py"
+APPLY_COMPAT = "from ._compat import apply as _apply\n\n_apply()\n\n"
+
+# Projects that Detectron2 installs as part of itself, by their folder in the archive.
+PROJECTS = {
+    "point_rend": "PointRend",
+    "deeplab": "DeepLab",
+    "panoptic_deeplab": "Panoptic-DeepLab",
+}
+
+SETUP = f"""
+from setuptools import find_packages, setup
+
+setup(
+    name="detectron2",
+    version="{VERSION}",
+    description="Detectron2 {VERSION} without its compiled extension",
+    url="https://github.com/facebookresearch/detectron2",
+    packages=find_packages(include=["detectron2", "detectron2.*"]),
+    package_data={{"detectron2.model_zoo": ["configs/**/*.yaml", "configs/**/*.py"]}},
+)
+"""
+
+
+def fail(reason: str) -> NoReturn:
+    """Stop with one line."""
+    raise SystemExit(f"install_detectron2: {reason}")
+
+
+def run_pip(*arguments: str, path: Path | None = None) -> None:
+    """Run pip with this Python; `path` is a folder with another pip to use."""
+    environment = {**os.environ, "PYTHONPATH": str(path)} if path else None
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        reason = next((line for line in lines if line.lower().startswith("error:")), lines[-1])
+        fail(f"pip {arguments[0]} failed: {reason}")
+
+
+def download(folder: Path) -> Path:
+    """Fetch the source archive into `folder` with pip and check its sha256.
+
+    Returns:
+        Path of the archive.
+    """
+    requirements = folder / "requirements.txt"
+    hashed = ("--no-deps", "--require-hashes", "--requirement", str(requirements))
+    requirements.write_text(f"pip=={PIP_VERSION} --hash=sha256:{PIP_SHA256}\n")
+    run_pip("install", *hashed, "--target", str(folder / "pip"))
+    requirements.write_text(f"{ARCHIVE}=={VERSION} --hash=sha256:{SHA256}\n")
+    source = ("--no-binary", ":all:", "--no-build-isolation")
+    run_pip("download", *hashed, *source, "--dest", str(folder), path=folder / "pip")
+    archive = folder / f"{ARCHIVE}-{VERSION}.tar.gz"
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != SHA256:
+        fail(f"{archive.name} has sha256 {found}, expected {SHA256}")
+    return archive
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack the archive and lay it out as a pure-Python project named `detectron2`.
+
+    Returns:
+        Path of the project.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        fail("needs Python 3.10.12, 3.11.4 or newer to unpack an archive safely")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    project = folder / f"{ARCHIVE}-{VERSION}"
+    package = project / "detectron2"
+    for name, directory in PROJECTS.items():
+        shutil.move(project / "projects" / directory / name, package / "projects" / name)
+    (project / "setup.py").write_text(SETUP)
+    shutil.copyfile(COMPAT, package / "_compat.py")
+    init = package / "__init__.py"
+    init.write_text(APPLY_COMPAT + init.read_text())
+    return project
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel, with everything it needs and leaves kept in `folder`.
+
+    Returns:
+        Path of the wheel.
+    """
+    project = unpack(download(folder), folder)
+    run_pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(project))
+    return next(folder.glob(f"detectron2-{VERSION}-*.whl"))
+
+
+def installed() -> str | None:
+    """Version and place of the Detectron2 that this Python would import, or None."""
+    spec = importlib.util.find_spec("detectron2")
+    if spec is None:
+        return None
+    try:
+        version = importlib.metadata.version("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(version unknown)"
+    return f"detectron2 {version} in {', '.join(spec.submodule_search_locations or ())}"
+
+
+def main() -> None:
+    """Install Detectron2, or only build its wheel."""
+    parser = argparse.ArgumentParser(description="Install Detectron2 unless it is there already.")
+    parser.add_argument(
+        "--wheel-dir", type=Path, help="only build the pure-Python wheel, into this folder"
+    )
+    wheel_dir: Path | None = parser.parse_args().wheel_dir
+    if wheel_dir is None and (found := installed()):
+        print(f"Using the installed {found}")
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        wheel = build_wheel(Path(temporary))
+        if wheel_dir is None:
+            run_pip("install", "--no-deps", str(wheel))
+        else:
+            wheel_dir.mkdir(parents=True, exist_ok=True)
+            wheel = Path(shutil.copy(wheel, wheel_dir))
+    importlib.invalidate_caches()
+    print(f"Wrote {wheel}" if wheel_dir else f"Installed {installed()}, pure Python")
+
+
+if __name__ == "__main__":
+    main()
