@@ -31,7 +31,6 @@ setup(
         "Pillow>=9.1",
         "opencv-python>=4.8",
         "pycocotools>=2.0.7",
-        "faster-coco-eval>=1.6",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
         # What Detectron2 itself needs to be imported.

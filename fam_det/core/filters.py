@@ -167,7 +167,8 @@ def mirror_scale(width: int) -> Tensor:
     """What each of the V stored columns is multiplied by to give the applied filter, (V, 1)."""
     v = torch.arange(width // 2 + 1)
     mirrored = (v > 0) & (2 * v < width)
-    return torch.where(mirrored, math.sqrt(0.5), 1.0).double()[:, None]
+    scale = torch.ones(len(v), dtype=torch.float64).masked_fill(mirrored, math.sqrt(0.5))
+    return scale[:, None]
 
 
 def init_half_spectrum(

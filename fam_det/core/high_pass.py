@@ -71,7 +71,7 @@ def high_pass_response(
     elif kind == "gaussian":
         response = 1.0 - torch.exp(-(u**2 + v**2) / (2.0 * cutoff**2))
     else:
-        # (D / D0)^2n / (1 + (D / D0)^2n): the textbook form divides by zero at D = 0
-        ratio = ((u**2 + v**2) / cutoff**2) ** order
-        response = ratio / (1.0 + ratio)
+        # the ratio is infinite at D = 0, and the response then exactly 0
+        ratio = (cutoff / (u**2 + v**2).sqrt()) ** (2 * order)
+        response = 1.0 / (1.0 + ratio)
     return response.to(dtype=dtype, device=device)

@@ -74,18 +74,31 @@ def _mean_over_images(
         )
     dtype = torch.promote_types(student.dtype, torch.float32)
     difference = student.to(dtype) - teacher.detach().to(dtype)
-    whole = (student.shape[2], student.shape[3])
-    if valid_sizes is None or all(size == whole for size in valid_sizes):
+    if valid_sizes is None:
         return loss_of(difference)
-    if len(valid_sizes) != len(difference):
-        raise ValueError(
-            f"valid_sizes: got {len(valid_sizes)} entries, expected {len(difference)}, one an image"
-        )
+    _check_valid_sizes(valid_sizes, difference)
+    whole = (difference.shape[2], difference.shape[3])
+    if all(size == whole for size in valid_sizes):
+        return loss_of(difference)
     losses = [
         loss_of(image[None, :, :h, :w])
         for image, (h, w) in zip(difference, valid_sizes, strict=True)
     ]
     return torch.stack(losses).mean()
+
+
+def _check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
+    """Raise a ValueError unless there is one size for each image, and it lies in the map."""
+    if len(valid_sizes) != len(maps):
+        raise ValueError(
+            f"valid_sizes: got {len(valid_sizes)} entries, expected {len(maps)}, one an image"
+        )
+    height, width = maps.shape[2:]
+    for h, w in valid_sizes:
+        if not (1 <= h <= height and 1 <= w <= width):
+            raise ValueError(
+                f"valid_sizes: got {(h, w)}, expected (1, 1) to {(height, width)}, the map's size"
+            )
 
 
 def _mean_square(difference: Tensor) -> Tensor:

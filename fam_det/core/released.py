@@ -80,8 +80,14 @@ def _convert(module: nn.Module, released: StateDict, prefix: str) -> StateDict:
 def _convert_fam(module: FrequencyAttention, released: StateDict, prefix: str) -> StateDict:
     if not isinstance(module.filter, DenseFilter):
         raise ValueError("filter: the released weights are those of a 'dense' filter")
+    weights = _take(released, f"{prefix}weights1")
+    if tuple(weights.shape[2:]) != module.size:
+        raise ValueError(
+            f"state_dict: got a map size of {tuple(weights.shape[2:])} for {prefix}weights1, "
+            f"expected {module.size}"
+        )
     return {
-        "filter.weight": half_spectrum(_take(released, f"{prefix}weights1")),
+        "filter.weight": half_spectrum(weights),
         "gamma_global": _take(released, f"{prefix}rate1"),
         "gamma_local": _take(released, f"{prefix}rate2"),
         "local.weight": _take(released, f"{prefix}w0.weight"),

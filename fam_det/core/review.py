@@ -72,6 +72,7 @@ class ReviewBlock(nn.Module):
         size: tuple[int, int] | None,
     ) -> None:
         super().__init__()
+        self.student_channels = student_channels
         self.size = size
         # ReviewKD always projects, without a ReLU; FAM-KD only where widths differ, with one
         relu = fusion != "abf"
@@ -94,7 +95,15 @@ class ReviewBlock(nn.Module):
 
         Returns:
             The map to compare with the teacher's, and the residual for the next stage.
+
+        Raises:
+            ValueError: a student map of other channels.
         """
+        if student_map.dim() != 4 or student_map.shape[1] != self.student_channels:
+            raise ValueError(
+                f"student_map: got shape {tuple(student_map.shape)}, "
+                f"expected (N, {self.student_channels}, H, W)"
+            )
         x = self.project(student_map)
         if self.fusion is not None and residual is not None:
             y = resize_nearest(self.project_residual(residual), (x.shape[2], x.shape[3]))
@@ -309,6 +318,8 @@ def per_stage_sizes(sizes: Sequence[Size] | None, stages: int) -> list[tuple[int
 
 def check_lengths(stages: int, **lists: Sequence[object]) -> None:
     """Raise a ValueError that names the first list without one entry for each stage."""
+    if stages < 1:
+        raise ValueError("student_channels: got no stages, expected at least one")
     for name, values in lists.items():
         if len(values) != stages:
             raise ValueError(f"{name}: got {len(values)} entries, expected {stages}, one a stage")
