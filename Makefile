@@ -1,17 +1,19 @@
 # `make` lists the commands. Each first makes sure of .venv; a second call reuses what stands.
 #
-# .venv holds the pins of requirements.txt and a Detectron2: one that is there already is used as it is, otherwise
-# tools/install_detectron2.py puts a pure-Python one there. Two ways to bring your own:
-#   make test VENV_FLAGS=--system-site-packages   builds .venv on top of $(PYTHON) and what is installed for it
-#   make test ENV=/path/to/environment            uses that environment as it stands and installs nothing into it
+# .venv holds the pins of requirements.txt and a Detectron2: one that is there already is used as it
+# is, otherwise tools/install_detectron2.py puts a pure-Python one there. To bring your own:
+#   make test VENV_FLAGS=--system-site-packages
+#       builds .venv on top of $(PYTHON) and what is installed for it
+#   make test PYTHON_ENV=/path/to/environment
+#       uses that environment as it stands and installs nothing into it
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV_FLAGS ?=
 PYTEST_FLAGS ?=
 DEMO_FLAGS ?=
 
-ifdef ENV
-VENV := $(ENV)
+ifdef PYTHON_ENV
+VENV := $(PYTHON_ENV)
 INSTALLED :=
 export PYTHONPATH := $(CURDIR)
 else

@@ -1,0 +1,32 @@
+"""Fixtures of the demo's tests."""
+
+from pathlib import Path
+
+import pytest
+
+from fam_det.demo.pipeline import Demo
+from fam_det.demo.scenes import DigitPool, SceneParams, load_digits
+
+
+@pytest.fixture(scope="session")
+def digits() -> DigitPool:
+    """The real ones."""
+    return load_digits()
+
+
+@pytest.fixture(autouse=True)
+def read_digits_once(digits: DigitPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them takes seconds."""
+    monkeypatch.setattr("fam_det.demo.scenes.load_digits", lambda: digits)
+
+
+@pytest.fixture
+def few() -> SceneParams:
+    """A small data set."""
+    return SceneParams(train_images=5, val_images=3)
+
+
+@pytest.fixture
+def demo(tmp_path: Path, few: SceneParams) -> Demo:
+    """A demo of few scenes with the configs of this repository."""
+    return Demo(Path(__file__).resolve().parents[2], tmp_path / "out", params=few)
