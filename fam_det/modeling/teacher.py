@@ -14,7 +14,7 @@ from fam_det.config import add_distillation_config
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
-from detectron2.layers import ShapeSpec
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_model
 
 logger = logging.getLogger(__name__)
@@ -145,16 +145,29 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
         ValueError: a config that is neither in the model zoo nor a file.
     """
     teacher_cfg, weights = teacher_config(cfg)
+    detector = build_model(teacher_cfg)
     if not weights:
         logger.warning("MODEL.TEACHER.WEIGHTS is empty: the teacher has random weights.")
+        _dampen_frozen_norms(detector)
     return FrozenTeacher(
-        build_model(teacher_cfg),
+        detector,
         weights=weights,
         pixel_mean=teacher_cfg.MODEL.PIXEL_MEAN,
         pixel_std=teacher_cfg.MODEL.PIXEL_STD,
         input_format=teacher_cfg.INPUT.FORMAT,
         student_format=cfg.INPUT.FORMAT,
     )
+
+
+def _dampen_frozen_norms(detector: nn.Module) -> None:
+    """Keep the feature maps of random weights near 1.
+
+    An untrained FrozenBN normalises nothing, and every residual block then adds to the variance:
+    the maps of a random R101 reach 1e6, and the first steps would blow up the student.
+    """
+    for module in detector.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.weight.fill_(0.5)
 
 
 def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
