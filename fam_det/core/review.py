@@ -14,8 +14,7 @@ Legend: N batch, C channels, H and W map size. Maps are listed shallow (large) t
 """
 
 from collections.abc import Sequence
-from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -124,11 +123,11 @@ class KnowledgeReview(nn.Module):
             then transformed at the student's size.
         fusion: one of ``FUSIONS``.
         transform: one of ``TRANSFORMS``.
-        filter: of the frequency attention module; None takes ``"dense"`` where ``sizes`` are given
-            and ``"separable"`` elsewhere.
-        grid, high_pass, cutoff, order: of the frequency attention module.
         relu: end every stage in a ReLU. None does as published: after FAM, not after the 3x3
             convolution. Turn it off for signed teacher maps, such as those of an FPN.
+        **fam_options: ``filter``, ``grid``, ``high_pass``, ``cutoff`` and ``order`` of
+            :class:`FrequencyAttention`. Without a ``filter`` it is ``"dense"`` where ``sizes`` are
+            given and ``"separable"`` elsewhere.
 
     Raises:
         ValueError: lists of different lengths, or an unknown option; the message names it.
@@ -143,12 +142,8 @@ class KnowledgeReview(nn.Module):
         sizes: Sequence[Size] | None = None,
         fusion: str = "cross_attention",
         transform: str = "fam",
-        filter: str | None = None,
-        grid: int = 8,
-        high_pass: str = "ideal",
-        cutoff: float = 0.1,
-        order: int = 2,
         relu: bool | None = None,
+        **fam_options: Any,
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
@@ -157,23 +152,15 @@ class KnowledgeReview(nn.Module):
         mids = [mid_channels] * stages if isinstance(mid_channels, int) else list(mid_channels)
         all_sizes = per_stage_sizes(sizes, stages)
         check_lengths(stages, mid_channels=mids, teacher_channels=teacher_channels)
-        build_transform = partial(
-            conv_or_fam,
-            transform,
-            filter=filter,
-            grid=grid,
-            high_pass=high_pass,
-            cutoff=cutoff,
-            order=order,
-            relu=relu,
-        )
         self.blocks = nn.ModuleList(
             ReviewBlock(
                 student_channels[i],
                 mids[i + 1] if i + 1 < stages else None,
                 mids[i],
                 fusion=fusion,
-                transform=build_transform(mids[i], teacher_channels[i], all_sizes[i]),
+                transform=build_transform(
+                    transform, mids[i], teacher_channels[i], all_sizes[i], relu, **fam_options
+                ),
                 size=all_sizes[i],
             )
             for i in range(stages)
@@ -208,7 +195,7 @@ class LayerToLayer(nn.Module):
         teacher_channels: C of each teacher map.
         sizes: size of each teacher map, an int or (H, W), to which the student's is resized by the
             nearest neighbour; None takes maps of any size.
-        transform, filter, grid, high_pass, cutoff, order, relu: as of :class:`KnowledgeReview`.
+        transform, relu, **fam_options: as of :class:`KnowledgeReview`.
 
     Raises:
         ValueError: lists of different lengths, or an unknown option; the message names it.
@@ -221,27 +208,14 @@ class LayerToLayer(nn.Module):
         *,
         sizes: Sequence[Size] | None = None,
         transform: str = "fam",
-        filter: str | None = None,
-        grid: int = 8,
-        high_pass: str = "ideal",
-        cutoff: float = 0.1,
-        order: int = 2,
         relu: bool | None = None,
+        **fam_options: Any,
     ) -> None:
         super().__init__()
         check_lengths(len(student_channels), teacher_channels=teacher_channels)
         self.sizes = per_stage_sizes(sizes, len(student_channels))
         self.transforms = nn.ModuleList(
-            conv_or_fam(
-                transform,
-                *channels,
-                filter=filter,
-                grid=grid,
-                high_pass=high_pass,
-                cutoff=cutoff,
-                order=order,
-                relu=relu,
-            )
+            build_transform(transform, *channels, relu, **fam_options)
             for channels in zip(student_channels, teacher_channels, self.sizes, strict=True)
         )
 
@@ -258,32 +232,22 @@ class LayerToLayer(nn.Module):
         ]
 
 
-def conv_or_fam(
+def build_transform(
     transform: str,
     in_channels: int,
     out_channels: int,
     size: tuple[int, int] | None,
-    *,
-    filter: str | None,
-    grid: int,
-    high_pass: str,
-    cutoff: float,
-    order: int,
     relu: bool | None,
+    *,
+    filter: str | None = None,
+    **fam_options: Any,
 ) -> nn.Sequential:
     """FAM or a 3x3 convolution, then BatchNorm and, if asked, a ReLU."""
     body: nn.Module
     if transform == "fam":
         filter = filter or ("separable" if size is None else "dense")
         body = FrequencyAttention(
-            in_channels,
-            out_channels,
-            size=size,
-            filter=filter,
-            grid=grid,
-            high_pass=high_pass,
-            cutoff=cutoff,
-            order=order,
+            in_channels, out_channels, size=size, filter=filter, **fam_options
         )
     elif transform == "conv3x3":
         check_channels(in_channels=in_channels, out_channels=out_channels)

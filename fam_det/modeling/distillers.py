@@ -1,5 +1,6 @@
 """Distillers: what compares the student's feature maps with the teacher's."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ Shapes = Mapping[str, ShapeSpec]
 class FeatureDistiller(nn.Module):
     """Transform the student's maps, then compare each level with the teacher's.
 
+    A subclass says in ``build_transform`` what the transform is.
+
     Args:
         levels: names of the feature maps, shallow to deep.
         transform: list of student maps -> list of maps of the teacher's channels.
@@ -38,6 +41,7 @@ class FeatureDistiller(nn.Module):
         ValueError: an unknown loss.
     """
 
+    @configurable
     def __init__(self, *, levels: Sequence[str], transform: nn.Module, loss: str) -> None:
         super().__init__()
         if loss not in LOSSES:
@@ -45,6 +49,27 @@ class FeatureDistiller(nn.Module):
         self.levels = list(levels)
         self.transform = transform
         self.loss = LOSSES[loss]
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
+    ) -> dict[str, Any]:
+        """Arguments of ``__init__``."""
+        student_channels, teacher_channels = (
+            [shapes[level].channels for level in levels] for shapes in (student, teacher)
+        )
+        try:
+            transform = cls.build_transform(cfg.MODEL.DISTILLER, student_channels, teacher_channels)
+        except ValueError as error:  # the core names its argument; say whose it is
+            raise ValueError(f"MODEL.DISTILLER: {error}") from error
+        return {"levels": levels, "transform": transform, "loss": cfg.MODEL.DISTILLER.LOSS}
+
+    @classmethod
+    @abstractmethod
+    def build_transform(
+        cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
+    ) -> nn.Module:
+        """The transform for a ``MODEL.DISTILLER`` node and the channels of each level."""
 
     def forward(
         self,
@@ -85,47 +110,30 @@ class FeatureDistiller(nn.Module):
 class KnowledgeReviewDistiller(FeatureDistiller):
     """FAM-KD, FAM + ReviewKD and ReviewKD, by ``FUSION`` and ``TRANSFORM``."""
 
-    @configurable
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
-    ) -> dict[str, Any]:
-        """Arguments of ``FeatureDistiller``."""
-        distiller = cfg.MODEL.DISTILLER
-        transform = _build(
-            KnowledgeReview,
-            [student[level].channels for level in levels],
+    def build_transform(
+        cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
+    ) -> nn.Module:
+        """A review over all levels."""
+        return KnowledgeReview(
+            student_channels,
             distiller.MID_CHANNELS,
-            [teacher[level].channels for level in levels],
+            teacher_channels,
             fusion=distiller.FUSION,
-            **_transform_options(distiller),
+            **transform_options(distiller),
         )
-        return {"levels": levels, "transform": transform, "loss": distiller.LOSS}
 
 
 @DISTILLER_REGISTRY.register()
 class LayerToLayerDistiller(FeatureDistiller):
     """One transform a level, without a review."""
 
-    @configurable
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
-    ) -> dict[str, Any]:
-        """Arguments of ``FeatureDistiller``."""
-        transform = _build(
-            LayerToLayer,
-            [student[level].channels for level in levels],
-            [teacher[level].channels for level in levels],
-            **_transform_options(cfg.MODEL.DISTILLER),
-        )
-        return {"levels": levels, "transform": transform, "loss": cfg.MODEL.DISTILLER.LOSS}
+    def build_transform(
+        cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
+    ) -> nn.Module:
+        """A transform for each level."""
+        return LayerToLayer(student_channels, teacher_channels, **transform_options(distiller))
 
 
 def build_distiller(
@@ -144,7 +152,8 @@ def build_distiller(
     return distiller.to(cfg.MODEL.DEVICE)
 
 
-def _transform_options(distiller: CfgNode) -> dict[str, Any]:
+def transform_options(distiller: CfgNode) -> dict[str, Any]:
+    """Arguments of the core's distillers for a ``MODEL.DISTILLER`` node."""
     return {
         "transform": distiller.TRANSFORM,
         "relu": distiller.RELU,
@@ -154,11 +163,3 @@ def _transform_options(distiller: CfgNode) -> dict[str, Any]:
         "cutoff": distiller.FAM.CUTOFF,
         "order": distiller.FAM.ORDER,
     }
-
-
-def _build(module: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-    """Build a module of the core; its error names the argument, this one the config node."""
-    try:
-        return module(*args, **kwargs)
-    except ValueError as error:
-        raise ValueError(f"MODEL.DISTILLER: {error}") from error
