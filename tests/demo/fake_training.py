@@ -48,7 +48,8 @@ def write_training(folder: Path) -> None:
     write_metrics(folder, 100, [(39, final / 3), (79, final / 2), (100, final)])
     weights = {"a.weight": torch.zeros(3, 4), "a.running_mean": torch.zeros(3)}
     weights["distiller.b.weight"] = torch.zeros(1000)
-    torch.save({"model": weights}, folder / "model_final.pth")
+    for name in ("model_0000049.pth", "model_final.pth"):
+        torch.save({"model": weights}, folder / name)
     (folder / "inference").mkdir()
     found = {"image_id": 1, "category_id": 4, "bbox": [20.0, 30.0, 25.5, 40.5], "score": 0.9}
     unsure = {**found, "score": 0.4}

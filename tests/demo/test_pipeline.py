@@ -102,9 +102,11 @@ def test_other_teacher_config_trains_the_distilled_student_anew(demo: Demo, tmp_
     assert run(demo, FakeTraining()).stages == ["teacher", "student_fam"]
 
 
-def test_result_counts_the_detectors_parameters(demo: Demo) -> None:
+def test_result_counts_the_detectors_parameters_and_one_checkpoint_stays(demo: Demo) -> None:
     run(demo, FakeTraining())
-    state = pipeline.read_state(demo.folder(pipeline.FAM))
+    folder = demo.folder(pipeline.FAM)
+    assert [file.name for file in folder.glob("*.pth")] == ["model_final.pth"]
+    state = pipeline.read_state(folder)
     assert state["result"] == {"AP": 36.0, "parameters": 12}
 
 
@@ -115,10 +117,22 @@ def test_fresh_removes_what_the_demo_made_and_nothing_else(demo: Demo) -> None:
     assert [f.name for f in demo.output.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("name", ["data", "student_fam"])
+def test_folders_of_others_are_left_alone(demo: Demo, name: str) -> None:
+    mine = demo.output / name / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    with pytest.raises(FileExistsError, match="is not the demo's: it has files but no"):
+        run(demo, FakeTraining())
+    with pytest.raises(FileExistsError):
+        pipeline.clear(demo)
+    assert mine.exists()
+
+
 def test_second_demo_is_kept_out(tmp_path: Path) -> None:
-    with pipeline.claimed(tmp_path), pytest.raises(BlockingIOError):  # noqa: SIM117
-        with pipeline.claimed(tmp_path):
-            pass
+    second = pipeline.claimed(tmp_path)
+    with pipeline.claimed(tmp_path), pytest.raises(BlockingIOError):
+        second.__enter__()
     with pipeline.claimed(tmp_path):
         pass
 

@@ -1,0 +1,119 @@
+"""How far the demo is, read from the ``metrics.json`` that Detectron2 writes as it trains."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+LOG_PERIOD = 20  # iterations between two lines of metrics.json, fixed in Detectron2
+LINE_SECONDS = 20  # between two lines where there is no terminal to draw a bar on
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.json``, by iteration.
+
+    A run that was stopped and resumed has written some iterations twice, of which the later counts,
+    and may have left half a line, which is passed over.
+    """
+    by_iteration: dict[float, dict[str, float]] = {}
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        by_iteration.setdefault(line["iteration"], {}).update(line)
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def evaluations(metrics: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The lines with a COCO evaluation of boxes."""
+    return [line for line in metrics if "bbox/AP" in line]
+
+
+def iterations_done(path: Path, max_iter: int, now: float) -> float:
+    """Iterations done at a time (as of ``time.time``), counting on from the last line at its pace.
+
+    Without that, a bar would stand still between two lines.
+    """
+    trained = [line for line in read_metrics(path) if "time" in line]
+    if not trained:
+        return 0.0
+    since = max(now - path.stat().st_mtime, 0) / max(trained[-1]["time"], 1e-6)
+    return min(trained[-1]["iteration"] + 1 + min(since, LOG_PERIOD), max_iter)
+
+
+class _Bar(tqdm):
+    """Without tqdm's own thread: we refresh often, and fork."""
+
+    monitor_interval = 0
+
+
+class Progress:
+    """One bar with the time left for all stages; a line now and then where there is no terminal.
+
+    Args:
+        costs: title of each stage and about how long it takes, in any unit.
+        stream: where to write.
+    """
+
+    def __init__(self, costs: Mapping[str, float], stream: TextIO | None = None) -> None:
+        self._costs = dict(costs)
+        self._stream = stream or sys.stderr
+        self._total = sum(self._costs.values())
+        self._skipped = 0.0  # units done before this run
+        self._finished = 0.0  # units of the stages that are done
+        self._stage = ""
+        self._started = time.monotonic()
+        self._last_line = float("-inf")
+        self._bar = self._draw_bar() if self._stream.isatty() else None
+
+    def _draw_bar(self) -> _Bar:
+        layout = "{percentage:3.0f}%|{bar:30}| {desc} | {elapsed} passed{postfix}"
+        return _Bar(total=self._total, bar_format=layout, file=self._stream, postfix="? left")
+
+    def close(self) -> None:
+        """Leave the bar as it is and end its line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def start(self, stage: str, done: float = 0.0) -> None:
+        """A stage begins, of which an earlier run did some part (0 to 1)."""
+        self._stage = stage
+        self._skipped += done * self._costs[stage]
+        self._last_line = float("-inf")
+        self.update(done)
+
+    def finish(self, note: str = "") -> None:
+        """The stage is done."""
+        self._last_line = float("-inf")
+        self.update(1.0, note)
+        self._finished += self._costs[self._stage]
+
+    def update(self, part: float, note: str = "") -> None:
+        """Show how far the stage is (0 to 1)."""
+        units = self._finished + part * self._costs[self._stage]
+        text = f"{self._stage}{', ' + note if note else ''}"
+        if self._bar is not None:
+            self._bar.n = units
+            self._bar.set_description_str(text, refresh=False)
+            self._bar.postfix = f"{self._time_left(units)} left"
+            self._bar.refresh()
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            left = self._time_left(units)
+            print(
+                f"[{units / self._total:4.0%}] {text}, {left} left", file=self._stream, flush=True
+            )
+
+    def _time_left(self, units: float) -> str:
+        """At the pace of this run so far."""
+        fresh = units - self._skipped
+        if fresh <= 0.01 * self._total:
+            return "?"
+        pace = (time.monotonic() - self._started) / fresh
+        interval: str = tqdm.format_interval(pace * (self._total - units))
+        return interval
