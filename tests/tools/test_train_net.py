@@ -40,30 +40,26 @@ def train_net(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:
-    small = ["DATASETS.COCO", cells, "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
-    small += [
-        "MODEL.TEACHER.CONFIG",
-        TEACHER,
-        "INPUT.MIN_SIZE_TRAIN",
-        "(64,)",
-        "INPUT.MIN_SIZE_TEST",
-        "64",
-    ]
-    small += ["MODEL.TEACHER.OPTS", "['MODEL.RESNETS.NORM', 'FrozenBN']", "SOLVER.STEPS", "(4,)"]
-    small += [
-        "SOLVER.BASE_LR",
-        "0.0001",
-        "OUTPUT_DIR",
-        str(tmp_path),
-        "SOLVER.CHECKPOINT_PERIOD",
-        "2",
-    ]
+    options = {
+        "DATASETS.COCO": cells,
+        "DATALOADER.NUM_WORKERS": "0",
+        "INPUT.MIN_SIZE_TRAIN": "(64,)",
+        "INPUT.MIN_SIZE_TEST": "64",
+        "MODEL.TEACHER.CONFIG": TEACHER,
+        "MODEL.TEACHER.OPTS": "['MODEL.RESNETS.NORM', 'FrozenBN']",
+        "OUTPUT_DIR": str(tmp_path),
+        "SOLVER.BASE_LR": "0.0001",
+        "SOLVER.CHECKPOINT_PERIOD": "2",
+        "SOLVER.IMS_PER_BATCH": "2",
+        "SOLVER.STEPS": "(4,)",
+    }
+    small = [word for pair in options.items() for word in pair]
     first = train_net("--config-file", STUDENT, *small, "SOLVER.MAX_ITER", "2")
     assert first.returncode == 0, first.stderr[-2000:]
     again = train_net("--config-file", STUDENT, "--resume", *small, "SOLVER.MAX_ITER", "4")
     assert again.returncode == 0, again.stderr[-2000:]
     assert "Starting training from iteration 2" in again.stdout
-    assert "| AP " in again.stdout.replace("|  ", "| ") or "AP50" in again.stdout
+    assert "copypaste: Task: bbox" in again.stdout
 
     files = {f.name for f in tmp_path.iterdir() if not f.name.startswith("events.out.tfevents")}
     assert files == {
