@@ -36,6 +36,9 @@ class DistilledDetector(nn.Module):
         strides: stride of each level of the distiller.
         loss_weight: weight of the sum of the levels' losses.
         warmup_iters: iterations over which the weight rises linearly from 0.
+
+    Raises:
+        ValueError: a negative weight or number of iterations.
     """
 
     student: nn.Module
@@ -53,6 +56,9 @@ class DistilledDetector(nn.Module):
         warmup_iters: int = 0,
     ) -> None:
         super().__init__()
+        for key, value in (("LOSS_WEIGHT", loss_weight), ("WARMUP_ITERS", warmup_iters)):
+            if value < 0:
+                raise ValueError(f"MODEL.DISTILLER.{key}: got {value}, expected 0 or more")
         # One set of dictionaries for both: the wrapper's parts are the student's parts, by name and
         # by identity, whatever is moved, replaced or added later.
         self._parameters = student._parameters

@@ -250,6 +250,8 @@ def test_half_as_much_padding_as_image_changes_the_loss_by_less_than_a_tenth(bui
         (("MODEL.DISTILLER.FAM.FILTER", "dense"), "MODEL.DISTILLER: size.*banded and separable"),
         (("MODEL.DISTILLER.FAM.GRID", "7"), "MODEL.DISTILLER: grid.*7.*even"),
         (("MODEL.DISTILLER.FAM.CUTOFF", "1.5"), r"MODEL.DISTILLER: cutoff.*1.5.*\[0, 1\]"),
+        (("MODEL.DISTILLER.LOSS_WEIGHT", "-1.0"), "MODEL.DISTILLER.LOSS_WEIGHT: got -1.0"),
+        (("MODEL.DISTILLER.WARMUP_ITERS", "-1"), "MODEL.DISTILLER.WARMUP_ITERS: got -1"),
         (("INPUT.FORMAT", "L"), "INPUT.FORMAT.*'L'.*BGR"),
     ],
 )
