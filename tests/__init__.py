@@ -1,0 +1,1 @@
+"""Mirrors the packages. A regular package, so that no other `tests` on the path hides it."""
