@@ -1,0 +1,211 @@
+"""ImageNet networks of torchvision (``torchvision/resnet50``) and of timm.
+
+They are the libraries' own modules with their own names of parameters; their stages are read by
+hooks. timm is imported when one of its networks is asked for.
+
+Legend: N batch, C channels, H and W map size.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any
+
+import torchvision.models
+from torch import Tensor, nn
+
+from classification.models.features import Features
+
+TORCHVISION_PREFIX = "torchvision/"
+TIMM_PREFIX = "timm/"
+RESNET_STAGES = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU)
+
+
+def torchvision_names() -> list[str]:
+    """The torchvision classifiers with ``layer1`` to ``layer4``."""
+    home = torchvision.models.resnet.__name__
+    return [
+        name
+        for name in torchvision.models.list_models(torchvision.models)
+        if torchvision.models.get_model_builder(name).__module__ == home
+    ]
+
+
+def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
+    """A torchvision ResNet.
+
+    Args:
+        name: without the prefix.
+        num_classes: number of logits.
+        weights: name of torchvision's weights such as ``"IMAGENET1K_V1"``, empty for random ones.
+
+    Raises:
+        ValueError: an unknown name, unknown weights, or weights for another number of classes.
+    """
+    if name not in torchvision_names():
+        raise ValueError(
+            f"name: got {TORCHVISION_PREFIX + name!r}, expected {TORCHVISION_PREFIX} and one of "
+            f"{torchvision_names()}"
+        )
+    known = {entry.name: entry for entry in torchvision.models.get_model_weights(name)}
+    if not weights:
+        return torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    if weights not in known:
+        raise ValueError(
+            f"weights: got {weights!r}, expected a file or, for {TORCHVISION_PREFIX}{name}, one of "
+            f"{list(known)}"
+        )
+    classes = len(known[weights].meta["categories"])
+    if num_classes != classes:
+        raise ValueError(
+            f"num_classes: got {num_classes}, expected {classes} for the weights {weights!r}"
+        )
+    return torchvision.models.get_model(name, weights=known[weights])
+
+
+def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
+    """A timm network.
+
+    Args:
+        name: without the prefix, such as ``"mobilenetv1_100"``.
+        num_classes: number of logits.
+        weights: tag of timm's weights such as ``"ra4_e3600_r224_in1k"``, empty for random ones.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: an unknown name, unknown weights, or a network that does not list its stages.
+    """
+    timm = import_timm()
+    if name not in timm.list_models(name):
+        close = [TIMM_PREFIX + known for known in get_close_matches(name, timm.list_models())]
+        raise ValueError(
+            f"name: got {TIMM_PREFIX + name!r}, expected a name in timm.list_models(); "
+            f"close ones: {close}"
+        )
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
+    if weights and weights not in tags:
+        raise ValueError(
+            f"weights: got {weights!r}, expected a file or, for {TIMM_PREFIX}{name}, one of {tags}"
+        )
+    full_name = f"{name}.{weights}" if weights else name
+    model: nn.Module = timm.create_model(
+        full_name, pretrained=bool(weights), num_classes=num_classes
+    )
+    if not getattr(model, "feature_info", None):
+        raise ValueError(f"name: {TIMM_PREFIX}{name} has no feature_info that lists its stages")
+    return model
+
+
+def import_timm() -> ModuleType:
+    """The timm package; it takes seconds to import, and not everyone needs it."""
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{TIMM_PREFIX}*: timm is missing: pip install timm") from error
+    return timm
+
+
+def library_features(model: nn.Module, x: Tensor) -> Features:
+    """Stage maps, pooled feature and logits of images (N, 3, H, W).
+
+    A torchvision ResNet gives five maps, of stride 4 (the stem behind its pooling), 4, 8, 16 and
+    32. A timm network gives what its ``feature_info`` lists. The pre-activation of a stage that
+    does not end in an activation is the map itself.
+
+    Raises:
+        TypeError: a network of another kind.
+        ValueError: a network whose stages do not give (N, C, H, W) maps.
+    """
+    stages, classifier = stage_modules(model)
+    with captured_stages(model, stages, classifier) as captured:
+        logits = model(x)
+    check_maps(model, captured.maps)
+    return Features(captured.maps, captured.preactivation, captured.pooled[0], logits)
+
+
+def check_maps(model: nn.Module, maps: Sequence[Tensor]) -> None:
+    """Raise for the tokens of a transformer, and for maps with their channels last."""
+    info: Any = getattr(model, "feature_info", None)
+    channels = [stage["num_chs"] for stage in info] if info else [x.shape[1] for x in maps]
+    for x, c in zip(maps, channels, strict=True):
+        if x.dim() != 4 or x.shape[1] != c:
+            raise ValueError(
+                f"model: {type(model).__name__} has a stage of shape {tuple(x.shape)}, "
+                f"expected (N, C, H, W) with C = {c}"
+            )
+
+
+def stage_modules(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
+    """The modules whose outputs are the stages, and the classifier."""
+    network: Any = model
+    if isinstance(model, torchvision.models.ResNet):
+        names, classifier = RESNET_STAGES, network.fc
+    elif getattr(model, "feature_info", None) and hasattr(model, "get_classifier"):
+        names = [stage["module"] for stage in network.feature_info]
+        classifier = network.get_classifier()
+    else:
+        raise TypeError(
+            f"model: got {type(model).__name__}, expected a network of this package's build_model, "
+            "a torchvision ResNet, or a timm network with feature_info"
+        )
+    return [model.get_submodule(name) for name in names], classifier
+
+
+@dataclass
+class CapturedStages:
+    """What hooks have seen in a forward pass, shallow to deep; ``pooled`` has one entry."""
+
+    maps: list[Tensor] = field(default_factory=list)
+    preactivation: list[Tensor] = field(default_factory=list)
+    pooled: list[Tensor] = field(default_factory=list)
+
+
+@contextmanager
+def captured_stages(
+    model: nn.Module, stages: Sequence[nn.Module], classifier: nn.Module
+) -> Iterator[CapturedStages]:
+    """Within this context, keep the stages of the forward pass, and the classifier's input."""
+    captured = CapturedStages()
+    latest: dict[str, Tensor] = {}
+
+    def keep_activation(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        latest.update(before=args[0], after=output)
+
+    def keep_stage(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        # A stage ends in an activation if it hands on the very tensor that one returned.
+        ends_activated = latest.get("after") is output
+        captured.maps.append(output)
+        captured.preactivation.append(latest["before"] if ends_activated else output)
+
+    def keep_pooled(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        captured.pooled.append(args[0])
+
+    handles = []
+    with inplace_disabled(model):
+        try:
+            # Activations first: a stage may be one.
+            for module in model.modules():
+                if isinstance(module, ACTIVATIONS):
+                    handles.append(module.register_forward_hook(keep_activation))
+            handles += [stage.register_forward_hook(keep_stage) for stage in stages]
+            handles.append(classifier.register_forward_pre_hook(keep_pooled))
+            yield captured
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def inplace_disabled(model: nn.Module) -> Iterator[None]:
+    """Within this context no activation overwrites its input, which would lose a pre-activation."""
+    modules: list[Any] = [m for m in model.modules() if getattr(m, "inplace", False) is True]
+    for module in modules:
+        module.inplace = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.inplace = True
