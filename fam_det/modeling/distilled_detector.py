@@ -1,6 +1,6 @@
 """A student detector that learns from a teacher: one wrapper for every meta-architecture."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fam_det.modeling.distillers import FeatureDistiller, build_distiller
 from fam_det.modeling.levels import match_levels, valid_sizes
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
+from fam_det.student_wrapper import StudentWrapper
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -18,13 +19,11 @@ from detectron2.utils.events import get_event_storage
 
 
 @META_ARCH_REGISTRY.register()
-class DistilledDetector(nn.Module):
+class DistilledDetector(StudentWrapper):
     """The student, with a distiller beside it while it trains.
 
-    The wrapper has the student's own parameters, buffers and submodules under the student's own
-    names, and one submodule more, ``distiller``. So its checkpoint is a checkpoint of the student
-    with extra ``distiller.*`` keys, which plain Detectron2 loads. The teacher is kept apart from
-    all that: it is in no state dict, no optimiser and no DDP bucket, and it never trains.
+    Its checkpoint is a checkpoint of the student with extra ``distiller.*`` keys, which plain
+    Detectron2 loads.
 
     In training the student computes its own losses; its feature maps are taken from its backbone on
     the way, and ``loss_fam`` is added. In inference this is the student.
@@ -41,7 +40,6 @@ class DistilledDetector(nn.Module):
         ValueError: a negative weight or number of iterations.
     """
 
-    student: nn.Module
     teacher: FrozenTeacher
 
     @configurable
@@ -55,19 +53,10 @@ class DistilledDetector(nn.Module):
         loss_weight: float = 1.0,
         warmup_iters: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         for key, value in (("LOSS_WEIGHT", loss_weight), ("WARMUP_ITERS", warmup_iters)):
             if value < 0:
                 raise ValueError(f"MODEL.DISTILLER.{key}: got {value}, expected 0 or more")
-        # One set of dictionaries for both: the wrapper's parts are the student's parts, by name and
-        # by identity, whatever is moved, replaced or added later.
-        self._parameters = student._parameters
-        self._buffers = student._buffers
-        self._non_persistent_buffers_set = student._non_persistent_buffers_set
-        self._modules = student._modules
-        # Not registered as submodules.
-        object.__setattr__(self, "student", student)
-        object.__setattr__(self, "teacher", teacher)
         self.distiller = distiller
         self.strides = strides
         self.loss_weight = loss_weight
@@ -89,27 +78,11 @@ class DistilledDetector(nn.Module):
             "warmup_iters": cfg.MODEL.DISTILLER.WARMUP_ITERS,
         }
 
-    def __getattr__(self, name: str) -> Any:
-        """What the wrapper lacks (``inference``, ``device``, ...) is the student's."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if "student" not in self.__dict__:
-                raise
-            return getattr(self.student, name)
-
     def train(self, mode: bool = True) -> "DistilledDetector":
         """Switch the student and the distiller; the teacher is loaded and stays in eval mode."""
         super().train(mode)
-        self.student.training = mode
         if mode:
             self.teacher.load_weights()
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DistilledDetector":
-        """Move the teacher along with the student."""
-        self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

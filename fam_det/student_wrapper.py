@@ -1,0 +1,57 @@
+"""A student with a teacher at its side that no checkpoint, optimiser or gradient bucket sees."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class StudentWrapper(nn.Module):
+    """Base of what trains a student beside a frozen teacher.
+
+    The wrapper has the student's own parameters, buffers and submodules under the student's own
+    names, and whatever a subclass adds. So its checkpoint is a checkpoint of the student with extra
+    keys. The teacher is kept apart from all that: it is in no state dict, no optimiser and no DDP
+    bucket, and it never trains.
+
+    Args:
+        student: the network to train.
+        teacher: the network to learn from, None for none; it is moved along with the student.
+    """
+
+    student: nn.Module
+    teacher: nn.Module | None
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().__init__()
+        # One set of dictionaries for both: the wrapper's parts are the student's parts, by name and
+        # by identity, whatever is moved, replaced or added later.
+        self._parameters = student._parameters
+        self._buffers = student._buffers
+        self._non_persistent_buffers_set = student._non_persistent_buffers_set
+        self._modules = student._modules
+        # Not registered as submodules.
+        object.__setattr__(self, "student", student)
+        object.__setattr__(self, "teacher", teacher)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapper lacks (``inference``, ``device``, ...) is the student's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "student" not in self.__dict__:
+                raise
+            return getattr(self.student, name)
+
+    def train(self, mode: bool = True) -> "StudentWrapper":
+        """Switch the student and what was added; the teacher stays in eval mode."""
+        super().train(mode)
+        self.student.training = mode
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "StudentWrapper":
+        """Move the teacher along with the student."""
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
