@@ -8,10 +8,10 @@ import torch
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import register_coco_datasets
+from fam_det.trainer import ResumableTrainer
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
@@ -25,7 +25,7 @@ from detectron2.evaluation import (
 )
 
 
-class Trainer(DefaultTrainer):
+class Trainer(ResumableTrainer):
     """Detectron2's default trainer with the evaluators of its own ``tools/train_net.py``."""
 
     @classmethod

@@ -1,0 +1,97 @@
+"""A student classifier, its frozen teacher and the distiller between them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classification.data import Batch
+from classification.distillers import Distiller
+from classification.models import stage_features
+from fam_det.student_wrapper import StudentWrapper
+
+from detectron2.utils.events import get_event_storage
+
+
+class DistilledClassifier(StudentWrapper):
+    """In training a dictionary of losses, otherwise the student's logits.
+
+    Its checkpoint is a checkpoint of the student with extra ``distiller.*`` keys.
+
+    Args:
+        student: the network to train.
+        teacher: the network to learn from, on the student's classes; None without a distiller.
+        distiller: what compares the two; None to learn from the labels alone.
+        loss_weight: of the distillation loss.
+        ce_weight: of the cross entropy.
+        warmup_epochs: ``loss_weight`` is multiplied by min(epoch / warmup_epochs, 1), the first
+            epoch being 1.
+        epoch_iters: iterations an epoch.
+
+    Raises:
+        ValueError: a negative weight or warm-up, or a teacher without a distiller.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None = None,
+        distiller: Distiller | None = None,
+        *,
+        loss_weight: float = 1.0,
+        ce_weight: float = 1.0,
+        warmup_epochs: float = 0.0,
+        epoch_iters: float = 1.0,
+    ) -> None:
+        if (teacher is None) != (distiller is None):
+            raise ValueError("teacher, distiller: got one of them, expected both or none")
+        super().__init__(student, teacher)
+        weights = {"LOSS_WEIGHT": loss_weight, "CE_WEIGHT": ce_weight}
+        for key, value in {**weights, "WARMUP_EPOCHS": warmup_epochs}.items():
+            if value < 0:
+                raise ValueError(f"MODEL.DISTILLER.{key}: got {value}, expected 0 or more")
+        if teacher is not None:
+            teacher.eval().requires_grad_(False)
+        if distiller is not None:
+            self.distiller = distiller
+        self.loss_weight = loss_weight
+        self.ce_weight = ce_weight
+        self.warmup_iters = warmup_epochs * epoch_iters
+        self.epoch_iters = epoch_iters
+
+    def forward(self, batch: Batch) -> dict[str, Tensor] | Tensor:
+        """Losses of a batch; outside of training the student's logits (N, K)."""
+        if not self.training:
+            return self.student(batch.images)
+        if self.teacher is None:
+            logits = self.student(batch.images)
+            losses = {}
+        else:
+            losses, logits = self._distill(batch)
+        losses["loss_ce"] = self.ce_weight * F.cross_entropy(logits, batch.labels)
+        storage = get_event_storage()
+        top1 = (logits.detach().argmax(1) == batch.labels).float().mean()
+        storage.put_scalar("train/top1", 100.0 * top1.item())
+        return losses
+
+    def _distill(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        with torch.no_grad():
+            teacher = stage_features(self.teacher, batch.images)
+        student = stage_features(self.student, batch.images)
+        terms = self.distiller(student, teacher, batch.labels, batch.indices)
+        storage = get_event_storage()
+        weight = self.loss_weight * self._warmup(storage.iter)
+        storage.put_scalar("distiller/loss_weight", weight)
+        for name, value in self.distiller.metrics().items():
+            storage.put_scalar(f"distiller/{name}", value)
+        for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):
+            storage.put_scalar(f"distiller/loss_{name}", value)
+        term_weights = self.distiller.term_weights
+        total = sum(term_weights.get(name, 1.0) * term for name, term in terms.items())
+        return {"loss_distill": weight * total}, student.logits
+
+    def _warmup(self, iteration: int) -> float:
+        """Share of the full weight at an iteration, counted from 0."""
+        if self.warmup_iters == 0:
+            return 1.0
+        epoch = 1 + int(iteration / self.epoch_iters)
+        return min(epoch * self.epoch_iters / self.warmup_iters, 1.0)

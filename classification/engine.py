@@ -1,0 +1,127 @@
+"""Training and evaluation of classifiers with Detectron2's trainer and hooks."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import nn
+
+from classification.build import build_classifier
+from classification.config import get_cfg, resolve_schedule
+from classification.data import build_test_loader, build_train_loader, dataset_info
+from classification.distilled_classifier import DistilledClassifier
+from classification.evaluation import AccuracyEvaluator
+from fam_det.trainer import ResumableTrainer
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+
+METRIC = "accuracy/top1"
+
+
+class Trainer(ResumableTrainer):
+    """Detectron2's default trainer for classifiers; a resumed run sees what an unbroken one would.
+
+    Its loader is a function of the seed and the iteration, and every random state is in the
+    checkpoint.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        seed = LoaderSeed(self._trainer.data_loader)
+        self.checkpointer.add_checkpointable("loader", seed)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load a checkpoint and move the loader to the iteration that comes next."""
+        super().resume_or_load(resume)
+        self._trainer.data_loader.start_iter = self.start_iter
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks, with a bounded number of checkpoints and the best one kept."""
+        all_hooks: list[HookBase | None] = super().build_hooks()
+        if not comm.is_main_process():
+            return all_hooks
+        solver, period = self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD
+        keep = hooks.PeriodicCheckpointer(
+            self.checkpointer, solver.CHECKPOINT_PERIOD, max_to_keep=solver.CHECKPOINT_KEEP
+        )
+        # The base class ends with: checkpointer, evaluation, writers.
+        best = BestCheckpointer(period, self.checkpointer, METRIC)
+        return [*all_hooks[:-3], all_hooks[-2], best, keep, all_hooks[-1]]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> DistilledClassifier:
+        """Student, teacher and distiller."""
+        return build_classifier(cfg)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Batches without end, of a new seed in each run unless the config has one."""
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        return build_train_loader(cfg, seed)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        """Accuracy on the held-out images if there are any, otherwise on the test set."""
+        results = inference_on_dataset(model, build_test_loader(cfg), AccuracyEvaluator())
+        if comm.is_main_process():
+            print_csv_format(OrderedDict(results))
+        return OrderedDict(results)
+
+
+class BestCheckpointer(hooks.BestCheckpointer):
+    """Detectron2's hook; it remembers the best value so far when a run is resumed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the trainer's checkpoint keeps."""
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's values."""
+        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+
+
+class LoaderSeed:
+    """The seed of a loader, as a checkpointable: a run without a seed of its own goes on with it.
+
+    Args:
+        loader: has an attribute ``seed``.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def state_dict(self) -> dict[str, int]:
+        """The seed."""
+        return {"seed": self.loader.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take up a checkpoint's seed."""
+        self.loader.seed = state["seed"]
+
+
+def load_config(config_file: str, opts: list[str]) -> CfgNode:
+    """A frozen config of a file and KEY VALUE pairs, its schedule in iterations.
+
+    Raises:
+        ValueError: a device or data set that is not there, or an impossible value.
+    """
+    cfg = get_cfg()
+    cfg.merge_from_file(config_file)
+    cfg.merge_from_list(opts)
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"MODEL.DEVICE: got {cfg.MODEL.DEVICE!r}, but PyTorch sees no GPU; "
+            "to run on the CPU add: MODEL.DEVICE cpu"
+        )
+    info = dataset_info(cfg)
+    if info.num_classes != cfg.MODEL.NUM_CLASSES:
+        raise ValueError(
+            f"MODEL.NUM_CLASSES: got {cfg.MODEL.NUM_CLASSES}, "
+            f"but DATASETS.NAME {cfg.DATASETS.NAME!r} has {info.num_classes} classes"
+        )
+    resolve_schedule(cfg, info.num_images)
+    cfg.freeze()
+    return cfg
