@@ -1,0 +1,23 @@
+"""Labelled images: CIFAR, folders by class, ImageNet, digits; and loaders that resume exactly."""
+
+from classification.data.build import (
+    DatasetInfo,
+    build_test_loader,
+    build_train_loader,
+    dataset_info,
+)
+from classification.data.datasets import DATASET_REGISTRY
+from classification.data.images import Batch, ImageFiles, ImageSet
+from classification.data.split import hold_out
+
+__all__ = [
+    "DATASET_REGISTRY",
+    "Batch",
+    "DatasetInfo",
+    "ImageFiles",
+    "ImageSet",
+    "build_test_loader",
+    "build_train_loader",
+    "dataset_info",
+    "hold_out",
+]

@@ -1,0 +1,108 @@
+"""From a config to the loaders of a run."""
+
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from classification.data.datasets import load_splits
+from classification.data.images import ImageFiles
+from classification.data.loader import EvaluationLoader, InMemoryLoader
+from classification.data.streaming import StreamingEvaluationLoader, StreamingLoader
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+TrainLoader: TypeAlias = InMemoryLoader | StreamingLoader
+TestLoader: TypeAlias = EvaluationLoader | StreamingEvaluationLoader
+
+
+class DatasetInfo(NamedTuple):
+    """What a training run must know of its images.
+
+    Attributes:
+        num_images: training images.
+        num_classes: K.
+        image_size: height and width in pixels.
+        labels: (num_images,) int64, in the order of ``Batch.indices``.
+    """
+
+    num_images: int
+    num_classes: int
+    image_size: int
+    labels: Tensor
+
+
+def dataset_info(cfg: CfgNode) -> DatasetInfo:
+    """Facts of the training images of a config.
+
+    Raises:
+        ValueError: images that are not there or not as they should be; the message names the key.
+    """
+    train = load_splits(cfg).train
+    return DatasetInfo(len(train), len(train.classes), cfg.INPUT.SIZE, train.labels)
+
+
+def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
+    """Batches without end of this process's part of ``SOLVER.IMS_PER_BATCH`` images.
+
+    ``INPUT.CROP_PADDING`` and ``INPUT.FLIP`` say how images in memory are augmented. Of images on
+    disk a crop of random size is taken, so for them there is no padding.
+
+    Args:
+        cfg: the config.
+        seed: 0 or more, the same in every process.
+
+    Raises:
+        ValueError: an impossible value; the message names the key.
+    """
+    batch_size, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if batch_size < 1 or batch_size % processes != 0:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH: got {batch_size}, "
+            f"expected a positive multiple of the {processes} processes"
+        )
+    if cfg.INPUT.CROP_PADDING < 0:
+        raise ValueError(f"INPUT.CROP_PADDING: got {cfg.INPUT.CROP_PADDING}, expected 0 or more")
+    options = {**_common_options(cfg), "flip": cfg.INPUT.FLIP, "seed": seed}
+    train = load_splits(cfg).train
+    if isinstance(train, ImageFiles):
+        return StreamingLoader(train, batch_size, **options, **_decoding_options(cfg))
+    return InMemoryLoader(train, batch_size, **options, padding=cfg.INPUT.CROP_PADDING)
+
+
+def build_test_loader(cfg: CfgNode) -> TestLoader:
+    """Batches of this process's share of the held-out images, or of the test set if there are none.
+
+    Raises:
+        ValueError: an impossible value; the message names the key.
+    """
+    if cfg.TEST.IMS_PER_BATCH < 1:
+        raise ValueError(f"TEST.IMS_PER_BATCH: got {cfg.TEST.IMS_PER_BATCH}, expected 1 or more")
+    batch_size = -(-cfg.TEST.IMS_PER_BATCH // comm.get_world_size())
+    options = _common_options(cfg)
+    evaluation = load_splits(cfg).evaluation
+    if isinstance(evaluation, ImageFiles):
+        return StreamingEvaluationLoader(
+            evaluation, batch_size, **options, **_decoding_options(cfg)
+        )
+    return EvaluationLoader(evaluation, batch_size, **options)
+
+
+def _common_options(cfg: CfgNode) -> dict[str, Any]:
+    mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f"INPUT.PIXEL_MEAN, INPUT.PIXEL_STD: got {mean} and {std}, "
+            "expected three numbers each, the latter more than 0"
+        )
+    return {
+        "mean": mean,
+        "std": std,
+        "device": cfg.MODEL.DEVICE,
+        "rank": comm.get_rank(),
+        "world_size": comm.get_world_size(),
+    }
+
+
+def _decoding_options(cfg: CfgNode) -> dict[str, Any]:
+    return {"size": cfg.INPUT.SIZE, "num_workers": cfg.DATALOADER.NUM_WORKERS}

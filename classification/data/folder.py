@@ -1,0 +1,78 @@
+"""Images in one folder a class."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+
+from classification.data.images import ImageFiles, ImageSet
+
+
+def list_folder(root: str | Path) -> ImageFiles:
+    """The image files of ``root/<class>/``, classes and files sorted by name.
+
+    Raises:
+        ValueError: no such folder, no classes in it, or a class without images.
+    """
+    try:
+        folder = ImageFolder(str(root))
+    except OSError as error:
+        raise ValueError(
+            f"{root}: expected a folder with one folder of images a class: {error}"
+        ) from error
+    paths = [path for path, _ in folder.samples]
+    return ImageFiles(paths, torch.tensor(folder.targets), folder.classes)
+
+
+def load_folder(root: str | Path, size: int) -> ImageSet:
+    """The images of ``root/<class>/`` in memory, decoded by several threads.
+
+    An image of another size is scaled until its shorter side fits, and cropped at its centre.
+
+    Args:
+        root: a folder with one folder of images a class.
+        size: height and width in pixels.
+
+    Raises:
+        ValueError: not such a folder, or a file that is no image; the message names it.
+    """
+    files = list_folder(root)
+    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+
+    def load(index: int) -> None:
+        images[index] = read_pixels(files.paths[index], size)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(load, range(len(files))):
+            pass  # raises the first error
+    return ImageSet(images, files.labels, files.classes)
+
+
+def read_pixels(path: str, size: int) -> Tensor:
+    """An image file scaled and cropped to (3, size, size) uint8, RGB.
+
+    Raises:
+        ValueError: a file that is no image.
+    """
+    image = open_image(path)
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, H, W)
+
+
+def open_image(path: str) -> Image.Image:
+    """An image file, decoded, in RGB.
+
+    Raises:
+        ValueError: a file that is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except Exception as error:  # a broken file makes Pillow raise errors of many types
+        raise ValueError(f"{path}: not an image ({type(error).__name__}: {error})") from error

@@ -1,0 +1,210 @@
+"""Batches of images that stay on disk, decoded by worker processes in torchvision's own pipeline.
+
+Legend: N batch, S height and width in pixels.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import TypeAlias
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms as T
+
+from classification.data.augment import normalise
+from classification.data.folder import open_image
+from classification.data.images import Batch, ImageFiles, share_of_rank
+from classification.data.shuffle import EndlessOrder, derive_seed, rank_part
+
+Key: TypeAlias = tuple[int, int]  # epoch, position in the set
+Transform: TypeAlias = Callable[[Image.Image], Tensor]
+
+
+def train_transform(size: int, flip: bool) -> Transform:
+    """ImageNet's augmentation: a crop of random size and shape, mirrored half of the time.
+
+    Returns:
+        A function from a PIL image to (3, S, S) uint8.
+    """
+    mirror = [T.RandomHorizontalFlip()] if flip else []
+    transform: Transform = T.Compose([T.RandomResizedCrop(size), *mirror, T.PILToTensor()])
+    return transform
+
+
+def evaluation_transform(size: int) -> Transform:
+    """ImageNet's evaluation: the shorter side scaled to 256 for crops of 224, then the centre.
+
+    Returns:
+        A function from a PIL image to (3, S, S) uint8.
+    """
+    resize = T.Resize(round(size * 256 / 224))
+    transform: Transform = T.Compose([resize, T.CenterCrop(size), T.PILToTensor()])
+    return transform
+
+
+class DecodedImages(Dataset[tuple[Tensor, int, int]]):
+    """Decoded images by epoch and position, with their label and position.
+
+    What is random about one depends on the seed, the epoch and the position alone, not on the
+    process that decodes it or on what that did before.
+
+    Args:
+        files: the images.
+        transform: from a PIL image to (3, S, S) uint8; draws from PyTorch's default generator.
+        seed: 0 or more.
+    """
+
+    def __init__(self, files: ImageFiles, transform: Transform, seed: int) -> None:
+        self.files = files
+        self.transform = transform
+        self.seed = seed
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
+        """Pixels (3, S, S) uint8, label and position."""
+        epoch, index = key
+        image = open_image(self.files.paths[index])
+        with torch.random.fork_rng(devices=[]):
+            seed = derive_seed(self.seed, "augmentation", epoch, index)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
+            pixels = self.transform(image)
+        return pixels, int(self.files.labels[index]), index
+
+
+class StreamingLoader:
+    """Shuffled and augmented batches without end.
+
+    A batch is a function of the seed and the iteration, whatever the number of workers; a process
+    takes its part of it.
+
+    Args:
+        files: the images.
+        batch_size: images in a batch, over all processes.
+        size: height and width of the crops in pixels.
+        mean: of each channel, red first, as a fraction of full brightness.
+        std: standard deviation of each channel, alike.
+        flip: mirror half of the images.
+        seed: 0 or more.
+        num_workers: processes that decode; 0 decodes in this one.
+        device: of the batches.
+        rank: number of this process.
+        world_size: number of processes.
+
+    Attributes:
+        start_iter: the iteration that comes first; read when the first batch is asked for.
+
+    Raises:
+        ValueError: no images, or a batch size that is no multiple of the number of processes.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        batch_size: int,
+        *,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        flip: bool = True,
+        seed: int = 0,
+        num_workers: int = 4,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.start_iter = 0
+        self.images = DecodedImages(files, train_transform(size, flip), seed)
+        self.order = EndlessOrder(len(files), batch_size, seed)
+        self.part = rank_part(batch_size, rank, world_size)
+        self.num_workers = num_workers
+        self.mean = torch.tensor(mean, device=device)
+        self.std = torch.tensor(std, device=device)
+
+    @property
+    def seed(self) -> int:
+        """The seed of all batches; a resumed run goes on with that of its checkpoint."""
+        return self.order.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.order.seed = self.images.seed = seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from ``start_iter`` on."""
+        return decoded_batches(self.images, self._keys(), self.num_workers, self.mean, self.std)
+
+    def _keys(self) -> Iterator[list[Key]]:
+        for iteration in count(self.start_iter):
+            epochs, indices = self.order.batch(iteration)
+            own = zip(epochs[self.part].tolist(), indices[self.part].tolist(), strict=True)
+            yield list(own)
+
+
+class StreamingEvaluationLoader:
+    """The images in order, once, without augmentation; each process takes a share of them.
+
+    Args:
+        files: the images.
+        batch_size: most images in a batch of this process.
+        size: height and width of the crops in pixels.
+        mean: of each channel, red first, as a fraction of full brightness.
+        std: standard deviation of each channel, alike.
+        num_workers: processes that decode; 0 decodes in this one.
+        device: of the batches.
+        rank: number of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        batch_size: int,
+        *,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        num_workers: int = 4,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        share = share_of_rank(len(files), rank, world_size)
+        self.images = DecodedImages(files, evaluation_transform(size), seed=0)
+        self.keys = [
+            [(0, index) for index in share[start : start + batch_size]]
+            for start in range(0, len(share), batch_size)
+        ]
+        self.num_workers = num_workers
+        self.mean = torch.tensor(mean, device=device)
+        self.std = torch.tensor(std, device=device)
+
+    def __len__(self) -> int:
+        """Number of batches of this process."""
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches, in order."""
+        return decoded_batches(self.images, iter(self.keys), self.num_workers, self.mean, self.std)
+
+
+def decoded_batches(
+    images: DecodedImages, keys: Iterator[list[Key]], num_workers: int, mean: Tensor, std: Tensor
+) -> Iterator[Batch]:
+    """Decode a batch of images for each list of keys, in their order.
+
+    The batches are normalised on the device of ``mean``. Nothing happens before the first is asked
+    for.
+    """
+    device = mean.device
+    loader = DataLoader(
+        images,
+        batch_sampler=keys,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        # of its own: otherwise the workers' seeds are drawn from the default generator
+        generator=torch.Generator(),
+    )
+    for pixels, *rest in loader:
+        labels, indices = (value.to(device, non_blocking=True) for value in rest)
+        yield Batch(normalise(pixels.to(device, non_blocking=True), mean, std), labels, indices)
