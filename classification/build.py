@@ -23,8 +23,12 @@ def build_classifier(cfg: CfgNode) -> DistilledClassifier:
     distiller: Distiller | None = None
     if node.NAME:
         teacher = build_network(cfg, "TEACHER")
-        shapes = [feature_shapes(network, cfg.INPUT.SIZE) for network in (student, teacher)]
-        distiller = build_distiller(cfg, *shapes, dataset_info(cfg).labels)
+        distiller = build_distiller(
+            cfg,
+            feature_shapes(student, cfg.INPUT.SIZE),
+            feature_shapes(teacher, cfg.INPUT.SIZE),
+            dataset_info(cfg).labels,
+        )
     published = distiller or Distiller
     model = DistilledClassifier(
         student,

@@ -64,20 +64,20 @@ class DistilledClassifier(StudentWrapper):
             return self.student(batch.images)
         if self.teacher is None:
             logits = self.student(batch.images)
-            losses = {}
+            losses: dict[str, Tensor] = {}
         else:
-            losses, logits = self._distill(batch)
+            losses, logits = self._distill(self.teacher, batch)
         losses["loss_ce"] = self.ce_weight * F.cross_entropy(logits, batch.labels)
         storage = get_event_storage()
         top1 = (logits.detach().argmax(1) == batch.labels).float().mean()
         storage.put_scalar("train/top1", 100.0 * top1.item())
         return losses
 
-    def _distill(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def _distill(self, teacher: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         with torch.no_grad():
-            teacher = stage_features(self.teacher, batch.images)
+            teacher_features = stage_features(teacher, batch.images)
         student = stage_features(self.student, batch.images)
-        terms = self.distiller(student, teacher, batch.labels, batch.indices)
+        terms = self.distiller(student, teacher_features, batch.labels, batch.indices)
         storage = get_event_storage()
         weight = self.loss_weight * self._warmup(storage.iter)
         storage.put_scalar("distiller/loss_weight", weight)

@@ -1,7 +1,7 @@
 """Detectron2's default trainer with everything in its checkpoints that a resumed run needs."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class RandomState:
 
     def state_dict(self) -> dict[str, Any]:
         """States of Python, NumPy and PyTorch, in plain containers and tensors."""
-        kind, keys, *rest = np.random.get_state(legacy=True)
+        kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
         return {
             "python": random.getstate(),
             "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),

@@ -70,7 +70,7 @@ class StageDistiller(Distiller):
         """Unweighted loss of each stage."""
         transformed = self.transform(self.pairs.student_maps(student))
         return {
-            name: self.loss(x, y)
+            name: self.loss(x, y, None)
             for name, x, y in zip(
                 self.pairs.names, transformed, self.pairs.teacher_maps(teacher), strict=True
             )
@@ -105,7 +105,7 @@ class KnowledgeReviewDistiller(StageDistiller):
             [channels for channels, _, _ in student],
             mid_channels(node, [channels for channels, _, _ in student]),
             [channels for channels, _, _ in teacher],
-            sizes=[size for _, *size in teacher],
+            sizes=[(height, width) for _, height, width in teacher],
             fusion=node.FUSION,
             **transform_options(node),
         )
@@ -126,7 +126,7 @@ class LayerToLayerDistiller(StageDistiller):
         return LayerToLayer(
             [channels for channels, _, _ in student],
             [channels for channels, _, _ in teacher],
-            sizes=[size for _, *size in teacher],
+            sizes=[(height, width) for _, height, width in teacher],
             **transform_options(node),
         )
 

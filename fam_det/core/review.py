@@ -246,6 +246,8 @@ def build_transform(
     body: nn.Module
     if transform == "fam":
         filter = filter or ("separable" if size is None else "dense")
+        if size == (1, 1) and filter == "banded":
+            filter = "dense"  # one frequency: the same function without the other cells
         body = FrequencyAttention(
             in_channels, out_channels, size=size, filter=filter, **fam_options
         )
