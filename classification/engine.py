@@ -1,6 +1,8 @@
 """Training and evaluation of classifiers with Detectron2's trainer and hooks."""
 
+import math
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from classification.config import get_cfg, resolve_schedule
 from classification.data import build_test_loader, build_train_loader, dataset_info
 from classification.distilled_classifier import DistilledClassifier
 from classification.evaluation import AccuracyEvaluator
+from fam_det.metrics_file import read_metrics
 from fam_det.trainer import ResumableTrainer
 
 from detectron2.config import CfgNode
@@ -72,15 +75,28 @@ class Trainer(ResumableTrainer):
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's hook; it remembers the best value so far when a run is resumed."""
+    """Detectron2's hook; a resumed run knows what was best before it.
 
-    def state_dict(self) -> dict[str, Any]:
-        """What the trainer's checkpoint keeps."""
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+    A run is resumed from its last periodic checkpoint: the best one may be older, and one that is
+    saved after the last iteration counts it twice.
+    """
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's values."""
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+    def before_train(self) -> None:
+        """Look the best value so far up in the metrics of a resumed run."""
+        if self.trainer.start_iter == 0:
+            return
+        for line in read_metrics(Path(self._checkpointer.save_dir) / "metrics.json"):
+            if line.get(METRIC, -math.inf) > (self.best_metric or -math.inf):
+                self._update_best(line[METRIC], int(line["iteration"]))
+
+    def _best_checking(self) -> None:
+        tag = Path(self._checkpointer.save_dir) / "last_checkpoint"
+        last = tag.read_text() if tag.exists() else None
+        super()._best_checking()
+        if last is not None:
+            self._checkpointer.tag_last_checkpoint(last)
+        else:
+            tag.unlink(missing_ok=True)
 
 
 class LoaderSeed:

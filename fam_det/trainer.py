@@ -1,6 +1,9 @@
 """Detectron2's default trainer with everything in its checkpoints that a resumed run needs."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +14,7 @@ from fam_det import detectron2_compat
 detectron2_compat.apply()
 
 from detectron2.config import CfgNode  # noqa: E402
-from detectron2.engine import DefaultTrainer  # noqa: E402
+from detectron2.engine import DefaultTrainer, defaults  # noqa: E402
 
 
 class ResumableTrainer(DefaultTrainer):
@@ -22,7 +25,8 @@ class ResumableTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        super().__init__(cfg)
+        with ddp_on(cfg.MODEL.DEVICE):
+            super().__init__(cfg)
         self.checkpointer.add_checkpointable("random_state", RandomState())
 
     def state_dict(self) -> dict[str, Any]:
@@ -36,6 +40,21 @@ class ResumableTrainer(DefaultTrainer):
         super().load_state_dict(state_dict)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
+
+
+@contextmanager
+def ddp_on(device: str) -> Iterator[None]:
+    """Within this context, DefaultTrainer wraps models on the CPU in DDP as DDP wants them.
+
+    It names a GPU for every process otherwise.
+    """
+    of_detectron2 = defaults.create_ddp_model
+    if device == "cpu":
+        defaults.create_ddp_model = partial(of_detectron2, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = of_detectron2
 
 
 class RandomState:

@@ -6,10 +6,11 @@ import sys
 from typing import Any
 
 from classification.engine import Trainer, load_config
+from fam_det.launch import launch
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
@@ -17,6 +18,7 @@ EXAMPLES = """
 examples:
   tools/train_classifier.py --config-file FILE
   tools/train_classifier.py --config-file FILE --resume
+  torchrun --nproc-per-node 8 tools/train_classifier.py --config-file FILE
   tools/train_classifier.py --config-file FILE --eval-only MODEL.WEIGHTS output/model_best.pth
   tools/train_classifier.py --config-file FILE MODEL.DEVICE cpu SOLVER.SCHEDULE_SCALE 0.1
 """
@@ -53,14 +55,7 @@ def invoke_main() -> None:
     args = default_argument_parser(epilog=EXAMPLES).parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    launch(main, args)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fam_det.engine import Trainer, load_config
+from fam_det.launch import launch
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, hooks, launch
+from detectron2.engine import default_argument_parser, default_setup, hooks
 from detectron2.evaluation import verify_results
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
@@ -20,6 +21,7 @@ EXAMPLES = """
 examples:
   tools/train_net.py --config-file FILE --num-gpus 8
   tools/train_net.py --config-file FILE --num-gpus 8 --resume
+  torchrun --nproc-per-node 8 tools/train_net.py --config-file FILE
   tools/train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth
   tools/train_net.py --config-file FILE SOLVER.IMS_PER_BATCH 2 MODEL.DEVICE cpu
 """
@@ -71,14 +73,7 @@ def invoke_main() -> None:
     args = default_argument_parser(epilog=EXAMPLES).parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    launch(main, args)
 
 
 if __name__ == "__main__":

@@ -99,12 +99,19 @@ def test_files_of_a_run(make_cfg: Any, tmp_path: Path) -> None:
 
 
 def test_best_value_survives_a_resume(make_cfg: Any, tmp_path: Path) -> None:
-    train(make_cfg("SOLVER.CHECKPOINT_PERIOD", 1), tmp_path, stop_after=4)
+    train(make_cfg(), tmp_path)
+    lines = map(json.loads, (tmp_path / "metrics.json").read_text().splitlines())
     trainer = Trainer(make_cfg())
     trainer.resume_or_load(resume=True)
     best = next(hook for hook in trainer._hooks if hasattr(hook, "best_metric"))
-    lines = map(json.loads, (tmp_path / "metrics.json").read_text().splitlines())
+    best.before_train()
     assert best.best_metric == max(line.get("accuracy/top1", 0.0) for line in lines)
+
+
+def test_best_checkpoint_is_not_what_a_run_resumes_from(make_cfg: Any, tmp_path: Path) -> None:
+    train(make_cfg("SOLVER.CHECKPOINT_PERIOD", 100), tmp_path, stop_after=4)
+    assert (tmp_path / "model_best.pth").exists()
+    assert not (tmp_path / "last_checkpoint").exists()
 
 
 def test_accuracy_by_hand() -> None:

@@ -1,0 +1,85 @@
+"""The command line of tools/train_classifier.py, in one process and in a group of two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+TOOL = ROOT / "tools" / "train_classifier.py"
+CONFIG = """
+VERSION: 2
+MODEL:
+  DEVICE: cpu
+  NUM_CLASSES: 10
+  STUDENT: {NAME: resnet8}
+  TEACHER: {NAME: resnet14}
+  DISTILLER: {NAME: KnowledgeReviewDistiller}
+DATASETS: {NAME: fake}
+SOLVER: {IMS_PER_BATCH: 8, EPOCHS: 0, MAX_ITER: 3, STEPS: (), CHECKPOINT_PERIOD: 2}
+SEED: 1
+"""
+
+
+def run(*words: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    command: list[object] = [sys.executable]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        command += [*torchrun, str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [str(word) for word in [*command, TOOL, *words]],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG)
+    return file
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_trains_resumes_and_evaluates(config: Path, tmp_path: Path, processes: int) -> None:
+    output = tmp_path / "run"
+    options = ["--config-file", config, "OUTPUT_DIR", output]
+    done = run(*options, processes=processes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    trained = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    accuracy = next(line["accuracy/top1"] for line in trained if "accuracy/top1" in line)
+    assert f"copypaste: {accuracy:.4f}" in done.stdout
+    resumed = run("--resume", *options, "SOLVER.MAX_ITER", 4, processes=processes)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert "Starting training from iteration 3" in resumed.stdout
+    weights = output / "model_best.pth"
+    evaluated = run("--eval-only", *options, "MODEL.WEIGHTS", weights, processes=processes)
+    assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+    lines = (output / "metrics.json").read_text().splitlines()
+    best = max(json.loads(line).get("accuracy/top1", 0.0) for line in lines)
+    assert f"copypaste: {best:.4f}" in evaluated.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["MODEL.STUDENT.NAME", "resnet9"], "MODEL.STUDENT: name: got 'resnet9'"),
+        (["DATASETS.NAME", "mnist"], "DATASETS.NAME: got 'mnist', expected one of"),
+        (["MODEL.DEVICE", "cuda"], "MODEL.DEVICE: got 'cuda', but PyTorch sees no GPU"),
+    ],
+)
+def test_wrong_input_ends_in_one_line(config: Path, words: list[str], message: str) -> None:
+    import torch
+
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = run("--config-file", config, *words)
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
