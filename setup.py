@@ -47,12 +47,17 @@ setup(
     ],
     extras_require={
         "demo": ["mlxtend>=0.23"],
+        # Losses of the methods that FAM-KD is compared with; needs torch>=2.12.
+        "peers": ["torchdistill>=1.1.5"],
+        # Networks for ImageNet, such as MobileNetV1.
+        "timm": ["timm>=1.0.31"],
         "dev": [
             "hypothesis>=6.100",
             "mypy>=1.13",
             "pre-commit>=3.8",
             "pytest>=8.0",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.8",
         ],
     },

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from classification.distillers.peer_config import peer_keys
+
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detection_cfg
 
@@ -98,13 +100,14 @@ def distiller_keys() -> CN:
     node.CE_WEIGHT = None
     # Epochs e over which the weight rises: min(epoch / e, 1), the first epoch being 1.
     node.WARMUP_EPOCHS = None
-    # Stages to distil, counted from the stem, 0. []: every one but the stem.
+    # Stages to distil, counted from the stem, 0. []: every one but the stem; FitNet takes stage 2,
+    # SP the last one.
     node.STUDENT_STAGES = []
     node.TEACHER_STAGES = []
     # Take the maps before the last ReLU of each stage.
     node.STUDENT_PREACT = False
     node.TEACHER_PREACT = False
-    # The pooled feature is one more stage, of 1x1.
+    # The pooled feature is one more stage, of 1x1, for the review and layer-to-layer.
     node.POOLED = True
     # How the review joins a student map with the deeper stages: "cross_attention", "abf" or "none".
     node.FUSION = "cross_attention"
@@ -128,6 +131,7 @@ def distiller_keys() -> CN:
     node.FAM.CUTOFF = 0.1
     # Order of the Butterworth filter.
     node.FAM.ORDER = 2
+    peer_keys(node)
     return node
 
 

@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         if args.eval_only:
             return evaluate(cfg, args.resume)
         trainer = Trainer(cfg)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, ImportError) as error:
         sys.exit(f"{args.config_file}: {error}")
     trainer.resume_or_load(resume=args.resume)
     results: dict[str, Any] = trainer.train()

@@ -1,6 +1,16 @@
 """Distillation methods for classifiers, by name in a registry."""
 
-from classification.distillers import frequency as _  # noqa: F401  only registration
+from classification.distillers import (  # noqa: F401  only registration
+    attention,
+    contrastive,
+    dkd,
+    frequency,
+    hints,
+    logits,
+    similarity,
+    vid,
+    wcord,
+)
 from classification.distillers.base import (
     DISTILLER_REGISTRY,
     Distiller,

@@ -1,0 +1,53 @@
+"""torchdistill's losses as modules of two tensors; the package is imported when one is asked for.
+
+Its losses read the outputs of modules by path. Here there is one path, ``features``, with the
+tensor that is compared.
+"""
+
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+# Where a loss finds its tensors, in the three ways torchdistill asks for it.
+PATH = "features"
+MODULES = {
+    "student_module_path": PATH,
+    "student_module_io": "output",
+    "teacher_module_path": PATH,
+    "teacher_module_io": "output",
+}
+OUTPUTS = {"student_output_path": PATH, "teacher_output_path": PATH}
+PAIR = {role: {"path": PATH, "io": "output"} for role in ("student", "teacher")}
+
+
+class LibraryLoss(nn.Module):
+    """A loss of torchdistill.
+
+    Args:
+        name: of a class in ``torchdistill.losses.mid_level``.
+        options: its arguments.
+
+    Raises:
+        ImportError: torchdistill is not installed.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__()
+        self.loss = getattr(import_losses(), name)(**options)
+
+    def forward(self, student: Any, teacher: Tensor) -> Tensor:
+        """The loss of what the student gives (a tensor but for VID) beside the teacher's tensor."""
+        return self.loss({PATH: {"output": student}}, {PATH: {"output": teacher}})
+
+
+def import_losses() -> ModuleType:
+    """The module ``torchdistill.losses.mid_level``."""
+    try:
+        from torchdistill.losses import mid_level
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "MODEL.DISTILLER.NAME: this method takes its loss from torchdistill, which is missing: "
+            "pip install torchdistill"
+        ) from error
+    return mid_level
