@@ -18,7 +18,7 @@ LEGEND = "Solid green: the right digit.  Solid red: a wrong one.  Dotted yellow:
 
 
 class Curve(NamedTuple):
-    """A learning curve: points (iterations, AP), and matplotlib's keywords for its line."""
+    """A learning curve: points (iterations, metric), and matplotlib's keywords for its line."""
 
     title: str
     points: Sequence[tuple[int, float]]
@@ -54,7 +54,9 @@ def draw_picture(
     count = len(columns)
     figure = Figure(figsize=(11, 3.6 + 1.85 * len(rows)), layout="constrained")
     grid = figure.add_gridspec(1 + len(rows), count, height_ratios=[1.75, *[1] * len(rows)])
-    draw_curves(figure.add_subplot(grid[0, :]), curves)
+    axes = figure.add_subplot(grid[0, :])
+    draw_curves(axes, curves, "AP on validation scenes")
+    axes.set_title("Handwritten digits: the same student, alone and taught with FAM")
     for i, row in enumerate(rows):
         for j, objects in enumerate([row.truth, *row.found]):
             axes = figure.add_subplot(grid[1 + i, j])
@@ -67,8 +69,8 @@ def draw_picture(
     figure.savefig(path, dpi=110)
 
 
-def draw_curves(axes: Any, curves: Sequence[Curve]) -> None:
-    """Validation AP over training, the last value written at the end of each curve."""
+def draw_curves(axes: Any, curves: Sequence[Curve], metric: str) -> None:
+    """A metric over training, the last value written at the end of each curve."""
     heights = spread([curve.points[-1][1] for curve in curves])
     for curve, height in zip(curves, heights, strict=True):
         iterations, aps = zip(*curve.points, strict=True)
@@ -79,8 +81,7 @@ def draw_curves(axes: Any, curves: Sequence[Curve]) -> None:
             f"{aps[-1]:.1f}", (iterations[-1], height), color=colour, weight="bold", **place
         )
     axes.set_xlabel("training iterations")
-    axes.set_ylabel("AP on validation scenes")
-    axes.set_title("Handwritten digits: the same student, alone and taught with FAM")
+    axes.set_ylabel(metric)
     axes.set_xlim(0, 1.06 * max(curve.points[-1][0] for curve in curves))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

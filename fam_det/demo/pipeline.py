@@ -1,4 +1,4 @@
-"""The demo's three trainings, each a run of ``tools/train_net.py``, resumed where it was stopped.
+"""A demo's trainings, each a run of a tool as a user would start it, resumed where it was stopped.
 
 A stage's folder holds what Detectron2 writes, ``stdout.txt``, and ``stage.json``: what the stage
 was made of (a fingerprint of its settings) and, once it is finished, its result. A finished stage
@@ -14,15 +14,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from fvcore.common.config import CfgNode
 
-from fam_det.demo.progress import Progress, evaluations, iterations_done, read_metrics
-from fam_det.demo.scenes import RECORD_FILE, SceneParams, build_dataset, discard, split_paths
+from fam_det.demo.progress import Progress, evaluations, iterations_done
+from fam_det.demo.scenes import discard
+from fam_det.metrics_file import read_metrics
 
 SEED = 1  # of both students
 FAILURE_LINES = 15
@@ -40,22 +42,18 @@ class Stage:
     """One training.
 
     Args:
-        name: of its folder, and of its config in configs/Demo.
+        name: of its folder.
         title: for people.
         cost: about how long an iteration takes, relative to the other stages.
-        taught: whether it is distilled from the first stage.
+        config: its file in the demo's folder of configs; empty: its name.
+        teacher: the stage it is distilled from.
     """
 
     name: str
     title: str
     cost: float
-    taught: bool = False
-
-
-TEACHER = Stage("teacher", "teacher", 1.0)
-BASELINE = Stage("student_baseline", "student alone", 0.65)
-FAM = Stage("student_fam", "student with FAM", 1.1, taught=True)
-STAGES = (TEACHER, BASELINE, FAM)
+    config: str = ""
+    teacher: "Stage | None" = None
 
 
 class StageFailed(RuntimeError):
@@ -63,25 +61,50 @@ class StageFailed(RuntimeError):
 
 
 @dataclass
-class Demo:
-    """Where a demo runs and what it is made of.
+class Demo(ABC):
+    """Where a demo runs and what it is made of; a subclass says which trainings.
 
     Args:
         root: of the repository: its tools and configs.
         output: folder that receives everything.
-        opts: KEY VALUE pairs for the configs of all stages, as `tools/train_net.py` takes them.
-        params: of the data set.
+        opts: KEY VALUE pairs for the configs of all stages, as the tool takes them.
     """
 
     root: Path
     output: Path
     opts: Sequence[str] = ()
-    params: SceneParams = field(default_factory=SceneParams)
+
+    stages: ClassVar[tuple[Stage, ...]]
+    """A teacher, a student alone, and the same student taught; in the order they run in."""
+    tool: ClassVar[str]
+    """In the folder of tools: what trains a stage."""
+    configs: ClassVar[str]
+    """Folder of the config files in the folder of configs."""
+    scores: ClassVar[Mapping[str, str]]
+    """The table's scores, and their names in ``metrics.json``; the first is the demo's metric."""
+
+    @abstractmethod
+    def options(self, stage: Stage) -> list[str]:
+        """KEY VALUE pairs for one stage: its data and its teacher."""
+
+    def prepare(self) -> None:  # noqa: B027
+        """Make what the trainings need."""
+
+    def remove_prepared(self) -> None:  # noqa: B027
+        """Remove what `prepare` made.
+
+        Raises:
+            FileExistsError: a folder of that name that it did not make.
+        """
+
+    def ingredients(self) -> list[Any]:
+        """What all stages depend on beside their configs and `opts`; for JSON."""
+        return []
 
     @property
-    def data(self) -> Path:
-        """Folder of the data set."""
-        return self.output / "data"
+    def metric(self) -> str:
+        """Name of the score that says how good a model is."""
+        return next(iter(self.scores))
 
     def folder(self, stage: Stage) -> Path:
         """Folder of a stage."""
@@ -89,7 +112,7 @@ class Demo:
 
     def config(self, stage: Stage) -> Path:
         """Config file of a stage."""
-        return self.root / "configs" / "Demo" / f"{stage.name}.yaml"
+        return self.root / "configs" / self.configs / f"{stage.config or stage.name}.yaml"
 
     def settings(self, stage: Stage) -> dict[str, Any]:
         """What the config file of a stage and its base files say."""
@@ -97,48 +120,47 @@ class Demo:
         return settings
 
     def max_iter(self, stage: Stage) -> int:
-        """Iterations of a stage."""
+        """Iterations of a stage.
+
+        Raises:
+            ValueError: an impossible value among `opts`.
+        """
         given = dict(zip(self.opts[::2], self.opts[1::2], strict=False))
         return int(given.get("SOLVER.MAX_ITER", self.settings(stage)["SOLVER"]["MAX_ITER"]))
 
     def fingerprint(self, stage: Stage) -> str:
         """Equal for two runs of a stage that would train the same thing."""
-        made_of = [self.settings(stage), list(self.opts), asdict(self.params), SEED]
-        made_of += [self.fingerprint(TEACHER)] if stage.taught else []
+        made_of = [self.settings(stage), list(self.opts), *self.ingredients(), SEED]
+        made_of += [self.fingerprint(stage.teacher)] if stage.teacher else []
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     def command(self, stage: Stage) -> list[str]:
         """The training of a stage, as a user would start it."""
-        coco = [
-            [f"digits_{split}", *map(str, split_paths(self.data, split))]
-            for split in ("train", "val")
-        ]
-        options = ["OUTPUT_DIR", str(self.folder(stage)), "DATASETS.COCO", str(coco)]
-        options += ["SEED", str(SEED)]
-        if stage.taught:
-            teacher = self.folder(TEACHER)
-            options += ["MODEL.TEACHER.CONFIG", str(teacher / "config.yaml")]
-            options += ["MODEL.TEACHER.WEIGHTS", str(teacher / "model_final.pth")]
-        train_net = [sys.executable, str(self.root / "tools" / "train_net.py")]
+        train = [sys.executable, str(self.root / "tools" / self.tool)]
         config = ["--config-file", str(self.config(stage)), "--resume"]
-        return [*train_net, *config, *options, *self.opts]
+        options = ["OUTPUT_DIR", str(self.folder(stage)), "SEED", str(SEED)]
+        return [*train, *config, *options, *self.options(stage), *self.opts]
 
 
 def run_demo(demo: Demo, progress: Progress, runner: Runner | None = None) -> None:
-    """Build the data set and train every stage, without what an earlier run has done.
+    """Train every stage, without what an earlier run has done.
 
     Raises:
         StageFailed: a training that ended with an error.
         FileExistsError: a folder in the way that the demo did not make.
     """
-    build_dataset(demo.data, demo.params)
-    for stage in STAGES:
+    demo.prepare()
+    for stage in demo.stages:
         run_stage(demo, stage, progress, runner or run_subprocess)
 
 
 def progress_costs(demo: Demo) -> dict[str, float]:
-    """About how long each stage takes, by title, in any unit."""
-    return {stage.title: stage.cost * demo.max_iter(stage) for stage in STAGES}
+    """About how long each stage takes, by title, in any unit.
+
+    Raises:
+        ValueError: an impossible value among the demo's `opts`.
+    """
+    return {stage.title: stage.cost * demo.max_iter(stage) for stage in demo.stages}
 
 
 def run_stage(demo: Demo, stage: Stage, progress: Progress, runner: Runner) -> None:
@@ -156,7 +178,7 @@ def run_stage(demo: Demo, stage: Stage, progress: Progress, runner: Runner) -> N
         write_state(folder, state)
     if state["result"] is None:
         train_stage(demo, stage, progress, runner)
-        write_state(folder, {**state, "result": stage_result(folder)})
+        write_state(folder, {**state, "result": stage_result(demo, folder)})
     else:
         progress.start(stage.title, 1.0)
         progress.finish("done before")
@@ -173,21 +195,25 @@ def train_stage(demo: Demo, stage: Stage, progress: Progress, runner: Runner) ->
 
     def show() -> None:
         part = iterations_done(metrics, max_iter, time.time()) / max_iter
-        progress.update(part, describe_ap(metrics))
+        progress.update(part, describe_score(demo, metrics))
 
     progress.start(stage.title, iterations_done(metrics, max_iter, 0) / max_iter)
     status = runner(demo.command(stage), demo.root, log, show)
-    if status != 0 or not (folder / "model_final.pth").exists() or not describe_ap(metrics):
+    if (
+        status != 0
+        or not (folder / "model_final.pth").exists()
+        or not describe_score(demo, metrics)
+    ):
         raise StageFailed(describe_failure(stage, status, log))
     for checkpoint in folder.glob("model_[0-9]*.pth"):  # a training's worth of these is large
         checkpoint.unlink()
-    progress.finish(describe_ap(metrics))
+    progress.finish(describe_score(demo, metrics))
 
 
-def describe_ap(metrics: Path) -> str:
-    """The last AP, such as "AP 31.4", or nothing before the first evaluation."""
-    found = evaluations(read_metrics(metrics))
-    return f"AP {found[-1]['bbox/AP']:.1f}" if found else ""
+def describe_score(demo: Demo, metrics: Path) -> str:
+    """The last score, such as "AP 31.4", or nothing before the first evaluation."""
+    found = evaluations(read_metrics(metrics), demo.scores[demo.metric])
+    return f"{demo.metric} {found[-1][demo.scores[demo.metric]]:.1f}" if found else ""
 
 
 def describe_failure(stage: Stage, status: int, log: Path) -> str:
@@ -197,14 +223,15 @@ def describe_failure(stage: Stage, status: int, log: Path) -> str:
     return f"{stage.title}: the training stopped with status {status}:\n{tail}\nAll of it: {log}"
 
 
-def stage_result(folder: Path) -> dict[str, float]:
-    """What `stage.json` keeps of a finished stage: its last AP and the detector's parameters."""
-    final = evaluations(read_metrics(folder / "metrics.json"))[-1]
-    return {"AP": final["bbox/AP"], "parameters": count_parameters(folder / "model_final.pth")}
+def stage_result(demo: Demo, folder: Path) -> dict[str, float]:
+    """What `stage.json` keeps of a finished stage: its last score and the model's parameters."""
+    key = demo.scores[demo.metric]
+    final = evaluations(read_metrics(folder / "metrics.json"), key)[-1]
+    return {demo.metric: final[key], "parameters": count_parameters(folder / "model_final.pth")}
 
 
 def count_parameters(checkpoint: Path) -> int:
-    """Parameters of the detector in a checkpoint, without the distiller's and without buffers."""
+    """Parameters of the model in a checkpoint, without the distiller's and without buffers."""
     import torch  # seconds, needed once a stage
 
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
@@ -237,8 +264,8 @@ def clear(demo: Demo) -> None:
     Raises:
         FileExistsError: a folder of its names that it did not make.
     """
-    discard(demo.data, RECORD_FILE)
-    for stage in STAGES:
+    demo.remove_prepared()
+    for stage in demo.stages:
         discard(demo.folder(stage), STATE_FILE)
 
 

@@ -1,6 +1,5 @@
 """How far the demo is, read from the ``metrics.json`` that Detectron2 writes as it trains."""
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -9,29 +8,15 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from fam_det.metrics_file import read_metrics
+
 LOG_PERIOD = 20  # iterations between two lines of metrics.json, fixed in Detectron2
 LINE_SECONDS = 20  # between two lines where there is no terminal to draw a bar on
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a ``metrics.json``, by iteration.
-
-    A run that was stopped and resumed has written some iterations twice, of which the later counts,
-    and may have left half a line, which is passed over.
-    """
-    by_iteration: dict[float, dict[str, float]] = {}
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        by_iteration.setdefault(line["iteration"], {}).update(line)
-    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
-
-
-def evaluations(metrics: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The lines with a COCO evaluation of boxes."""
-    return [line for line in metrics if "bbox/AP" in line]
+def evaluations(metrics: list[dict[str, float]], key: str) -> list[dict[str, float]]:
+    """The lines with a score of an evaluation, such as "bbox/AP"."""
+    return [line for line in metrics if key in line]
 
 
 def iterations_done(path: Path, max_iter: int, now: float) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fam_det.demo.pipeline import Demo
+from fam_det.demo.detection import DetectionDemo
 from fam_det.demo.scenes import DigitPool, SceneParams, load_digits
 
 
@@ -27,6 +27,6 @@ def few() -> SceneParams:
 
 
 @pytest.fixture
-def demo(tmp_path: Path, few: SceneParams) -> Demo:
+def demo(tmp_path: Path, few: SceneParams) -> DetectionDemo:
     """A demo of few scenes with the configs of this repository."""
-    return Demo(Path(__file__).resolve().parents[2], tmp_path / "out", params=few)
+    return DetectionDemo(Path(__file__).resolve().parents[2], tmp_path / "out", params=few)

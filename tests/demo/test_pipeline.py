@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fam_det.demo import pipeline
-from fam_det.demo.pipeline import STAGES, Demo, StageFailed, run_demo
+from fam_det.demo import detection, pipeline
+from fam_det.demo.detection import DetectionDemo as Demo
+from fam_det.demo.pipeline import StageFailed, run_demo
 from fam_det.demo.progress import Progress
 from tests.demo.fake_training import FakeTraining
 
@@ -33,7 +34,7 @@ def options(command: list[str]) -> dict[str, str]:
 def test_all_stages_run_in_order_with_their_config_and_resume(demo: Demo) -> None:
     training = run(demo, FakeTraining())
     assert training.stages == NAMES
-    for command, stage in zip(training.commands, STAGES, strict=True):
+    for command, stage in zip(training.commands, demo.stages, strict=True):
         assert command[:2] == [sys.executable, str(demo.root / "tools" / "train_net.py")]
         config = str(demo.root / "configs" / "Demo" / f"{stage.name}.yaml")
         assert command[2:5] == ["--config-file", config, "--resume"]
@@ -54,7 +55,7 @@ def test_students_differ_in_the_teacher_alone(demo: Demo) -> None:
 
 
 def test_students_have_one_schedule(demo: Demo) -> None:
-    settings = [demo.settings(stage) for stage in (pipeline.BASELINE, pipeline.FAM)]
+    settings = [demo.settings(stage) for stage in (detection.BASELINE, detection.FAM)]
     assert settings[0]["SOLVER"] == settings[1]["SOLVER"]
     assert settings[0]["INPUT"] == settings[1]["INPUT"]
 
@@ -69,7 +70,7 @@ def test_failed_stage_is_told_and_run_again_from_its_checkpoint(demo: Demo) -> N
         StageFailed, match="student alone: .* status 1:\n.*\n  the reason\n"
     ) as told:
         run(demo, FakeTraining(fails="student_baseline"))
-    folder = demo.folder(pipeline.BASELINE)
+    folder = demo.folder(detection.BASELINE)
     assert str(folder / "stdout.txt") in str(told.value)
     again = run(demo, FakeTraining())
     assert again.stages == NAMES[1:]
@@ -84,7 +85,7 @@ def test_training_without_its_last_checkpoint_has_failed(demo: Demo) -> None:
 
 def test_other_settings_train_anew(demo: Demo) -> None:
     run(demo, FakeTraining())
-    stale = demo.folder(pipeline.TEACHER) / "last_checkpoint"
+    stale = demo.folder(detection.TEACHER) / "last_checkpoint"
     stale.touch()
     assert run(replace(demo, opts=["SOLVER.MAX_ITER", "50"]), FakeTraining()).stages == NAMES
     assert not stale.exists()
@@ -104,7 +105,7 @@ def test_other_teacher_config_trains_the_distilled_student_anew(demo: Demo, tmp_
 
 def test_result_counts_the_detectors_parameters_and_one_checkpoint_stays(demo: Demo) -> None:
     run(demo, FakeTraining())
-    folder = demo.folder(pipeline.FAM)
+    folder = demo.folder(detection.FAM)
     assert [file.name for file in folder.glob("*.pth")] == ["model_final.pth"]
     state = pipeline.read_state(folder)
     assert state["result"] == {"AP": 36.0, "parameters": 12}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fam_det.demo import progress
-from fam_det.demo.progress import Progress, evaluations, iterations_done, read_metrics
+from fam_det.demo.progress import Progress, evaluations, iterations_done
+from fam_det.metrics_file import read_metrics
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_resumed_run_counts_once_and_half_a_line_not_at_all(metrics: Path) -> No
     lines = read_metrics(metrics)
     assert [line["iteration"] for line in lines] == [19, 39, 59, 60]
     assert [line.get("time") for line in lines] == [0.5, 0.5, 0.4, None]
-    assert [line["bbox/AP"] for line in evaluations(lines)] == [10.0, 20.0]
+    assert [line["bbox/AP"] for line in evaluations(lines, "bbox/AP")] == [10.0, 20.0]
 
 
 def test_no_file_is_no_lines(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from fam_det.demo import pipeline
+from fam_det.demo.detection import DetectionDemo as Demo
+from fam_det.demo.outcome import Outcome, describe_gain, training_seconds
 from fam_det.demo.picture import Objects, match, spread
-from fam_det.demo.pipeline import Demo, run_demo
+from fam_det.demo.pipeline import run_demo
 from fam_det.demo.progress import Progress
-from fam_det.demo.report import Outcome, describe_gain, training_seconds, write_report
+from fam_det.demo.report import AP, write_report
 from tests.demo.fake_training import FakeTraining
 
 # model, parameters, AP, AP50, AP75, small, medium, large, training time
@@ -39,7 +41,7 @@ def test_report_of_a_finished_demo(demo: Demo) -> None:
 
 
 def outcome(ap: float) -> Outcome:
-    return Outcome("x", 1, [ap, *[math.nan] * 5], [(100, ap)], 1.0, {})
+    return Outcome("x", 1, [ap, *[math.nan] * 5], [(100, ap)], 1.0)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def outcome(ap: float) -> Outcome:
     ],
 )
 def test_verdict_is_honest(teacher: float, alone: float, fam: float, words: str) -> None:
-    assert words in describe_gain(outcome(teacher), outcome(alone), outcome(fam))
+    assert words in describe_gain(AP, [outcome(teacher), outcome(alone), outcome(fam)])
 
 
 def test_training_seconds_by_hand() -> None:
