@@ -1,0 +1,1 @@
+"""Tables and plots of finished and running trainings, detectors and classifiers alike."""
