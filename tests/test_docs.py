@@ -26,7 +26,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_commands_name_files_that_exist(page: Path) -> None:
-    named = re.findall(r"\b(?:configs|tools|docs|tests|fam_det|classification)/[\w/.-]+\.\w+", page.read_text())
+    named = re.findall(
+        r"\b(?:configs|tools|docs|tests|fam_det|classification)/[\w/.-]+\.\w+", page.read_text()
+    )
     assert [name for name in named if not Path(name).exists()] == []
 
 
