@@ -34,12 +34,17 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str([["bccd_train", *entry], ["bccd_val", *entry]])
 
 
-def train_net(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/train_net.py", *args]
+def train_net(*args: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(processes)]
+    command += ["tools/train_net.py", *args]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -> None:
     options = {
         "DATASETS.COCO": cells,
         "DATALOADER.NUM_WORKERS": "0",
@@ -54,9 +59,11 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:
         "SOLVER.STEPS": "(1,)",
     }
     small = [word for pair in options.items() for word in pair]
-    first = train_net("--config-file", STUDENT, *small, "SOLVER.MAX_ITER", "2")
+    first = train_net("--config-file", STUDENT, *small, "SOLVER.MAX_ITER", "2", processes=processes)
     assert first.returncode == 0, first.stderr[-2000:]
-    again = train_net("--config-file", STUDENT, "--resume", *small, "SOLVER.MAX_ITER", "4")
+    again = train_net(
+        "--config-file", STUDENT, "--resume", *small, "SOLVER.MAX_ITER", "4", processes=processes
+    )
     assert again.returncode == 0, again.stderr[-2000:]
     assert "Starting training from iteration 2" in again.stdout
     assert "copypaste: Task: bbox" in again.stdout
@@ -71,6 +78,7 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:
         "model_0000001.pth",
         "model_0000003.pth",
         "model_final.pth",
+        *(f"log.txt.rank{rank}" for rank in range(1, processes)),
     }
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     trained = [line for line in lines if "total_loss" in line]
@@ -78,7 +86,15 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:
     assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
 
     weights = str(tmp_path / "model_final.pth")
-    only = train_net("--config-file", STUDENT, "--eval-only", *small, "MODEL.WEIGHTS", weights)
+    only = train_net(
+        "--config-file",
+        STUDENT,
+        "--eval-only",
+        *small,
+        "MODEL.WEIGHTS",
+        weights,
+        processes=processes,
+    )
     assert only.returncode == 0, only.stderr[-2000:]
     assert "copypaste: Task: bbox" in only.stdout
 
