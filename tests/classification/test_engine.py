@@ -160,3 +160,10 @@ def test_wrong_values_name_the_key(tmp_path: Path, opts: list[str], message: str
     file.write_text("MODEL: {DEVICE: cpu}\nDATASETS: {NAME: fake}\n")
     with pytest.raises(ValueError, match=message):
         load_config(str(file), opts)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_mixed_precision_trains(make_cfg: Any, tmp_path: Path) -> None:
+    train(make_cfg("MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", True), tmp_path / "run")
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
