@@ -1,14 +1,14 @@
-"""The student's maps before and after the transform, beside the teacher's, as a picture."""
+"""A classifier's maps before and after the transform, beside its teacher's, as a picture.
 
+Legend: N images, S stages, H and W map size.
+"""
+
+import pickle
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
+from typing import Any, NamedTuple
 
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure  # not pyplot: that would look for a display
 from torch import Tensor
 
 from classification.build import build_classifier
@@ -17,60 +17,124 @@ from classification.data import build_test_loader
 from classification.distillers.frequency import StageDistiller
 from classification.models import stage_features
 
-COLUMNS = ("student", "transformed", "teacher")
+from detectron2.config import CfgNode
+
+IMAGES = 3  # the first test images, not the prettiest
+COLUMNS = ("student", "after the transform", "teacher")
 
 
-def plot_stage_maps(config: Path, weights: dict[str, Tensor], image: int, file: Path) -> bool:
-    """Draw the maps of one test image, the mean over their channels; False without a transform.
+class StageMaps(NamedTuple):
+    """A stage: its name, and maps averaged over channels, (N, H, W) each."""
+
+    name: str
+    student: Tensor
+    transformed: Tensor
+    teacher: Tensor
+
+
+def plot_stage_maps(config: Path, checkpoint: Path, title: str, file: Path) -> bool:
+    """Draw the maps of the first test images; False for a method that transforms no maps.
 
     Args:
         config: the run's ``config.yaml``; its data set and its teacher must still be there.
-        weights: of the run's checkpoint.
-        image: position in the first batch of test images.
+        checkpoint: of the run.
+        title: of the picture.
         file: PNG to write.
 
     Raises:
-        ValueError: a data set or teacher that is gone.
+        ValueError: a data set, teacher or checkpoint that is gone or does not fit.
     """
-    cfg = get_cfg()
-    cfg.merge_from_file(str(config))
-    cfg.MODEL.DEVICE = "cpu"
-    model = build_classifier(cfg).eval()
-    if model.teacher is None or not isinstance(model.distiller, StageDistiller):
+    cfg = load_run_config(config)
+    if cfg.MODEL.DISTILLER.NAME not in ("KnowledgeReviewDistiller", "LayerToLayerDistiller"):
         return False
-    model.load_state_dict(weights)
-    images = next(iter(build_test_loader(cfg))).images[image : image + 1]
-    with torch.no_grad():
-        pairs = model.distiller.pairs
-        before = pairs.student_maps(stage_features(model.student, images))
-        after = model.distiller.transform(before)
-        target = pairs.teacher_maps(stage_features(model.teacher, images))
-    rows = [
-        (name, *(maps[i][0].mean(0) for maps in (before, after, target)))
-        for i, name in enumerate(pairs.names)
-        if name != "pooled"
-    ]
-    draw(rows, file)
+    images, stages = read_maps(cfg, checkpoint)
+    draw(images, stages, title, file)
     return True
 
 
-def draw(rows: list[Any], file: Path) -> None:
-    """A row a stage: its name and three maps (H, W); after and teacher share a colour scale."""
-    figure, panels = plt.subplots(
-        len(rows), len(COLUMNS), figsize=(7, 2.4 * len(rows)), squeeze=False
+def load_run_config(file: Path) -> CfgNode:
+    """A run's config, for the CPU and without a download.
+
+    Raises:
+        ValueError: a key of another version of the code.
+    """
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_file(str(file))
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from error
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.STUDENT.WEIGHTS = ""  # the checkpoint has the student's
+    cfg.DATASETS.DOWNLOAD = False
+    cfg.DATALOADER.NUM_WORKERS = 0
+    return cfg
+
+
+@torch.no_grad()
+def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, list[StageMaps]]:
+    """The first test images, (N, H, W, 3) in [0, 1], and the maps of each stage of 2x2 or more.
+
+    Raises:
+        ValueError: a data set, teacher or checkpoint that is gone or does not fit.
+    """
+    try:
+        model = build_classifier(cfg).eval()
+        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
+        model.load_state_dict(weights)
+        images = next(iter(build_test_loader(cfg))).images[:IMAGES]
+    except (OSError, RuntimeError, KeyError, ImportError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(reason[0]) from error
+    distiller: Any = model.distiller
+    assert isinstance(distiller, StageDistiller) and model.teacher is not None
+    student = distiller.pairs.student_maps(stage_features(model.student, images))
+    teacher = distiller.pairs.teacher_maps(stage_features(model.teacher, images))
+    transformed = distiller.transform(student)
+    stages = [
+        StageMaps(name, *(x.mean(1) for x in maps))
+        for name, *maps in zip(distiller.pairs.names, student, transformed, teacher, strict=True)
+        if maps[-1].shape[2:] != (1, 1)
+    ]
+    mean, std = (
+        torch.tensor(x)[:, None, None] for x in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     )
-    for line, (name, before, after, target) in zip(panels, rows, strict=True):
-        low = float(min(after.min(), target.min()))
-        high = float(max(after.max(), target.max()))
-        line[0].imshow(before, cmap="viridis")
-        for axes, plane in zip(line[1:], (after, target), strict=True):
-            axes.imshow(plane, cmap="viridis", vmin=low, vmax=high)
-        line[0].set_ylabel(name)
-    for axes, title in zip(panels[0], COLUMNS, strict=True):
-        axes.set_title(title)
-    for axes in panels.flat:
+    return (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1), stages
+
+
+def draw(images: Tensor, stages: list[StageMaps], title: str, file: Path) -> None:
+    """A row an image, three columns a stage; what is compared shares its colours, dark to bright.
+
+    Args:
+        images: (N, H, W, 3) in [0, 1].
+        stages: S of them.
+        title: of the picture.
+        file: PNG to write.
+    """
+    count, per_stage = len(images), len(COLUMNS)
+    figure = Figure(
+        figsize=(1.35 * (1 + per_stage * len(stages)), 1.45 * count + 1.0), layout="constrained"
+    )
+    parts: Any = figure.subfigures(1, 1 + len(stages), width_ratios=[1] + [per_stage] * len(stages))
+    for panel, image in zip(parts[0].subplots(count, 1, squeeze=False)[:, 0], images, strict=True):
+        panel.imshow(image.numpy(), interpolation="nearest")
+    parts[0].suptitle(" ", fontsize=11)  # the height of the stages' titles
+    parts[0].axes[0].set_title("image", fontsize=9)
+    for part, stage in zip(parts[1:], stages, strict=True):
+        size = "x".join(str(length) for length in stage.teacher.shape[1:])
+        part.suptitle(f"{stage.name}, {size}", fontsize=11)
+        panels = part.subplots(count, per_stage, squeeze=False)
+        for axes, name in zip(panels[0], COLUMNS, strict=True):
+            axes.set_title(name, fontsize=9)
+        for line, before, after, target in zip(panels, *stage[1:], strict=True):
+            low, high = (float(f(torch.stack([after, target]))) for f in (torch.amin, torch.amax))
+            line[0].imshow(before.numpy(), cmap="viridis")
+            line[1].imshow(after.numpy(), cmap="viridis", vmin=low, vmax=high)
+            line[2].imshow(target.numpy(), cmap="viridis", vmin=low, vmax=high)
+    for axes in figure.findobj(lambda artist: hasattr(artist, "imshow")):
         axes.set(xticks=[], yticks=[])
-    figure.suptitle("Maps of a test image, mean over channels")
-    figure.tight_layout()
+    figure.suptitle(
+        f"Maps of test images, mean over channels: {title}\n"
+        "(the transformed map and the teacher's share a colour scale, the student's has its own)",
+        fontsize=11,
+    )
     figure.savefig(file, dpi=120)
-    plt.close(figure)

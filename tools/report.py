@@ -1,90 +1,103 @@
 #!/usr/bin/env python
-"""Tables and plots of runs: scores over seeds, gammas, learning curves, filters, maps."""
+"""A table and plots of runs: scores over seeds beside published ones, gammas, filters, maps.
+
+RUN is an output folder of tools/train_net.py or tools/train_classifier.py, finished or not.
+Runs that differ in their seed alone are one row: mean and sample standard deviation.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fam_det.report.plots import plot_filters, plot_gammas, plot_learning_curves
-from fam_det.report.runs import Run, read_run
-from fam_det.report.table import (
-    FORMATS,
-    format_table,
-    gamma_table,
-    group_by_experiment,
-    score_table,
-)
+from fam_det.report.checkpoint import find_checkpoint
+from fam_det.report.plots import plot_filters, plot_gammas, plot_learning_curves, title
+from fam_det.report.rows import Row, build_rows
+from fam_det.report.runs import read_run
+from fam_det.report.style import file_name
+from fam_det.report.table import FORMATS, format_csv, format_report
 
-EXAMPLES = """
-Runs that differ in their seed alone are one row, with mean and standard deviation.
-
-examples:
-  tools/report.py output/fam_kd_s1 output/fam_kd_s2 output/student_s1
-  tools/report.py output/fam_kd_s1 --format csv --no-plots
+EXAMPLE = """
+example:
+  tools/report.py output/fam_kd_s1 output/fam_kd_s2 output/student_s1 output/student_s2
+prints the table and writes report.md, report.csv and the plots to output/report
 """
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
-    parser.add_argument("--output", type=Path, default=Path("output/report"), help="folder to fill")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="of what is printed")
-    parser.add_argument("--plots", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/report"), help="folder to fill (%(default)s)"
+    )
+    parser.add_argument(
+        "--format", choices=[*FORMATS, "csv"], default="text", help="of what is printed"
+    )
+    parser.add_argument(
+        "--plots", action=argparse.BooleanOptionalAction, default=True, help="draw them (default)"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Write the report; returns the exit status."""
+    """Write the report; returns the exit status. Standard output has the table alone."""
     args = parse_arguments()
+    folders = dict.fromkeys(folder.resolve() for folder in args.runs)  # each once
     try:
-        runs = [read_run(folder) for folder in args.runs]
+        rows = build_rows([read_run(folder) for folder in folders])
+        args.output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return 1
-    groups = group_by_experiment(runs)
-    tables = [table for table in (score_table(groups), gamma_table(groups)) if table]
-    print("\n".join(format_table(table, args.format) for table in tables))
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "report.csv").write_text(format_table(tables[0], "csv"))
-    text = "\n".join(format_table(table, "markdown") for table in tables)
-    pictures = write_plots(groups, args.output) if args.plots else []
-    images = "\n\n".join(f"![{name}]({name})" for name in pictures)
-    (args.output / "report.md").write_text(f"# Report\n\n{text}\n{images}\n")
-    print(f"Written to {args.output}: report.md, report.csv{''.join(f', {p}' for p in pictures)}")
+    for note in [note for row in rows for run in row.runs for note in run.notes]:
+        say(note)
+    print(format_csv(rows) if args.format == "csv" else format_report(rows, args.format), end="")
+    pictures = write_plots(rows, args.output) if args.plots else {}
+    images = "".join(f"\n![{words}]({name})\n" for name, words in pictures.items())
+    text = f"# Report\n\n{format_report(rows, 'markdown')}{images}"
+    (args.output / "report.md").write_text(text, encoding="utf-8")
+    (args.output / "report.csv").write_text(format_csv(rows), encoding="utf-8")
+    say(f"written to {args.output}: report.md, report.csv and {len(pictures)} plots")
     return 0
 
 
-def write_plots(groups: Sequence[Sequence[Run]], output: Path) -> list[str]:
-    """Plots of all runs, and of the first run of each experiment; the names of their files."""
-    names = (
-        ["learning_curves.png"]
-        if plot_learning_curves(groups, output / "learning_curves.png")
-        else []
-    )
-    for runs in groups:
-        run = runs[0]
-        for kind, plot in (("gammas", plot_gammas), ("filters", plot_filters)):
-            name = f"{run.folder.resolve().name}_{kind}.png"
-            names += [name] if plot(run, output / name) else []
-        name = f"{run.folder.resolve().name}_maps.png"
-        names += [name] if write_maps(run, output / name) else []
-    return names
+def say(text: str) -> None:
+    """Tell the user what is not the table."""
+    print(text, file=sys.stderr, flush=True)
 
 
-def write_maps(run: Run, file: Path) -> bool:
-    """Stage maps of a classifier; says on stderr why there are none if its data are gone."""
-    if not run.is_classifier or not run.distilled or not run.weights:
+def write_plots(rows: Sequence[Row], output: Path) -> dict[str, str]:
+    """Every plot that the runs have something for: what it shows, by the name of its file."""
+    pictures: dict[str, str] = {}
+    for data_set in dict.fromkeys(row.experiment.data_set for row in rows):
+        own = [row for row in rows if row.experiment.data_set == data_set]
+        name = file_name(f"curves {data_set}", pictures)
+        if plot_learning_curves(own, output / name):
+            pictures[name] = f"Learning curves, {data_set}"
+    plots = {"Gammas": plot_gammas, "Filters": plot_filters, "Maps": plot_maps}
+    for row in rows:
+        for kind, plot in plots.items():
+            name = file_name(f"{kind} {row.counted[0].folder.name}", pictures)
+            if plot(row, output / name):
+                pictures[name] = f"{kind}: {title(row)}"
+    return pictures
+
+
+def plot_maps(row: Row, file: Path) -> bool:
+    """Stage maps of a classifier; says why there are none where its data or teacher are gone."""
+    run = row.counted[0]
+    checkpoint = find_checkpoint(run)
+    if run.task != "classification" or row.experiment.teacher is None or checkpoint is None:
         return False
     from classification.stage_maps import plot_stage_maps  # seconds: Detectron2 and the data
 
     try:
-        return plot_stage_maps(run.folder / "config.yaml", run.weights, 0, file)
+        return plot_stage_maps(run.folder / "config.yaml", checkpoint, title(row), file)
     except ValueError as error:
-        print(f"{run.folder}: no picture of maps: {error}", file=sys.stderr)
+        say(f"{run.folder}: no picture of its maps: {error}")
         return False
 
 

@@ -1,76 +1,79 @@
-"""What the global filters of a checkpoint let through, by frequency."""
+"""What the global filters K of a checkpoint let through, by frequency, without building the model.
 
+Legend: H, W size of a plane of frequencies, V = W // 2 + 1 columns of the half plane, G grid size.
+"""
+
+import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fam_det.core.filters import BandedFilter, DenseFilter, SeparableFilter
-from fam_det.core.high_pass import high_pass_response
 
+Filter = DenseFilter | BandedFilter | SeparableFilter
 MARK = ".gamma_global"  # every frequency attention module has one
+SHOWN_SIZE = 32  # frequencies a side of a separable filter, which is defined at any
 
 
-def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[nn.Module]:
-    """The global filters of a distiller in a run's weights, shallow to deep.
+def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[Filter]:
+    """The global filters of a distiller in a state dict, shallow to deep.
 
     Args:
-        weights: a state dict with ``distiller.*`` keys.
-        kind: "dense", "banded" or "separable", as ``MODEL.DISTILLER.FAM.FILTER``.
+        weights: with ``distiller.*`` keys.
+        kind: ``MODEL.DISTILLER.FAM.FILTER``: dense and banded filters are of one shape.
     """
     modules = [name.removesuffix(MARK) for name in weights if name.endswith(MARK)]
     return [read_filter(weights, f"{module}.filter.", kind) for module in modules]
 
 
-def read_filter(weights: Mapping[str, Tensor], prefix: str, kind: str) -> nn.Module:
-    """One filter, built in the shape of its weights."""
-    state = {
-        name.removeprefix(prefix): value
-        for name, value in weights.items()
-        if name.startswith(prefix)
-    }
-    module: nn.Module
-    if "gain" in state:
-        grid, _, channels, _ = state["gain"].shape
-        module = SeparableFilter(channels, state["mix.weight"].shape[0], grid)
-    else:
-        rows, columns, c_in, c_out, _ = state["weight"].shape
-        if kind == "banded" and rows > 1:
-            module = BandedFilter(c_in, c_out, rows)
+def read_filter(weights: Mapping[str, Tensor], prefix: str, kind: str) -> Filter:
+    """One filter, built in the shape of its weights; maps are taken to be square where they can."""
+    state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    module: Filter
+    with torch.device("meta"):  # no memory and no random numbers for weights that are given
+        if "gain" in state:
+            grid, _, c_in, _ = state["gain"].shape
+            module = SeparableFilter(c_in, state["mix.weight"].shape[0], grid)
         else:
-            square = rows // 2 + 1 == columns
-            module = DenseFilter(c_in, c_out, rows, rows if square else 2 * (columns - 1))
-    module.load_state_dict(state)
+            rows, columns, c_in, c_out, _ = state["weight"].shape
+            # the pooled feature's 1x1 filter is dense under every setting
+            if kind == "banded" and rows > 1:
+                module = BandedFilter(c_in, c_out, rows)
+            else:
+                width = rows if rows // 2 + 1 == columns else 2 * (columns - 1)
+                module = DenseFilter(c_in, c_out, rows, width)
+    module.load_state_dict(state, assign=True)
     return module
 
 
 @torch.no_grad()
-def magnitude(module: nn.Module, size: int) -> Tensor:
-    """|K| averaged over input and output channels, (H, W), zero frequency in the middle.
+def magnitude(module: Filter) -> Tensor:
+    """|K| averaged over input and output channels, (H, W), zero frequency at (H // 2, W // 2).
 
-    Args:
-        module: a filter; a dense one is shown at its own size.
-        size: H and W for the others.
+    A dense filter is shown at its own size, a banded one at its grid's, whose cells it consists of.
     """
-    height, width = size, size
+    if isinstance(module, SeparableFilter):
+        # the mean of a product of |gain| by input channel and |mix|, without the whole product
+        gains = module.gains(SHOWN_SIZE, SHOWN_SIZE).abs()  # (C_in, H, V)
+        mix = module.mix.weight[:, :, 0, 0].abs().mean(0)  # (C_in,)
+        return whole_plane((gains * mix[:, None, None]).mean(0), SHOWN_SIZE)
+    height, width = _own_size(module)
+    return whole_plane(module.spectrum(height, width).abs().mean((-2, -1)), width)
+
+
+def _own_size(module: DenseFilter | BandedFilter) -> tuple[int, int]:
     if isinstance(module, DenseFilter):
-        height, width = module.height, module.width
-    spectrum = cast(BandedFilter, module).spectrum(height, width)  # (H, V, C_in, C_out)
-    return whole_plane(spectrum.abs().mean((-2, -1)), width)
-
-
-def high_pass_plane(kind: str, size: int, cutoff: float, order: int) -> Tensor:
-    """The high-pass filter's response, (H, W) in [0, 1], zero frequency in the middle."""
-    half = high_pass_response(kind, size, size, cutoff=cutoff, order=order)
-    return whole_plane(half, size)
+        return module.height, module.width
+    return module.grid, module.grid
 
 
 def whole_plane(half: Tensor, width: int) -> Tensor:
     """The plane of a magnitude that is the same at mirrored frequencies, from its half.
 
     Args:
-        half: (H, V) on the half plane of ``rfft2``.
+        half: (H, V), zero frequency first.
         width: W.
 
     Returns:
@@ -79,3 +82,31 @@ def whole_plane(half: Tensor, width: int) -> Tensor:
     mirrored = torch.roll(half.flip(0), 1, 0)  # row i to H - i, row 0 stays
     right = mirrored[:, 1 : (width + 1) // 2].flip(1)  # columns -1, -2, ... without Nyquist
     return torch.fft.fftshift(torch.cat([half, right], dim=1))
+
+
+def extent(height: int, width: int) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top edge of a centred plane of cells, in units of Nyquist.
+
+    Each frequency is in the middle of its cell; rows run downwards.
+    """
+    left, right = (-(width // 2) - 0.5) * 2 / width, ((width + 1) // 2 - 0.5) * 2 / width
+    top, bottom = (-(height // 2) - 0.5) * 2 / height, ((height + 1) // 2 - 0.5) * 2 / height
+    return left, right, bottom, top
+
+
+def high_pass_edge(fam: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Where the high-pass filter's response is a half, in units of Nyquist; None without an edge.
+
+    Args:
+        fam: the node ``MODEL.DISTILLER.FAM``.
+
+    Returns:
+        ``"box"`` and half its side, or ``"circle"`` and its radius.
+    """
+    kind, cutoff = fam["HIGH_PASS"], float(fam["CUTOFF"])
+    if kind == "none" or cutoff == 0.0:
+        return None
+    if kind == "ideal":
+        return "box", cutoff
+    # 1 - exp(-D^2 / (2 D0^2)) = 1/2 at D = D0 sqrt(2 ln 2); 1 / (1 + (D0 / D)^2n) at D = D0
+    return "circle", cutoff * (math.sqrt(2 * math.log(2)) if kind == "gaussian" else 1.0)

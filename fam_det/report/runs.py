@@ -1,126 +1,68 @@
-"""A run's output folder, read: its config, its metrics and what its checkpoint holds."""
+"""A run: what ``tools/train_net.py`` or ``tools/train_classifier.py`` leaves in its folder."""
 
-from dataclasses import dataclass
-from functools import cached_property
+import json
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from torch import Tensor
 
 from fam_det.metrics_file import read_metrics
 
-# Main score of an evaluation, in the order of preference, and its name.
-SCORES = {"accuracy/top1": "top-1", "bbox/AP": "box AP", "segm/AP": "mask AP"}
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-# Keys that may differ between the seeds of one experiment.
-OWN_KEYS = {"SEED", "OUTPUT_DIR"}
-METHODS = {
-    ("cross_attention", "fam"): "FAM-KD",
-    ("abf", "fam"): "FAM + ReviewKD",
-    ("abf", "conv3x3"): "ReviewKD",
+# Scores by task, the main one first: key in metrics.json, title, digits behind the point.
+SCORES = {
+    "classification": {"accuracy/top1": ("top-1, %", 2), "accuracy/top5": ("top-5, %", 2)},
+    "detection": {
+        "bbox/AP": ("box AP", 1),
+        "bbox/AP50": ("AP50", 1),
+        "bbox/AP75": ("AP75", 1),
+        "segm/AP": ("mask AP", 1),
+    },
 }
+GAMMA_GLOBAL, GAMMA_LOCAL = "distiller/gamma_global_", "distiller/gamma_local_"
 
 
 @dataclass(frozen=True)
 class Run:
-    """An output folder of ``tools/train_net.py`` or ``tools/train_classifier.py``.
+    """An output folder.
 
     Attributes:
-        folder: of the run.
-        config: what its ``config.yaml`` says.
-        metrics: the lines of its ``metrics.json``.
+        folder: where it is.
+        config: its ``config.yaml``.
+        metrics: the lines of its ``metrics.json``, by iteration.
+        notes: what a user should know of the files.
     """
 
     folder: Path
     config: dict[str, Any]
     metrics: list[dict[str, float]]
+    notes: list[str] = field(default_factory=list)
 
     @property
-    def is_classifier(self) -> bool:
-        """Whether it is a run of ``tools/train_classifier.py``."""
-        return "META_ARCHITECTURE" not in self.config["MODEL"]
+    def task(self) -> str:
+        """``classification`` or ``detection``."""
+        return "classification" if "NAME" in self.config["DATASETS"] else "detection"
 
     @property
-    def pair(self) -> str:
-        """Teacher and student, or the student alone."""
-        return f"{self.teacher} → {self.student}" if self.distilled else self.student
+    def main_score(self) -> str:
+        """Key of the score that methods are compared by."""
+        return next(iter(SCORES[self.task]))
 
     @property
-    def student(self) -> str:
-        """Name of the student."""
-        model = self.config["MODEL"]
-        if self.is_classifier:
-            return str(model["STUDENT"]["NAME"])
-        backbone = str(model["BACKBONE"]["NAME"]).removeprefix("build_").removesuffix("_backbone")
-        name = (model["STUDENT"] if self.distilled else model)["META_ARCHITECTURE"]
-        return f"{name} {backbone}"
+    def max_iter(self) -> int:
+        """Iterations that the run was asked for."""
+        return int(self.config["SOLVER"]["MAX_ITER"])
 
     @property
-    def teacher(self) -> str:
-        """Name of the teacher."""
-        node = self.config["MODEL"]["TEACHER"]
-        if self.is_classifier:
-            return str(node["NAME"])
-        config = Path(node["CONFIG"])
-        return config.parent.name if config.stem == "config" else config.stem
+    def iterations(self) -> int:
+        """Iterations done, as far as they are logged."""
+        return self._done(self.metrics[-1]) if self.metrics else 0
 
     @property
-    def distilled(self) -> bool:
-        """Whether it has a distiller."""
-        model = self.config["MODEL"]
-        if self.is_classifier:
-            return bool(model["DISTILLER"]["NAME"])
-        return bool(model["META_ARCHITECTURE"] == "DistilledDetector")
-
-    @property
-    def method(self) -> str:
-        """Name of the method, as the papers call it; ``alone`` without a distiller."""
-        if not self.distilled:
-            return "alone"
-        node = self.config["MODEL"]["DISTILLER"]
-        if node["NAME"] == "LayerToLayerDistiller":
-            return "layer-to-layer FAM"
-        if node["NAME"] == "KnowledgeReviewDistiller":
-            parts = (node["FUSION"], node["TRANSFORM"])
-            return METHODS.get(parts, " + ".join(parts))
-        return str(node["NAME"])
-
-    @property
-    def data_set(self) -> str:
-        """Name of what it is evaluated on."""
-        node = self.config["DATASETS"]
-        return str(node["NAME"]) if self.is_classifier else ", ".join(node["TEST"])
-
-    def same_experiment(self, other: "Run") -> bool:
-        """Whether two runs differ in nothing but their seed, as far as both know a key.
-
-        A run of an earlier version lacks the keys that were added since.
-        """
-        mine, theirs = flatten(self.config), flatten(other.config)
-        return all(mine[key] == theirs[key] for key in mine.keys() & theirs.keys() - OWN_KEYS)
-
-    @property
-    def score_key(self) -> str | None:
-        """Key of the main score in the metrics, None before the first evaluation."""
-        return next((key for key in SCORES if any(key in line for line in self.metrics)), None)
-
-    @property
-    def curve(self) -> list[tuple[int, float]]:
-        """(iterations done, main score) of each evaluation."""
-        key, last = self.score_key, int(self.config["SOLVER"]["MAX_ITER"])
-        # Detectron2 counts from 0, except in the line of the evaluation after the last iteration.
-        return [
-            (min(int(line["iteration"]) + 1, last), line[key])
-            for line in self.metrics
-            if key is not None and key in line
-        ]
-
-    @property
-    def score(self) -> float | None:
-        """Main score of the last evaluation, in percent."""
-        return self.curve[-1][1] if self.curve else None
+    def finished(self) -> bool:
+        """Whether all iterations are done."""
+        return self.iterations >= self.max_iter
 
     @property
     def seconds(self) -> float:
@@ -132,44 +74,34 @@ class Run:
                 done = line["iteration"]
         return seconds
 
-    def gammas(self) -> dict[str, list[tuple[int, float, float]]]:
-        """(iteration, gamma1, gamma2) over time of each stage, shallow to deep."""
-        prefix = "distiller/gamma_global_"
-        stages = {
-            key.removeprefix(prefix) for line in self.metrics for key in line if prefix in key
-        }
-        return {
-            stage: [
-                (
-                    int(line["iteration"]),
-                    line[f"{prefix}{stage}"],
-                    line[f"distiller/gamma_local_{stage}"],
-                )
-                for line in self.metrics
-                if f"{prefix}{stage}" in line
-            ]
-            for stage in sorted(stages, key=lambda stage: (stage == "pooled", stage))
-        }
+    def series(self, key: str) -> list[tuple[int, float]]:
+        """(iterations done, value) wherever a key was logged as a number.
 
-    @cached_property
-    def weights(self) -> dict[str, Tensor]:
-        """The model of the last checkpoint, empty before the first."""
-        file = last_checkpoint(self.folder)
-        if file is None:
-            return {}
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        weights: dict[str, Tensor] = loaded["model"]
-        return weights
+        With several test sets Detectron2 puts their names before the key; the first one counts.
+        """
+        tests = self.config["DATASETS"].get("TEST") or [""]
+        names = (key, f"{tests[0]}/{key}")
+        points = [
+            (self._done(line), line[name])
+            for line in self.metrics
+            for name in names
+            if name in line
+        ]
+        return [(iteration, value) for iteration, value in points if not math.isnan(value)]
 
-    def count_parameters(self, *, distiller: bool) -> int | None:
-        """Real numbers that are trained, of the student or of the distiller."""
-        if not self.weights:
-            return None
-        return sum(
-            tensor.numel()
-            for name, tensor in self.weights.items()
-            if name.startswith("distiller.") == distiller and not name.endswith(BUFFERS)
-        )
+    def stages(self) -> list[str]:
+        """Names of the stages that have gammas, shallow to deep, the pooled feature last."""
+        names = {
+            key.removeprefix(GAMMA_GLOBAL)
+            for line in self.metrics
+            for key in line
+            if key.startswith(GAMMA_GLOBAL)
+        }
+        return sorted(names, key=lambda name: (name == "pooled", len(name), name))
+
+    def _done(self, line: dict[str, float]) -> int:
+        # Detectron2 counts from 0, except in the line of the evaluation after the last iteration.
+        return min(int(line["iteration"]) + 1, self.max_iter)
 
 
 def read_run(folder: Path) -> Run:
@@ -178,30 +110,51 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: a file that is missing or not as a training writes it; the message names it.
     """
-    file = folder / "config.yaml"
+    config = read_config(folder / "config.yaml")
+    file = folder / "metrics.json"
     if not file.exists():
-        raise ValueError(f"{file}: not there; expected the output folder of a training")
+        raise ValueError(f"{file}: not there; the run has logged nothing yet")
+    notes = check_metrics(file)
+    return Run(folder, config, read_metrics(file), notes)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The ``config.yaml`` of a training.
+
+    Raises:
+        ValueError: it is missing or not a training's; the message names it.
+    """
+    if not file.exists():
+        raise ValueError(
+            f"{file}: not there; expected an output folder of tools/train_net.py or "
+            "tools/train_classifier.py"
+        )
     try:
         config = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: {error}") from error
-    if not isinstance(config, dict) or not {"MODEL", "SOLVER"} <= set(config):
-        raise ValueError(
-            f"{file}: has no MODEL and SOLVER; expected a config that a training wrote"
-        )
-    metrics = read_metrics(folder / "metrics.json")
-    if not metrics:
-        raise ValueError(f"{folder / 'metrics.json'}: not there or empty; nothing to report yet")
-    return Run(folder, config, metrics)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+    missing = {"DATASETS", "MODEL", "SOLVER"} - set(config if isinstance(config, dict) else ())
+    if missing:
+        raise ValueError(f"{file}: has no {sorted(missing)}; expected the config of a training")
+    return dict(config)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The final checkpoint of a run, or its newest."""
-    final = folder / "model_final.pth"
-    if final.exists():
-        return final
-    numbered = sorted(folder.glob("model_[0-9]*.pth"))
-    return numbered[-1] if numbered else None
+def check_metrics(file: Path) -> list[str]:
+    """What is odd about a ``metrics.json``: half a line at its end is left by a stopped run.
+
+    Raises:
+        ValueError: a whole line that a training does not write; the message names it.
+    """
+    notes = []
+    for number, text in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            notes.append(f"{file}: line {number} is not whole, as of a stopped run; passed over")
+            continue
+        if not isinstance(line, dict) or "iteration" not in line:
+            raise ValueError(f"{file}: line {number}: expected an object with an 'iteration'")
+    return notes
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,17 @@
-"""The command line of tools/report.py on a run of its own."""
+"""The command line of tools/report.py on a training of its own."""
 
+import csv
+import importlib.util
+import io
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import cv2
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
@@ -11,41 +20,89 @@ MODEL:
   DEVICE: cpu
   NUM_CLASSES: 10
   STUDENT: {NAME: resnet8}
-  TEACHER: {NAME: resnet14}
+  TEACHER: {NAME: resnet8}
   DISTILLER: {NAME: KnowledgeReviewDistiller}
 DATASETS: {NAME: fake}
 SOLVER: {IMS_PER_BATCH: 8, EPOCHS: 0, MAX_ITER: 2, STEPS: (), CHECKPOINT_PERIOD: 2}
 """
+GONE = "NAME: resnet8\n    WEIGHTS: gone.pth"
 
 
-def run(tool: str, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Report = Callable[..., int]
 
 
-def test_reports_on_a_training(tmp_path: Path) -> None:
-    config, output = tmp_path / "config.yaml", tmp_path / "report"
-    config.write_text(CONFIG)
-    trained = run("train_classifier.py", "--config-file", config, "OUTPUT_DIR", tmp_path / "run")
-    assert trained.returncode == 0, trained.stderr[-3000:]
-    done = run("report.py", tmp_path / "run", "--output", output)
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Report:
+    """The tool's ``main`` with these words as its command line: an interpreter takes seconds."""
+    spec = importlib.util.spec_from_file_location("report", ROOT / "tools" / "report.py")
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, words)])
+        status: int = tool.main()
+        return status
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "config.yaml").write_text(CONFIG)
+    tool = str(ROOT / "tools" / "train_classifier.py")
+    options = ["--config-file", str(folder / "config.yaml"), "OUTPUT_DIR", str(folder / "fam_kd")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, tool, *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "resnet14 → resnet8" in done.stdout
-    assert {path.name for path in output.iterdir()} == {
-        "report.md",
-        "report.csv",
-        "learning_curves.png",
-        "run_gammas.png",
-        "run_filters.png",
-        "run_maps.png",
-    }
-    text = (output / "report.md").read_text()
-    assert all(name in text for name in ("FAM-KD", "stage1", "pooled", "(run_maps.png)"))
+    with (folder / "fam_kd" / "metrics.json").open("a") as file:
+        file.write('{"iteration": 3, "to')  # as a training that was killed
+    return folder / "fam_kd"
 
 
-def test_wrong_folder_ends_in_one_line(tmp_path: Path) -> None:
-    done = run("report.py", tmp_path / "nowhere")
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()[-1:]
-    assert "nowhere/config.yaml: not there" in line
-    assert "Traceback" not in done.stderr
+def test_reports_on_a_training(
+    trained: Path, tmp_path: Path, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(trained, trained, "--output", tmp_path / "report") == 0
+    out, err = capsys.readouterr()
+    assert "FAM-KD" in out and "stage1" in out
+    assert "fam_kd/metrics.json: line 3 is not whole" in err
+    pictures = {"curves_fake.png", *(f"{k}_fam_kd.png" for k in ("gammas", "filters", "maps"))}
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {"report.md", "report.csv", *pictures}
+    for name in pictures:
+        picture = cv2.imread(str(tmp_path / "report" / name))
+        assert picture is not None and picture.std() > 5
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert all(f"]({name})" in text for name in pictures)
+
+
+def test_csv_alone_is_printed(
+    trained: Path, tmp_path: Path, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(trained, "--format", "csv", "--no-plots", "--output", tmp_path) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["method"], row["student"], row["runs"]) == ("FAM-KD", "resnet8", "1")
+    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "report.csv"}
+
+
+def test_teacher_that_is_gone_costs_the_maps_alone(
+    trained: Path, tmp_path: Path, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "moved"
+    shutil.copytree(trained, run)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("NAME: resnet8\n    WEIGHTS: ''", GONE))
+    assert report(run, "--output", tmp_path / "report") == 0
+    assert f"{run}: no picture of its maps: MODEL.TEACHER: " in capsys.readouterr().err
+    assert not (tmp_path / "report" / "maps_moved.png").exists()
+
+
+def test_missing_run_ends_in_one_line(
+    tmp_path: Path, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(tmp_path / "nowhere") == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "nowhere/config.yaml: not there; expected an output folder of tools/train_net.py" in line
