@@ -11,15 +11,25 @@ code. Column 0 and (even widths) the Nyquist column are their own mirror images;
 Hermitian part (K(u) + conj K(-u)) / 2 acts on a real map, and it is taken explicitly, because FFT
 libraries disagree on what an inverse transform does with the rest.
 
+Each is called with maps x (N, C_in, H, W), the response h (H, V) of a high-pass filter and the
+matrix ``local`` (C_out, C_in) of the module's local branch, and gives the sum of both branches,
+(N, C_out, H, W).
+
 Legend: N batch, C_in and C_out channels, H and W map size, G grid size, V = W // 2 + 1 columns of
 the half plane, F = H * V frequencies.
 """
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fam_det.core.pointwise import pointwise
+from fam_det.core.spectrum import (
+    filter_channels,
+    irfft2,
+    mix_frequencies,
+    multiplicity,
+    rfft2,
+)
 
 FILTERS = ("dense", "banded", "separable")
 
@@ -52,19 +62,21 @@ class DenseFilter(nn.Module):
         Raises:
             ValueError: for a size other than that of construction.
         """
+        self._check(height, width)
+        return applied_spectrum(self.weight, self.width)
+
+    def _check(self, height: int, width: int) -> None:
         if (height, width) != (self.height, self.width):
             raise ValueError(
                 f"size: got a map of {height}x{width}, expected {self.height}x{self.width}: the "
                 "dense filter has one size; the banded and separable filters take any"
             )
-        return applied_spectrum(self.weight, self.width)
 
-    def forward(self, x: Tensor, response: Tensor) -> Tensor:
-        """IFFT(h * (K . FFT(x))): (N, C_in, H, W), (H, V) -> (N, C_out, H, W)."""
-        k = self.spectrum(x.shape[2], x.shape[3])
-        bins = (rfft2(x) * response).flatten(2).permute(2, 0, 1)  # (F, N, C_in)
-        out = torch.bmm(bins, k.flatten(0, 1))  # (F, N, C_out)
-        return irfft2(out.permute(1, 2, 0).unflatten(2, response.shape), x.shape[3])
+    def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
+        """IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
+        self._check(x.shape[2], x.shape[3])
+        scale = mirror_scale(self.width).T.to(x)  # (1, V)
+        return mix_frequencies(x, self.weight.to(x.dtype), response * scale, local)
 
 
 class BandedFilter(nn.Module):
@@ -98,8 +110,8 @@ class BandedFilter(nn.Module):
         u, v = grid_positions(height, width, self.grid, self.weight.device)
         return u.round().long() % self.grid, v.round().long()
 
-    def forward(self, x: Tensor, response: Tensor) -> Tensor:
-        """IFFT(h * (K . FFT(x))): (N, C_in, H, W), (H, V) -> (N, C_out, H, W)."""
+    def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
+        """IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
         n, c_in, height, width = x.shape
         rows, columns = self._cells(height, width)
         cell = (rows[:, None] * (self.grid // 2 + 1) + columns).flatten()  # (F,)
@@ -111,7 +123,8 @@ class BandedFilter(nn.Module):
         parts = bins.index_select(0, order).split(counts)
         out = torch.cat([p.reshape(-1, c_in) @ m for p, m in zip(parts, k, strict=True)])
         out = out.view(-1, n, k.shape[-1]).index_select(0, order.argsort())  # (F, N, C_out)
-        return irfft2(out.permute(1, 2, 0).unflatten(2, response.shape), width)
+        out = irfft2(out.permute(1, 2, 0).unflatten(2, response.shape), width)
+        return out + pointwise(x, local)
 
 
 class SeparableFilter(nn.Module):
@@ -137,24 +150,31 @@ class SeparableFilter(nn.Module):
 
     def gains(self, height: int, width: int) -> Tensor:
         """The gain of each channel on the half plane of an H x W map, complex (C_in, H, V)."""
+        gain = self._grid_gains()
+        by_row, by_column = (w.to(gain.dtype) for w in self._interpolation(height, width))
+        return by_row @ gain @ by_column.T
+
+    def _grid_gains(self) -> Tensor:
+        """The gain of each channel at the grid points, complex (C_in, G, G/2 + 1)."""
+        return applied_spectrum(self.gain, self.grid).permute(2, 0, 1)
+
+    def _interpolation(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Weights of the grid's rows (H, G) and of its columns (V, G/2 + 1)."""
         u, v = grid_positions(height, width, self.grid, self.gain.device)
         dtype = self.gain.dtype if self.gain.dtype == torch.float64 else torch.float32
-        by_row = linear_weights(u, self.grid, dtype, periodic=True)  # (H, G)
-        by_column = linear_weights(v, self.grid // 2 + 1, dtype)  # (V, G/2 + 1)
-        gain = applied_spectrum(self.gain, self.grid).permute(2, 0, 1)  # (C_in, G, G/2 + 1)
-        complex_dtype = gain.dtype
-        return by_row.to(complex_dtype) @ gain @ by_column.T.to(complex_dtype)
+        by_row = linear_weights(u, self.grid, dtype, periodic=True)
+        return by_row, linear_weights(v, self.grid // 2 + 1, dtype)
 
     def spectrum(self, height: int, width: int) -> Tensor:
         """The filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
         mix = self.mix.weight[:, :, 0, 0].T  # (C_in, C_out)
         return self.gains(height, width).permute(1, 2, 0)[..., None] * mix
 
-    def forward(self, x: Tensor, response: Tensor) -> Tensor:
-        """mix(IFFT(h * gain * FFT(x))): (N, C_in, H, W), (H, V) -> (N, C_out, H, W)."""
-        height, width = x.shape[2:]
-        filtered = irfft2(rfft2(x) * (response * self.gains(height, width)), width)
-        return F.conv2d(filtered, self.mix.weight.to(filtered.dtype))
+    def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
+        """mix(IFFT(h * gain * FFT(x))) + local @ x; see the module's docstring."""
+        by_row, by_column = self._interpolation(x.shape[2], x.shape[3])
+        mix = self.mix.weight.to(x.dtype).flatten(1)  # (C_out, C_in)
+        return filter_channels(x, self._grid_gains(), by_row, by_column, response, mix, local)
 
 
 def check_grid(grid: int) -> None:
@@ -165,10 +185,7 @@ def check_grid(grid: int) -> None:
 
 def mirror_scale(width: int) -> Tensor:
     """What each of the V stored columns is multiplied by to give the applied filter, (V, 1)."""
-    v = torch.arange(width // 2 + 1)
-    mirrored = (v > 0) & (2 * v < width)
-    scale = torch.ones(len(v), dtype=torch.float64).masked_fill(mirrored, math.sqrt(0.5))
-    return scale[:, None]
+    return multiplicity(width).rsqrt()[:, None]
 
 
 def init_half_spectrum(
@@ -205,16 +222,6 @@ def applied_spectrum(stored: Tensor, width: int) -> Tensor:
     scale = mirror_scale(width).to(s.device, stored.dtype)
     scale = scale.view(-1, *[1] * (s.dim() - 2))  # (V, 1, ...)
     return torch.where(scale == 1.0, 0.5 * (s + mirrored), scale * s)
-
-
-def rfft2(x: Tensor) -> Tensor:
-    """Half spectrum of real maps, zero frequency first: (..., H, W) -> complex (..., H, V)."""
-    return torch.fft.rfft2(x, norm="ortho")
-
-
-def irfft2(x: Tensor, width: int) -> Tensor:
-    """Inverse of :func:`rfft2`: complex (..., H, V) -> (..., H, W), W = ``width``."""
-    return torch.fft.irfft2(x, s=(x.shape[-2], width), norm="ortho")
 
 
 def grid_positions(

@@ -84,14 +84,14 @@ class FrequencyAttention(nn.Module):
         compute_dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):
             features = x.to(compute_dtype)
-            response = self._response(features)
-            global_branch = self.filter(features, response)
             weight, bias, gamma_global, gamma_local = (
                 parameter.to(compute_dtype)
                 for parameter in (*self.local.parameters(), self.gamma_global, self.gamma_local)
             )
-            local_branch = nn.functional.conv2d(features, weight, bias)
-            out = gamma_global * global_branch + gamma_local * local_branch
+            # both branches are linear: each gamma scales the smallest thing that it can
+            response, local = gamma_global * self._response(features), gamma_local * weight
+            out = self.filter(features, response, local.flatten(1))
+            out += (gamma_local * bias)[:, None, None]
         return out.to(x.dtype)
 
     def _response(self, x: Tensor) -> Tensor:

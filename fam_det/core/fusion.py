@@ -4,10 +4,10 @@ Legend: N batch, C channels, H and W map size, k window side.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fam_det.core.window_attention import window_attention
+from fam_det.core.pointwise import pointwise
+from fam_det.core.window_attention import resize_nearest, window_attention
 
 
 class WindowCrossAttention(nn.Module):
@@ -46,9 +46,22 @@ class WindowCrossAttention(nn.Module):
             ValueError: shapes that differ, or other channels.
         """
         check_pair(student_map, residual, self.channels)
-        return window_attention(
-            self.query(residual), self.key(student_map), self.value(student_map), self._offsets()
+        return self.fuse_resized(student_map, residual)
+
+    def fuse_resized(self, student_map: Tensor, residual: Tensor) -> Tensor:
+        """:meth:`forward` with the residual (N, C, H', W') resized by the nearest neighbour.
+
+        A 1x1 convolution commutes with that, so the query is made where the map is smaller.
+        """
+        query, key, value = (
+            pointwise(x, conv.weight.flatten(1))
+            for x, conv in (
+                (residual, self.query),
+                (student_map, self.key),
+                (student_map, self.value),
+            )
         )
+        return window_attention(query, key, value, self._offsets())
 
     def _offsets(self) -> Tensor:
         """Offset of the key for each channel and window position, (C, k, k)."""
@@ -83,10 +96,10 @@ class AttentionBasedFusion(nn.Module):
         z = torch.sigmoid(self.gate(torch.cat([student_map, residual], dim=1)))  # (N, 2, H, W)
         return student_map * z[:, :1] + residual * z[:, 1:]
 
-
-def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps (N, C, H, W) by the nearest neighbour; the same tensor if they fit."""
-    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size, mode="nearest")
+    def fuse_resized(self, student_map: Tensor, residual: Tensor) -> Tensor:
+        """:meth:`forward` with the residual (N, C, H', W') resized by the nearest neighbour."""
+        fused: Tensor = self(student_map, resize_nearest(residual, student_map.shape[2:]))
+        return fused
 
 
 def check_pair(student_map: Tensor, residual: Tensor, channels: int) -> None:

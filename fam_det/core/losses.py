@@ -5,10 +5,12 @@ image without its padding.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 ValidSizes = Sequence[tuple[int, int]]
 
@@ -102,16 +104,62 @@ def _check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
 
 
 def _mean_square(difference: Tensor) -> Tensor:
-    return difference.square().mean()
+    loss: Tensor = _MeanSquares.apply(difference, ())
+    return loss
 
 
 def _hierarchical_mean_square(difference: Tensor) -> Tensor:
     """Pooling is linear, so the difference of the pooled maps is the pooled difference."""
-    loss, weight, total = _mean_square(difference), 1.0, 1.0
-    for side in (4, 2, 1):
-        if side >= min(difference.shape[2:]):
-            continue
-        weight /= 2.0
-        loss = loss + weight * _mean_square(F.adaptive_avg_pool2d(difference, side))
-        total += weight
-    return loss / total
+    smaller = min(difference.shape[2:])
+    loss: Tensor = _MeanSquares.apply(difference, tuple(s for s in (4, 2, 1) if s < smaller))
+    return loss
+
+
+class _MeanSquares(torch.autograd.Function):
+    """Mean square of a map, and of the map pooled to some sides with weight 1/2, 1/4, ...
+
+    Plain operators would make five maps on the way back where one is enough.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sides: tuple[int, ...]) -> Tensor:
+        pooled = [F.adaptive_avg_pool2d(x, side) for side in sides]
+        ctx.save_for_backward(x, *pooled)
+        weights = _pyramid_weights(len(pooled) + 1)
+        squares = [torch.linalg.vector_norm(t).square() / t.numel() for t in (x, *pooled)]
+        return torch.stack([w * t for w, t in zip(weights, squares, strict=True)]).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, *pooled = ctx.saved_tensors
+        n, c, height, width = x.shape
+        weights = _pyramid_weights(len(pooled) + 1)
+        d_x = x * (2.0 * weights[0] / x.numel() * grad)
+        if pooled:
+            rows, columns = (
+                [_pooling_matrix(size, p.shape[2], x) for p in pooled] for size in (height, width)
+            )
+            parts = [
+                (2.0 * w / p.numel() * grad) * p @ m
+                for w, p, m in zip(weights[1:], pooled, columns, strict=True)
+            ]  # (N, C, side, W) each
+            by_row = torch.cat(rows).T.expand(n * c, -1, -1)  # (N * C, H, sum of sides)
+            by_column = torch.cat(parts, dim=2).flatten(0, 1)  # (N * C, sum of sides, W)
+            d_x.view(n * c, height, width).baddbmm_(by_row, by_column)
+        return d_x, None
+
+
+def _pyramid_weights(levels: int) -> list[float]:
+    """1, 1/2, 1/4, ... divided by their sum."""
+    weights = [0.5**i for i in range(levels)]
+    return [w / sum(weights) for w in weights]
+
+
+def _pooling_matrix(size: int, side: int, like: Tensor) -> Tensor:
+    """What adaptive average pooling does along one dimension, (``side``, ``size``)."""
+    matrix = like.new_zeros(side, size)
+    for i in range(side):
+        cells = slice(i * size // side, -(-(i + 1) * size // side))
+        matrix[i, cells] = 1.0 / len(matrix[i, cells])
+    return matrix

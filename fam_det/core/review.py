@@ -25,7 +25,8 @@ from fam_det.core.frequency_attention import (
     as_height_width,
     check_channels,
 )
-from fam_det.core.fusion import AttentionBasedFusion, WindowCrossAttention, resize_nearest
+from fam_det.core.fusion import AttentionBasedFusion, WindowCrossAttention
+from fam_det.core.window_attention import resize_nearest
 
 FUSIONS = ("cross_attention", "abf", "none")
 TRANSFORMS = ("fam", "conv3x3")
@@ -78,7 +79,7 @@ class ReviewBlock(nn.Module):
         same = student_channels == mid_channels and fusion != "abf"
         self.project = nn.Identity() if same else conv_norm(student_channels, mid_channels, relu)
         self.project_residual: nn.Module = nn.Identity()
-        self.fusion: nn.Module | None = None
+        self.fusion: WindowCrossAttention | AttentionBasedFusion | None = None
         if residual_channels is not None and fusion != "none":
             if residual_channels != mid_channels:
                 self.project_residual = conv_norm(residual_channels, mid_channels, relu)
@@ -105,8 +106,7 @@ class ReviewBlock(nn.Module):
             )
         x = self.project(student_map)
         if self.fusion is not None and residual is not None:
-            y = resize_nearest(self.project_residual(residual), (x.shape[2], x.shape[3]))
-            x = self.fusion(x, y)
+            x = self.fusion.fuse_resized(x, self.project_residual(residual))
         if self.size is not None:
             x = resize_nearest(x, self.size)
         return self.transform(x), x
@@ -269,7 +269,7 @@ def conv_norm(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
     return nn.Sequential(conv, BatchNorm(out_channels), *([nn.ReLU()] if relu else []))
 
 
-def build_fusion(fusion: str, channels: int) -> nn.Module:
+def build_fusion(fusion: str, channels: int) -> WindowCrossAttention | AttentionBasedFusion:
     """The module that fuses two maps of ``channels`` channels."""
     return (WindowCrossAttention if fusion == "cross_attention" else AttentionBasedFusion)(channels)
 

@@ -1,20 +1,25 @@
-"""Window attention with a softmax per channel, without a copy of the maps per window position.
+"""Window attention with a softmax per channel, a few channels at a time.
 
 The plain formula gathers the k * k neighbours of every position in keys and values and keeps them,
-their products and the softmax for the backward pass. Here each window position is a shifted view
-of the padded map, the softmax is summed position by position, and the backward pass computes
-it again from the saved normaliser, as FlashAttention (Dao et al. 2022) does for token attention.
+their products and the softmax for the backward pass. Every channel is on its own here, so a piece
+of a few channels is carried through all steps while it is in the processor's cache; the backward
+pass computes the softmax again, as FlashAttention (Dao et al. 2022) does for token attention.
 
 Legend: N batch, C channels, H and W map size, k window side.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from fam_det.core.pieces import pieces
+
+PIECE = 2**15  # values of a map that are worked on at once, k * k times as many in a buffer
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
@@ -25,7 +30,7 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor)
         out = sum_j softmax_j(query * (key_j + offset_j)) * value_j
 
     Args:
-        query: (N, C, H, W).
+        query: (N, C, h, w); resized to H x W by the nearest neighbour.
         key: (N, C, H, W); zero outside.
         value: (N, C, H, W); zero outside.
         offsets: (C, k, k), k odd.
@@ -38,58 +43,97 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor)
     return out.to(query.dtype)
 
 
-def _shifts(padded: Tensor, height: int, width: int, k: int) -> Iterator[tuple[int, int, Tensor]]:
-    """Window row, window column and the view of ``padded`` that lies there."""
-    for i in range(k):
-        for j in range(k):
-            yield i, j, padded[:, :, i : i + height, j : j + width]
-
-
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
-        height, width = query.shape[2:]
+        ctx.save_for_backward(query, key, value, offsets)
         k = offsets.shape[-1]
-        keys, values = (F.pad(x, [k // 2] * 4) for x in (key, value))
-        offset = offsets[..., None, None]  # (C, k, k, 1, 1)
-        peak = torch.full_like(query, -torch.inf)
-        for i, j, view in _shifts(keys, height, width, k):
-            torch.maximum(peak, (view + offset[:, i, j]).mul_(query), out=peak)
-        total, out = torch.zeros_like(query), torch.zeros_like(query)
-        value_views = _shifts(values, height, width, k)
-        for (i, j, view), (_, _, value) in zip(
-            _shifts(keys, height, width, k), value_views, strict=True
-        ):
-            weight = (view + offset[:, i, j]).mul_(query).sub_(peak).exp_()
-            total += weight
-            out.addcmul_(weight, value)
-        out /= total
-        ctx.save_for_backward(query, keys, values, offsets, out, peak.add_(total.log_()))
+        out = torch.empty_like(key, memory_format=torch.contiguous_format)
+        for piece, (buffer,) in _channel_pieces(key, k, 1):
+            torch.add(_windows(key[piece], k), _by_window(offsets[piece[1]]), out=buffer)
+            weight = _softmax_(buffer.mul_(resize_nearest(query[piece], key.shape[2:])))
+            torch.sum(weight.mul_(_windows(value[piece], k)), (0, 1), out=out[piece])
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        query, keys, values, offsets, out, normaliser = ctx.saved_tensors
-        height, width = query.shape[2:]
+        query, key, value, offsets = ctx.saved_tensors
         k = offsets.shape[-1]
-        offset = offsets[..., None, None]
-        d_query, d_offset = torch.zeros_like(query), torch.zeros_like(offsets)
-        d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
-        grad_out = grad * out
-        value_views = _shifts(values, height, width, k)
-        for (i, j, view), (_, _, value) in zip(
-            _shifts(keys, height, width, k), value_views, strict=True
-        ):
-            shifted_key = view + offset[:, i, j]
-            weight = (query * shifted_key).sub_(normaliser).exp_()  # softmax at this position
-            window = (..., slice(i, i + height), slice(j, j + width))
-            d_values[window] += weight * grad
-            d_logit = (grad * value).sub_(grad_out).mul_(weight)
-            d_query.addcmul_(d_logit, shifted_key)
-            d_key = d_logit.mul_(query)
-            d_keys[window] += d_key
-            d_offset[:, i, j] = d_key.sum(dim=(0, 2, 3))
-        r = k // 2
-        inner = (..., slice(r, r + height), slice(r, r + width))
-        return d_query, d_keys[inner], d_values[inner], d_offset
+        d_query, d_key, d_value = (
+            torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
+        )
+        d_offsets = torch.zeros_like(offsets)
+        for piece, (keys, weight, d_logit, spare) in _channel_pieces(key, k, 4):
+            q, g = resize_nearest(query[piece], key.shape[2:]), grad[piece]
+            torch.add(_windows(key[piece], k), _by_window(offsets[piece[1]]), out=keys)
+            _softmax_(torch.mul(keys, q, out=weight))
+            torch.mul(_windows(value[piece], k), g, out=d_logit)
+            d_logit -= torch.sum(torch.mul(weight, d_logit, out=spare), (0, 1))
+            d_logit *= weight
+            d_value[piece] = _sum_windows(weight.mul_(g))
+            d_q = keys.mul_(d_logit).sum((0, 1))
+            d_query[piece] = _resize_nearest_adjoint(d_q, query[piece])
+            d_key[piece] = _sum_windows(d_logit.mul_(q))
+            d_offsets[piece[1]] += d_logit.sum((2, 4, 5)).permute(2, 0, 1)
+        return d_query, d_key, d_value, d_offsets
+
+
+def _channel_pieces(
+    x: Tensor, k: int, buffers: int
+) -> Iterator[tuple[tuple[slice, slice], list[Tensor]]]:
+    """Cut (N, C, H, W) along images and channels, with buffers (k, k, n, c, H, W) for each piece.
+
+    The buffers are the same memory for every piece.
+    """
+    n, c, height, width = x.shape
+    area = height * width
+    memory: list[Tensor] = []
+    for images in pieces(n, c * area, PIECE, x.device):
+        for channels in pieces(c, (images.stop - images.start) * area, PIECE, x.device):
+            shape = (k, k, *x[images, channels].shape)
+            if not memory:  # the first piece is the largest
+                memory = [x.new_empty(math.prod(shape)) for _ in range(buffers)]
+            yield (images, channels), [m[: math.prod(shape)].view(shape) for m in memory]
+
+
+def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize maps (N, C, H, W) by the nearest neighbour; the same tensor if they fit."""
+    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, list(size), mode="nearest")
+
+
+def _resize_nearest_adjoint(grad: Tensor, like: Tensor) -> Tensor:
+    """Sum over the cells that show each cell of ``like``: gradient of :func:`resize_nearest`."""
+    if grad.shape == like.shape:
+        return grad
+    size = list(grad.shape[2:])
+    return torch.ops.aten.upsample_nearest2d_backward(grad, size, list(like.shape))
+
+
+def _windows(x: Tensor, k: int) -> Tensor:
+    """View of the k x k neighbours, zero outside: (n, c, H, W) -> (k, k, n, c, H, W)."""
+    padded = F.pad(x, [k // 2] * 4)
+    return padded.unfold(2, k, 1).unfold(3, k, 1).permute(4, 5, 0, 1, 2, 3)
+
+
+def _sum_windows(windows: Tensor) -> Tensor:
+    """Adjoint of :func:`_windows`: (k, k, n, c, H, W) -> (n, c, H, W)."""
+    k, _, n, c, height, width = windows.shape
+    padded = windows.new_zeros(n, c, height + k - 1, width + k - 1)
+    for i in range(k):
+        for j in range(k):
+            padded[..., i : i + height, j : j + width] += windows[i, j]
+    r = k // 2
+    return padded[..., r : r + height, r : r + width]
+
+
+def _by_window(offsets: Tensor) -> Tensor:
+    """(c, k, k) -> (k, k, 1, c, 1, 1)."""
+    return offsets.permute(1, 2, 0)[:, :, None, :, None, None]
+
+
+def _softmax_(logits: Tensor) -> Tensor:
+    """Softmax over the window positions, in place: (k, k, n, c, H, W)."""
+    flat = logits.flatten(0, 1)
+    torch.softmax(flat, 0, out=flat)
+    return logits

@@ -1,0 +1,101 @@
+"""Suite ``head``: the whole distillation head on the FPN levels of one 800 x 1344 image.
+
+Forward, the loss of every level, and backward, beside ReviewKD's head on the same maps.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fam_det.benchmark.references import ReviewKDHead, hierarchical_loss
+from fam_det.benchmark.rows import Case
+from fam_det.benchmark.timing import Function
+from fam_det.core import KnowledgeReview, LayerToLayer, hierarchical_context_loss
+
+STRIDES = (4, 8, 16, 32, 64)  # p2 to p6
+CHANNELS = 256
+
+
+def cases(device: str) -> Iterator[Case]:
+    """The defaults of fam_det/config.py, then what else its keys offer."""
+    full, no_p2 = STRIDES, STRIDES[1:]
+    options: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+        ("FAM-KD separable (defaults)", {}, full),
+        ("FAM-KD separable, mid width 128", {"mid_channels": 128}, full),
+        ("FAM-KD separable, p3 to p6", {}, no_p2),
+        ("FAM-KD banded", {"filter": "banded"}, full),
+        ("FAM + ReviewKD separable", {"fusion": "abf"}, full),
+        ("layer-to-layer separable", {"fusion": None}, full),
+        ("ReviewKD by the project", {"fusion": "abf", "transform": "conv3x3"}, full),
+    ]
+    for name, settings, strides in options:
+        yield head_case(name, settings, strides, device)
+
+
+def head_case(name: str, settings: dict[str, Any], strides: Sequence[int], device: str) -> Case:
+    """A head on the levels of some strides, against ReviewKD's on all of them."""
+    torch.manual_seed(0)
+    head = build_head(len(strides), **settings).to(device)
+    reference = ReviewKDHead(CHANNELS, len(STRIDES)).to(device)
+    pyramid = level_maps((800, 1344), CHANNELS, STRIDES, device)
+    teacher = [torch.randn_like(x) for x in pyramid]
+    skipped = len(STRIDES) - len(strides)
+    return Case(
+        name=name,
+        project=distillation(head, hierarchical_context_loss, pyramid[skipped:], teacher[skipped:]),
+        reference=distillation(reference, hierarchical_loss, pyramid, teacher),
+        modules=(head, reference),
+        time_goal=0.7,
+        memory_goal=0.7,
+        seconds=20.0,
+    )
+
+
+def build_head(levels: int, *, channels: int = CHANNELS, **settings: Any) -> nn.Module:
+    """A head for FPN maps with the defaults of fam_det/config.py, but for ``settings``."""
+    widths = [channels] * levels
+    options: dict[str, Any] = {
+        "filter": "separable",
+        "mid_channels": channels,
+        "relu": False,
+    } | settings
+    if options.get("transform") == "conv3x3":
+        del options["filter"]
+    if options.get("fusion", "") is None:
+        del options["fusion"], options["mid_channels"]
+        return LayerToLayer(widths, widths, **options)
+    return KnowledgeReview(widths, teacher_channels=widths, **options)
+
+
+def level_maps(
+    image: tuple[int, int], channels: int, strides: Sequence[int], device: str
+) -> list[Tensor]:
+    """Random student maps of one image, of ceil(side / stride) cells."""
+    return [
+        torch.randn(
+            1, channels, *(-(-side // stride) for side in image), device=device, requires_grad=True
+        )
+        for stride in strides
+    ]
+
+
+def distillation(
+    head: nn.Module,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+) -> Function:
+    """One step of a head: its loss, and the gradients of head and maps, which are then let go."""
+
+    def loss() -> Tensor:
+        losses = [loss_of(x, t) for x, t in zip(head(student), teacher, strict=True)]
+        return torch.stack(losses).sum()
+
+    def run() -> None:
+        loss().backward()
+        for tensor in (*student, *head.parameters()):
+            tensor.grad = None
+
+    return run
