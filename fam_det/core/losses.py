@@ -135,7 +135,8 @@ class _MeanSquares(torch.autograd.Function):
         x, *pooled = ctx.saved_tensors
         n, c, height, width = x.shape
         weights = _pyramid_weights(len(pooled) + 1)
-        d_x = x * (2.0 * weights[0] / x.numel() * grad)
+        # contiguous: a map may lie channels last in memory
+        d_x = x.contiguous() * (2.0 * weights[0] / x.numel() * grad)
         if pooled:
             rows, columns = (
                 [_pooling_matrix(size, p.shape[2], x) for p in pooled] for size in (height, width)

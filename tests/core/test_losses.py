@@ -1,5 +1,7 @@
 """Losses with the arithmetic shown, and what padding may do to them: nothing."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -201,3 +203,17 @@ def test_a_wrong_number_of_valid_sizes_raises_an_error_that_names_them(loss, siz
 def test_a_valid_size_that_is_empty_or_leaves_the_map_raises_an_error(loss, size) -> None:
     with pytest.raises(ValueError, match="valid_sizes"):
         loss(torch.zeros(2, 3, 5, 6), torch.zeros(2, 3, 5, 6), [(5, 6), size])
+
+
+@pytest.mark.parametrize("loss", [mse_loss, hierarchical_context_loss])
+def test_maps_that_lie_channels_last_give_the_same(loss: Callable[..., Tensor]) -> None:
+    student = torch.randn(2, 3, 9, 7, dtype=torch.float64)
+    teacher = torch.randn_like(student)
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        leaf = student.contiguous(memory_format=layout).requires_grad_()
+        value = loss(leaf, teacher.contiguous(memory_format=layout))
+        value.backward()
+        assert leaf.grad is not None
+        results.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1])
