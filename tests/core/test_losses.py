@@ -211,7 +211,7 @@ def test_maps_that_lie_channels_last_give_the_same(loss: Callable[..., Tensor]) 
     teacher = torch.randn_like(student)
     results = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        leaf = student.contiguous(memory_format=layout).requires_grad_()
+        leaf = student.clone(memory_format=layout).requires_grad_()
         value = loss(leaf, teacher.contiguous(memory_format=layout))
         value.backward()
         assert leaf.grad is not None
