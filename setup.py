@@ -47,6 +47,8 @@ setup(
     ],
     extras_require={
         "demo": ["mlxtend>=0.23"],
+        # COCO evaluation in C++ where Detectron2's own is not built.
+        "fast-eval": ["faster-coco-eval>=1.6"],
         # Losses of the methods that FAM-KD is compared with; needs torch>=2.12.
         "peers": ["torchdistill>=1.1.5"],
         # Networks for ImageNet, such as MobileNetV1.

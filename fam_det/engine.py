@@ -8,6 +8,7 @@ import torch
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import register_coco_datasets
+from fam_det.evaluation import FastCOCOEvaluator
 from fam_det.trainer import ResumableTrainer
 
 from detectron2.config import CfgNode, get_cfg
@@ -15,7 +16,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
-    COCOEvaluator,
     COCOPanopticEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
@@ -46,10 +46,10 @@ def build_evaluator(
     """
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
     builders: dict[str, list[Any]] = {
-        "coco": [COCOEvaluator],
+        "coco": [FastCOCOEvaluator],
         "lvis": [LVISEvaluator],
         "sem_seg": [SemSegEvaluator],
-        "coco_panoptic_seg": [SemSegEvaluator, COCOEvaluator, COCOPanopticEvaluator],
+        "coco_panoptic_seg": [SemSegEvaluator, FastCOCOEvaluator, COCOPanopticEvaluator],
     }
     own_folder = {
         "cityscapes_instance": CityscapesInstanceEvaluator,
