@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.config import add_distillation_config
+from fam_det.modeling.frozen_backbone import speed_up
 
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
@@ -18,6 +20,13 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_model
 
 logger = logging.getLogger(__name__)
+
+PRECISIONS = {
+    "auto": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class FrozenTeacher(nn.Module):
@@ -30,9 +39,11 @@ class FrozenTeacher(nn.Module):
         pixel_std: of its config, in its own channel order.
         input_format: channel order of its images, such as "BGR".
         student_format: channel order of the images it is given.
+        precision: key of ``PRECISIONS``; "auto" is bfloat16 on a GPU that computes in it, otherwise
+            that of the training step.
 
     Raises:
-        ValueError: channel orders that cannot be turned into one another.
+        ValueError: channel orders that cannot be turned into one another, or an unknown precision.
     """
 
     pixel_mean: Tensor
@@ -47,6 +58,7 @@ class FrozenTeacher(nn.Module):
         pixel_std: Sequence[float],
         input_format: str,
         student_format: str,
+        precision: str = "auto",
     ) -> None:
         super().__init__()
         if input_format != student_format and {input_format, student_format} != {"RGB", "BGR"}:
@@ -54,11 +66,17 @@ class FrozenTeacher(nn.Module):
                 f"INPUT.FORMAT: got {student_format!r} for the student, expected the teacher's "
                 f"{input_format!r} (only RGB and BGR are turned into one another)"
             )
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"MODEL.TEACHER.PRECISION: got {precision!r}, expected one of {list(PRECISIONS)}"
+            )
         self.detector = detector.requires_grad_(False)
+        self.precision = precision
         self.flip_channels = input_format != student_format
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self._pending_weights = weights
+        self._fast = False
         self.eval()
 
     @property
@@ -98,7 +116,7 @@ class FrozenTeacher(nn.Module):
 
         Returns:
             Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least that
-            size.
+            size; in the teacher's dtype, or that of an autocast around this call.
         """
         height, width = padded_size
         divisor = max(self.backbone.size_divisibility, 1)
@@ -107,8 +125,31 @@ class FrozenTeacher(nn.Module):
         batch = torch.stack(
             [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images]
         )
-        features: dict[str, Tensor] = self.backbone(batch)
-        return features
+        with self._autocast(batch.device.type):
+            features = self._fast_backbone()(batch.contiguous(memory_format=torch.channels_last))
+        dtype = self._step_dtype(batch.device.type)
+        return {level: x.to(dtype).contiguous() for level, x in features.items()}
+
+    def _fast_backbone(self) -> Any:
+        """The backbone, sped up at its first use, when all weights are there."""
+        if not self._fast:
+            speed_up(self.backbone)
+            self._fast = True
+        return self.backbone
+
+    def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
+        dtype = PRECISIONS[self.precision]
+        if dtype is None:
+            if device_type != "cuda" or not torch.cuda.is_bf16_supported():
+                return nullcontext()
+            dtype = torch.bfloat16
+        return torch.autocast(device_type, dtype, enabled=dtype is not torch.float32)
+
+    def _step_dtype(self, device_type: str) -> torch.dtype:
+        """What the training step around this call computes convolutions in."""
+        if torch.is_autocast_enabled(device_type):
+            return torch.get_autocast_dtype(device_type)
+        return self.pixel_mean.dtype
 
     def _normalise(self, image: Tensor) -> Tensor:
         """Flip to the teacher's channel order first: its mean and std are in that order."""
@@ -156,6 +197,7 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
         pixel_std=teacher_cfg.MODEL.PIXEL_STD,
         input_format=teacher_cfg.INPUT.FORMAT,
         student_format=cfg.INPUT.FORMAT,
+        precision=cfg.MODEL.TEACHER.PRECISION,
     )
 
 
