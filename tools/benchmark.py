@@ -15,8 +15,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages
 import torch
 
 from fam_det.benchmark.machine import measure_machine
-from fam_det.benchmark.rows import measure, table
-from fam_det.benchmark.suites import SUITES
+from fam_det.benchmark.rows import exponents, measure, table
+from fam_det.benchmark.suites import SUITES, cases
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,9 +41,13 @@ def main() -> int:
     print(json.dumps(machine.describe()), flush=True)
     results = {}
     for name in SUITES if args.suite == "all" else [args.suite]:
-        cases = SUITES[name](args.device)
-        rows = [measure(case, machine) for case in cases if args.only in case.name]
-        print(f"\n{name}\n\n{table(rows)}", flush=True)
+        rows = []
+        for case in cases(name, args.device):
+            if args.only in case.name:
+                print(f"{name}: {case.name}", end=" ... ", file=sys.stderr, flush=True)
+                rows.append(measure(case, machine))
+                print(f"{rows[-1].ratio:.3f}", file=sys.stderr, flush=True)
+        print("\n".join(["", name, "", table(rows), *exponents(rows)]), flush=True)
         results[name] = [row.to_json() for row in rows]
     if args.json:
         args.json.write_text(

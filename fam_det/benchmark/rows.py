@@ -1,5 +1,6 @@
 """A row of the benchmark: the project beside a reference, in time, memory and parameters."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -30,6 +31,9 @@ class Case:
         memory_goal: largest ratio of peak memories.
         memory: whether to compare memory.
         seconds: of timing, besides the least number of pairs.
+        pairs: least and largest number of pairs.
+        warmup: runs of each that are not counted.
+        growth: what the project's way has more of than the reference, and how many times as much.
     """
 
     name: str
@@ -42,6 +46,9 @@ class Case:
     memory_goal: float | None = None
     memory: bool = True
     seconds: float = 4.0
+    pairs: tuple[int, int] = (5, 100)
+    warmup: int = 2
+    growth: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,7 @@ class Row:
     project_parameters: int | None
     reference_parameters: int | None
     floor_ms: float | None
+    growth: tuple[str, float] | None = None
 
     @property
     def memory_ratio(self) -> float | None:
@@ -76,7 +84,14 @@ class Row:
 
 def measure(case: Case, machine: Machine) -> Row:
     """Time both ways in turn, then take the peak memory of each."""
-    times = time_pairs(case.project, case.reference, device=machine.device, seconds=case.seconds)
+    times = time_pairs(
+        case.project,
+        case.reference,
+        device=machine.device,
+        seconds=case.seconds,
+        pairs=case.pairs,
+        warmup=case.warmup,
+    )
     peaks = [
         peak_memory(way, device=machine.device) / MIB if case.memory else None
         for way in (case.project, case.reference)
@@ -96,6 +111,7 @@ def measure(case: Case, machine: Machine) -> Row:
         project_parameters=counts[0],
         reference_parameters=counts[1],
         floor_ms=machine.floor_ms(case.flops, case.moved),
+        growth=case.growth,
     )
 
 
@@ -104,6 +120,27 @@ def table(rows: Iterable[Row]) -> str:
     header = ["row", "ms", "reference", "ratio", "quartiles", "goal", "pairs", "floor"]
     header += ["MiB", "reference", "ratio", "goal", "parameters", "reference"]
     return tabulate([_cells(row) for row in rows], header, "github", disable_numparse=True)
+
+
+def exponents(rows: Iterable[Row]) -> list[str]:
+    """A line for each thing that grows: the fitted e of cost = factor**e, for time and memory.
+
+    The fit is by least squares in the logarithms, through the reference.
+    """
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        if row.growth and row.memory_ratio:
+            what, factor = row.growth
+            points.setdefault(what, []).append(
+                (math.log(factor), math.log(row.ratio), math.log(row.memory_ratio))
+            )
+    lines = []
+    for what, logs in points.items():
+        square = sum(x * x for x, _, _ in logs)
+        time = sum(x * t for x, t, _ in logs) / square
+        memory = sum(x * m for x, _, m in logs) / square
+        lines.append(f"time grows with {what}^{time:.2f}, memory with {what}^{memory:.2f}")
+    return lines
 
 
 def _cells(row: Row) -> list[str]:
