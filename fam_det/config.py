@@ -50,7 +50,13 @@ def add_distillation_config(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.WARMUP_ITERS = 1000
 
     cfg.MODEL.DISTILLER.FAM = CN()
-    # Storage of the global filter: "separable" (few parameters) or "banded" (full channel mixing).
+    # Branches of the module: "global", "local" or, as in the paper, both.
+    cfg.MODEL.DISTILLER.FAM.BRANCHES = ["global", "local"]
+    # How it starts: "paper", or "identity": the local branch hands its input on at first, so that
+    # heads which read the teacher's maps can read the student's.
+    cfg.MODEL.DISTILLER.FAM.INIT = "paper"
+    # Storage of the global filter: "separable" (few parameters), "banded" (full channel mixing) or
+    # "pooled" (full channel mixing of low frequencies only).
     cfg.MODEL.DISTILLER.FAM.FILTER = "separable"
     # Grid points of the filter over the full circle of frequencies, an even number.
     cfg.MODEL.DISTILLER.FAM.GRID = 8

@@ -1,4 +1,4 @@
-"""The learnable global filter K of the frequency attention module, in three storages.
+"""The learnable global filter K of the frequency attention module, in four storages.
 
 A real linear map that commutes with circular shifts is determined by half of its spectrum. Each
 filter therefore stores the half plane of ``torch.fft.rfft2``, as a real tensor whose last dimension
@@ -11,15 +11,16 @@ code. Column 0 and (even widths) the Nyquist column are their own mirror images;
 Hermitian part (K(u) + conj K(-u)) / 2 acts on a real map, and it is taken explicitly, because FFT
 libraries disagree on what an inverse transform does with the rest.
 
-Each is called with maps x (N, C_in, H, W), the response h (H, V) of a high-pass filter and the
-matrix ``local`` (C_out, C_in) of the module's local branch, and gives the sum of both branches,
-(N, C_out, H, W).
+Each is called with maps x (N, C_in, H, W), the response h (H, V) of a high-pass filter at
+``transform_size(H, W)`` and the matrix ``local`` (C_out, C_in) of the module's local branch, and
+gives the sum of both branches, (N, C_out, H, W).
 
 Legend: N batch, C_in and C_out channels, H and W map size, G grid size, V = W // 2 + 1 columns of
 the half plane, F = H * V frequencies.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.core.pointwise import pointwise
@@ -31,10 +32,18 @@ from fam_det.core.spectrum import (
     rfft2,
 )
 
-FILTERS = ("dense", "banded", "separable")
+FILTERS = ("dense", "pooled", "banded", "separable")
 
 
-class DenseFilter(nn.Module):
+class GlobalFilter(nn.Module):
+    """Base of the filters."""
+
+    def transform_size(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) of what is Fourier transformed for maps of a size."""
+        return height, width
+
+
+class DenseFilter(GlobalFilter):
     """One C_out x C_in matrix a frequency: the formula of the paper, for maps of one size.
 
     Args:
@@ -79,7 +88,40 @@ class DenseFilter(nn.Module):
         return mix_frequencies(x, self.weight.to(x.dtype), response * scale, local)
 
 
-class BandedFilter(nn.Module):
+class PooledFilter(GlobalFilter):
+    """The dense filter on maps that are average-pooled to G x G; any size.
+
+    The filtered map is enlarged bilinearly, so this sees and changes low frequencies only.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        grid: G, even.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, grid: int) -> None:
+        super().__init__()
+        check_grid(grid)
+        self.grid = grid
+        self.dense = DenseFilter(in_channels, out_channels, grid, grid)
+
+    def transform_size(self, height: int, width: int) -> tuple[int, int]:
+        """(G, G)."""
+        return self.grid, self.grid
+
+    def spectrum(self, height: int, width: int) -> Tensor:
+        """The filter that is applied to the pooled map, complex (G, G / 2 + 1, C_in, C_out)."""
+        return self.dense.spectrum(self.grid, self.grid)
+
+    def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
+        """enlarge(IFFT(h * (K . FFT(pool(x))))) + local @ x; see the module's docstring."""
+        pooled = F.adaptive_avg_pool2d(x, self.grid)
+        out = self.dense(pooled, response, torch.zeros_like(local))
+        out = F.interpolate(out, x.shape[2:], mode="bilinear", align_corners=False)
+        return out + pointwise(x, local)
+
+
+class BandedFilter(GlobalFilter):
     """One C_out x C_in matrix a cell of a G x (G / 2 + 1) grid over normalised frequency; any size.
 
     A frequency takes the matrix of the nearest grid point, so a map of G x G pixels sees the dense
@@ -127,7 +169,7 @@ class BandedFilter(nn.Module):
         return out + pointwise(x, local)
 
 
-class SeparableFilter(nn.Module):
+class SeparableFilter(GlobalFilter):
     """One complex gain a channel on a G x (G / 2 + 1) grid, then a 1x1 mix of channels; any size.
 
     The gain is interpolated bilinearly over normalised frequency, periodic in the rows. It starts

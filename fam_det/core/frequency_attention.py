@@ -4,13 +4,25 @@ Legend: N batch, C_in and C_out channels, H and W map size, V = W // 2 + 1 colum
 spectrum.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
-from fam_det.core.filters import FILTERS, BandedFilter, DenseFilter, SeparableFilter
+from fam_det.core.filters import (
+    FILTERS,
+    BandedFilter,
+    DenseFilter,
+    GlobalFilter,
+    PooledFilter,
+    SeparableFilter,
+)
 from fam_det.core.high_pass import check_high_pass, high_pass_response
+from fam_det.core.pointwise import pointwise
 
 Size = int | tuple[int, int]
+BRANCHES = ("global", "local")
+INITS = ("paper", "identity")
 
 
 class FrequencyAttention(nn.Module):
@@ -29,21 +41,26 @@ class FrequencyAttention(nn.Module):
         out_channels: C_out, of the teacher.
         size: H and W of the maps, an int for square ones. The dense filter needs it; with the
             others it is only checked. None takes maps of any size.
-        filter: storage of K, one of ``"dense"``, ``"banded"``, ``"separable"``; see
-            ``core.filters``.
-        grid: grid points of the banded and separable filters over the full circle of frequencies,
-            even.
+        filter: storage of K, one of ``FILTERS``; see ``core.filters``.
+        grid: grid points of all but the dense filter over the full circle of frequencies, even.
         high_pass: one of ``HIGH_PASS_FILTERS``; see ``core.high_pass``.
         cutoff: of the high-pass filter, as a fraction of the Nyquist frequency, in [0, 1].
         order: of the Butterworth filter.
+        branches: one or both of ``BRANCHES``; the paper's module has both.
+        init: one of ``INITS``: as published, or with a local branch that starts as the identity at
+            weight 1. The student's maps are then pulled to the teacher's own, without a change of
+            basis between them, so that heads which read the teacher's maps can read the student's.
 
     Attributes:
         gamma_global, gamma_local: weights of the branches, parameters of shape (1,), 0.5 at the
-            start (gamma1 and gamma2 of the paper).
+            start (gamma1 and gamma2 of the paper); the constant 0 of a branch that is left out.
 
     Raises:
         ValueError: an argument outside its range; the message names it.
     """
+
+    gamma_global: Tensor
+    gamma_local: Tensor
 
     def __init__(
         self,
@@ -56,17 +73,46 @@ class FrequencyAttention(nn.Module):
         high_pass: str = "ideal",
         cutoff: float = 0.1,
         order: int = 2,
+        branches: Collection[str] = BRANCHES,
+        init: str = "paper",
     ) -> None:
         super().__init__()
         check_channels(in_channels=in_channels, out_channels=out_channels)
         check_high_pass(high_pass, cutoff, order)
+        if not branches or not set(branches) <= set(BRANCHES):
+            raise ValueError(f"branches: got {branches!r}, expected one or both of {BRANCHES}")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size = as_height_width(size)
         self.high_pass, self.cutoff, self.order = high_pass, cutoff, order
-        self.filter = build_filter(filter, in_channels, out_channels, self.size, grid)
-        self.local = nn.Conv2d(in_channels, out_channels, kernel_size=1)
-        self.gamma_global = nn.Parameter(torch.full((1,), 0.5))
-        self.gamma_local = nn.Parameter(torch.full((1,), 0.5))
+        self.filter: GlobalFilter | None = None
+        self.local: nn.Conv2d | None = None
+        if "global" in branches:
+            self.filter = build_filter(filter, in_channels, out_channels, self.size, grid)
+        if "local" in branches:
+            self.local = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        for branch in BRANCHES:
+            self._add_gamma(f"gamma_{branch}", branch in branches)
+        if init not in INITS:
+            raise ValueError(f"init: got {init!r}, expected one of {INITS}")
+        if init == "identity":
+            self._start_as_identity()
+
+    @torch.no_grad()
+    def _start_as_identity(self) -> None:
+        if self.local is None or self.local.bias is None or self.in_channels != self.out_channels:
+            raise ValueError(
+                "init: got 'identity', expected 'paper' for a module without a local branch, or "
+                f"with {self.in_channels} channels in and {self.out_channels} out"
+            )
+        nn.init.dirac_(self.local.weight)
+        nn.init.zeros_(self.local.bias)
+        nn.init.ones_(self.gamma_local)
+
+    def _add_gamma(self, name: str, trained: bool) -> None:
+        if trained:
+            self.register_parameter(name, nn.Parameter(torch.full((1,), 0.5)))
+        else:
+            self.register_buffer(name, torch.zeros(1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform maps.
@@ -83,21 +129,28 @@ class FrequencyAttention(nn.Module):
         self._check(x)
         compute_dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):
-            features = x.to(compute_dtype)
-            weight, bias, gamma_global, gamma_local = (
-                parameter.to(compute_dtype)
-                for parameter in (*self.local.parameters(), self.gamma_global, self.gamma_local)
-            )
-            # both branches are linear: each gamma scales the smallest thing that it can
-            response, local = gamma_global * self._response(features), gamma_local * weight
-            out = self.filter(features, response, local.flatten(1))
-            out += (gamma_local * bias)[:, None, None]
-        return out.to(x.dtype)
+            return self._both_branches(x.to(compute_dtype)).to(x.dtype)
+
+    def _both_branches(self, x: Tensor) -> Tensor:
+        """Both branches are linear: each gamma scales the smallest thing that it can."""
+        gamma_global, gamma_local = (g.to(x.dtype) for g in (self.gamma_global, self.gamma_local))
+        local = x.new_zeros(self.out_channels, self.in_channels)
+        if self.local is not None:
+            local = gamma_local * self.local.weight.to(x.dtype).flatten(1)
+        if self.filter is None:
+            out = pointwise(x, local)
+        else:
+            out = self.filter(x, gamma_global * self._response(x), local)
+        if self.local is not None and self.local.bias is not None:
+            out += (gamma_local * self.local.bias.to(x.dtype))[:, None, None]
+        return out
 
     def _response(self, x: Tensor) -> Tensor:
+        assert self.filter is not None
+        single_cell = x.shape[2] == x.shape[3] == 1  # has no frequency but zero: never filtered
         return high_pass_response(
-            self.high_pass,
-            *x.shape[2:],
+            "none" if single_cell else self.high_pass,
+            *self.filter.transform_size(x.shape[2], x.shape[3]),
             cutoff=self.cutoff,
             order=self.order,
             dtype=x.dtype,
@@ -123,7 +176,7 @@ class FrequencyAttention(nn.Module):
 
 def build_filter(
     kind: str, in_channels: int, out_channels: int, size: tuple[int, int] | None, grid: int
-) -> nn.Module:
+) -> GlobalFilter:
     """The global filter of a kind; raises a ValueError that names a wrong argument."""
     if kind == "dense":
         if size is None:
@@ -132,6 +185,8 @@ def build_filter(
                 "the banded and separable filters take any"
             )
         return DenseFilter(in_channels, out_channels, *size)
+    if kind == "pooled":
+        return PooledFilter(in_channels, out_channels, grid)
     if kind == "banded":
         return BandedFilter(in_channels, out_channels, grid)
     if kind == "separable":

@@ -157,6 +157,8 @@ def transform_options(distiller: CfgNode) -> dict[str, Any]:
     return {
         "transform": distiller.TRANSFORM,
         "relu": distiller.RELU,
+        "branches": distiller.FAM.BRANCHES,
+        "init": distiller.FAM.INIT,
         "filter": distiller.FAM.FILTER,
         "grid": distiller.FAM.GRID,
         "high_pass": distiller.FAM.HIGH_PASS,

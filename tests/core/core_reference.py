@@ -177,11 +177,47 @@ def spectral_filter(x: Tensor, full: Tensor) -> Tensor:
     return out.real / (height * width)
 
 
+def pooled(x: Tensor, side: int) -> Tensor:
+    """Means over cells floor(i H / side) to ceil((i + 1) H / side), columns alike."""
+    height, width = x.shape[2:]
+    rows = [slice(i * height // side, -(-(i + 1) * height // side)) for i in range(side)]
+    columns = [slice(j * width // side, -(-(j + 1) * width // side)) for j in range(side)]
+    return torch.stack(
+        [torch.stack([x[:, :, r, c].mean((2, 3)) for c in columns], dim=-1) for r in rows], dim=-2
+    )
+
+
+def enlarged(x: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear between pixel centres, constant beyond the outermost."""
+    weights = []
+    for size, n in ((height, x.shape[2]), (width, x.shape[3])):
+        weight = torch.zeros(size, n, dtype=x.dtype)
+        for i in range(size):
+            at = min(max((i + 0.5) * n / size - 0.5, 0.0), n - 1.0)
+            low = min(math.floor(at), n - 1)
+            weight[i, low] += 1 - (at - low)
+            weight[i, min(low + 1, n - 1)] += at - low
+        weights.append(weight)
+    return torch.einsum("hy,ncyx,wx->nchw", weights[0], x, weights[1])
+
+
 def frequency_attention(
     x: Tensor, state: State, *, filter: str, high_pass: str, cutoff: float, order: int = 2
 ) -> Tensor:
     """FAM of float64 maps with the parameters in ``state``, named as in FrequencyAttention."""
     height, width = x.shape[2:]
+    local_branch = conv1x1(x, state["local.weight"], state["local.bias"])
+    if filter == "pooled":
+        small = pooled(x, state["filter.dense.weight"].shape[0])
+        dense = state | {"filter.weight": state["filter.dense.weight"]}
+        if height == width == 1:
+            high_pass = "none"
+        dense |= {"gamma_global": torch.ones(1), "gamma_local": torch.zeros(1)}
+        small = frequency_attention(
+            small, dense, filter="dense", high_pass=high_pass, cutoff=cutoff, order=order
+        )
+        global_branch = enlarged(small, height, width)
+        return state["gamma_global"] * global_branch + state["gamma_local"] * local_branch
     if filter == "dense":
         half = applied_half(state["filter.weight"], width)
     elif filter == "banded":
@@ -191,7 +227,6 @@ def frequency_attention(
         half = separable_half(state["filter.gain"], mix, height, width)
     h = high_pass_full(high_pass, height, width, cutoff, order)
     global_branch = spectral_filter(x, h[..., None, None] * full_from_half(half, width))
-    local_branch = conv1x1(x, state["local.weight"], state["local.bias"])
     return state["gamma_global"] * global_branch + state["gamma_local"] * local_branch
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from fam_det.core import FrequencyAttention
 from tests.core.core_reference import conv1x1, frequency_attention, full_from_half, high_pass_full
 
-FILTERS = ["dense", "banded", "separable"]
+FILTERS = ["dense", "pooled", "banded", "separable"]
 SIZES = [(1, 1), (1, 4), (1, 5), (4, 1), (5, 1), (2, 2), (4, 4), (5, 7), (6, 3), (8, 8), (10, 12)]
 
 
@@ -179,7 +179,7 @@ def test_a_1x1_map_meets_two_matrices_and_no_high_pass(kind, high_pass) -> None:
     torch.testing.assert_close(fam(x)[:, :, 0, 0], expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("kind", FILTERS)
+@pytest.mark.parametrize("kind", ["dense", "banded", "separable"])  # pooling cells do not shift
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (4, 1)])
 def test_circular_shifts_commute_with_the_module(kind, size) -> None:
     fam = make(kind, size)
@@ -307,3 +307,46 @@ def test_a_map_of_another_size_than_dense_raises_an_error_with_got_and_expected(
     fam = make("dense", (4, 4))
     with pytest.raises(ValueError, match=rf"(?s)size.*{size[0]}.*{size[1]}.*4.*4"):
         fam(maps(1, 2, size))
+
+
+def test_one_branch_alone_is_its_term_of_the_sum() -> None:
+    size = (6, 5)
+    both = make("separable", size)
+    x = maps(2, 2, size)
+    terms = []
+    for branch in ("global", "local"):
+        torch.manual_seed(0)
+        alone = FrequencyAttention(2, 3, filter="separable", grid=4, branches=[branch]).double()
+        missing, unexpected = alone.load_state_dict(both.state_dict(), strict=False)
+        other = "local" if branch == "global" else "global"
+        assert not missing
+        assert f"gamma_{other}" in unexpected
+        assert getattr(alone, f"gamma_{other}").item() == 0.0
+        alone(x).sum().backward()
+        assert all(p.grad is not None for p in alone.parameters())
+        terms.append(alone(x))
+    torch.testing.assert_close(terms[0] + terms[1], both(x))
+
+
+@pytest.mark.parametrize("branches", [[], ["glocal"], ["local", "other"]])
+def test_unknown_branches_are_named(branches: list[str]) -> None:
+    with pytest.raises(ValueError, match="branches: got .*, expected one or both of"):
+        FrequencyAttention(2, 3, filter="separable", branches=branches)
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_identity_start_adds_the_map_to_the_global_branch(kind) -> None:
+    fam = FrequencyAttention(3, 3, size=6, filter=kind, grid=4, init="identity").double()
+    x = maps(2, 3, (6, 6))
+    without = FrequencyAttention(3, 3, size=6, filter=kind, grid=4, branches=["global"]).double()
+    without.load_state_dict(fam.state_dict(), strict=False)
+    torch.testing.assert_close(fam(x), without(x) + x)
+
+
+@pytest.mark.parametrize(
+    "options", [{"out_channels": 4}, {"branches": ["global"]}, {"init": "orthogonal"}]
+)
+def test_an_impossible_start_is_named(options: dict[str, object]) -> None:
+    arguments = {"out_channels": 3, "filter": "separable", "init": "identity"} | options
+    with pytest.raises(ValueError, match="init: got '(identity|orthogonal)', expected"):
+        FrequencyAttention(3, **arguments)
