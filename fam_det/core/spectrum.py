@@ -75,13 +75,15 @@ class _MixFrequencies(torch.autograd.Function):
         matrices = _matrices(k)
         scale = (factor * count).view(-1, 1, 1)
         d_out = to_bins(grad)  # (F, N, C_out), of the filtered spectrum but for ``scale``
-        d_bins, d_matrices = torch.empty_like(bins), torch.empty_like(matrices)
+        d_matrices = torch.empty_like(matrices)
+        d_bins = d_out if d_out.shape == bins.shape else torch.empty_like(bins)
         d_factor = torch.empty_like(factor).flatten()
         size = max(matrices[0].numel(), bins[0].numel())  # of what .mH copies
         for f in pieces(len(matrices), size, PIECE, x.device):
-            torch.bmm(d_out[f], matrices[f].mH, out=d_bins[f])
-            d_factor[f] = _dot(bins[f], d_bins[f])
+            d_piece = torch.bmm(d_out[f], matrices[f].mH)
+            d_factor[f] = _dot(bins[f], d_piece)
             torch.bmm(bins[f].mH, d_out[f].mul_(scale[f]), out=d_matrices[f])
+            d_bins[f] = d_piece  # in place of what has been read, where it fits
         del d_out  # before more memory is taken
         d_k = torch.view_as_real(d_matrices).view_as(k)
         d_factor = d_factor.view_as(factor) * count
