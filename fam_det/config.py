@@ -24,6 +24,9 @@ def add_distillation_config(cfg: CN) -> None:
     cfg.MODEL.TEACHER.WEIGHTS = "auto"
     # KEY VALUE pairs merged into the teacher's config, as after the options of tools/train_net.py.
     cfg.MODEL.TEACHER.OPTS = []
+    # Parts of the student that start with the teacher's weights, such as ["proposal_generator",
+    # "roi_heads", "backbone.fpn_output*"]. A checkpoint in MODEL.WEIGHTS that has them goes first.
+    cfg.MODEL.TEACHER.INHERIT = []
     # What its convolutions compute in: "float32", "bfloat16", "float16" or "auto", which is
     # bfloat16 on a GPU that has it and otherwise as the student (see SOLVER.AMP).
     cfg.MODEL.TEACHER.PRECISION = "auto"

@@ -1,13 +1,15 @@
 """A student detector that learns from a teacher: one wrapper for every meta-architecture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fam_det.modeling.distillers import FeatureDistiller, build_distiller
+from fam_det.modeling.inherit import inherit
 from fam_det.modeling.levels import match_levels, valid_sizes
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
 from fam_det.student_wrapper import StudentWrapper
@@ -35,6 +37,8 @@ class DistilledDetector(StudentWrapper):
         strides: stride of each level of the distiller.
         loss_weight: weight of the sum of the levels' losses.
         warmup_iters: iterations over which the weight rises linearly from 0.
+        inherited: parts that take the teacher's weights when the first training starts; see
+            ``inherit``. Weights that are loaded, before or after, are kept.
 
     Raises:
         ValueError: a negative weight or number of iterations.
@@ -52,6 +56,7 @@ class DistilledDetector(StudentWrapper):
         strides: dict[str, int],
         loss_weight: float = 1.0,
         warmup_iters: int = 0,
+        inherited: Sequence[str] = (),
     ) -> None:
         super().__init__(student, teacher)
         for key, value in (("LOSS_WEIGHT", loss_weight), ("WARMUP_ITERS", warmup_iters)):
@@ -61,6 +66,10 @@ class DistilledDetector(StudentWrapper):
         self.strides = strides
         self.loss_weight = loss_weight
         self.warmup_iters = warmup_iters
+        self._to_inherit = list(inherited)
+        self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            DistilledDetector._before_loading
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -76,14 +85,25 @@ class DistilledDetector(StudentWrapper):
             "strides": {level: student_shape[level].stride for level in levels},
             "loss_weight": cfg.MODEL.DISTILLER.LOSS_WEIGHT,
             "warmup_iters": cfg.MODEL.DISTILLER.WARMUP_ITERS,
+            "inherited": cfg.MODEL.TEACHER.INHERIT,
         }
 
     def train(self, mode: bool = True) -> "DistilledDetector":
         """Switch the student and the distiller; the teacher is loaded and stays in eval mode."""
         super().train(mode)
         if mode:
-            self.teacher.load_weights()
+            self.teacher.load_weights(self._to_inherit)
+            parts, self._to_inherit = self._to_inherit, []
+            inherit(self.student, self.teacher.detector, parts)
         return self
+
+    def _before_loading(self, state_dict: Mapping[str, Any], *_: Any) -> None:
+        """Weights of a checkpoint are not to be replaced by the teacher's."""
+        self._to_inherit = [
+            part
+            for part in self._to_inherit
+            if not any(fnmatchcase(name, f"{part}.*") for name in state_dict)
+        ]
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """In training the student's losses and ``loss_fam``, otherwise its detections."""

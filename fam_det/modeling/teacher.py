@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,17 @@ class FrozenTeacher(nn.Module):
         """Stay in eval mode: BatchNorm must not follow the student's data."""
         return super().train(False)
 
-    def load_weights(self) -> None:
+    def load_weights(self, parts: Sequence[str] = ()) -> None:
         """Load the checkpoint once, before the first training step: inference needs none.
 
+        Args:
+            parts: that are needed besides the backbone, with the wildcards of ``fnmatch``.
+
         Raises:
-            ValueError: a checkpoint that lacks weights of the backbone.
+            ValueError: a checkpoint that lacks weights of the backbone or of a part.
         """
         if self._pending_weights:
-            _CompleteCheckpointer(self.detector).load(self._pending_weights)
+            _CompleteCheckpointer(self.detector, ["backbone", *parts]).load(self._pending_weights)
             self._pending_weights = ""
 
     @torch.no_grad()
@@ -160,7 +164,11 @@ class FrozenTeacher(nn.Module):
 
 
 class _CompleteCheckpointer(DetectionCheckpointer):
-    """A checkpointer that refuses to leave a part of the backbone at its random weights."""
+    """A checkpointer that refuses to leave a needed part at its random weights."""
+
+    def __init__(self, detector: nn.Module, parts: Sequence[str]) -> None:
+        super().__init__(detector)
+        self.parts = parts
 
     def _load_model(self, checkpoint: Any) -> Any:
         incompatible = super()._load_model(checkpoint)
@@ -168,13 +176,14 @@ class _CompleteCheckpointer(DetectionCheckpointer):
         absent = [
             name
             for name in [*wrong_shapes, *incompatible.missing_keys]
-            if name.startswith("backbone.") and not name.endswith("num_batches_tracked")
+            if any(fnmatchcase(name, f"{part}.*") for part in self.parts)
+            and not name.endswith("num_batches_tracked")
         ]
         if absent:
             raise ValueError(
-                f"MODEL.TEACHER.WEIGHTS: {len(absent)} weights of the teacher's backbone are "
-                f"missing or of another shape, the first is {absent[0]}; is the checkpoint that "
-                "of MODEL.TEACHER.CONFIG?"
+                f"MODEL.TEACHER.WEIGHTS: {len(absent)} weights of the teacher are missing or of "
+                f"another shape, the first is {absent[0]}; is the checkpoint that of "
+                "MODEL.TEACHER.CONFIG?"
             )
         return incompatible
 

@@ -1,0 +1,139 @@
+"""Parts of the student that start with the teacher's weights, unless a checkpoint has them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fam_det.modeling.inherit import inherit
+from tests.modeling.small_detector import images, small_config
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+Build = Callable[..., Any]
+SAME_WIDTH = "['MODEL.FPN.OUT_CHANNELS', 16]"
+PARTS = "['proposal_generator', 'roi_heads', 'backbone.fpn_output*']"
+INHERIT = ("MODEL.TEACHER.OPTS", SAME_WIDTH, "MODEL.TEACHER.INHERIT", PARTS)
+
+
+def inherited_names(model: Any) -> list[str]:
+    starts = ("proposal_generator.", "roi_heads.", "backbone.fpn_output")
+    return [name for name in model.student.state_dict() if name.startswith(starts)]
+
+
+def equal_names(model: Any) -> set[str]:
+    own, others = model.student.state_dict(), model.teacher.detector.state_dict()
+    return {
+        name
+        for name in own
+        if name in others
+        and own[name].shape == others[name].shape
+        and torch.equal(own[name], others[name])
+    }
+
+
+def test_named_parts_are_the_teachers_and_no_others(build: Build) -> None:
+    plain = build("MODEL.TEACHER.OPTS", SAME_WIDTH).train()
+    untouched = equal_names(plain)  # zero biases and the like
+    model = build(*INHERIT).train()
+    names = set(inherited_names(model))
+    assert len(names) == 38
+    assert equal_names(model) == untouched | names
+    teacher = {p.data_ptr() for p in model.teacher.parameters()}
+    assert not teacher & {p.data_ptr() for p in model.parameters()}  # copies
+
+
+def test_inherited_parts_train_on(build: Build, storage: EventStorage) -> None:
+    model = build(*INHERIT).train()
+    sum(model(images((64, 96), (96, 64))).values()).backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= 0.1 * p.grad
+    moved = model.roi_heads.box_head.fc1.weight.clone()
+    model.eval()
+    model.train()  # as after each evaluation
+    assert torch.equal(model.roi_heads.box_head.fc1.weight, moved)
+    assert not torch.equal(moved, model.teacher.detector.roi_heads.box_head.fc1.weight)
+
+
+@pytest.mark.parametrize("loaded_first", [True, False])
+def test_a_checkpoint_with_the_parts_goes_first(build: Build, loaded_first: bool) -> None:
+    model = build(*INHERIT)
+    saved = {name: x + 1 for name, x in model.state_dict().items()}
+    if not loaded_first:
+        model.train()
+    model.load_state_dict(saved)
+    model.train()
+    for name in inherited_names(model):
+        assert torch.equal(model.state_dict()[name], saved[name])
+
+
+def test_a_checkpoint_of_the_backbone_alone_leaves_the_heads_inherited(build: Build) -> None:
+    model = build("MODEL.TEACHER.OPTS", SAME_WIDTH, "MODEL.TEACHER.INHERIT", "['roi_heads']")
+    backbone = {k: v for k, v in model.state_dict().items() if k.startswith("backbone.bottom_up")}
+    model.load_state_dict(backbone, strict=False)
+    model.train()
+    heads = {name for name in inherited_names(model) if name.startswith("roi_heads.")}
+    assert heads <= equal_names(model)
+
+
+def test_inference_inherits_nothing(build: Build) -> None:
+    model = build(*INHERIT).eval()
+    assert not set(inherited_names(model)) <= equal_names(model)
+
+
+def test_a_resumed_run_keeps_what_it_has_learned(tmp_path: Path) -> None:
+    cfg = small_config(*INHERIT, "OUTPUT_DIR", str(tmp_path))
+    model = build_model(cfg).train()
+    with torch.no_grad():
+        model.roi_heads.box_head.fc1.weight.fill_(7.0)
+    checkpointer = DetectionCheckpointer(model, str(tmp_path))
+    checkpointer.save("model_0000001", iteration=1)
+    fresh = build_model(cfg)
+    fresh.train()  # the trainer does so before it resumes
+    DetectionCheckpointer(fresh, str(tmp_path)).resume_or_load("", resume=True)
+    fresh.train()
+    assert bool((fresh.roi_heads.box_head.fc1.weight == 7.0).all())
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("MODEL.TEACHER.INHERIT", "['roi_head']"), r"has no part 'roi_head', its parts are \["),
+        (
+            ("MODEL.TEACHER.INHERIT", "['backbone.fpn_output*']"),
+            r"fpn_output2.weight has shape \(16, 16, 3, 3\) in the student and \(24, 24, 3, 3\)",
+        ),
+        (
+            ("MODEL.TEACHER.INHERIT", "['backbone.bottom_up']"),
+            r"INHERIT: the teacher has no backbone.bottom_up",
+        ),
+    ],
+)
+def test_what_cannot_be_inherited_is_named(
+    build: Build, opts: tuple[str, str], message: str
+) -> None:
+    model = build(*opts)
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        model.train()
+    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
+
+
+def test_a_teacher_checkpoint_without_the_parts_is_refused(build: Build, tmp_path: Path) -> None:
+    teacher = build("MODEL.TEACHER.OPTS", SAME_WIDTH).teacher.detector
+    backbone = {k: v for k, v in teacher.state_dict().items() if k.startswith("backbone.")}
+    torch.save({"model": backbone}, tmp_path / "teacher.pth")
+    model = build(*INHERIT, "MODEL.TEACHER.WEIGHTS", str(tmp_path / "teacher.pth"))
+    with pytest.raises(ValueError, match="weights of the teacher are missing"):
+        model.train()
+
+
+def test_function_returns_what_it_copied() -> None:
+    own, other = (torch.nn.ModuleDict({"a": torch.nn.Linear(2, 3)}) for _ in range(2))
+    assert inherit(own, other, ["a"]) == ["a.weight", "a.bias"]
+    assert torch.equal(own["a"].weight, other["a"].weight)
