@@ -121,6 +121,8 @@ def distiller_keys() -> CN:
     # Loss between the maps of a stage: "mse" or "hierarchical" (ReviewKD's).
     node.LOSS = "mse"
     node.FAM = CN()
+    # Branches of the module: "global", "local" or, as in the paper, both.
+    node.FAM.BRANCHES = ["global", "local"]
     # Storage of the global filter: "dense" (the paper's), "banded" or "separable".
     node.FAM.FILTER = "dense"
     # Grid points of a banded or separable filter over the full circle of frequencies, even.

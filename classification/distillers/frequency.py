@@ -153,6 +153,7 @@ def transform_options(node: CfgNode) -> dict[str, Any]:
     return {
         "transform": node.TRANSFORM,
         "relu": node.RELU,
+        "branches": node.FAM.BRANCHES,
         "filter": node.FAM.FILTER,
         "grid": node.FAM.GRID,
         "high_pass": node.FAM.HIGH_PASS,

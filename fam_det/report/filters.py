@@ -31,6 +31,7 @@ def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[Filter]:
 def read_filter(weights: Mapping[str, Tensor], prefix: str, kind: str) -> Filter:
     """One filter, built in the shape of its weights; maps are taken to be square where they can."""
     state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    state = {k.removeprefix("dense."): v for k, v in state.items()}  # what a pooled filter holds
     module: Filter
     with torch.device("meta"):  # no memory and no random numbers for weights that are given
         if "gain" in state:

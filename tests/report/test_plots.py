@@ -25,7 +25,14 @@ from fam_det.report.style import file_name, method_colour
 
 @pytest.mark.parametrize(
     ("kind", "shown"),
-    [("dense", 8), ("dense", 7), ("dense", 1), ("banded", 4), ("separable", SHOWN_SIZE)],
+    [
+        ("dense", 8),
+        ("dense", 7),
+        ("dense", 1),
+        ("pooled", 4),
+        ("banded", 4),
+        ("separable", SHOWN_SIZE),
+    ],
 )
 def test_magnitude_is_that_of_the_spectrum_applied(kind: str, shown: int) -> None:
     torch.manual_seed(0)
