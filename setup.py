@@ -39,6 +39,7 @@ setup(
         "matplotlib>=3.7",
         "omegaconf>=2.3",
         "packaging>=23.0",
+        "scipy>=1.9",
         "tabulate>=0.9",
         "tensorboard>=2.13",
         "termcolor>=2.3",

@@ -2,16 +2,18 @@
 """Run a study: a list of runs over seeds in, one table out; call it again to go on."""
 
 import argparse
+import os
 import re
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from fam_det.report.experiment import NO_EFFECT
 from fam_det.study.child import make_slots
 from fam_det.study.definition import Study, load_study
+from fam_det.study.jobs import device
+from fam_det.study.plan import Plan
 from fam_det.study.plots import plot_curves, plot_scores
 from fam_det.study.results import Results, write_whole
 from fam_det.study.runner import Runner
@@ -22,6 +24,7 @@ examples:
   tools/study.py configs/Studies/blood_cells_methods.yaml --set DATA=path/to/bccd
   tools/study.py configs/Studies/blood_cells_methods.yaml --table-only
   tools/study.py configs/Studies/blood_cells_methods.yaml --set DATA=path/to/bccd --only "FAM"
+  tools/study.py configs/Studies/blood_cells_methods.yaml --set DATA=path/to/bccd MODEL.DEVICE cuda
 """
 
 
@@ -41,8 +44,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, help="default: docs/studies/NAME")
     parser.add_argument("--outputs", type=Path, help="default: output/studies/NAME")
     parser.add_argument("--list", action="store_true", help="say what is to do and stop")
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="of config keys that change no result"
+    )
     parser.add_argument("--table-only", action="store_true", help="write the table and stop")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # KEY VALUE may come after options
     if args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs: got {args.jobs}, expected 1 or more")
     return args
@@ -60,63 +66,111 @@ def parse_settings(pairs: list[str], study: Study) -> dict[str, str]:
     return settings
 
 
-def make_runner(args: argparse.Namespace, study: Study) -> Runner:
-    """The runner for a command line; raises a ValueError for a wrong one."""
-    settings = parse_settings(args.set, study)
-    missing = sorted(study.placeholders - set(settings))
-    if missing and not (args.table_only or args.list):
-        raise ValueError(f"--set: {missing[0]} is missing; add: --set {missing[0]}=VALUE")
+def parse_options(opts: list[str]) -> dict[str, str]:
+    """KEY VALUE pairs; raises a ValueError for a key that would change the results."""
+    if len(opts) % 2:
+        raise ValueError(f"got {opts[-1]!r} at the end, expected pairs of KEY VALUE")
+    options = dict(zip(opts[::2], opts[1::2], strict=True))
+    for key in options:
+        if not NO_EFFECT.fullmatch(key) or key in ("SEED", "OUTPUT_DIR"):
+            raise ValueError(
+                f"{key}: expected a key that changes no result, such as MODEL.DEVICE or "
+                "DATALOADER.NUM_WORKERS; others belong in the study's file"
+            )
+    return options
+
+
+def make_plan(args: argparse.Namespace, study: Study) -> Plan:
+    """The plan for a command line; raises a ValueError for a wrong one."""
     names = [name for name in study.runs if re.search(args.only or "", name)]
     if not names:
         raise ValueError(f"--only: no run matches {args.only!r}, there are {list(study.runs)}")
-    return Runner(
-        study,
-        Results(args.results or Path("docs/studies") / study.name),
-        args.outputs or Path("output/studies") / study.name,
+    results = Results(args.results or Path("docs/studies") / study.name)
+    return Plan(study, results, args.outputs or Path("output/studies") / study.name, names)
+
+
+def run_study(args: argparse.Namespace, plan: Plan) -> None:
+    """Do what is to do; raises a ValueError for a wrong command line."""
+    study, options = plan.study, parse_options(args.opts)
+    settings = parse_settings(args.set, study)
+    if missing := sorted(study.placeholders - set(settings)):
+        raise ValueError(f"--set: {missing[0]} is missing; add: --set {missing[0]}=VALUE")
+    on_gpu = any(device(run, options).startswith("cuda") for run in plan.runs)
+    runner = Runner(
+        plan,
         settings,
-        [sys.executable, str(Path(__file__).with_name(f"{study.tool}.py"))],
-        names,
+        training_command(study),
+        options=[text for pair in options.items() for text in pair],
+        on_result=lambda: write_tables(study, plan.results),
     )
+    runner.run(make_slots(args.jobs, visible_gpus() if on_gpu else []))
 
 
-def write_report(study: Study, results: Results) -> str:
-    """Write the tables and plots beside the results; gives the table."""
+def training_command(study: Study) -> list[str]:
+    """What starts a training."""
+    return [sys.executable, str(Path(__file__).with_name(f"{study.tool}.py"))]
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs for ``CUDA_VISIBLE_DEVICES``."""
+    import torch  # seconds
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = [str(i) for i in range(torch.cuda.device_count())]
+    return given.split(",")[: len(numbers)] if given else numbers
+
+
+def write_tables(study: Study, results: Results) -> str:
+    """Write the tables beside the results; gives the one for people."""
     rows = summarise(study, results)
     table = format_markdown(study, rows, results)
     write_whole(results.folder / "README.md", f"# {study.name}\n\n{table}")
-    write_whole(results.folder / "table.csv", format_csv(rows))
+    write_whole(results.folder / "table.csv", format_csv(study, rows))
     write_whole(results.folder / "table.json", format_json(rows))
-    if any(row.scores for row in rows):
-        plot_scores(study, rows, results.folder / "scores.png")
-        plot_curves(study, rows, results.folder / "curves.png")
     return table
 
 
+def write_plots(study: Study, results: Results) -> None:
+    """Write the plots beside the results, where there is something to show."""
+    rows = summarise(study, results)
+    if any(row.scores for row in rows):
+        plot_scores(study, rows, results.folder / "scores.png")
+        plot_curves(study, rows, results.folder / "curves.png")
+
+
 def stop(*_: Any) -> None:
-    """SIGTERM ends the study as Ctrl-C does."""
+    """SIGTERM and a closed terminal end the study as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
 def main() -> int:
     """Returns the exit status: 0 when all runs have a result, 1 when some failed, 130 stopped."""
     args = parse_arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     try:
         study = load_study(args.study)
-        runner = make_runner(args, study)
+        plan = make_plan(args, study)
         if args.list:
-            print(*[job.title for job in runner.to_do()], sep="\n")
+            print_list(plan)
             return 0
-        signal.signal(signal.SIGTERM, stop)
         if not args.table_only:
-            gpus = [str(i) for i in range(torch.cuda.device_count())]
-            runner.run(make_slots(args.jobs, gpus))
-        print(write_report(study, runner.results))
+            run_study(args, plan)
+        print(write_tables(study, plan.results), end="")
+        write_plots(study, plan.results)
     except (ValueError, re.error) as error:
-        sys.exit(f"{args.study}: {error}" if str(args.study) not in str(error) else str(error))
+        sys.exit(str(error) if str(args.study) in str(error) else f"{args.study}: {error}")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    return 1 if runner.failed else 0
+    return 1 if plan.failed else 0
+
+
+def print_list(plan: Plan) -> None:
+    """What is to do, and what that depends on."""
+    print(*[job.title for job in plan.to_do()], sep="\n")
+    for run in plan.undecided():
+        print(f"{run.name}, seeds {', '.join(map(str, run.seeds))}: when its value is chosen")
 
 
 if __name__ == "__main__":

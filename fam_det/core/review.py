@@ -126,8 +126,8 @@ class KnowledgeReview(nn.Module):
         relu: end every stage in a ReLU. None does as published: after FAM, not after the 3x3
             convolution. Turn it off for signed teacher maps, such as those of an FPN.
         **fam_options: ``filter``, ``grid``, ``high_pass``, ``cutoff``, ``order``, ``branches`` and
-            ``init`` of :class:`FrequencyAttention`. Without a ``filter`` it is ``"dense"`` where ``sizes`` are
-            given and ``"separable"`` elsewhere.
+            ``init`` of :class:`FrequencyAttention`. Without a ``filter`` it is ``"dense"`` where
+            ``sizes`` are given and ``"separable"`` elsewhere.
 
     Raises:
         ValueError: lists of different lengths, or an unknown option; the message names it.

@@ -66,6 +66,7 @@ class Study:
         runs: rows by name.
         baseline: row that every other is compared with.
         peer: a second one.
+        placeholders: names that ``--set`` gives values to.
     """
 
     name: str
@@ -103,16 +104,18 @@ def _study(name: str, node: Any) -> Study:
     runs: dict[str, RunDefinition] = {}
     for entry in node["runs"]:
         run = _run(entry, node)
-        if run.name in runs:
-            raise ValueError(f"runs: {run.name!r} is there twice")
+        for other in runs.values():
+            if file_name(other.name) == file_name(run.name):  # they would share their files
+                raise ValueError(f"runs: name: got {run.name!r} beside {other.name!r}, too alike")
         runs[run.name] = run
     for run in runs.values():
         _check_needs(run, runs)
+        _check_placeholders(run)
     for key in ("baseline", "peer"):
         if node.get(key) is not None and node[key] not in runs:
             raise ValueError(f"{key}: got {node[key]!r}, expected the name of a run")
     texts = [str(value) for run in runs.values() for value in run.overrides.values()]
-    found = frozenset(name for text in texts for name in PLACEHOLDER.findall(text)) - {"needs"}
+    found = {name for text in texts for name in PLACEHOLDER.findall(text)} - {"needs"}
     return Study(
         name,
         str(node.get("about", "")).strip(),
@@ -121,14 +124,19 @@ def _study(name: str, node: Any) -> Study:
         runs,
         node["baseline"],
         node.get("peer"),
-        found,
+        frozenset(found),
     )
 
 
 def _run(node: Any, study: Mapping[str, Any]) -> RunDefinition:
     where = f"run {node.get('name')!r}" if isinstance(node, dict) else "runs"
     _check_keys(where, node, RUN_KEYS, {"name", "config"})
-    if not Path(node["config"]).is_file():
+    if not isinstance(node["name"], str) or not node["name"].strip():
+        raise ValueError(f"runs: name: got {node['name']!r}, expected words")
+    for part in (study.get("overrides"), node.get("overrides")):
+        if part is not None and not (isinstance(part, dict) and all(map(_is_key, part))):
+            raise ValueError(f"{where}: overrides: got {part!r}, expected values by config key")
+    if not isinstance(node["config"], str) or not Path(node["config"]).is_file():
         raise ValueError(f"{where}: config: no file {node['config']}")
     overrides = {**(study.get("overrides") or {}), **(node.get("overrides") or {})}
     for key in ("SEED", "OUTPUT_DIR"):
@@ -148,12 +156,13 @@ def _run(node: Any, study: Mapping[str, Any]) -> RunDefinition:
 def _choice(where: str, node: Any, seed: Any, seeds: Sequence[int]) -> Choice | None:
     if node is None:
         return None
-    if not isinstance(node, dict) or len(node) != 1:
+    if not isinstance(node, dict) or len(node) != 1 or not all(map(_is_key, node)):
         raise ValueError(f"{where}: choose: got {node!r}, expected one key with a list of values")
     ((key, values),) = node.items()
-    if not isinstance(values, list) or len(values) < 2:
-        raise ValueError(f"{where}: choose: {key}: got {values!r}, expected two values or more")
-    if not isinstance(seed, int) or seed in seeds:
+    alike = isinstance(values, list) and len({str(value) for value in values}) < len(values)
+    if not isinstance(values, list) or len(values) < 2 or alike:
+        raise ValueError(f"{where}: choose: {key}: got {values!r}, expected different values, 2+")
+    if type(seed) is not int or seed < 0 or seed in seeds:
         raise ValueError(
             f"choice_seed: got {seed!r}, expected an integer that is not among the seeds of "
             f"{where}, {list(seeds)}"
@@ -168,6 +177,15 @@ def _seeds(where: str, seeds: Any) -> list[int]:
     return list(seeds)
 
 
+def _is_key(key: Any) -> bool:
+    return isinstance(key, str) and bool(key)
+
+
+def file_name(words: str) -> str:
+    """Words as part of the name of a file."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in words)
+
+
 def _check_needs(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> None:
     if run.needs is not None and run.needs not in runs:
         raise ValueError(f"run {run.name!r}: needs: got {run.needs!r}, expected the name of a run")
@@ -175,9 +193,21 @@ def _check_needs(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> None:
         raise ValueError(
             f"run {run.name!r}: needs: {run.needs!r} must have one seed and need no other run"
         )
+    if run.needs and runs[run.needs].choose:
+        raise ValueError(f"run {run.name!r}: needs: {run.needs!r} must not choose a value")
     uses = any("needs" in PLACEHOLDER.findall(str(value)) for value in run.overrides.values())
     if uses and run.needs is None:
         raise ValueError(f"run {run.name!r}: has {{needs}} in an override, but no 'needs'")
+
+
+def _check_placeholders(run: RunDefinition) -> None:
+    for key, value in run.overrides.items():
+        for name in PLACEHOLDER.findall(str(value)):
+            if name != "needs" and not name.isupper():
+                raise ValueError(
+                    f"run {run.name!r}: overrides: {key}: unknown placeholder {{{name}}}, expected "
+                    "{needs} or a name in capitals, which --set gives"
+                )
 
 
 def _check_keys(where: str, node: Any, known: set[str], needed: set[str]) -> None:

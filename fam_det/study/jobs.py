@@ -9,7 +9,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from fam_det.study.definition import PLACEHOLDER, RunDefinition, Study
+from fam_det.study.definition import PLACEHOLDER, RunDefinition, Study, file_name
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Job:
     def name(self) -> str:
         """Name of its result and of its output folder."""
         parts = [self.run.name, *(str(v) for v in self.chosen.values() if self.trial)]
-        return "_".join(_file_name(part) for part in [*parts, f"seed{self.seed}"])
+        return "_".join(file_name(part) for part in [*parts, f"seed{self.seed}"])
 
     @property
     def title(self) -> str:
@@ -98,11 +98,13 @@ def needed_job(study: Study, job: Job) -> Job | None:
     return make_job(study, teacher, teacher.seeds[0])
 
 
+def device(run: RunDefinition, options: Mapping[str, str]) -> str:
+    """Where a run trains: ``cpu`` or ``cuda``."""
+    config = _read_config(run.config).get("MODEL", {}).get("DEVICE", "cuda")
+    return str(options.get("MODEL.DEVICE", run.overrides.get("MODEL.DEVICE", config)))
+
+
 @cache
 def _read_config(file: str) -> dict[str, Any]:
     """A config file with its bases."""
     return dict(CfgNode.load_yaml_with_base(file))
-
-
-def _file_name(words: str) -> str:
-    return "".join(c if c.isalnum() or c in ".-" else "_" for c in words)

@@ -1,175 +1,132 @@
 """Run a study's jobs: what is done is skipped, what was interrupted goes on."""
 
-import sys
+import contextlib
+import fcntl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
+from fam_det.study.child import Slot, Training, stop_all
+from fam_det.study.jobs import Job, needed_job
+from fam_det.study.plan import CHECKPOINT, Plan
+from fam_det.study.progress import Progress
+from fam_det.study.results import Result, read_output
 
-from fam_det.study.child import Slot, Training, made_by
-from fam_det.study.definition import RunDefinition, Study
-from fam_det.study.jobs import Job, needed_job, reported, trials
-from fam_det.study.results import Result, Results, read_output
-
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 
 
 class Runner:
     """Works through a study.
 
     Args:
-        study: what is asked.
-        results: where results are kept.
-        outputs: where the trainings write.
+        plan: what is to do.
         settings: what the placeholders stand for.
         command: the training tool.
-        only: names of the runs to do; the runs that these need are done as well.
+        options: KEY VALUE pairs for every training that change no result.
+        progress: where to say how far it is.
+        on_result: called after every result.
     """
 
     def __init__(
         self,
-        study: Study,
-        results: Results,
-        outputs: Path,
+        plan: Plan,
         settings: Mapping[str, str],
         command: Sequence[str],
-        only: Sequence[str] | None = None,
+        *,
+        options: Sequence[str] = (),
+        progress: Progress | None = None,
+        on_result: Callable[[], object] = lambda: None,
     ) -> None:
-        self.study, self.results, self.outputs = study, results, outputs
-        self.settings, self.command = settings, command
-        names = list(study.runs) if only is None else list(only)
-        self.runs = [study.runs[name] for name in names]
-        self.failed: dict[str, str] = {}  # by the job's name, in this call
-        self.seconds: list[float] = []
-
-    # ------------------------------------------------------------ what is to do
-
-    def jobs(self) -> Iterator[Job]:
-        """Every job whose definition is known now; trials first, seed by seed then."""
-        for run in self.runs:
-            yield from trials(self.study, run)
-        known = [(run, self.chosen(run)) for run in self.runs]
-        seeds = sorted({seed for run in self.runs for seed in run.seeds})
-        for seed in seeds:  # every run's first seed before any run's second
-            for run, chosen in known:
-                if chosen is not None and seed in run.seeds:
-                    yield from (j for j in reported(self.study, run, chosen) if j.seed == seed)
-
-    def chosen(self, run: RunDefinition) -> Mapping[str, object] | None:
-        """The chosen value by its key, {} where nothing is chosen, None while it is open."""
-        return choose(self.study, run, self.results, self.failed)
-
-    def to_do(self) -> list[Job]:
-        """Jobs without a result, those that others need first."""
-        todo: dict[str, Job] = {}
-        for job in self.jobs():
-            if not self._is_open(job):
-                continue
-            needed = needed_job(self.study, job)
-            if needed is not None and needed.name in self.failed:
-                self.failed[job.name] = f"{needed.title} failed"
-                continue
-            if needed is not None and not self.has_checkpoint(needed):
-                todo.setdefault(needed.name, needed)
-            todo.setdefault(job.name, job)
-        return sorted(todo.values(), key=lambda job: job.run.needs is not None)
-
-    def _is_open(self, job: Job) -> bool:
-        result = self.results.read(job)
-        return job.name not in self.failed and (result is None or bool(result.failure))
-
-    def has_checkpoint(self, job: Job) -> bool:
-        """Whether the job has left the checkpoint that other jobs need."""
-        folder = self.outputs / job.name
-        return made_by(job, folder) and (folder / "model_final.pth").exists()
-
-    def remaining(self) -> int:
-        """Number of jobs still to do, those included whose value is not chosen yet."""
-        waiting = [run for run in self.runs if self.chosen(run) is None]
-        return len(self.to_do()) + sum(len(run.seeds) for run in waiting)
-
-    # ------------------------------------------------------------ doing it
+        self.plan, self.settings, self.command = plan, settings, command
+        self.options, self.on_result = list(options), on_result
+        self.progress = progress or Progress()
+        self.running: list[Training] = []
 
     def run(self, slots: Sequence[Slot]) -> None:
-        """Do all jobs, one a slot at a time; a KeyboardInterrupt stops the trainings first."""
-        running: list[Training] = []
-        try:
-            while True:
-                free = [slot for slot in slots if slot not in [t.slot for t in running]]
-                if free and self._start(free, running):
-                    self._say(running, len(slots))
-                if not running:
-                    return
-                while all(training.process.poll() is None for training in running):
-                    time.sleep(POLL_SECONDS)
-                for training in [t for t in running if t.process.poll() is not None]:
-                    running.remove(training)
-                    self._finish(training)
-        finally:
-            for training in running:
-                training.stop()
+        """Do all jobs, one a slot at a time; whatever ends this call stops the trainings first.
 
-    def _start(self, free: Sequence[Slot], running: list[Training]) -> bool:
-        """Fill the free slots; whether anything was started."""
-        busy = {training.job.name for training in running}
-        for job in self.to_do():
-            needed = needed_job(self.study, job)
-            ready = needed is None or self.has_checkpoint(needed)
-            if job.name in busy or not ready:
+        Raises:
+            ValueError: another process is at this study.
+        """
+        with claimed(self.plan.outputs):
+            for job in self.plan.stale():
+                self.progress.say(f"{job.title}: its result is of another definition; done again")
+            try:
+                while self._start(slots):
+                    self._wait()
+            finally:
+                stop_all(self.running)
+                self.progress.close()
+
+    def _start(self, slots: Sequence[Slot]) -> bool:
+        """Fill the free slots; whether anything runs."""
+        todo = self.plan.to_do()
+        for slot in slots:
+            busy = [training.job.name for training in self.running]
+            if slot in [training.slot for training in self.running]:
                 continue
-            if needed is not None and needed.name in busy:
-                continue
-            slot = next(s for s in free if s not in [t.slot for t in running])
-            settings = dict(self.settings)
-            if needed is not None:
-                settings["needs"] = str(self.outputs / needed.name)
-            folder = self.outputs / job.name
-            running.append(Training(job, self.command, folder, settings, slot))
-            if len(running) == len(busy) + len(free):
+            job = next((j for j in todo if j.name not in busy and self._can_start(j, busy)), None)
+            if job is None:
                 break
-        return len(running) > len(busy)
+            self.running.append(self._training(job, slot))
+        waiting = [seed for run in self.plan.undecided() for seed in run.seeds]
+        self.progress.plan(self.plan, todo, len(waiting), len(slots))
+        return bool(self.running)
+
+    def _can_start(self, job: Job, busy: Sequence[str]) -> bool:
+        needed = needed_job(self.plan.study, job)
+        return self.plan.is_ready(job) and (needed is None or needed.name not in busy)
+
+    def _training(self, job: Job, slot: Slot) -> Training:
+        settings = dict(self.settings)
+        needed = needed_job(self.plan.study, job)
+        if needed is not None:
+            settings["needs"] = str(self.plan.folder(needed))
+        options = [*job.arguments(settings), *self.options]
+        return Training(job, self.command, self.plan.folder(job), options, slot)
+
+    def _wait(self) -> None:
+        """Until a training ends."""
+        while not (ended := [t for t in self.running if t.process.poll() is not None]):
+            self.progress.show(self.running)
+            time.sleep(POLL_SECONDS)
+        for training in ended:
+            self.running.remove(training)
+            self._finish(training)
 
     def _finish(self, training: Training) -> None:
-        job = training.job
+        job, results = training.job, self.plan.results
         try:
             if training.process.returncode != 0:
-                raise ValueError(training.failure())
-            result = read_output(job, training.folder, self.study.metric)
-            self.seconds.append(result.seconds)
+                raise ValueError(training.failure(self.settings))
+            if not (training.folder / CHECKPOINT).exists():
+                raise ValueError(f"it ended without a {CHECKPOINT}; {training.where_log}")
+            result = read_output(job, training.folder, self.plan.study.metric)
+            training.delete_checkpoints()
         except ValueError as error:
             result = Result(job.definition, {}, [], 0.0, str(error))
-            self.failed[job.name] = str(error)
-        self.results.write(job, result)
-        figure = result.figures.get(self.study.metric)
-        outcome = result.failure or f"{self.study.metric} {figure:.2f}"
-        print(f"{job.title}: {outcome}", file=sys.stderr, flush=True)
-
-    def _say(self, running: Sequence[Training], slots: int) -> None:
-        """What is left, what runs, and how long it will take."""
-        left = self.remaining()
-        line = f"{left} to do, running: {'; '.join(t.job.title for t in running)}"
-        if self.seconds:
-            seconds = sum(self.seconds) / len(self.seconds) * left / slots
-            line += f"; about {tqdm.format_interval(seconds)} left"
-        print(line, file=sys.stderr, flush=True)
+            self.plan.failed[job.name] = str(error)
+            training.forget_bad_checkpoint()
+        if self.plan.is_open(job):  # a teacher that is trained again in another clone has a result
+            results.write(job, result)
+            self.on_result()
+        figure = result.figures.get(self.plan.study.metric)
+        self.progress.say(
+            f"{job.title}: " + (result.failure or f"{self.plan.study.metric} {figure:.2f}")
+        )
 
 
-def choose(
-    study: Study, run: RunDefinition, results: Results, failed: Mapping[str, str]
-) -> Mapping[str, object] | None:
-    """The value that did best on the extra seed, by its key.
+@contextlib.contextmanager
+def claimed(outputs: Path) -> Iterator[None]:
+    """Keep a second call out of a study; the claim ends with this process, however it ends.
 
-    {} where nothing is chosen; None while a trial is open, or where all of them failed.
+    Raises:
+        ValueError: another process is at this study.
     """
-    best: tuple[float, Mapping[str, object]] | None = None
-    for job in trials(study, run):
-        result = results.read(job)
-        if result is None or (result.failure and job.name not in failed):
-            return None
-        value = result.figures.get(study.metric)
-        if value is not None and (best is None or value > best[0]):
-            best = value, job.chosen
-    if run.choose is None:
-        return {}
-    return best[1] if best else None
+    outputs.mkdir(parents=True, exist_ok=True)
+    with (outputs / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{outputs}: another call of this study is running there") from error
+        yield

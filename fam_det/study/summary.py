@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import special  # type: ignore[import-untyped]
 from tabulate import tabulate
 
 from fam_det.study.definition import RunDefinition, Study
 from fam_det.study.jobs import reported, trials
+from fam_det.study.plan import choose
 from fam_det.study.results import Results
-from fam_det.study.runner import choose
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def summarise(study: Study, results: Results) -> list[SummaryRow]:
 
 
 def _scores(study: Study, run: RunDefinition, results: Results) -> dict[int, float]:
-    chosen = choose(study, run, results, {})
+    chosen = choose(study, run, results)
     found = {}
     for job in reported(study, run, chosen) if chosen is not None else []:
         result = results.read(job)
@@ -88,10 +88,10 @@ def _row(
     scores: Mapping[str, Mapping[int, float]],
 ) -> SummaryRow:
     own = scores[run.name]
-    chosen = choose(study, run, results, {}) or {}
+    chosen = choose(study, run, results) or {}
     jobs = [*trials(study, run), *reported(study, run, chosen)]
-    read = {job: results.read(job) for job in reported(study, run, chosen)} if own else {}
-    done = {job.seed: r for job, r in read.items() if r is not None and not r.failure}
+    of_seeds = [(job.seed, results.read(job)) for job in jobs if not job.trial] if own else []
+    done = {seed: r for seed, r in of_seeds if r is not None and not r.failure}
     keys = {key for r in done.values() for key in r.figures} - {study.metric}
     failed = [(job, r) for job in jobs if (r := results.read(job)) is not None and r.failure]
     return SummaryRow(
@@ -122,7 +122,7 @@ def difference(own: Mapping[int, float], other: Mapping[int, float]) -> Differen
     mean = statistics.mean(pairs)
     if len(pairs) < 2:
         return Difference(mean, None, None, len(pairs))
-    quantile = float(stats.t.ppf(0.975, len(pairs) - 1))
+    quantile = float(special.stdtrit(len(pairs) - 1, 0.975))
     half = quantile * statistics.stdev(pairs) / math.sqrt(len(pairs))
     return Difference(mean, mean - half, mean + half, len(pairs))
 
@@ -172,13 +172,21 @@ def _choice_cells(study: Study, run: RunDefinition, results: Results) -> list[st
     return [run.name, str(run.choose.seed), run.choose.key, ", ".join(figures)]
 
 
-def format_csv(rows: Sequence[SummaryRow]) -> str:
-    """A line a run and seed, in plain numbers."""
+def format_csv(study: Study, rows: Sequence[SummaryRow]) -> str:
+    """The table in plain numbers; a column of scores a seed."""
+    seeds = sorted({seed for run in study.runs.values() for seed in run.seeds})
     text = io.StringIO()
+    header = ["run", "chosen", "n", "mean", "std", "minutes"]
+    header += [
+        f"{name}_{part}" for name in ("baseline", "peer") for part in ("mean", "low", "high")
+    ]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "chosen", "seed", "score"])
+    writer.writerow([*header, *[f"seed {seed}" for seed in seeds]])
     for row in rows:
-        writer.writerows([row.name, row.chosen, seed, score] for seed, score in row.scores.items())
+        cells: list[Any] = [row.name, row.chosen, len(row.scores), row.mean, row.std, row.minutes]
+        for to in (row.to_baseline, row.to_peer):
+            cells += [to.mean, to.low, to.high] if to else [None] * 3
+        writer.writerow([*cells, *[row.scores.get(seed) for seed in seeds]])
     return text.getvalue()
 
 
