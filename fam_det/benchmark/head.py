@@ -49,7 +49,7 @@ def head_case(name: str, settings: dict[str, Any], strides: Sequence[int], devic
         modules=(head, reference),
         time_goal=0.7,
         memory_goal=0.7,
-        seconds=20.0,
+        seconds=15.0,
     )
 
 

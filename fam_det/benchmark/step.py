@@ -51,7 +51,7 @@ def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
         project=step(model, inputs, distil=True),
         reference=step(model, inputs, distil=False),
         time_goal=goal,
-        seconds=20.0,
+        seconds=15.0,
     )
 
 
@@ -65,7 +65,7 @@ def inference_case(device: str) -> Case:
         reference=lambda: run_frozen(model.student, inputs),
         time_goal=1.0,
         memory_goal=1.0,
-        seconds=20.0,
+        seconds=15.0,
     )
 
 
@@ -82,7 +82,7 @@ def teacher_case(device: str) -> Case:
         project=lambda: teacher(inputs, size),
         reference=lambda: run_frozen(plain, batch),
         time_goal=0.9 if device == "cpu" else 0.6,
-        seconds=20.0,
+        seconds=15.0,
     )
 
 

@@ -1,7 +1,8 @@
-"""A study's plots: every seed with the mean and its interval, and the metric over the training."""
+"""A study's plots: every seed with the mean and its spread, and the metric over the training."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 from matplotlib.figure import Figure
 
@@ -32,12 +33,12 @@ def plot_curves(study: Study, rows: Sequence[SummaryRow], file: Path) -> bool:
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.subplots()
     for row in rows:
-        curves = list(row.curves.values())
-        if not curves or len(curves[0]) < 2:
+        curves = [dict(curve) for curve in row.curves.values()]
+        shared = sorted(set.intersection(*map(set, curves))) if curves else []
+        if len(shared) < 2:
             continue
-        iterations = [iteration for iteration, _ in curves[0]]
-        means = [sum(c[i][1] for c in curves) / len(curves) for i in range(len(iterations))]
-        axes.plot(iterations, means, label=row.name, color=method_colour(row.name))
+        means = [mean(curve[iteration] for curve in curves) for iteration in shared]
+        axes.plot(shared, means, label=row.name, color=method_colour(row.name))
     if not axes.lines:
         return False
     axes.set_xlabel("iterations")

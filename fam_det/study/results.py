@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import subprocess
 from collections.abc import Mapping
@@ -99,7 +100,11 @@ def read_output(job: Job, folder: Path, metric: str) -> Result:
         ValueError: an output folder without the metric at the end of the training.
     """
     run = read_run(folder)
-    curve = run.series(metric)
+    for line in run.metrics:
+        # AP of a detector that finds nothing at all; without these runs the mean would be too high
+        if math.isnan(line.get(metric, 0.0)):
+            line[metric] = 0.0
+    curve = list(dict(run.series(metric)).items())  # a resumed run evaluates its end twice
     if not run.finished or not curve or curve[-1][0] < run.max_iter:
         raise ValueError(
             f"no {metric} after the last iteration, {run.max_iter}; the study's metric is one of "
