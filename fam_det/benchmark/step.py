@@ -34,6 +34,7 @@ def cases(device: str) -> Iterator[Case]:
         ("step, defaults (256 channels, p2 to p6)", [], 1.20),
         ("step, p3 to p6", no_p2, 1.08),
         ("step, mid width 128", narrow, 1.08),
+        ("step, p3 to p6, mid width 128", no_p2 + narrow, 1.08),
         ("step, layer to layer", ["NAME", "LayerToLayerDistiller"], 1.08),
     ]
     for name, settings, goal in options:
@@ -52,6 +53,8 @@ def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
         reference=step(model, inputs, distil=False),
         time_goal=goal,
         seconds=15.0,
+        pairs=(4, 20),
+        warmup=1,
     )
 
 
@@ -66,6 +69,8 @@ def inference_case(device: str) -> Case:
         time_goal=1.0,
         memory_goal=1.0,
         seconds=15.0,
+        pairs=(4, 20),
+        warmup=1,
     )
 
 
@@ -83,6 +88,8 @@ def teacher_case(device: str) -> Case:
         reference=lambda: run_frozen(plain, batch),
         time_goal=0.9 if device == "cpu" else 0.6,
         seconds=15.0,
+        pairs=(4, 20),
+        warmup=1,
     )
 
 
