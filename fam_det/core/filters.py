@@ -148,8 +148,8 @@ class BandedFilter(GlobalFilter):
         return applied_spectrum(self.weight, self.grid)[rows][:, columns]
 
     def _cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Grid row of each of H rows, grid column of each of V columns (int64)."""
-        u, v = grid_positions(height, width, self.grid, self.weight.device)
+        """Grid row of each of H rows, grid column of each of V columns (int64, on the CPU)."""
+        u, v = grid_positions(height, width, self.grid, torch.device("cpu"))
         return u.round().long() % self.grid, v.round().long()
 
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
@@ -157,14 +157,16 @@ class BandedFilter(GlobalFilter):
         n, c_in, height, width = x.shape
         rows, columns = self._cells(height, width)
         cell = (rows[:, None] * (self.grid // 2 + 1) + columns).flatten()  # (F,)
+        # made on the CPU, which needs the counts: a GPU is never waited for
         order = cell.argsort(stable=True)
+        back = order.argsort().to(x.device)
         counts = torch.bincount(cell, minlength=self.grid * (self.grid // 2 + 1)).tolist()
         bins = (rfft2(x) * response).flatten(2).permute(2, 0, 1)  # (F, N, C_in)
         k = applied_spectrum(self.weight, self.grid).flatten(0, 1)  # (cells, C_in, C_out)
         # one matrix product a cell: a dense filter would repeat its matrix for every frequency
-        parts = bins.index_select(0, order).split(counts)
+        parts = bins.index_select(0, order.to(x.device)).split(counts)
         out = torch.cat([p.reshape(-1, c_in) @ m for p, m in zip(parts, k, strict=True)])
-        out = out.view(-1, n, k.shape[-1]).index_select(0, order.argsort())  # (F, N, C_out)
+        out = out.view(-1, n, k.shape[-1]).index_select(0, back)  # (F, N, C_out)
         out = irfft2(out.permute(1, 2, 0).unflatten(2, response.shape), width)
         return out + pointwise(x, local)
 
