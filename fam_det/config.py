@@ -45,6 +45,8 @@ def add_distillation_config(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.TRANSFORM = "fam"
     # End the transform in a ReLU. Off: the maps of an FPN are signed.
     cfg.MODEL.DISTILLER.RELU = False
+    # BatchNorm of the transforms: "BN", or "SyncBN" over all devices, for a few images a device.
+    cfg.MODEL.DISTILLER.NORM = "BN"
     # Loss between the maps of a level: "mse" or "hierarchical" (ReviewKD's, also at pooled sizes).
     cfg.MODEL.DISTILLER.LOSS = "hierarchical"
     # Weight of the sum of all levels' losses.

@@ -72,7 +72,8 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     """A frozen config of a file and KEY VALUE pairs, its own data sets registered.
 
     Raises:
-        ValueError: a device that is not there, or a data set that is not as its entry says.
+        ValueError: a device that is not there or cannot do what it should, or a data set that is
+            not as its entry says.
     """
     cfg = get_cfg()
     add_distillation_config(cfg)
@@ -82,6 +83,11 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
         raise ValueError(
             f"MODEL.DEVICE: got {cfg.MODEL.DEVICE!r}, but PyTorch sees no GPU; "
             "to run on the CPU add: MODEL.DEVICE cpu"
+        )
+    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        raise ValueError(
+            "SOLVER.AMP.ENABLED: got True on the CPU, but Detectron2 trains in mixed precision on "
+            "GPUs only; add: SOLVER.AMP.ENABLED False"
         )
     register_coco_datasets(cfg)
     cfg.freeze()

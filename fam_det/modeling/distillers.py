@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, KnowledgeReview, LayerToLayer
 from fam_det.core.losses import LOSSES, ValidSizes
+from fam_det.modeling.sync_batch_norm import set_norm
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -149,6 +150,7 @@ def build_distiller(
         known = sorted(known for known, _ in DISTILLER_REGISTRY)
         raise ValueError(f"MODEL.DISTILLER.NAME: got {name!r}, expected one of {known}")
     distiller: nn.Module = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
+    set_norm(distiller, cfg.MODEL.DISTILLER.NORM)
     return distiller.to(cfg.MODEL.DEVICE)
 
 

@@ -1,0 +1,44 @@
+"""BatchNorm of a distiller over all processes, for a few images a device."""
+
+from typing import Any
+
+from torch import nn
+
+from fam_det.core.review import BatchNorm
+
+from detectron2.layers import NaiveSyncBatchNorm
+
+NORMS = ("BN", "SyncBN")
+
+
+class SyncBatchNorm(NaiveSyncBatchNorm, BatchNorm):
+    """Detectron2's synchronised BatchNorm, on CPUs too; in one process the core's BatchNorm.
+
+    Every process must have maps of the same padded size for the statistics to be those of one
+    process with all images; otherwise each process counts the same, as in Detectron2.
+    """
+
+
+def set_norm(module: nn.Module, norm: str) -> None:
+    """Exchange every BatchNorm of the core below a module; the state-dict keys stay.
+
+    Args:
+        module: a distiller.
+        norm: one of ``NORMS``.
+
+    Raises:
+        ValueError: another norm.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"MODEL.DISTILLER.NORM: got {norm!r}, expected one of {NORMS}")
+    for parent in list(module.modules()) if norm == "SyncBN" else []:
+        for name, child in parent.named_children():
+            if type(child) is BatchNorm:
+                parent.add_module(name, _synchronised(child))
+
+
+def _synchronised(norm: BatchNorm) -> SyncBatchNorm:
+    options: dict[str, Any] = {"eps": norm.eps, "momentum": norm.momentum}
+    new = SyncBatchNorm(norm.num_features, **options)
+    new.load_state_dict(norm.state_dict())
+    return new
