@@ -32,7 +32,8 @@ def add_distillation_config(cfg: CN) -> None:
     cfg.MODEL.TEACHER.PRECISION = "auto"
 
     cfg.MODEL.DISTILLER = CN()
-    # Name in DISTILLER_REGISTRY: "KnowledgeReviewDistiller" or "LayerToLayerDistiller".
+    # Name in DISTILLER_REGISTRY: "KnowledgeReviewDistiller", "LayerToLayerDistiller", or of a peer
+    # "FitNetDistiller", "PKDDistiller", "CWDDistiller".
     cfg.MODEL.DISTILLER.NAME = "KnowledgeReviewDistiller"
     # Backbone outputs to distil, such as ["p3", "p4", "p5"]. []: every one that student and teacher
     # share.
@@ -71,6 +72,10 @@ def add_distillation_config(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.FAM.CUTOFF = 0.1
     # Order of the Butterworth filter.
     cfg.MODEL.DISTILLER.FAM.ORDER = 2
+
+    cfg.MODEL.DISTILLER.CWD = CN()
+    # Temperature of the softmax over the cells of a channel, more than 0.
+    cfg.MODEL.DISTILLER.CWD.TEMPERATURE = 1.0
 
     cfg.MODEL.MOBILENETV2 = CN()
     # Width multiplier of all channels; ImageNet weights exist for 1.0.

@@ -12,11 +12,11 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
-CLASSIFICATION = {"CIFAR-100", "ImageNet", "Digits"}  # see tests/classification/test_recipes.py
+OTHERS = {"CIFAR-100", "ImageNet", "Digits", "Studies"}  # see tests/classification, tests/study
 FILES = sorted(
     f
     for f in Path("configs").rglob("*.yaml")
-    if not f.name.startswith("Base") and not CLASSIFICATION & set(f.parts)
+    if not f.name.startswith("Base") and not OTHERS & set(f.parts)
 )
 COCO_FILES = [f for f in FILES if f.parent.name.startswith("COCO")]
 PAIRS = [f for f in COCO_FILES if not f.stem.endswith("_baseline")]

@@ -4,7 +4,8 @@ from fam_det import detectron2_compat
 
 detectron2_compat.apply()
 
-from fam_det.modeling import torchvision_weights as _  # noqa: E402, F401  only registration
+from fam_det.modeling import peers as _peers  # noqa: E402, F401  only registration
+from fam_det.modeling import torchvision_weights as _weights  # noqa: E402, F401  the same
 from fam_det.modeling.backbones import MobileNetV2  # noqa: E402
 from fam_det.modeling.distilled_detector import DistilledDetector  # noqa: E402
 from fam_det.modeling.distillers import DISTILLER_REGISTRY, FeatureDistiller  # noqa: E402

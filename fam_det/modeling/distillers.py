@@ -1,7 +1,7 @@
 """Distillers: what compares the student's feature maps with the teacher's."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,30 +26,27 @@ each level gives a dictionary of unweighted scalar losses by level.
 """
 
 Shapes = Mapping[str, ShapeSpec]
+Loss = Callable[[Tensor, Tensor, ValidSizes | None], Tensor]
 
 
 class FeatureDistiller(nn.Module):
     """Transform the student's maps, then compare each level with the teacher's.
 
-    A subclass says in ``build_transform`` what the transform is.
+    A subclass says in ``build_transform`` what the transform is, and in ``build_loss`` what the
+    loss is where ``MODEL.DISTILLER.LOSS`` does not choose it.
 
     Args:
         levels: names of the feature maps, shallow to deep.
         transform: list of student maps -> list of maps of the teacher's channels.
-        loss: name in ``fam_det.core.losses.LOSSES``.
-
-    Raises:
-        ValueError: an unknown loss.
+        loss: of two maps and the valid sizes of the images, such as those of ``LOSSES``.
     """
 
     @configurable
-    def __init__(self, *, levels: Sequence[str], transform: nn.Module, loss: str) -> None:
+    def __init__(self, *, levels: Sequence[str], transform: nn.Module, loss: Loss) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ValueError(f"MODEL.DISTILLER.LOSS: got {loss!r}, expected one of {list(LOSSES)}")
         self.levels = list(levels)
         self.transform = transform
-        self.loss = LOSSES[loss]
+        self.loss = loss
 
     @classmethod
     def from_config(
@@ -63,7 +60,24 @@ class FeatureDistiller(nn.Module):
             transform = cls.build_transform(cfg.MODEL.DISTILLER, student_channels, teacher_channels)
         except ValueError as error:  # the core names its argument; say whose it is
             raise ValueError(f"MODEL.DISTILLER: {error}") from error
-        return {"levels": levels, "transform": transform, "loss": cfg.MODEL.DISTILLER.LOSS}
+        return {
+            "levels": levels,
+            "transform": transform,
+            "loss": cls.build_loss(cfg.MODEL.DISTILLER),
+        }
+
+    @classmethod
+    def build_loss(cls, distiller: CfgNode) -> Loss:
+        """The loss that a ``MODEL.DISTILLER`` node names.
+
+        Raises:
+            ValueError: an unknown one.
+        """
+        if distiller.LOSS not in LOSSES:
+            raise ValueError(
+                f"MODEL.DISTILLER.LOSS: got {distiller.LOSS!r}, expected one of {list(LOSSES)}"
+            )
+        return LOSSES[distiller.LOSS]
 
     @classmethod
     @abstractmethod

@@ -21,7 +21,7 @@ NAME = "PooledMSE"
 @pytest.fixture
 def example() -> Iterator[ModuleType]:
     """The page's code block as a module of its own."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     module = ModuleType("pooled_mse")
     exec(compile(code, str(PAGE), "exec"), module.__dict__)
     yield module

@@ -1,0 +1,79 @@
+"""Losses of other methods against loops over their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fam_det.core.peer_losses import channel_wise_loss, pearson_loss
+
+SIZES = [(3, 4), (2, 5)]
+
+
+def pair() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    return x.requires_grad_(), 3 * y + 1
+
+
+def cells(maps: Tensor, image: int, channel: int) -> list[float]:
+    h, w = SIZES[image]
+    return [float(maps[image, channel, i, j]) for i in range(h) for j in range(w)]
+
+
+def test_pearson_loss_is_one_minus_the_correlation_of_each_channel() -> None:
+    x, y = pair()
+    correlations = [
+        np.corrcoef(
+            cells(x, 0, c) + cells(x, 1, c),
+            cells(y, 0, c) + cells(y, 1, c),
+        )[0, 1]
+        for c in range(3)
+    ]
+    got = pearson_loss(x, y, SIZES)
+    assert got.item() == pytest.approx(1 - np.mean(correlations), abs=1e-5)
+
+
+def test_channel_wise_loss_is_the_divergence_of_softmaxes_over_cells() -> None:
+    x, y = pair()
+    temperature, total = 2.5, 0.0
+    for image in range(2):
+        for channel in range(3):
+            q, p = (
+                [math.exp(v / temperature) for v in cells(maps, image, channel)] for maps in (x, y)
+            )
+            q, p = ([v / sum(values) for v in values] for values in (q, p))
+            total += sum(b * math.log(b / a) for a, b in zip(q, p, strict=True))
+    got = channel_wise_loss(x, y, SIZES, temperature=temperature)
+    assert got.item() == pytest.approx(temperature**2 * total / (2 * 3), rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", [pearson_loss, channel_wise_loss])
+def test_what_both_losses_have_in_common(loss) -> None:
+    x, y = pair()
+    y.requires_grad_()
+    assert loss(x, x.detach(), SIZES).item() == pytest.approx(0.0, abs=1e-5)
+    loss(x, y, SIZES).backward()
+    assert y.grad is None
+    assert x.grad is not None
+    assert not x.grad[0, :, 3:].any()  # padding
+    assert not x.grad[1, :, 2:].any()
+    assert torch.autograd.gradcheck(lambda m: loss(m, y.detach(), SIZES), [x])
+    assert loss(x.bfloat16(), y.bfloat16()).dtype == torch.float32
+    with pytest.raises(ValueError, match="teacher: got a map of shape"):
+        loss(x, y[:, :2])
+
+
+def test_pearson_loss_sees_neither_scale_nor_shift() -> None:
+    x, y = pair()
+    assert pearson_loss(x, y).item() == pytest.approx(pearson_loss(5 * x - 2, y).item(), abs=1e-5)
+    assert pearson_loss(x, -x.detach()).item() == pytest.approx(2.0, abs=1e-5)
+
+
+def test_a_constant_channel_has_finite_gradients() -> None:
+    x = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    pearson_loss(x, torch.randn(1, 2, 3, 3)).backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
