@@ -32,7 +32,7 @@ def dense_case(n: int, c: int, side: int, device: str) -> Case:
     reference = FullSpectrumAttention(fam)
     x = torch.randn(n, c, side, side, device=device, requires_grad=True)
     frequencies = side * (side // 2 + 1)
-    filter_values = sum(p.numel() for p in fam.filter.parameters())
+    filter_values = 2 * frequencies * c * c  # real and imaginary parts
     # a complex multiply-add is 8 operations, a real one 2; thrice, for the backward pass
     flops = 3 * n * c * c * (8 * frequencies + 2 * side * side)
     # map, output, both gradients, each twice; filter read twice, its gradient written

@@ -32,6 +32,7 @@ class FullSpectrumAttention(nn.Module):
     def __init__(self, fam: FrequencyAttention) -> None:
         super().__init__()
         assert fam.size is not None
+        assert fam.local is not None
         assert isinstance(fam.filter, DenseFilter)
         height, width = fam.size
         half = fam.filter.spectrum(height, width).detach()

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fam_det.core.review import BatchNorm
 
 from detectron2.layers import NaiveSyncBatchNorm
+from detectron2.utils import comm
 
 NORMS = ("BN", "SyncBN")
 
@@ -17,6 +19,15 @@ class SyncBatchNorm(NaiveSyncBatchNorm, BatchNorm):
     Every process must have maps of the same padded size for the statistics to be those of one
     process with all images; otherwise each process counts the same, as in Detectron2.
     """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise maps (N, C, H, W)."""
+        if comm.get_world_size() == 1:
+            out: Tensor = super().forward(x)
+            return out
+        # its variance is a small difference, which is off in bfloat16 and may be negative
+        out = super().forward(x.to(torch.promote_types(x.dtype, torch.float32)))
+        return out.to(x.dtype)
 
 
 def set_norm(module: nn.Module, norm: str) -> None:
