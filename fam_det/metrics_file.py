@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+LOG_PERIOD = 20  # iterations between two lines of metrics.json, fixed in Detectron2
+
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The lines of a ``metrics.json``, by iteration; none if there is no such file.
@@ -18,3 +20,15 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             continue
         by_iteration.setdefault(line["iteration"], {}).update(line)
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def iterations_done(path: Path, max_iter: int, now: float) -> float:
+    """Iterations done at a time (as of ``time.time``), counting on from the last line at its pace.
+
+    Without that, a bar would stand still between two lines.
+    """
+    trained = [line for line in read_metrics(path) if "time" in line]
+    if not trained:
+        return 0.0
+    since = max(now - path.stat().st_mtime, 0) / max(trained[-1]["time"], 1e-6)
+    return min(trained[-1]["iteration"] + 1 + min(since, LOG_PERIOD), max_iter)

@@ -160,6 +160,8 @@ def main() -> int:
         write_plots(study, plan.results)
     except (ValueError, re.error) as error:
         sys.exit(str(error) if str(args.study) in str(error) else f"{args.study}: {error}")
+    except BlockingIOError:
+        sys.exit(f"{plan.outputs}: another call of this study is running there")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

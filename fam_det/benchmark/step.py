@@ -17,6 +17,7 @@ from fam_det.benchmark.timing import Function
 from fam_det.config import add_distillation_config
 from fam_det.modeling.distilled_detector import DistilledDetector, captured_backbone
 
+from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
@@ -98,21 +99,12 @@ def build(settings: list[Any], device: str) -> DistilledDetector:
     torch.manual_seed(0)
     cfg: CfgNode = get_cfg()
     add_distillation_config(cfg)
+    # Detectron2's own file: the benchmark also runs where the project's configs are not
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
     cfg.merge_from_list(
         [
             *("MODEL.META_ARCHITECTURE", "DistilledDetector", "MODEL.DEVICE", device),
-            *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
             *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
-            *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
-            *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
-            *("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256], [512]]),
-            *("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]),
-            *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", 2000, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 1000),
-            *("MODEL.RPN.PRE_NMS_TOPK_TEST", 1000, "MODEL.RPN.POST_NMS_TOPK_TEST", 1000),
-            *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
-            *("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3", "p4", "p5"]),
-            *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 2),
-            *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
             *("MODEL.TEACHER.CONFIG", TEACHER, "MODEL.TEACHER.WEIGHTS", ""),
         ]
     )

@@ -69,13 +69,8 @@ def _mean_over_images(
     valid_sizes: ValidSizes | None,
 ) -> Tensor:
     """``loss_of`` the difference of the maps, as a whole or image by image on the valid cells."""
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"teacher: got a map of shape {tuple(teacher.shape)}, "
-            f"expected that of the student, {tuple(student.shape)}"
-        )
-    dtype = torch.promote_types(student.dtype, torch.float32)
-    difference = student.to(dtype) - teacher.detach().to(dtype)
+    student, teacher = comparable(student, teacher)
+    difference = student - teacher
     if valid_sizes is None:
         return loss_of(difference)
     _check_valid_sizes(valid_sizes, difference)
@@ -87,6 +82,21 @@ def _mean_over_images(
         for image, (h, w) in zip(difference, valid_sizes, strict=True)
     ]
     return torch.stack(losses).mean()
+
+
+def comparable(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps in float32 or better, the teacher's without a gradient.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"teacher: got a map of shape {tuple(teacher.shape)}, "
+            f"expected that of the student, {tuple(student.shape)}"
+        )
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    return student.to(dtype), teacher.detach().to(dtype)
 
 
 def _check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fam_det.core.losses import ValidSizes
+from fam_det.core.losses import ValidSizes, comparable
 
 EPSILON = 1e-8  # of a variance: a channel that is constant over the batch has none
 
@@ -64,16 +64,10 @@ def _cells(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
 ) -> tuple[Tensor, Tensor]:
     """Both maps as (C, L) in float32 or better, without the padding."""
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"teacher: got a map of shape {tuple(teacher.shape)}, "
-            f"expected that of the student, {tuple(student.shape)}"
-        )
     sizes = valid_sizes or [(student.shape[2], student.shape[3])] * len(student)
-    dtype = torch.promote_types(student.dtype, torch.float32)
     x, y = (
         torch.cat([m[:, :h, :w].flatten(1) for m, (h, w) in zip(maps, sizes, strict=True)], dim=1)
-        for maps in (student.to(dtype), teacher.detach().to(dtype))
+        for maps in comparable(student, teacher)
     )
     return x, y
 

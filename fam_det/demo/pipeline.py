@@ -6,8 +6,6 @@ is skipped; a stage of other settings is made anew.
 """
 
 import contextlib
-import ctypes
-import fcntl
 import hashlib
 import json
 import signal
@@ -15,16 +13,17 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from fvcore.common.config import CfgNode
 
-from fam_det.demo.progress import Progress, evaluations, iterations_done
+from fam_det.demo.progress import Progress, evaluations
 from fam_det.demo.scenes import discard
-from fam_det.metrics_file import read_metrics
+from fam_det.metrics_file import iterations_done, read_metrics
+from fam_det.processes import end_with_parent
 
 SEED = 1  # of both students
 FAILURE_LINES = 15
@@ -269,19 +268,6 @@ def clear(demo: Demo) -> None:
         discard(demo.folder(stage), STATE_FILE)
 
 
-@contextlib.contextmanager
-def claimed(output: Path) -> Iterator[None]:
-    """Keep a second demo out of a folder; the claim ends with this process, however it ends.
-
-    Raises:
-        BlockingIOError: another demo is running there.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
 def run_subprocess(
     command: Sequence[str], folder: Path, log: Path, tick: Callable[[], None]
 ) -> int:
@@ -293,7 +279,7 @@ def run_subprocess(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent(),
+            preexec_fn=end_with_parent(signal.SIGTERM),
         )
         try:
             while process.poll() is None:
@@ -304,15 +290,3 @@ def run_subprocess(
             process.terminate()
             process.wait()
     return process.returncode
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """On Linux, have the system end the child with us, be it by ``kill -9``.
-
-    A training left behind would write into the same folder as the one that takes over.
-    """
-    if sys.platform != "linux":
-        return None
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in <sys/prctl.h>
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(set_parent_death_signal, signal.SIGTERM)

@@ -3,32 +3,16 @@
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
-from fam_det.metrics_file import read_metrics
-
-LOG_PERIOD = 20  # iterations between two lines of metrics.json, fixed in Detectron2
 LINE_SECONDS = 20  # between two lines where there is no terminal to draw a bar on
 
 
 def evaluations(metrics: list[dict[str, float]], key: str) -> list[dict[str, float]]:
     """The lines with a score of an evaluation, such as "bbox/AP"."""
     return [line for line in metrics if key in line]
-
-
-def iterations_done(path: Path, max_iter: int, now: float) -> float:
-    """Iterations done at a time (as of ``time.time``), counting on from the last line at its pace.
-
-    Without that, a bar would stand still between two lines.
-    """
-    trained = [line for line in read_metrics(path) if "time" in line]
-    if not trained:
-        return 0.0
-    since = max(now - path.stat().st_mtime, 0) / max(trained[-1]["time"], 1e-6)
-    return min(trained[-1]["iteration"] + 1 + min(since, LOG_PERIOD), max_iter)
 
 
 class _Bar(tqdm):

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fam_det.modeling.distillers import FeatureDistiller, build_distiller
-from fam_det.modeling.inherit import inherit
+from fam_det.modeling.inherit import inherit, is_below
 from fam_det.modeling.levels import match_levels, valid_sizes
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
 from fam_det.student_wrapper import StudentWrapper
@@ -102,7 +101,7 @@ class DistilledDetector(StudentWrapper):
         self._to_inherit = [
             part
             for part in self._to_inherit
-            if not any(fnmatchcase(name, f"{part}.*") for name in state_dict)
+            if not any(is_below(name, part) for name in state_dict)
         ]
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

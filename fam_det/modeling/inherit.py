@@ -38,10 +38,15 @@ def inherit(student: nn.Module, teacher: nn.Module, parts: Sequence[str]) -> lis
     return names
 
 
+def is_below(name: str, part: str) -> bool:
+    """Whether a parameter or buffer belongs to a part."""
+    return fnmatchcase(name, f"{part}.*")
+
+
 def _names_of(part: str, names: Iterable[str]) -> list[str]:
     """The names below a part."""
     names = list(names)
-    found = [name for name in names if fnmatchcase(name, f"{part}.*")]
+    found = [name for name in names if is_below(name, part)]
     if not found:
         known = sorted({name.partition(".")[0] for name in names})
         raise ValueError(

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from fam_det.config import add_distillation_config
 from fam_det.modeling.frozen_backbone import speed_up
+from fam_det.modeling.inherit import is_below
 
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
@@ -176,7 +176,7 @@ class _CompleteCheckpointer(DetectionCheckpointer):
         absent = [
             name
             for name in [*wrong_shapes, *incompatible.missing_keys]
-            if any(fnmatchcase(name, f"{part}.*") for part in self.parts)
+            if any(is_below(name, part) for part in self.parts)
             and not name.endswith("num_batches_tracked")
         ]
         if absent:

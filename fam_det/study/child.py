@@ -1,7 +1,6 @@
 """A job's training as a process of its own, on cores or a GPU of its own."""
 
 import contextlib
-import ctypes
 import os
 import re
 import shutil
@@ -13,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fam_det.processes import end_with_parent
 from fam_det.study.jobs import Job
 from fam_det.study.results import write_whole
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MARK = "definition"  # file in an output folder that says which job it is of
 LOG = "study.log"
 STOP_SECONDS = 10  # between SIGTERM and SIGKILL
@@ -183,10 +182,11 @@ def _prepare_child(cores: Sequence[int]) -> Callable[[], None] | None:
     """On Linux, keep the child to its cores, and end it with us, be it by ``kill -9``."""
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: after the fork less is safe
+    with_us = end_with_parent(signal.SIGKILL)
 
     def prepare_child() -> None:
         os.sched_setaffinity(0, cores)
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if with_us is not None:
+            with_us()
 
     return prepare_child

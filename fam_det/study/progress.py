@@ -9,7 +9,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from fam_det.demo.progress import iterations_done
+from fam_det.metrics_file import iterations_done
 from fam_det.report.runs import read_config
 from fam_det.study.child import Training
 from fam_det.study.jobs import Job

@@ -1,11 +1,9 @@
 """Run a study's jobs: what is done is skipped, what was interrupted goes on."""
 
-import contextlib
-import fcntl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
+from fam_det.processes import claimed
 from fam_det.study.child import Slot, Training, stop_all
 from fam_det.study.jobs import Job, needed_job
 from fam_det.study.plan import CHECKPOINT, Plan
@@ -46,7 +44,7 @@ class Runner:
         """Do all jobs, one a slot at a time; whatever ends this call stops the trainings first.
 
         Raises:
-            ValueError: another process is at this study.
+            BlockingIOError: another process is at this study.
         """
         with claimed(self.plan.outputs):
             for job in self.plan.stale():
@@ -114,19 +112,3 @@ class Runner:
         self.progress.say(
             f"{job.title}: " + (result.failure or f"{self.plan.study.metric} {figure:.2f}")
         )
-
-
-@contextlib.contextmanager
-def claimed(outputs: Path) -> Iterator[None]:
-    """Keep a second call out of a study; the claim ends with this process, however it ends.
-
-    Raises:
-        ValueError: another process is at this study.
-    """
-    outputs.mkdir(parents=True, exist_ok=True)
-    with (outputs / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{outputs}: another call of this study is running there") from error
-        yield

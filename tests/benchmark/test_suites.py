@@ -9,7 +9,6 @@ import torch
 from fam_det.benchmark import step
 from fam_det.benchmark.data import BATCH, MEAN, STD
 from fam_det.benchmark.data import cases as data_cases
-from fam_det.benchmark.growth import head_step
 from fam_det.benchmark.suites import SUITES, cases
 
 
@@ -35,8 +34,10 @@ def test_both_loaders_give_batches_of_the_same_kind() -> None:
     assert torch.allclose(images.amin((0, 2, 3)), black)
 
 
-def test_growth_takes_any_size() -> None:
-    head_step((70, 90), 8, "cpu")()
+def test_growth_names_how_much_more_there_is() -> None:
+    grown = [case.growth for case in cases("growth", "cpu")]
+    areas = [("area", factor) for factor in (2.0, 4.0, 8.0, 16.0)]  # of a quarter megapixel
+    assert grown == areas + [("channels", factor) for factor in (2.0, 4.0, 8.0)]
 
 
 def test_step_with_and_without_the_distiller(monkeypatch: pytest.MonkeyPatch) -> None:

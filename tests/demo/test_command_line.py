@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from fam_det.demo.detection import DetectionDemo as Demo
-from fam_det.demo.pipeline import claimed
+from fam_det.processes import claimed
 
 
 def run_tool(demo: Demo, *args: str) -> subprocess.CompletedProcess[str]:

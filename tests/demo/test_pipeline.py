@@ -130,14 +130,6 @@ def test_folders_of_others_are_left_alone(demo: Demo, name: str) -> None:
     assert mine.exists()
 
 
-def test_second_demo_is_kept_out(tmp_path: Path) -> None:
-    second = pipeline.claimed(tmp_path)
-    with pipeline.claimed(tmp_path), pytest.raises(BlockingIOError):
-        second.__enter__()
-    with pipeline.claimed(tmp_path):
-        pass
-
-
 def test_subprocess_output_status_and_ticks(tmp_path: Path) -> None:
     log, ticks = tmp_path / "stdout.txt", []
     code = "import os, sys; print(os.getcwd()); sys.exit('reason')"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fam_det.demo import progress
-from fam_det.demo.progress import Progress, evaluations, iterations_done
-from fam_det.metrics_file import read_metrics
+from fam_det.demo.progress import Progress, evaluations
+from fam_det.metrics_file import iterations_done, read_metrics
 
 
 @pytest.fixture
