@@ -143,11 +143,17 @@ def stop(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def end_as_asked() -> None:
+    """Stop at the signals that end a program, but for those that ``nohup`` had it ignore."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
 def main() -> int:
     """Returns the exit status: 0 when all runs have a result, 1 when some failed, 130 stopped."""
     args = parse_arguments()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    end_as_asked()
     try:
         study = load_study(args.study)
         plan = make_plan(args, study)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +87,13 @@ class Studio:
     def results(self) -> Path:
         return self.folder / "docs" / "studies" / "small"
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """A call of the tool that goes on by itself."""
+    def start(self, *words: str, ignoring: Sequence[int] = ()) -> subprocess.Popen[str]:
+        """A call of the tool that goes on by itself, its signals as in a terminal but for these."""
+
+        def as_in_a_terminal() -> None:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN if number in ignoring else signal.SIG_DFL)
+
         command = [sys.executable, str(SCRIPT), "small.yaml", *words]
         return subprocess.Popen(
             command,
@@ -96,6 +101,7 @@ class Studio:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=as_in_a_terminal,
             env=os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent.parent)},
         )
 

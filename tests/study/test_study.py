@@ -83,6 +83,19 @@ def test_stopped_it_ends_its_trainings_and_says_how_to_go_on(
             os.kill(pid, 0)
 
 
+def test_under_nohup_a_closed_terminal_ends_nothing(studio: Studio) -> None:
+    studio.control("hold", "teacher_seed1")
+    process = studio.start(
+        "--set", "DATA=/data/bccd", "--only", "teacher", ignoring=[signal.SIGHUP]
+    )
+    wait_for(lambda: len(studio.started()) == 1)
+    process.send_signal(signal.SIGHUP)
+    studio.control("hold")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "teacher_seed1.json" in studio.files()
+
+
 def test_failure_is_a_row_and_tried_again(studio: Studio) -> None:
     studio.control("fail", "alone_seed2")
     status, out, _ = studio.call("--jobs", "2")
