@@ -5,10 +5,28 @@ from detectron2.config import CfgNode as CN
 
 def add_distillation_config(cfg: CN) -> None:
     """Add every key of this project, with a default that changes nothing in plain Detectron2."""
+    _add_data_and_backbone_keys(cfg)
+    _add_teacher_keys(cfg)
+    _add_distiller_keys(cfg)
+    _add_fam_keys(cfg.MODEL.DISTILLER)
+    _add_peer_keys(cfg.MODEL.DISTILLER)
+
+
+def _add_data_and_backbone_keys(cfg: CN) -> None:
     # Data sets in COCO format to register before anything else: [name, annotation file, image
     # folder].
     cfg.DATASETS.COCO = []
 
+    cfg.MODEL.MOBILENETV2 = CN()
+    # Width multiplier of all channels; ImageNet weights exist for 1.0.
+    cfg.MODEL.MOBILENETV2.WIDTH_MULT = 1.0
+    # Outputs of the network: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
+    cfg.MODEL.MOBILENETV2.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Normalisation, as MODEL.RESNETS.NORM.
+    cfg.MODEL.MOBILENETV2.NORM = "FrozenBN"
+
+
+def _add_teacher_keys(cfg: CN) -> None:
     cfg.MODEL.STUDENT = CN()
     # The student's meta-architecture when MODEL.META_ARCHITECTURE is "DistilledDetector". All of
     # the student is described by the usual keys: MODEL.BACKBONE, MODEL.ROI_HEADS, MODEL.RETINANET,
@@ -31,9 +49,12 @@ def add_distillation_config(cfg: CN) -> None:
     # bfloat16 on a GPU that has it and otherwise as the student (see SOLVER.AMP).
     cfg.MODEL.TEACHER.PRECISION = "auto"
 
+
+def _add_distiller_keys(cfg: CN) -> None:
     cfg.MODEL.DISTILLER = CN()
     # Name in DISTILLER_REGISTRY: "KnowledgeReviewDistiller", "LayerToLayerDistiller", or of a peer
-    # "FitNetDistiller", "PKDDistiller", "CWDDistiller".
+    # "FitNetDistiller", "FGFIDistiller", "PKDDistiller", "CWDDistiller", "DKDDistiller",
+    # "FreeKDDistiller".
     cfg.MODEL.DISTILLER.NAME = "KnowledgeReviewDistiller"
     # Backbone outputs to distil, such as ["p3", "p4", "p5"]. []: every one that student and teacher
     # share.
@@ -55,32 +76,46 @@ def add_distillation_config(cfg: CN) -> None:
     # Iterations over which that weight rises from 0 to its value.
     cfg.MODEL.DISTILLER.WARMUP_ITERS = 1000
 
-    cfg.MODEL.DISTILLER.FAM = CN()
+
+def _add_fam_keys(node: CN) -> None:
+    node.FAM = CN()
     # Branches of the module: "global", "local" or, as in the paper, both.
-    cfg.MODEL.DISTILLER.FAM.BRANCHES = ["global", "local"]
+    node.FAM.BRANCHES = ["global", "local"]
     # How it starts: "paper", or "identity": the local branch hands its input on at first, so that
     # heads which read the teacher's maps can read the student's.
-    cfg.MODEL.DISTILLER.FAM.INIT = "paper"
+    node.FAM.INIT = "paper"
     # Storage of the global filter: "separable" (few parameters), "banded" (full channel mixing) or
     # "pooled" (full channel mixing of low frequencies only).
-    cfg.MODEL.DISTILLER.FAM.FILTER = "separable"
+    node.FAM.FILTER = "separable"
     # Grid points of the filter over the full circle of frequencies, an even number.
-    cfg.MODEL.DISTILLER.FAM.GRID = 8
+    node.FAM.GRID = 8
     # High-pass filter: "ideal", "gaussian", "butterworth" or "none".
-    cfg.MODEL.DISTILLER.FAM.HIGH_PASS = "ideal"
+    node.FAM.HIGH_PASS = "ideal"
     # Its cut-off, as a fraction of the Nyquist frequency, in [0, 1].
-    cfg.MODEL.DISTILLER.FAM.CUTOFF = 0.1
+    node.FAM.CUTOFF = 0.1
     # Order of the Butterworth filter.
-    cfg.MODEL.DISTILLER.FAM.ORDER = 2
+    node.FAM.ORDER = 2
 
-    cfg.MODEL.DISTILLER.CWD = CN()
+
+def _add_peer_keys(node: CN) -> None:
+    node.FGFI = CN()
+    # Anchors near an object: those whose IoU with it is more than this share of the best one's,
+    # in [0, 1].
+    node.FGFI.THRESHOLD = 0.5
+
+    node.CWD = CN()
     # Temperature of the softmax over the cells of a channel, more than 0.
-    cfg.MODEL.DISTILLER.CWD.TEMPERATURE = 1.0
+    node.CWD.TEMPERATURE = 1.0
 
-    cfg.MODEL.MOBILENETV2 = CN()
-    # Width multiplier of all channels; ImageNet weights exist for 1.0.
-    cfg.MODEL.MOBILENETV2.WIDTH_MULT = 1.0
-    # Outputs of the network: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
-    cfg.MODEL.MOBILENETV2.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    # Normalisation, as MODEL.RESNETS.NORM.
-    cfg.MODEL.MOBILENETV2.NORM = "FrozenBN"
+    node.DKD = CN()
+    # Weight of a region's class, or background, against all others.
+    node.DKD.ALPHA = 1.0
+    # Weight of the distribution over the others.
+    node.DKD.BETA = 0.25
+    # Divides the logits of both networks, more than 0.
+    node.DKD.TEMPERATURE = 1.0
+
+    node.FREEKD = CN()
+    # Weight, beside that of the bands, of the mean squared error of the maps, as in the released
+    # configs; 0 for the bands alone.
+    node.FREEKD.MSE_WEIGHT = 5.0

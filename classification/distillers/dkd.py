@@ -1,17 +1,13 @@
-"""Decoupled knowledge distillation.
-
-Legend: N batch, K classes, T temperature.
-"""
+"""Decoupled knowledge distillation."""
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
 from classification.distillers.peer import PeerDistiller, check_positive, check_weight
 from classification.models import Features
+from fam_det.core.logit_losses import decoupled_divergences
 
 from detectron2.config import CfgNode, configurable
 
@@ -59,41 +55,3 @@ class DKD(PeerDistiller):
             student.logits / self.temperature, teacher.logits / self.temperature, labels
         )
         return {"target": self.temperature**2 * target, "others": self.temperature**2 * others}
-
-
-def decoupled_divergences(
-    student: Tensor, teacher: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """TCKD and NCKD, equation 5 of Zhao et al., with the teacher's side first.
-
-    In logarithms throughout, so that a probability of 0 gives no NaN; the released code subtracts
-    1000 from the target's logit where this leaves the target out.
-
-    Args:
-        student: logits (N, K), divided by the temperature.
-        teacher: logits (N, K), divided by the temperature.
-        labels: int64 (N,).
-
-    Returns:
-        Two scalars, means over the images.
-    """
-    target = F.one_hot(labels, student.shape[1]).bool()
-    log_b_student, log_b_teacher = (log_target_and_rest(x, target) for x in (student, teacher))
-    log_p_student, log_p_teacher = (
-        F.log_softmax(without_target(x, target), 1) for x in (student, teacher)
-    )
-    return (
-        F.kl_div(log_b_student, log_b_teacher, reduction="batchmean", log_target=True),
-        F.kl_div(log_p_student, log_p_teacher, reduction="batchmean", log_target=True),
-    )
-
-
-def without_target(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits of the other classes: (N, K) and a mask (N, K) -> (N, K - 1)."""
-    return logits[~target].reshape(len(logits), -1)
-
-
-def log_target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
-    """Logarithm of the probability of the target and of all others: (N, K) -> (N, 2)."""
-    rest = without_target(logits, target).logsumexp(1)
-    return F.log_softmax(torch.stack([logits[target], rest], 1), 1)

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fam_det.core.losses import ValidSizes, comparable
+from fam_det.core.wavelet import haar_pyramid
 
+WAVELET_LEVELS = 3  # as the released code of FreeKD
 EPSILON = 1e-8  # of a variance: a channel that is constant over the batch has none
 
 
@@ -60,16 +62,62 @@ def channel_wise_loss(
     return temperature**2 * torch.stack(losses).mean()
 
 
+def wavelet_band_loss(
+    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None
+) -> Tensor:
+    """Absolute differences of the high Haar bands (FreeKD, Zhang et al., CVPR 2024).
+
+    Without the masks of the paper, which come from prompts that the teacher is fine-tuned with
+    first. The low band is left out, as in the released code, which takes three levels of the
+    transform and adds the mean of each.
+
+    Args:
+        student: (N, C, H, W).
+        teacher: (N, C, H, W); takes no gradient.
+        valid_sizes: as of :func:`pearson_loss`.
+
+    Returns:
+        Scalar, 0 or more, float32 (float64 for float64 maps).
+    """
+    losses = []
+    for x, y in _images(student, teacher, valid_sizes):
+        bands = haar_pyramid(x - y, WAVELET_LEVELS)  # of the difference: the transform is linear
+        losses.append(torch.stack([band.abs().mean() for band in bands]).sum())
+    return torch.stack(losses).mean()
+
+
+def imitation_loss(student: Tensor, teacher: Tensor, near_objects: Tensor) -> Tensor:
+    """Half the squared distance on cells near objects (FGFI, Wang et al., CVPR 2019).
+
+    Args:
+        student: (N, C, H, W).
+        teacher: (N, C, H, W); takes no gradient.
+        near_objects: bool (N, H, W), the cells that count.
+
+    Returns:
+        Scalar, 0 or more: summed over channels, the mean over the cells that count; 0 without any.
+    """
+    x, y = comparable(student, teacher)
+    distances = (x - y).square().sum(1)  # (N, H, W)
+    return 0.5 * (distances * near_objects).sum() / near_objects.sum().clamp(min=1)
+
+
 def _cells(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
 ) -> tuple[Tensor, Tensor]:
     """Both maps as (C, L) in float32 or better, without the padding."""
-    sizes = valid_sizes or [(student.shape[2], student.shape[3])] * len(student)
-    x, y = (
-        torch.cat([m[:, :h, :w].flatten(1) for m, (h, w) in zip(maps, sizes, strict=True)], dim=1)
-        for maps in comparable(student, teacher)
-    )
+    pairs = _images(student, teacher, valid_sizes)
+    x, y = (torch.cat([m.flatten(1) for m in maps], dim=1) for maps in zip(*pairs, strict=True))
     return x, y
+
+
+def _images(
+    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Both maps of each image, (C, h, w) in float32 or better, without the padding."""
+    sizes = valid_sizes or [(student.shape[2], student.shape[3])] * len(student)
+    maps = comparable(student, teacher)
+    return [(x[:, :h, :w], y[:, :h, :w]) for x, y, (h, w) in zip(*maps, sizes, strict=True)]
 
 
 def _standardised(x: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fam_det.modeling.distillers import FeatureDistiller, build_distiller
+from fam_det.modeling.distillers import Distiller, build_distiller
 from fam_det.modeling.inherit import inherit, is_below
 from fam_det.modeling.levels import match_levels, valid_sizes
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
+from fam_det.modeling.watch import watched
 from fam_det.student_wrapper import StudentWrapper
 
 from detectron2.config import CfgNode, configurable
@@ -32,7 +33,7 @@ class DistilledDetector(StudentWrapper):
     Args:
         student: a Detectron2 detector with a ``backbone``.
         teacher: run on the same images, padded to the same size.
-        distiller: gives one unweighted loss a level.
+        distiller: gives unweighted losses by name, most of them one a level.
         strides: stride of each level of the distiller.
         loss_weight: weight of the sum of the levels' losses.
         warmup_iters: iterations over which the weight rises linearly from 0.
@@ -40,7 +41,8 @@ class DistilledDetector(StudentWrapper):
             ``inherit``. Weights that are loaded, before or after, are kept.
 
     Raises:
-        ValueError: a negative weight or number of iterations.
+        ValueError: a negative weight or number of iterations, or detectors that the distiller
+            cannot be used with.
     """
 
     teacher: FrozenTeacher
@@ -51,7 +53,7 @@ class DistilledDetector(StudentWrapper):
         *,
         student: nn.Module,
         teacher: FrozenTeacher,
-        distiller: FeatureDistiller,
+        distiller: Distiller,
         strides: dict[str, int],
         loss_weight: float = 1.0,
         warmup_iters: int = 0,
@@ -61,6 +63,7 @@ class DistilledDetector(StudentWrapper):
         for key, value in (("LOSS_WEIGHT", loss_weight), ("WARMUP_ITERS", warmup_iters)):
             if value < 0:
                 raise ValueError(f"MODEL.DISTILLER.{key}: got {value}, expected 0 or more")
+        distiller.check(student, teacher.detector)
         self.distiller = distiller
         self.strides = strides
         self.loss_weight = loss_weight
@@ -91,7 +94,7 @@ class DistilledDetector(StudentWrapper):
         """Switch the student and the distiller; the teacher is loaded and stays in eval mode."""
         super().train(mode)
         if mode:
-            self.teacher.load_weights(self._to_inherit)
+            self.teacher.load_weights([*self._to_inherit, *self.distiller.teacher_parts])
             parts, self._to_inherit = self._to_inherit, []
             inherit(self.student, self.teacher.detector, parts)
         return self
@@ -108,13 +111,18 @@ class DistilledDetector(StudentWrapper):
         """In training the student's losses and ``loss_fam``, otherwise its detections."""
         if not self.training:
             return self.student(batched_inputs)
-        with captured_backbone(self.backbone) as captured:
+        with (
+            captured_backbone(self.backbone) as captured,
+            self.distiller.watch(self.student, self.teacher.detector, batched_inputs) as seen,
+        ):
             losses: dict[str, Tensor] = self.student(batched_inputs)
-        losses["loss_fam"] = self._distill(batched_inputs, captured)
+        losses["loss_fam"] = self._distill(batched_inputs, captured, seen)
         return losses
 
-    def _distill(self, batched_inputs: list[dict[str, Any]], captured: dict[str, Any]) -> Tensor:
-        self.teacher.load_weights()
+    def _distill(
+        self, batched_inputs: list[dict[str, Any]], captured: dict[str, Any], seen: dict[str, Any]
+    ) -> Tensor:
+        self.teacher.load_weights(self.distiller.teacher_parts)
         student_features: dict[str, Tensor] = captured["features"]
         teacher_features = self.teacher(batched_inputs, captured["padded_size"])
         # A teacher with a larger divisor sees more padding; the images lie at the top left.
@@ -124,16 +132,17 @@ class DistilledDetector(StudentWrapper):
             if level in self.strides
         }
         image_sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
-        level_losses: dict[str, Tensor] = self.distiller(
+        named_losses: dict[str, Tensor] = self.distiller(
             student_features,
             teacher_features,
             {level: valid_sizes(image_sizes, stride) for level, stride in self.strides.items()},
+            **seen,
         )
         storage = get_event_storage()
         weight = self.loss_weight * self._warmup(storage.iter)
-        losses = torch.stack(list(level_losses.values()))
-        for level, loss in zip(level_losses, losses.detach().tolist(), strict=True):
-            storage.put_scalar(f"distiller/loss_{level}", loss)
+        losses = torch.stack(list(named_losses.values()))
+        for name, loss in zip(named_losses, losses.detach().tolist(), strict=True):
+            storage.put_scalar(f"distiller/loss_{name}", loss)
         storage.put_scalar("distiller/loss_weight", weight)
         return weight * losses.sum()
 
@@ -165,11 +174,8 @@ def captured_backbone(backbone: nn.Module) -> Iterator[dict[str, Any]]:
     """Within this context, keep the backbone's padded input size (H, W) and its output."""
     captured: dict[str, Any] = {}
 
-    def keep(_: nn.Module, args: Sequence[Tensor], features: dict[str, Tensor]) -> None:
-        captured.update(padded_size=tuple(args[0].shape[-2:]), features=features)
+    def keep(inputs: Sequence[Tensor], features: dict[str, Tensor]) -> None:
+        captured.update(padded_size=tuple(inputs[0].shape[-2:]), features=features)
 
-    handle = backbone.register_forward_hook(keep)
-    try:
+    with watched(backbone, keep):
         yield captured
-    finally:
-        handle.remove()

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,18 +19,37 @@ from detectron2.utils.registry import Registry
 
 DISTILLER_REGISTRY = Registry("DISTILLER")
 DISTILLER_REGISTRY.__doc__ = """
-Registry of distillers: ``nn.Module`` built from ``(cfg, levels, student_shape, teacher_shape)``.
+Registry of distillers: ``Distiller`` built from ``(cfg, levels, student_shape, teacher_shape)``.
 
 ``levels`` are the names of the feature maps, shallow to deep; the shapes map them to ``ShapeSpec``.
-A call with the student's maps, the teacher's maps (dictionaries by level) and the valid sizes of
-each level gives a dictionary of unweighted scalar losses by level.
+A call with the student's maps, the teacher's maps (dictionaries by level), the valid sizes of each
+level, and what ``watch`` saw, as keywords, gives a dictionary of unweighted scalar losses by name.
 """
 
 Shapes = Mapping[str, ShapeSpec]
 Loss = Callable[[Tensor, Tensor, ValidSizes | None], Tensor]
 
 
-class FeatureDistiller(nn.Module):
+class Distiller(nn.Module):
+    """What every distiller has; a method on feature maps alone is a ``FeatureDistiller``."""
+
+    # Parts of the teacher that it needs with their weights, besides the backbone.
+    teacher_parts: Sequence[str] = ()
+
+    def check(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Raises a ValueError for detectors that the method cannot be used with."""
+
+    def watch(
+        self, student: nn.Module, teacher: nn.Module, batched_inputs: Sequence[dict[str, Any]]
+    ) -> AbstractContextManager[dict[str, Any]]:
+        """A context around the student's forward pass, for what a method needs besides the maps.
+
+        What its dictionary holds afterwards are further keywords of ``forward``.
+        """
+        return nullcontext({})
+
+
+class FeatureDistiller(Distiller):
     """Transform the student's maps, then compare each level with the teacher's.
 
     A subclass says in ``build_transform`` what the transform is, and in ``build_loss`` what the
@@ -153,7 +173,7 @@ class LayerToLayerDistiller(FeatureDistiller):
 
 def build_distiller(
     cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
-) -> nn.Module:
+) -> Distiller:
     """The distiller that ``MODEL.DISTILLER.NAME`` names, on ``MODEL.DEVICE``.
 
     Raises:
@@ -163,7 +183,7 @@ def build_distiller(
     if name not in DISTILLER_REGISTRY:
         known = sorted(known for known, _ in DISTILLER_REGISTRY)
         raise ValueError(f"MODEL.DISTILLER.NAME: got {name!r}, expected one of {known}")
-    distiller: nn.Module = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
+    distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
     set_norm(distiller, cfg.MODEL.DISTILLER.NORM)
     return distiller.to(cfg.MODEL.DEVICE)
 

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fam_det.core.peer_losses import channel_wise_loss, pearson_loss
+from fam_det.core.peer_losses import (
+    channel_wise_loss,
+    imitation_loss,
+    pearson_loss,
+    wavelet_band_loss,
+)
+from fam_det.core.wavelet import haar_bands
 
 SIZES = [(3, 4), (2, 5)]
 
@@ -50,8 +56,47 @@ def test_channel_wise_loss_is_the_divergence_of_softmaxes_over_cells() -> None:
     assert got.item() == pytest.approx(temperature**2 * total / (2 * 3), rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", [pearson_loss, channel_wise_loss])
-def test_what_both_losses_have_in_common(loss) -> None:
+def test_wavelet_band_loss_adds_the_mean_difference_of_three_levels() -> None:
+    x, y = pair()
+    expected = []
+    for image, (h, w) in enumerate(SIZES):
+        maps, levels = [m.detach()[image, :, :h, :w] for m in (x, y)], []
+        for _ in range(3):
+            (own, own_high), (other, other_high) = (haar_bands(m) for m in maps)
+            maps = [own, other]
+            levels.append(np.mean(np.abs(own_high.numpy() - other_high.numpy())))
+        expected.append(sum(levels))
+    assert wavelet_band_loss(x, y, SIZES).item() == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_wavelet_band_loss_is_blind_to_a_constant_on_even_maps() -> None:
+    x, _ = pair()
+    maps = x.detach()[..., :4].repeat(1, 1, 2, 2)  # 8 x 8: even at all three levels
+    assert wavelet_band_loss(maps + 5, maps).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_imitation_loss_is_half_the_squared_distance_of_the_cells_that_count() -> None:
+    x, y = pair()
+    near = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.4
+    total = 0.0
+    for n, i, j in near.nonzero().tolist():
+        total += sum((x[n, c, i, j] - y[n, c, i, j]).item() ** 2 for c in range(3))
+    got = imitation_loss(x, y, near)
+    assert got.item() == pytest.approx(total / (2 * int(near.sum())), rel=1e-12)
+    got.backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad.any(1), near)
+
+
+def test_imitation_loss_without_a_cell_is_zero() -> None:
+    x, y = pair()
+    loss = imitation_loss(x, y, torch.zeros(2, 4, 5, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+@pytest.mark.parametrize("loss", [pearson_loss, channel_wise_loss, wavelet_band_loss])
+def test_what_the_losses_have_in_common(loss) -> None:
     x, y = pair()
     y.requires_grad_()
     assert loss(x, x.detach(), SIZES).item() == pytest.approx(0.0, abs=1e-5)

@@ -30,7 +30,7 @@ class DistillationOnly(torch.nn.Module):
         """The weighted loss."""
         with captured_backbone(self.model.backbone) as captured:
             self.model.backbone(self.model.preprocess_image(batch).tensor)
-        loss: torch.Tensor = self.model._distill(batch, captured)
+        loss: torch.Tensor = self.model._distill(batch, captured, {})
         return loss
 
 

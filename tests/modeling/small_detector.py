@@ -13,6 +13,14 @@ from detectron2.structures import Boxes, Instances
 STUDENT = "configs/BloodCells/student_fam.yaml"
 TEACHER = "configs/BloodCells/teacher_R_18.yaml"
 SMALL = ["MODEL.FPN.OUT_CHANNELS", "16", "MODEL.DISTILLER.MID_CHANNELS", "16"]
+STUDENTS: dict[str, tuple[str, ...]] = {
+    "GeneralizedRCNN": (),
+    "RetinaNet": (
+        *("MODEL.RETINANET.IN_FEATURES", "['p3', 'p4', 'p5', 'p6']"),
+        *("MODEL.RETINANET.NUM_CLASSES", "3", "MODEL.RETINANET.SCORE_THRESH_TEST", "0.0"),
+        *("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [128], [256]]"),
+    ),
+}
 
 
 def small_config(*opts: str) -> CfgNode:

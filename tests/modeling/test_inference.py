@@ -4,18 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.modeling.small_detector import images, small_config
+from tests.modeling.small_detector import STUDENTS, images, small_config
 
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
-
-STUDENTS = {
-    "GeneralizedRCNN": (),
-    "RetinaNet": (
-        *("MODEL.RETINANET.IN_FEATURES", "['p3', 'p4', 'p5', 'p6']"),
-        *("MODEL.RETINANET.NUM_CLASSES", "3", "MODEL.RETINANET.SCORE_THRESH_TEST", "0.0"),
-        *("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [128], [256]]"),
-    ),
-}
 
 
 def run_modules(model: nn.Module, batch: object) -> tuple[list[nn.Module], list[dict[str, object]]]:

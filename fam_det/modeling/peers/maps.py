@@ -1,16 +1,12 @@
-"""Other methods on feature maps, with the same key as FAM: ``MODEL.DISTILLER.NAME``.
-
-They share the levels, the weight and the warm-up of ``MODEL.DISTILLER``. A loss weight is no
-property of a method alone: those of the papers are for their own reductions and schedules.
-"""
+"""Peers that compare feature maps, level by level."""
 
 from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
-from fam_det.core.losses import mse_loss
-from fam_det.core.peer_losses import channel_wise_loss, pearson_loss
+from fam_det.core.losses import ValidSizes, mse_loss
+from fam_det.core.peer_losses import channel_wise_loss, pearson_loss, wavelet_band_loss
 from fam_det.modeling.distillers import DISTILLER_REGISTRY, FeatureDistiller, Loss
 
 from detectron2.config import CfgNode
@@ -98,3 +94,32 @@ class CWDDistiller(PKDDistiller):
                 f"MODEL.DISTILLER.CWD.TEMPERATURE: got {temperature}, expected more than 0"
             )
         return partial(channel_wise_loss, temperature=temperature)
+
+
+@DISTILLER_REGISTRY.register()
+class FreeKDDistiller(FitNetDistiller):
+    """FreeKD (Zhang et al., CVPR 2024): high wavelet bands, without the teacher's prompts.
+
+    The prompts say where a band counts, and are learned by fine-tuning the teacher with them first;
+    here every cell counts. As in the released configs a 1x1 convolution comes before, and the mean
+    squared error of the maps beside.
+    """
+
+    @classmethod
+    def build_loss(cls, distiller: CfgNode) -> Loss:
+        """The bands' differences and ``FREEKD.MSE_WEIGHT`` times the error, whatever ``LOSS`` says.
+
+        Raises:
+            ValueError: a negative weight.
+        """
+        weight = distiller.FREEKD.MSE_WEIGHT
+        if weight < 0:
+            raise ValueError(f"MODEL.DISTILLER.FREEKD.MSE_WEIGHT: got {weight}, expected 0 or more")
+        return partial(_bands_and_maps, mse_weight=weight)
+
+
+def _bands_and_maps(
+    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None, *, mse_weight: float
+) -> Tensor:
+    bands = wavelet_band_loss(student, teacher, valid_sizes)
+    return bands + mse_weight * mse_loss(student, teacher, valid_sizes)
