@@ -13,7 +13,7 @@ libraries disagree on what an inverse transform does with the rest.
 
 Each is called with maps x (N, C_in, H, W), the response h (H, V) of a high-pass filter at
 ``transform_size(H, W)`` and the matrix ``local`` (C_out, C_in) of the module's local branch, and
-gives the sum of both branches, (N, C_out, H, W).
+gives the sum of both branches, (N, C_out, H, W). Both mix the channels in the dtype of ``local``.
 
 Legend: N batch, C_in and C_out channels, H and W map size, G grid size, V = W // 2 + 1 columns of
 the half plane, F = H * V frequencies.
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fam_det.core.complex_matmul import complex_matmul
 from fam_det.core.pointwise import pointwise
 from fam_det.core.spectrum import (
     filter_channels,
@@ -118,7 +119,7 @@ class PooledFilter(GlobalFilter):
         pooled = F.adaptive_avg_pool2d(x, self.grid)
         out = self.dense(pooled, response, torch.zeros_like(local))
         out = F.interpolate(out, x.shape[2:], mode="bilinear", align_corners=False)
-        return out + pointwise(x, local)
+        return out + pointwise(x.to(local.dtype), local)
 
 
 class BandedFilter(GlobalFilter):
@@ -165,10 +166,15 @@ class BandedFilter(GlobalFilter):
         k = applied_spectrum(self.weight, self.grid).flatten(0, 1)  # (cells, C_in, C_out)
         # one matrix product a cell: a dense filter would repeat its matrix for every frequency
         parts = bins.index_select(0, order.to(x.device)).split(counts)
-        out = torch.cat([p.reshape(-1, c_in) @ m for p, m in zip(parts, k, strict=True)])
+        out = torch.cat(
+            [
+                complex_matmul(p.reshape(-1, c_in), m, local.dtype)
+                for p, m in zip(parts, k, strict=True)
+            ]
+        )
         out = out.view(-1, n, k.shape[-1]).index_select(0, back)  # (F, N, C_out)
         out = irfft2(out.permute(1, 2, 0).unflatten(2, response.shape), width)
-        return out + pointwise(x, local)
+        return out + pointwise(x.to(local.dtype), local)
 
 
 class SeparableFilter(GlobalFilter):
@@ -217,7 +223,7 @@ class SeparableFilter(GlobalFilter):
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """mix(IFFT(h * gain * FFT(x))) + local @ x; see the module's docstring."""
         by_row, by_column = self._interpolation(x.shape[2], x.shape[3])
-        mix = self.mix.weight.to(x.dtype).flatten(1)  # (C_out, C_in)
+        mix = self.mix.weight.to(local.dtype).flatten(1)  # (C_out, C_in)
         return filter_channels(x, self._grid_gains(), by_row, by_column, response, mix, local)
 
 

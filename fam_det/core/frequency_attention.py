@@ -34,7 +34,8 @@ class FrequencyAttention(nn.Module):
         local  = Conv1x1(x)
         out    = gamma_global * global + gamma_local * local
 
-    The transform runs in float32 (float64 for float64 maps), also under autocast.
+    The transform runs in float32 (float64 for float64 maps), also under autocast, which decides
+    what the channels are mixed in.
 
     Args:
         in_channels: C_in, of the student.
@@ -128,17 +129,19 @@ class FrequencyAttention(nn.Module):
         """
         self._check(x)
         compute_dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+        mixing_dtype = autocast_dtype(compute_dtype, x.device.type)
         with torch.autocast(x.device.type, enabled=False):
-            return self._both_branches(x.to(compute_dtype)).to(x.dtype)
+            return self._both_branches(x.to(compute_dtype), mixing_dtype).to(x.dtype)
 
-    def _both_branches(self, x: Tensor) -> Tensor:
+    def _both_branches(self, x: Tensor, mixing_dtype: torch.dtype) -> Tensor:
         """Both branches are linear: each gamma scales the smallest thing that it can."""
         gamma_global, gamma_local = (g.to(x.dtype) for g in (self.gamma_global, self.gamma_local))
         local = x.new_zeros(self.out_channels, self.in_channels)
         if self.local is not None:
             local = gamma_local * self.local.weight.to(x.dtype).flatten(1)
+        local = local.to(mixing_dtype)
         if self.filter is None:
-            out = pointwise(x, local)
+            out = pointwise(x.to(mixing_dtype), local)
         else:
             out = self.filter(x, gamma_global * self._response(x), local)
         if self.local is not None and self.local.bias is not None:
@@ -172,6 +175,14 @@ class FrequencyAttention(nn.Module):
         """The high-pass filter and the size, for ``print``."""
         size = f", size={self.size}" if self.size else ""
         return f"high_pass={self.high_pass!r}, cutoff={self.cutoff}{size}"
+
+
+def autocast_dtype(dtype: torch.dtype, device_type: str) -> torch.dtype:
+    """What autocast runs the matrix products of a dtype in; float64 stays, as everywhere."""
+    if dtype == torch.float64 or not torch.amp.autocast_mode.is_autocast_available(device_type):
+        return dtype
+    enabled = torch.is_autocast_enabled(device_type)
+    return torch.get_autocast_dtype(device_type) if enabled else dtype
 
 
 def build_filter(

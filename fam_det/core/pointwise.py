@@ -20,7 +20,13 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def add_pointwise_(out: Tensor, weight: Tensor, x: Tensor, *, beta: int = 1) -> Tensor:
-    """Add :func:`pointwise` of ``x`` to ``beta`` * ``out``, contiguous, in place."""
+    """Add :func:`pointwise` of ``x`` to ``beta`` * ``out``, contiguous, in place.
+
+    It is computed in the dtype of ``weight``.
+    """
+    x = x.to(weight.dtype)
+    if out.dtype != weight.dtype:
+        return out.mul_(beta).add_(pointwise(x, weight))
     columns = out.view(*out.shape[:2], -1)
     columns.baddbmm_(weight.expand(len(x), -1, -1), x.flatten(2), beta=beta)
     return out
@@ -29,7 +35,8 @@ def add_pointwise_(out: Tensor, weight: Tensor, x: Tensor, *, beta: int = 1) -> 
 def pointwise_weight_grad(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of the weight: (N, C_out, H, W), (N, C_in, H, W) -> (C_out, C_in)."""
     grads, maps = grad.flatten(2), x.flatten(2)
-    total = grad.new_zeros(grad.shape[1], x.shape[1])
+    dtype = torch.promote_types(grad.dtype, torch.float32)
+    total = grad.new_zeros(grad.shape[1], x.shape[1], dtype=dtype)
     for images in pieces(len(x), total.numel(), PIECE, x.device):
         total += torch.bmm(grads[images], maps[images].mT).sum(0)
-    return total
+    return total.to(grad.dtype)

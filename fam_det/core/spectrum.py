@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fam_det.core.complex_matmul import complex_matmul
 from fam_det.core.pieces import pieces
 from fam_det.core.pointwise import add_pointwise_, pointwise, pointwise_weight_grad
 
@@ -49,10 +50,10 @@ def mix_frequencies(x: Tensor, k: Tensor, factor: Tensor, local: Tensor) -> Tens
         x: (N, C_in, H, W), float32 or float64.
         k: (H, V, C_in, C_out, 2), real and imaginary part.
         factor: (H, V), real and equal at u and -u.
-        local: (C_out, C_in).
+        local: (C_out, C_in), in the dtype to mix the channels in.
 
     Returns:
-        (N, C_out, H, W). It can be differentiated once.
+        (N, C_out, H, W) of the dtype of ``x``. It can be differentiated once.
     """
     out: Tensor = _MixFrequencies.apply(x, k, factor, local)
     return out
@@ -63,14 +64,14 @@ class _MixFrequencies(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, k: Tensor, factor: Tensor, local: Tensor) -> Tensor:
         bins = to_bins(x)
         ctx.save_for_backward(x, bins, k, factor, local)
-        out = from_bins(torch.bmm(bins, _matrices(k)), factor, x.shape[3])
-        return add_pointwise_(out, local, x)
+        mixed = complex_matmul(bins, _matrices(k), local.dtype)
+        return add_pointwise_(from_bins(mixed, factor, x.shape[3]), local, x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, bins, k, factor, local = ctx.saved_tensors
-        width = x.shape[3]
+        width, dtype = x.shape[3], local.dtype
         count = multiplicity(width).to(factor)
         matrices = _matrices(k)
         scale = (factor * count).view(-1, 1, 1)
@@ -80,15 +81,15 @@ class _MixFrequencies(torch.autograd.Function):
         d_factor = torch.empty_like(factor).flatten()
         size = max(matrices[0].numel(), bins[0].numel())  # of what .mH copies
         for f in pieces(len(matrices), size, PIECE, x.device):
-            d_piece = torch.bmm(d_out[f], matrices[f].mH)
+            d_piece = complex_matmul(d_out[f], matrices[f].mH, dtype)
             d_factor[f] = _dot(bins[f], d_piece)
-            torch.bmm(bins[f].mH, d_out[f].mul_(scale[f]), out=d_matrices[f])
+            complex_matmul(bins[f].mH, d_out[f].mul_(scale[f]), dtype, out=d_matrices[f])
             d_bins[f] = d_piece  # in place of what has been read, where it fits
         del d_out  # before more memory is taken
         d_k = torch.view_as_real(d_matrices).view_as(k)
         d_factor = d_factor.view_as(factor) * count
         d_x = add_pointwise_(from_bins(d_bins, factor, width), local.T, grad)
-        return d_x, d_k, d_factor, pointwise_weight_grad(grad, x)
+        return d_x, d_k, d_factor, pointwise_weight_grad(grad.to(dtype), x.to(dtype))
 
 
 def to_bins(x: Tensor) -> Tensor:
@@ -153,11 +154,12 @@ def filter_channels(
         by_row: (H, G), weights of the grid's rows.
         by_column: (V, G / 2 + 1), weights of the grid's columns.
         response: (H, V), real and equal at u and -u.
-        mix: (C_out, C_in).
-        local: (C_out, C_in).
+        mix: (C_out, C_in), in the dtype to mix the channels in.
+        local: (C_out, C_in), of the same dtype.
 
     Returns:
-        (N, C_out, H, W). It can be differentiated once, in all but ``by_row`` and ``by_column``.
+        (N, C_out, H, W) of that dtype. It can be differentiated once, in all but ``by_row`` and
+        ``by_column``.
     """
     out: Tensor = _FilterChannels.apply(x, gain, by_row, by_column, response, mix, local)
     return out
@@ -177,11 +179,11 @@ class _FilterChannels(torch.autograd.Function):
     ) -> Tensor:
         rows, columns = by_row.to(gain.dtype), by_column.to(gain.dtype)
         ctx.save_for_backward(x, gain, rows, columns, response, mix, local)
-        filtered = torch.empty_like(x, memory_format=torch.contiguous_format)
+        filtered = mix.new_empty(x.shape)
         for c in pieces(x.shape[1], x[:, 0].numel(), PIECE, x.device):
             k = (rows @ gain[c] @ columns.T).mul_(response)  # (c, H, V)
             filtered[:, c] = irfft2(rfft2(x[:, c]).mul_(k), x.shape[3])
-        out = x.new_empty(len(x), len(mix), *x.shape[2:])
+        out = mix.new_empty(len(x), len(mix), *x.shape[2:])
         return add_pointwise_(add_pointwise_(out, mix, filtered, beta=0), local, x)
 
     @staticmethod
@@ -190,8 +192,9 @@ class _FilterChannels(torch.autograd.Function):
         x, gain, rows, columns, response, mix, local = ctx.saved_tensors
         width = x.shape[3]
         count = multiplicity(width).to(response)
-        d_x = pointwise(grad, mix.T)  # of the filtered map, replaced piece by piece
-        filtered = torch.empty_like(x, memory_format=torch.contiguous_format)
+        # of the filtered map, replaced piece by piece
+        d_x = pointwise(grad, mix.T).to(x.dtype)
+        filtered = mix.new_empty(x.shape)
         d_gain, d_response = torch.empty_like(gain), torch.zeros_like(response)
         for c in pieces(x.shape[1], x[:, 0].numel(), PIECE, x.device):
             k = rows @ gain[c] @ columns.T  # (c, H, V), without the response
@@ -204,7 +207,7 @@ class _FilterChannels(torch.autograd.Function):
             d_x[:, c] = irfft2(d_out.mul_(k.conj_physical_()), width)
         d_mix = pointwise_weight_grad(grad, filtered)
         del filtered  # before more memory is taken
-        d_local = pointwise_weight_grad(grad, x)
+        d_local = pointwise_weight_grad(grad, x.to(grad.dtype))
         add_pointwise_(d_x, local.T, grad)
         return d_x, d_gain, None, None, d_response * count, d_mix, d_local
 
