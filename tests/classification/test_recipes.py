@@ -8,6 +8,8 @@ import torch
 
 from classification.engine import Trainer, load_config
 
+from detectron2.utils.events import EventStorage
+
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 RECIPES = sorted(
     path
@@ -19,6 +21,13 @@ METHODS = {"student", "kd", "reviewkd", "fam_layer_to_layer", "fam_reviewkd", "f
 PAIRS = 14
 
 
+def fake_data(folder: Path) -> list[Any]:
+    """Two steps of two random images."""
+    opts: list[Any] = ["DATASETS.NAME", "fake", "OUTPUT_DIR", str(folder), "SEED", 0]
+    opts += ["MODEL.DEVICE", "cpu", "MODEL.TEACHER.WEIGHTS", "", "SOLVER.IMS_PER_BATCH", 2]
+    return [*opts, "SOLVER.EPOCHS", 0, "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", ()]
+
+
 def test_every_pair_has_every_method() -> None:
     assert len(RECIPES) == PAIRS * len(METHODS)
     assert {path.stem for path in RECIPES} == METHODS
@@ -26,11 +35,8 @@ def test_every_pair_has_every_method() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_recipe_trains_two_steps(recipe: Path, tmp_path: Path) -> None:
-    opts: list[Any] = ["DATASETS.NAME", "fake", "OUTPUT_DIR", str(tmp_path), "SEED", 0]
-    opts += ["MODEL.DEVICE", "cpu", "MODEL.TEACHER.WEIGHTS", "", "SOLVER.IMS_PER_BATCH", 2]
-    opts += ["SOLVER.EPOCHS", 0, "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (), "INPUT.SIZE"]
-    opts += [64 if recipe.parent.parent.name == "ImageNet" else 32]
-    cfg = load_config(str(recipe), opts)
+    size = 64 if recipe.parent.parent.name == "ImageNet" else 32
+    cfg = load_config(str(recipe), [*fake_data(tmp_path), "INPUT.SIZE", size])
     trainer = Trainer(cfg)
     trainer._hooks.clear()  # no evaluation, no files
     before = [p.detach().clone() for p in trainer.model.parameters()]
@@ -40,6 +46,29 @@ def test_recipe_trains_two_steps(recipe: Path, tmp_path: Path) -> None:
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True) if a.dim() == 4)
     weight = trainer.model.loss_weight * (recipe.stem != "student")
     assert weight == PUBLISHED_WEIGHTS.get((recipe.parent.name, recipe.stem), weight)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_step_under_autocast_follows_that_in_float32(method: str, tmp_path: Path) -> None:
+    """As Detectron2's AMPTrainer runs it; in bfloat16, which CPUs have."""
+    totals = []
+    for mixed in (True, False):
+        recipe = CONFIGS / "CIFAR-100" / "resnet56_resnet20" / f"{method}.yaml"
+        opts = [*fake_data(tmp_path), "INPUT.SIZE", 32, "SOLVER.IMS_PER_BATCH", 16]
+        trainer = Trainer(load_config(str(recipe), opts))
+        model = trainer.model
+        teacher = [] if model.teacher is None else model.teacher.modules()
+        for module in (*model.modules(), *teacher):  # running statistics of random weights are none
+            module.training = True
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed), EventStorage(0):
+            losses = trainer.model(next(trainer._trainer._data_loader_iter))
+        total = torch.stack([*losses.values()]).sum()
+        total.backward()
+        learnt = [p.grad for p in trainer.model.parameters() if p.requires_grad]
+        assert all(grad is not None and grad.isfinite().all() for grad in learnt)
+        totals.append(total.item())
+    wide = method == "kd"  # a divergence between logits after 56 random layers
+    assert totals[0] == pytest.approx(totals[1], rel=0.5 if wide else 0.2)
 
 
 # Supplement A.1 for FAM-KD; ReviewKD's own scripts; Hinton's 0.9 as RepDistiller uses it.

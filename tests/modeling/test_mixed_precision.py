@@ -12,7 +12,7 @@ from tests.modeling.small_detector import images, small_config
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-FILES = [*Path("configs").glob("COCO-*/*_to_*.yaml"), Path("configs/Demo/student_fam.yaml")]
+FILES = [*Path("configs").glob("COCO-*/*.yaml"), Path("configs/Demo/student_fam.yaml")]
 DEMO_TEACHER = ["MODEL.TEACHER.CONFIG", "configs/Demo/teacher.yaml", "MODEL.TEACHER.OPTS", "[]"]
 STEPS = 50
 # FrozenBN keeps the maps of random weights near 1
@@ -42,18 +42,22 @@ def test_every_recipe_takes_a_step(file: Path) -> None:
             *("MODEL.DEVICE", "cpu", "MODEL.TEACHER.WEIGHTS", ""),
             *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "20", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8"),
             *("MODEL.MASK_ON", "False"),  # the batch has boxes only
+            *("MODEL.RESNETS.NORM", "BN"),  # FrozenBN of random weights normalises nothing
             *demo,
         ],
     )
     torch.manual_seed(0)
     model = build_model(cfg).train()
     with EventStorage(0):
-        losses = losses_of(model, images((64, 64)), mixed=True)
-    assert losses["loss_fam"].dtype == torch.float32
-    losses["loss_fam"].backward()
-    for name, parameter in model.distiller.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
+        # of 72 pixels, for a p6 of 2 x 2: PyTorch 2.14 leaves parts of the bfloat16 gradient on 1 x 1 unset
+        losses = losses_of(model, images((72, 72)), mixed=True)
+    assert ("loss_fam" in losses) == ("baseline" not in file.stem)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not name.startswith("teacher."):
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
 
 
 def curve(opts: tuple[str, ...], *, mixed: bool) -> torch.Tensor:
