@@ -6,6 +6,7 @@ from detectron2.config import CfgNode as CN
 def add_distillation_config(cfg: CN) -> None:
     """Add every key of this project, with a default that changes nothing in plain Detectron2."""
     _add_data_and_backbone_keys(cfg)
+    _add_timm_keys(cfg)
     _add_teacher_keys(cfg)
     _add_distiller_keys(cfg)
     _add_fam_keys(cfg.MODEL.DISTILLER)
@@ -24,6 +25,20 @@ def _add_data_and_backbone_keys(cfg: CN) -> None:
     cfg.MODEL.MOBILENETV2.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Normalisation, as MODEL.RESNETS.NORM.
     cfg.MODEL.MOBILENETV2.NORM = "FrozenBN"
+
+
+def _add_timm_keys(cfg: CN) -> None:
+    cfg.MODEL.TIMM = CN()
+    # The network of MODEL.BACKBONE.NAME "build_timm_fpn_backbone" (p2 to p6),
+    # "build_retinanet_timm_fpn_backbone" (p3 to p7) or "build_timm_backbone" (no FPN): any that
+    # timm builds with features_only, such as "mobilenetv3_small_100". With its pretrained weights,
+    # MODEL.WEIGHTS "timm://NAME", go INPUT.FORMAT "RGB", in which timm trains, and PIXEL_MEAN and
+    # PIXEL_STD of timm, which are in [0, 1], times 255; a warning says so where they differ.
+    cfg.MODEL.TIMM.NAME = ""
+    # Outputs of the network: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # What its BatchNorms become: "FrozenBN", "BN" or "SyncBN". Other normalisations stay.
+    cfg.MODEL.TIMM.NORM = "FrozenBN"
 
 
 def _add_teacher_keys(cfg: CN) -> None:

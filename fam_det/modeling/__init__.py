@@ -5,6 +5,7 @@ from fam_det import detectron2_compat
 detectron2_compat.apply()
 
 from fam_det.modeling import peers as _peers  # noqa: E402, F401  only registration
+from fam_det.modeling import timm_weights as _timm  # noqa: E402, F401  the same
 from fam_det.modeling import torchvision_weights as _weights  # noqa: E402, F401  the same
 from fam_det.modeling.backbones import MobileNetV2  # noqa: E402
 from fam_det.modeling.distilled_detector import DistilledDetector  # noqa: E402
@@ -14,6 +15,7 @@ from fam_det.modeling.distillers import (  # noqa: E402
     FeatureDistiller,
 )
 from fam_det.modeling.teacher import FrozenTeacher  # noqa: E402
+from fam_det.modeling.timm_backbones import TimmBackbone  # noqa: E402
 
 __all__ = [
     "DISTILLER_REGISTRY",
@@ -22,4 +24,5 @@ __all__ = [
     "FeatureDistiller",
     "FrozenTeacher",
     "MobileNetV2",
+    "TimmBackbone",
 ]

@@ -1,4 +1,4 @@
-"""MobileNetV2, from torchvision, as a Detectron2 backbone with FPN."""
+"""MobileNetV2, from torchvision, as a Detectron2 backbone, and FPN on any backbone."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
 # Last block of each stage in torchvision's ``features``; what follows res5 serves the classifier
 # only.
@@ -45,12 +45,7 @@ class MobileNetV2(Backbone):
             raise ValueError(
                 f"MODEL.MOBILENETV2.WIDTH_MULT: got {width_mult}, expected more than 0"
             )
-        unknown = [name for name in out_features if name not in STAGE_ENDS]
-        if unknown or not out_features:
-            raise ValueError(
-                f"MODEL.MOBILENETV2.OUT_FEATURES: got {list(out_features)}, "
-                f"expected some of {list(STAGE_ENDS)}"
-            )
+        check_features("MODEL.MOBILENETV2.OUT_FEATURES", out_features)
         last = max(STAGE_ENDS[name] for name in out_features)
         network = torchvision.models.mobilenet_v2(
             width_mult=width_mult, norm_layer=partial(get_norm, norm)
@@ -84,10 +79,7 @@ class MobileNetV2(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_mobilenet_v2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MobileNetV2:
     """MobileNetV2 of ``cfg.MODEL.MOBILENETV2``."""
-    if input_shape.channels != 3:
-        raise ValueError(
-            f"MODEL.PIXEL_MEAN: got {input_shape.channels} channels, expected 3 for MobileNetV2"
-        )
+    check_rgb(input_shape, "MobileNetV2")
     return MobileNetV2(
         width_mult=cfg.MODEL.MOBILENETV2.WIDTH_MULT,
         norm=cfg.MODEL.MOBILENETV2.NORM,
@@ -99,11 +91,49 @@ def build_mobilenet_v2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MobileN
 @BACKBONE_REGISTRY.register()
 def build_mobilenet_v2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Any:
     """MobileNetV2 with Detectron2's FPN, p2 to p6."""
+    return add_fpn(cfg, build_mobilenet_v2_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_mobilenet_v2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Any:
+    """MobileNetV2 with RetinaNet's FPN, p3 to p7."""
+    return add_retinanet_fpn(cfg, build_mobilenet_v2_backbone(cfg, input_shape))
+
+
+def add_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> Any:
+    """Detectron2's FPN on a backbone, as ``cfg.MODEL.FPN`` says.
+
+    Args:
+        cfg: config.
+        bottom_up: the backbone.
+        top_block: what makes the levels above the last; by default p6 by max pooling.
+    """
     return FPN(
-        bottom_up=build_mobilenet_v2_backbone(cfg, input_shape),
+        bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
+        top_block=top_block or LastLevelMaxPool(),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def add_retinanet_fpn(cfg: CfgNode, bottom_up: Backbone) -> Any:
+    """The same with p6 and p7 by convolutions on the last map of the backbone, as RetinaNet's."""
+    last = cfg.MODEL.FPN.IN_FEATURES[-1]
+    channels = bottom_up.output_shape()[last].channels
+    return add_fpn(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, last))
+
+
+def check_features(key: str, out_features: Sequence[str]) -> None:
+    """Raises a ValueError that names the key for anything but some of ``STRIDES``."""
+    if not out_features or not set(out_features) <= set(STRIDES):
+        raise ValueError(f"{key}: got {list(out_features)}, expected some of {list(STRIDES)}")
+
+
+def check_rgb(input_shape: ShapeSpec, name: str) -> None:
+    """Raises a ValueError for images of other than three channels."""
+    if input_shape.channels != 3:
+        raise ValueError(
+            f"MODEL.PIXEL_MEAN: got {input_shape.channels} channels, expected 3 for {name}"
+        )

@@ -2,6 +2,7 @@
 
 import os
 import re
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -17,29 +18,61 @@ PREFIX = "torchvision://"
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
 
 
-class TorchvisionHandler(PathHandler):
-    """Resolves ``torchvision://NAME`` to a checkpoint file for ``MODEL.WEIGHTS``.
+class ImageNetHandler(PathHandler):
+    """Resolves a prefix and a network's name to a checkpoint file for ``MODEL.WEIGHTS``.
 
-    The file is made once and kept in iopath's cache folder. It carries no prefix: Detectron2
-    matches the names to the backbone, wherever that is in the model.
+    The file is made once and kept in iopath's cache folder. Its names have no prefix: Detectron2
+    matches them to the backbone, wherever that is in the model.
     """
 
+    prefix = ""
+
+    @abstractmethod
+    def check(self, name: str) -> None:
+        """Raises a ValueError for an unknown network."""
+
+    @abstractmethod
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """The network's weights under the backbone's names."""
+
+    def file_name(self, name: str) -> str:
+        """Of the checkpoint in the cache."""
+        return f"{name}.pth"
+
     def _get_supported_prefixes(self) -> list[str]:
-        return [PREFIX]
+        return [self.prefix]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        name = path.removeprefix(PREFIX)
-        if name not in NETWORKS:
-            raise ValueError(
-                f"MODEL.WEIGHTS: got {path!r}, expected {PREFIX} and one of {NETWORKS}"
-            )
-        target = Path(get_cache_dir()) / "torchvision" / f"{name}-imagenet1k-v1.pth"
+        name, library = path.removeprefix(self.prefix), self.prefix.partition(":")[0]
+        self.check(name)
+        target = Path(get_cache_dir()) / library / self.file_name(name)
         if force or not target.is_file():
-            save_checkpoint(convert_names(download(name)), target)
+            save_checkpoint(self.weights(name), target, author=library)
         return str(target)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Any:
         return Path(self._get_local_path(path)).open(mode, buffering)
+
+
+class TorchvisionHandler(ImageNetHandler):
+    """Resolves ``torchvision://NAME``."""
+
+    prefix = PREFIX
+
+    def check(self, name: str) -> None:
+        """Raises a ValueError for a network that is not in ``NETWORKS``."""
+        if name not in NETWORKS:
+            raise ValueError(
+                f"MODEL.WEIGHTS: got {PREFIX + name!r}, expected {PREFIX} and one of {NETWORKS}"
+            )
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """ImageNet weights under Detectron2's names."""
+        return convert_names(download(name))
+
+    def file_name(self, name: str) -> str:
+        """Of the checkpoint in the cache, with the version of the weights."""
+        return f"{name}-imagenet1k-v1.pth"
 
 
 def download(name: str) -> dict[str, Tensor]:
@@ -83,11 +116,11 @@ def _resnet_name(name: str) -> str:
     return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
 
 
-def save_checkpoint(model: dict[str, Tensor], target: Path) -> None:
+def save_checkpoint(model: dict[str, Tensor], target: Path, author: str) -> None:
     """Write a checkpoint whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(f".{os.getpid()}.part")
-    torch.save({"model": model, "__author__": "torchvision", "matching_heuristics": True}, part)
+    torch.save({"model": model, "__author__": author, "matching_heuristics": True}, part)
     part.replace(target)
 
 

@@ -49,7 +49,7 @@ def test_every_recipe_takes_a_step(file: Path) -> None:
     torch.manual_seed(0)
     model = build_model(cfg).train()
     with EventStorage(0):
-        # of 72 pixels, for a p6 of 2 x 2: PyTorch 2.14 leaves parts of the bfloat16 gradient on 1 x 1 unset
+        # 72 pixels: PyTorch 2.14 leaves parts of a bfloat16 gradient on a 1 x 1 map unset
         losses = losses_of(model, images((72, 72)), mixed=True)
     assert ("loss_fam" in losses) == ("baseline" not in file.stem)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}

@@ -183,7 +183,7 @@ def test_statistics_of_pixels_are_those_of_the_weights(caplog: pytest.LogCapture
         (("MODEL.TIMM.NAME", ""), "MODEL.TIMM.NAME: got ''"),
         (("MODEL.TIMM.NAME", f"{NAME}.in99k"), "MODEL.TIMM.NAME.*in99k.*r160_in1k"),
         (("MODEL.TIMM.NAME", "test_vit"), r"MODEL.TIMM.NAME: 'test_vit' has maps of stride \[16"),
-        (("MODEL.TIMM.NAME", "test_mlp_mixer"), "MODEL.TIMM.NAME: got 'test_mlp_mixer', which"),
+        (("MODEL.TIMM.NAME", "NOFEATURES"), "MODEL.TIMM.NAME: got 'test_mlp_mixer', which"),
         (("MODEL.TIMM.NAME", "maxvit_tiny_tf_224"), "MODEL.TIMM.NAME: 'maxvit_.*any size"),
         (("MODEL.TIMM.NORM", "GN"), "MODEL.TIMM.NORM: got 'GN'.*FrozenBN"),
         (("MODEL.TIMM.OUT_FEATURES", "['p2']"), "MODEL.TIMM.OUT_FEATURES.*p2.*res2"),
