@@ -46,32 +46,32 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor)
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
-        ctx.save_for_backward(query, key, value, offsets)
         k = offsets.shape[-1]
         out = torch.empty_like(key, memory_format=torch.contiguous_format)
         for piece, (buffer,) in _channel_pieces(key, k, 1):
             torch.add(_windows(key[piece], k), _by_window(offsets[piece[1]]), out=buffer)
             weight = _softmax_(buffer.mul_(resize_nearest(query[piece], key.shape[2:])))
             torch.sum(weight.mul_(_windows(value[piece], k)), (0, 1), out=out[piece])
+        ctx.save_for_backward(query, key, value, offsets, out)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        query, key, value, offsets = ctx.saved_tensors
+        query, key, value, offsets, out = ctx.saved_tensors
         k = offsets.shape[-1]
         d_query, d_key, d_value = (
             torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
         )
         d_offsets = torch.zeros_like(offsets)
-        for piece, (keys, weight, d_logit, spare) in _channel_pieces(key, k, 4):
+        for piece, (keys, weight, d_logit) in _channel_pieces(key, k, 3):
             q, g = resize_nearest(query[piece], key.shape[2:]), grad[piece]
             torch.add(_windows(key[piece], k), _by_window(offsets[piece[1]]), out=keys)
             _softmax_(torch.mul(keys, q, out=weight))
-            torch.mul(_windows(value[piece], k), g, out=d_logit)
-            d_logit -= torch.sum(torch.mul(weight, d_logit, out=spare), (0, 1))
-            d_logit *= weight
-            d_value[piece] = _sum_windows(weight.mul_(g))
+            # sum_j weight_j * value_j is the output: the mean that a softmax takes off its gradient
+            torch.sub(_windows(value[piece], k), out[piece], out=d_logit)
+            d_logit.mul_(weight.mul_(g))
+            d_value[piece] = _sum_windows(weight)
             d_q = keys.mul_(d_logit).sum((0, 1))
             d_query[piece] = _resize_nearest_adjoint(d_q, query[piece])
             d_key[piece] = _sum_windows(d_logit.mul_(q))
