@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import register_coco_datasets
 from fam_det.evaluation import FastCOCOEvaluator
 from fam_det.trainer import ResumableTrainer
+from fam_det.visualize.filter_pictures import FilterPictures
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
+from detectron2.engine import HookBase
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
@@ -34,6 +37,19 @@ class Trainer(ResumableTrainer):
     ) -> DatasetEvaluator:
         """The evaluator of a data set, by its ``evaluator_type``."""
         return build_evaluator(cfg, dataset_name, output_folder)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks, and pictures of the filters every ``VIS_PERIOD`` iterations."""
+        period, distiller = self.cfg.VIS_PERIOD, getattr(unwrapped(self.model), "distiller", None)
+        all_hooks: list[HookBase | None] = super().build_hooks()
+        if period > 0 and distiller is not None:
+            all_hooks.insert(0, FilterPictures(distiller, period))  # before the writers
+        return all_hooks
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside DistributedDataParallel, or the model itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def build_evaluator(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fam_det.modeling.distillers import Distiller, build_distiller
 from fam_det.modeling.inherit import inherit, is_below
 from fam_det.modeling.levels import match_levels, valid_sizes
+from fam_det.modeling.show import put_maps
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
 from fam_det.modeling.watch import watched
 from fam_det.student_wrapper import StudentWrapper
@@ -37,6 +38,7 @@ class DistilledDetector(StudentWrapper):
         strides: stride of each level of the distiller.
         loss_weight: weight of the sum of the levels' losses.
         warmup_iters: iterations over which the weight rises linearly from 0.
+        vis_period: iterations between pictures of the maps for TensorBoard, 0 for none.
         inherited: parts that take the teacher's weights when the first training starts; see
             ``inherit``. Weights that are loaded, before or after, are kept.
 
@@ -57,6 +59,7 @@ class DistilledDetector(StudentWrapper):
         strides: dict[str, int],
         loss_weight: float = 1.0,
         warmup_iters: int = 0,
+        vis_period: int = 0,
         inherited: Sequence[str] = (),
     ) -> None:
         super().__init__(student, teacher)
@@ -68,6 +71,7 @@ class DistilledDetector(StudentWrapper):
         self.strides = strides
         self.loss_weight = loss_weight
         self.warmup_iters = warmup_iters
+        self.vis_period = vis_period
         self._to_inherit = list(inherited)
         self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             DistilledDetector._before_loading
@@ -76,19 +80,7 @@ class DistilledDetector(StudentWrapper):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Build student, teacher and distiller, and match their levels."""
-        student = build_student(cfg)
-        teacher = build_teacher(cfg)
-        student_shape: dict[str, ShapeSpec] = student.backbone.output_shape()
-        levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher.output_shape())
-        return {
-            "student": student,
-            "teacher": teacher,
-            "distiller": build_distiller(cfg, levels, student_shape, teacher.output_shape()),
-            "strides": {level: student_shape[level].stride for level in levels},
-            "loss_weight": cfg.MODEL.DISTILLER.LOSS_WEIGHT,
-            "warmup_iters": cfg.MODEL.DISTILLER.WARMUP_ITERS,
-            "inherited": cfg.MODEL.TEACHER.INHERIT,
-        }
+        return distillation(cfg, build_student(cfg), build_teacher(cfg))
 
     def train(self, mode: bool = True) -> "DistilledDetector":
         """Switch the student and the distiller; the teacher is loaded and stays in eval mode."""
@@ -144,11 +136,29 @@ class DistilledDetector(StudentWrapper):
         for name, loss in zip(named_losses, losses.detach().tolist(), strict=True):
             storage.put_scalar(f"distiller/loss_{name}", loss)
         storage.put_scalar("distiller/loss_weight", weight)
+        if self.vis_period > 0 and storage.iter % self.vis_period == 0:
+            put_maps(storage, student_features, teacher_features)
         return weight * losses.sum()
 
     def _warmup(self, iteration: int) -> float:
         """Share of the full weight at an iteration, counted from 0."""
         return min((iteration + 1) / max(self.warmup_iters, 1), 1.0)
+
+
+def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str, Any]:
+    """Arguments of ``DistilledDetector`` for these two and ``cfg.MODEL.DISTILLER``."""
+    student_shape: dict[str, ShapeSpec] = student.backbone.output_shape()
+    levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher.output_shape())
+    return {
+        "student": student,
+        "teacher": teacher,
+        "distiller": build_distiller(cfg, levels, student_shape, teacher.output_shape()),
+        "strides": {level: student_shape[level].stride for level in levels},
+        "loss_weight": cfg.MODEL.DISTILLER.LOSS_WEIGHT,
+        "warmup_iters": cfg.MODEL.DISTILLER.WARMUP_ITERS,
+        "vis_period": cfg.VIS_PERIOD,
+        "inherited": cfg.MODEL.TEACHER.INHERIT,
+    }
 
 
 def build_student(cfg: CfgNode) -> Any:

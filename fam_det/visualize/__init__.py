@@ -1,0 +1,1 @@
+"""Pictures of detectors beside one another, and the page that shows them."""

@@ -1,0 +1,115 @@
+"""tools/visualize.py on a short run: its files, and its page in a real browser."""
+
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from html import escape
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+WIDTHS = (390, 1400)  # pixels of a phone and of a screen
+# What a page says of itself: its width and that of its window, and whether every picture is there.
+MEASURE = """<script>parent.document.title += [innerWidth, document.documentElement.scrollWidth,
+[...document.images].every(i => i.complete && i.naturalWidth > 0), document.images.length, ""]
+</script></body>"""
+
+
+@pytest.fixture(scope="module")
+def runs(cells: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two steps of a distilled student, and its checkpoint as a student alone."""
+    folder = tmp_path_factory.mktemp("runs")
+    opts = ["DATASETS.COCO", cells, "DATALOADER.NUM_WORKERS", "0", "SOLVER.MAX_ITER", "2"]
+    opts += ["SOLVER.STEPS", "(1,)", "SOLVER.IMS_PER_BATCH", "1", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
+    opts += ["INPUT.MIN_SIZE_TEST", "64", "SOLVER.BASE_LR", "0.0001", "VIS_PERIOD", "1"]
+    opts += ["MODEL.TEACHER.CONFIG", "configs/BloodCells/teacher_R_18.yaml"]
+    command = [sys.executable, "tools/train_net.py"]
+    command += ["--config-file", "configs/BloodCells/student_fam.yaml", *opts]
+    subprocess.run(
+        [*command, "OUTPUT_DIR", str(folder / "student_fam")], check=True, capture_output=True
+    )
+    alone = folder / "student_alone"
+    shutil.copytree(folder / "student_fam", alone)
+    config = yaml.safe_load((alone / "config.yaml").read_text())
+    config["MODEL"]["META_ARCHITECTURE"] = "GeneralizedRCNN"
+    (alone / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def visualize(*args: object) -> int:
+    """A call of the tool in this process, which is quicker."""
+    tool = runpy.run_path("tools/visualize.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["visualize.py", *map(str, args)])
+        status: int = tool["main"]()
+    return status
+
+
+@pytest.fixture(scope="module")
+def output(runs: Path) -> Path:
+    """What the tool makes of both runs on two images."""
+    alone = ("--alone", runs / "student_alone")
+    images = ("--image", "3", "--image", "5.png", "--threshold", "0")
+    assert visualize(runs / "student_fam", *alone, *images, "--output", runs / "out") == 0
+    return runs / "out"
+
+
+def test_it_draws_every_detector_on_every_image(output: Path) -> None:
+    shown = ("truth", "teacher", "student_alone", "distilled_student", "maps")
+    pictures = {f"{i}_{name}.png" for i in (1, 2) for name in shown} | {"filters.png", "gammas.png"}
+    assert {file.name for file in output.iterdir()} == pictures | {"index.html"}
+    page = (output / "index.html").read_text()
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == len(pictures)
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)  # nothing from elsewhere
+    assert "3.png" in page and "distilled student: " in page
+    assert Image.open(output / "1_truth.png").size == (672, 448)  # 96 x 64, seven times
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium; apt-get install chromium")
+def test_the_page_fits_a_phone_and_a_screen(output: Path, tmp_path: Path) -> None:
+    page = (output / "index.html").read_text().replace("</body>", MEASURE)
+    frames = [f'<iframe width="{w}" height="800" srcdoc="{escape(page)}">' for w in WIDTHS]
+    file = tmp_path / "frames.html"
+    file.write_text("<style>iframe { border: 0 }</style>" + "</iframe>".join(frames))
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
+    done = subprocess.run(
+        [*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, check=True
+    )
+    (said,) = re.findall(r"<title>(.*?)</title>", done.stdout)
+    assert sorted(re.findall(r"\d+,\d+,\w+,\d+", said)) == sorted(
+        f"{w},{w},true,12" for w in WIDTHS
+    )
+
+
+def test_tensorboard_has_the_maps_and_the_filters(runs: Path) -> None:
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    events = event_accumulator.EventAccumulator(
+        str(runs / "student_fam"), size_guidance={"images": 0}
+    )
+    events.Reload()
+    images = events.Tags()["images"]
+    for level in ("p2", "p6"):
+        assert f"distiller/{level}: student, teacher" in images
+        assert f"distiller/filter of {level}" in images
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["{runs}/student_fam", "--image", "77"], "--image: bccd_val has no '77'; expected an id"),
+        (["{runs}/nothing"], "config.yaml: not there; expected an output folder of"),
+        (["{runs}/student_alone", "--alone", "{runs}/student_alone"], "has no teacher"),
+    ],
+)
+def test_wrong_input_gets_one_line(runs: Path, args: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=re.escape(message)) as end:
+        visualize(*(text.format(runs=runs) for text in args))
+    assert "\n" not in str(end.value)
