@@ -53,7 +53,8 @@ def choose_examples(cfg: CfgNode, wanted: Sequence[str], count: int) -> list[Exa
     records: list[dict[str, Any]] = DatasetCatalog.get(name)
     mapper = DatasetMapper(cfg, is_train=False)
     chosen = [_find(records, text, name) for text in wanted] if wanted else _fullest(records, count)
-    return [_example(record, mapper, MetadataCatalog.get(name)) for record in chosen]
+    hidden = set() if cfg.MODEL.MASK_ON else {"segmentation"}  # not what the detector is for
+    return [_example(record, mapper, MetadataCatalog.get(name), hidden) for record in chosen]
 
 
 def _find(records: Sequence[dict[str, Any]], text: str, data_set: str) -> dict[str, Any]:
@@ -73,14 +74,18 @@ def _fullest(records: Sequence[dict[str, Any]], count: int) -> list[dict[str, An
     return ranked[:count]
 
 
-def _example(record: dict[str, Any], mapper: DatasetMapper, metadata: Any) -> Example:
+def _example(
+    record: dict[str, Any], mapper: DatasetMapper, metadata: Any, hidden: set[str]
+) -> Example:
     image = read_image(record["file_name"], format="RGB")
     height, width = image.shape[:2]
     times = -(-WIDTH // width)
     enlarge = ResizeTransform(height, width, times * height, times * width)
     size = (times * height, times * width)
     annotations = [
-        transform_instance_annotations(copy.deepcopy(annotation), enlarge, size)
+        transform_instance_annotations(
+            {k: copy.deepcopy(v) for k, v in annotation.items() if k not in hidden}, enlarge, size
+        )
         for annotation in record.get("annotations", [])
     ]
     return Example(

@@ -1,11 +1,13 @@
 """Pictures: detections on an image, and feature maps of several detectors by level."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,27 +15,54 @@ from torch import Tensor
 from fam_det.report.style import save
 from fam_det.visualize.examples import Example
 
-from detectron2.structures import Instances
-from detectron2.utils.visualizer import ColorMode, Visualizer
+from detectron2.structures import BoxMode, Instances
+from detectron2.utils.visualizer import Visualizer
 
 TOP = 0.99  # share of a map's cells that the colours cover: one bright cell would hide the others
 
 
 def draw_truth(example: Example) -> NDArray[np.uint8]:
     """The image with its ground truth, uint8 (H, W, 3) in RGB."""
-    drawn = _visualizer(example).draw_dataset_dict(example.record)
-    return np.asarray(drawn.get_image())
+    annotations = example.record["annotations"]
+    return _draw(
+        example,
+        [annotation["category_id"] for annotation in annotations],
+        [
+            BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+            for annotation in annotations
+        ],
+        [annotation.get("segmentation") for annotation in annotations],
+    )
 
 
 def draw_detections(example: Example, instances: Instances, threshold: float) -> NDArray[np.uint8]:
     """The image with the detections of at least that score, uint8 (H, W, 3) in RGB."""
     shown = instances[instances.scores >= threshold]
-    drawn = _visualizer(example).draw_instance_predictions(shown)
+    return _draw(
+        example,
+        shown.pred_classes.tolist(),
+        shown.pred_boxes.tensor.numpy(),
+        shown.pred_masks.numpy() if shown.has("pred_masks") else [],
+        [f" {score:.0%}" for score in shown.scores.tolist()],
+    )
+
+
+def _draw(
+    example: Example, classes: Sequence[int], boxes: Any, masks: Any, scores: Sequence[str] = ()
+) -> NDArray[np.uint8]:
+    """Boxes, masks where every object has one, and names; a colour a class."""
+    names = example.metadata.get("thing_classes") or [
+        str(c) for c in range(max(classes or [0]) + 1)
+    ]
+    pairs = zip_longest(classes, scores, fillvalue="")
+    visualizer = Visualizer(example.image, example.metadata)
+    drawn = visualizer.overlay_instances(
+        boxes=np.asarray(boxes, dtype=float).reshape(-1, 4),
+        labels=[f"{names[int(c)]}{score}" for c, score in pairs],
+        masks=masks if len(masks) and all(mask is not None for mask in masks) else None,
+        assigned_colors=[colormaps["tab10"](int(c) % 10)[:3] for c in classes],
+    )
     return np.asarray(drawn.get_image())
-
-
-def _visualizer(example: Example) -> Visualizer:
-    return Visualizer(example.image, example.metadata, instance_mode=ColorMode.IMAGE)
 
 
 def energy(features: Tensor) -> Tensor:
