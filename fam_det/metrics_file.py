@@ -32,3 +32,13 @@ def iterations_done(path: Path, max_iter: int, now: float) -> float:
         return 0.0
     since = max(now - path.stat().st_mtime, 0) / max(trained[-1]["time"], 1e-6)
     return min(trained[-1]["iteration"] + 1 + min(since, LOG_PERIOD), max_iter)
+
+
+def training_seconds(metrics: list[dict[str, float]]) -> float:
+    """Time of all iterations: each line has the median one since the line before."""
+    seconds, done = 0.0, -1.0
+    for line in metrics:
+        if "time" in line:
+            seconds += (line["iteration"] - done) * line["time"]
+            done = line["iteration"]
+    return seconds

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from fam_det.demo.picture import Curve
 from fam_det.demo.pipeline import Demo, Stage, read_state
 from fam_det.demo.progress import evaluations
-from fam_det.metrics_file import read_metrics
+from fam_det.metrics_file import read_metrics, training_seconds
 
 STYLES: tuple[dict[str, Any], ...] = (  # teacher, student alone, student taught
     {"color": "#777777", "linestyle": "--"},
@@ -73,16 +73,6 @@ def read_outcome(demo: Demo, stage: Stage) -> Outcome:
         curve,
         training_seconds(metrics),
     )
-
-
-def training_seconds(metrics: list[dict[str, float]]) -> float:
-    """Time of all iterations: each line has the median one since the line before."""
-    seconds, done = 0.0, -1.0
-    for line in metrics:
-        if "time" in line:
-            seconds += (line["iteration"] - done) * line["time"]
-            done = line["iteration"]
-    return seconds
 
 
 def learning_curves(outcomes: Sequence[Outcome]) -> list[Curve]:

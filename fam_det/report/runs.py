@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from fam_det.metrics_file import read_metrics
+from fam_det.metrics_file import read_metrics, training_seconds
 
 # Scores by task, the main one first: key in metrics.json, title, digits behind the point.
 SCORES = {
@@ -66,13 +66,8 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Time of all iterations: each line has the median one since the line before."""
-        seconds, done = 0.0, -1.0
-        for line in self.metrics:
-            if "time" in line:
-                seconds += (line["iteration"] - done) * line["time"]
-                done = line["iteration"]
-        return seconds
+        """Time of all iterations."""
+        return training_seconds(self.metrics)
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """(iterations done, value) wherever a key was logged as a number.
