@@ -9,6 +9,7 @@ from typing import Any
 
 from fam_det.engine import Trainer, load_config
 from fam_det.launch import launch
+from fam_det.lazy import engine as lazy
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
@@ -24,6 +25,7 @@ examples:
   torchrun --nproc-per-node 8 tools/train_net.py --config-file FILE
   tools/train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth
   tools/train_net.py --config-file FILE SOLVER.IMS_PER_BATCH 2 MODEL.DEVICE cpu
+  tools/train_net.py --config-file FILE.py dataloader.train.total_batch_size=2 train.device=cpu
 """
 
 
@@ -51,10 +53,13 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does."""
+    in_python = args.config_file.endswith(".py")
     try:
-        cfg = load_config(args.config_file, args.opts)
+        cfg = (lazy.load_config if in_python else load_config)(args.config_file, args.opts)
     except (ValueError, OSError, KeyError) as error:
         sys.exit(f"{args.config_file}: {error}")
+    if in_python:
+        return lazy.run(cfg, args)
     default_setup(cfg, args)
     if args.eval_only:
         return evaluate(cfg, args.resume)

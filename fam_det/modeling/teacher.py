@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.config import add_distillation_config
+from fam_det.lazy.detector import DescribedDetector, load_detector
 from fam_det.modeling.frozen_backbone import speed_up
 from fam_det.modeling.inherit import is_below
 
@@ -122,9 +123,7 @@ class FrozenTeacher(nn.Module):
             Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least that
             size; in the teacher's dtype, or that of an autocast around this call.
         """
-        height, width = padded_size
-        divisor = max(self.backbone.size_divisibility, 1)
-        height, width = (-(-side // divisor) * divisor for side in (height, width))
+        height, width = (self._padded(side) for side in padded_size)
         images = [self._normalise(x["image"]) for x in batched_inputs]
         batch = torch.stack(
             [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images]
@@ -133,6 +132,12 @@ class FrozenTeacher(nn.Module):
             features = self._fast_backbone()(batch.contiguous(memory_format=torch.channels_last))
         dtype = self._step_dtype(batch.device.type)
         return {level: x.to(dtype).contiguous() for level, x in features.items()}
+
+    def _padded(self, side: int) -> int:
+        """A side of the batch: a multiple that the backbone wants, for ViTDet its own square's."""
+        square: int = getattr(self.backbone, "padding_constraints", {}).get("square_size", 0)
+        divisor = max(self.backbone.size_divisibility, 1)
+        return -(-max(side, square) // divisor) * divisor
 
     def _fast_backbone(self) -> Any:
         """The backbone, sped up at its first use, when all weights are there."""
@@ -194,19 +199,33 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     Raises:
         ValueError: a config that is neither in the model zoo nor a file.
     """
-    teacher_cfg, weights = teacher_config(cfg)
-    detector = build_model(teacher_cfg)
-    if not weights:
+    described = describe_teacher(cfg)
+    if not described.weights:
         logger.warning("MODEL.TEACHER.WEIGHTS is empty: the teacher has random weights.")
-        _dampen_frozen_norms(detector)
+        _dampen_frozen_norms(described.detector)
     return FrozenTeacher(
-        detector,
-        weights=weights,
-        pixel_mean=teacher_cfg.MODEL.PIXEL_MEAN,
-        pixel_std=teacher_cfg.MODEL.PIXEL_STD,
-        input_format=teacher_cfg.INPUT.FORMAT,
+        **described._asdict(),
         student_format=cfg.INPUT.FORMAT,
         precision=cfg.MODEL.TEACHER.PRECISION,
+    )
+
+
+def describe_teacher(cfg: CfgNode) -> DescribedDetector:
+    """The teacher, with random weights, of a config in YAML or, for LazyConfig, in Python."""
+    path, zoo_weights = find_config(cfg.MODEL.TEACHER.CONFIG)
+    if path.endswith(".py"):
+        lazy = load_detector(path, cfg.MODEL.TEACHER.OPTS)
+        weights = cfg.MODEL.TEACHER.WEIGHTS
+        return lazy._replace(
+            weights=(zoo_weights or lazy.weights) if weights == "auto" else weights
+        )
+    teacher_cfg, weights = teacher_config(cfg)
+    return DescribedDetector(
+        build_model(teacher_cfg),
+        weights,
+        teacher_cfg.MODEL.PIXEL_MEAN,
+        teacher_cfg.MODEL.PIXEL_STD,
+        teacher_cfg.INPUT.FORMAT,
     )
 
 
@@ -252,9 +271,13 @@ def find_config(name: str) -> tuple[str, str | None]:
     if Path(name).is_file():
         return name, None
     try:
-        return model_zoo.get_config_file(name), model_zoo.get_checkpoint_url(name)
+        path = model_zoo.get_config_file(name)
     except RuntimeError as error:
         raise ValueError(
             f"MODEL.TEACHER.CONFIG: got {name!r}, expected a file or a name in Detectron2's model "
             "zoo such as 'COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml'"
         ) from error
+    try:
+        return path, model_zoo.get_checkpoint_url(name)
+    except RuntimeError:  # a config of the zoo that it has no checkpoint of, such as FCOS
+        return path, None

@@ -1,6 +1,7 @@
 """Networks of timm as Detectron2 backbones, and their pretrained weights."""
 
 import logging
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from torch import nn
 
 import fam_det.modeling  # noqa: F401  registers the backbones and the weights
 from fam_det.config import add_distillation_config
-from fam_det.modeling.timm_backbones import TimmBackbone, pixel_statistics
+from fam_det.modeling import TimmBackbone
+from fam_det.modeling.timm_networks import pixel_statistics
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
@@ -87,6 +89,12 @@ def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
     backbone = TimmBackbone(name=name, norm="BN", out_features=["res3", "res4"])
     torch.stack([x.sum() for x in backbone(torch.randn(2, 3, 64, 64)).values()]).sum().backward()
     assert [n for n, p in backbone.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_gradients_do_not_depend_on_where_it_is_built() -> None:
+    with torch.no_grad():
+        backbone = TimmBackbone(name=NAME)
+    assert all(p.requires_grad for p in backbone.parameters())
 
 
 @pytest.mark.parametrize(
@@ -183,7 +191,6 @@ def test_statistics_of_pixels_are_those_of_the_weights(caplog: pytest.LogCapture
         (("MODEL.TIMM.NAME", ""), "MODEL.TIMM.NAME: got ''"),
         (("MODEL.TIMM.NAME", f"{NAME}.in99k"), "MODEL.TIMM.NAME.*in99k.*r160_in1k"),
         (("MODEL.TIMM.NAME", "test_vit"), r"MODEL.TIMM.NAME: 'test_vit' has maps of stride \[16"),
-        (("MODEL.TIMM.NAME", "NOFEATURES"), "MODEL.TIMM.NAME: got 'test_mlp_mixer', which"),
         (("MODEL.TIMM.NAME", "maxvit_tiny_tf_224"), "MODEL.TIMM.NAME: 'maxvit_.*any size"),
         (("MODEL.TIMM.NORM", "GN"), "MODEL.TIMM.NORM: got 'GN'.*FrozenBN"),
         (("MODEL.TIMM.OUT_FEATURES", "['p2']"), "MODEL.TIMM.OUT_FEATURES.*p2.*res2"),
@@ -197,7 +204,16 @@ def test_wrong_config_names_the_key(opts: tuple[str, Any], message: str) -> None
         build(*opts)
 
 
+def test_network_without_feature_maps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("features_only not implemented")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(ValueError, match=f"MODEL.TIMM.NAME: got '{NAME}', which gives no feature"):
+        TimmBackbone(name=NAME)
+
+
 def test_missing_timm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match="MODEL.TIMM.NAME: timm is missing: pip install timm"):
         TimmBackbone(name=NAME)

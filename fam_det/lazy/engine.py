@@ -1,0 +1,117 @@
+"""Training and evaluation of a LazyConfig, as Detectron2's ``tools/lazyconfig_train_net.py``."""
+
+import argparse
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.data import register_coco_datasets
+from fam_det.lazy.detector import read_config
+from fam_det.lazy.model import default_config, plain
+from fam_det.trainer import RandomState
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from detectron2.engine import AMPTrainer, SimpleTrainer, default_setup, default_writers, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+
+NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+
+
+def load_config(config_file: str, overrides: list[str]) -> DictConfig:
+    """A LazyConfig of a file and "path.key=value" overrides, its own data sets registered.
+
+    Besides Detectron2's nodes it may have ``datasets.coco``, as ``DATASETS.COCO``.
+
+    Raises:
+        ValueError: a node that is missing, a device that is not there or cannot do what it should,
+            or a data set that is not as its entry says.
+    """
+    cfg = read_config(config_file, overrides, "command line")
+    missing = [name for name in NODES if name not in cfg]
+    if missing:
+        raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
+    _check_device(cfg.train)
+    yacs = default_config()
+    yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
+    register_coco_datasets(yacs)
+    return cfg
+
+
+def _check_device(train: DictConfig) -> None:
+    if str(train.device).startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"train.device: got {train.device!r}, but PyTorch sees no GPU; "
+            "to run on the CPU add: train.device=cpu"
+        )
+    if train.device == "cpu" and train.amp.enabled:
+        raise ValueError(
+            "train.amp.enabled: got True on the CPU, but Detectron2 trains in mixed precision on "
+            "GPUs only; add: train.amp.enabled=false"
+        )
+
+
+def run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
+    """What each process of the run does; gives the last results of the evaluation."""
+    default_setup(cfg, args)
+    model = instantiate(cfg.model).to(cfg.train.device)
+    if args.eval_only:
+        checkpointer = DetectionCheckpointer(model, cfg.train.output_dir)
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        return evaluate(cfg, model)
+    return train(cfg, model, args.resume)
+
+
+def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
+    """Train a model, or go on from the last checkpoint of the run."""
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    loader = instantiate(cfg.dataloader.train)
+    # It names a GPU for every process otherwise.
+    on_cpu = {"device_ids": None} if cfg.train.device == "cpu" else {}
+    model = create_ddp_model(model, **cfg.train.ddp, **on_cpu)
+    trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(model, loader, optimizer)
+    checkpointer = DetectionCheckpointer(
+        model, cfg.train.output_dir, trainer=trainer, random_state=RandomState()
+    )
+    results: dict[str, Any] = {}
+    trainer.register_hooks(build_hooks(cfg, model, checkpointer, results))
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    going_on = resume and checkpointer.has_checkpoint()
+    trainer.train(trainer.iter + 1 if going_on else 0, cfg.train.max_iter)
+    return results
+
+
+def build_hooks(
+    cfg: DictConfig, model: Any, checkpointer: DetectionCheckpointer, results: dict[str, Any]
+) -> list[Any]:
+    """Those of Detectron2's script; the evaluation leaves what it found in ``results``."""
+
+    def evaluated() -> dict[str, Any]:
+        results.update(evaluate(cfg, model))
+        return results
+
+    writes = comm.is_main_process()
+    folder, max_iter, period = cfg.train.output_dir, cfg.train.max_iter, cfg.train.log_period
+    return [
+        hooks.IterationTimer(),
+        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if writes else None,
+        hooks.EvalHook(cfg.train.eval_period, evaluated),
+        hooks.PeriodicWriter(default_writers(folder, max_iter), period=period) if writes else None,
+    ]
+
+
+def evaluate(cfg: DictConfig, model: Any) -> dict[str, Any]:
+    """Results of ``dataloader.evaluator`` on ``dataloader.test``; none without an evaluator."""
+    if "evaluator" not in cfg.dataloader:
+        return {}
+    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results or {}

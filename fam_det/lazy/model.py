@@ -1,0 +1,102 @@
+"""Nodes for a config in Python: ``L(distill)(student=..., teacher=L(build_teacher)(...))``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+
+from fam_det.config import add_distillation_config
+from fam_det.modeling import DistilledDetector, FrozenTeacher
+from fam_det.modeling import teacher as yacs_teacher
+from fam_det.modeling.distilled_detector import distillation
+
+from detectron2.config import CfgNode, get_cfg
+
+
+def build_teacher(
+    *,
+    config: str,
+    student_format: str,
+    weights: str = "auto",
+    opts: Sequence[Any] = (),
+    precision: str = "auto",
+) -> FrozenTeacher:
+    """A teacher, its checkpoint not yet loaded; the arguments are the keys of ``MODEL.TEACHER``.
+
+    Args:
+        config: a name in Detectron2's model zoo or a file, ".yaml" or ".py".
+        student_format: channel order of the student's images, "RGB" or "BGR".
+        weights: its checkpoint, "auto" for the zoo's or its config's own, "" for random weights.
+        opts: KEY VALUE pairs for a ".yaml", "path.key=value" for a ".py".
+        precision: what its convolutions compute in.
+    """
+    cfg = default_config()
+    cfg.MODEL.DEVICE, cfg.INPUT.FORMAT = "cpu", student_format
+    node = cfg.MODEL.TEACHER
+    node.CONFIG, node.WEIGHTS, node.PRECISION = config, weights, precision
+    node.OPTS = plain(opts)
+    return yacs_teacher.build_teacher(cfg)
+
+
+def distill(
+    *,
+    student: nn.Module,
+    teacher: FrozenTeacher,
+    distiller: Mapping[str, Any] | None = None,
+    inherit: Sequence[str] = (),
+) -> DistilledDetector:
+    """The student with its teacher and a distiller that fits the two.
+
+    Args:
+        student: a Detectron2 detector with a ``backbone``.
+        teacher: from ``build_teacher``, or a ``FrozenTeacher`` of any detector.
+        distiller: keys of ``MODEL.DISTILLER`` in lower case, such as ``{"levels": ["p3", "p4"],
+            "fam": {"grid": 8}}``.
+        inherit: as ``MODEL.TEACHER.INHERIT``.
+
+    Raises:
+        ValueError: an unknown key or an impossible value; the message names it.
+    """
+    cfg = default_config()
+    cfg.MODEL.DEVICE = "cpu"  # the training moves the model as a whole
+    cfg.MODEL.TEACHER.INHERIT = plain(inherit)
+    for key, value in _flat(plain(distiller or {}), cfg.MODEL.DISTILLER, "distiller"):
+        cfg.merge_from_list([f"MODEL.DISTILLER.{key}", value])
+    return DistilledDetector(**distillation(cfg, student, teacher))
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Detectron2's "GN"; v0.6 cannot build the name in a dense head on today's PyTorch.
+
+    It tries the name on one channel, which 32 groups do not divide; the main branch tries 32.
+    """
+    return nn.GroupNorm(min(32, channels), channels)
+
+
+def default_config() -> CfgNode:
+    """Detectron2's defaults with this project's keys."""
+    cfg = get_cfg()
+    add_distillation_config(cfg)
+    return cfg
+
+
+def plain(value: Any) -> Any:
+    """Dictionaries and lists out of OmegaConf's, tuples as lists."""
+    if isinstance(value, (DictConfig, ListConfig)):
+        return OmegaConf.to_container(value, resolve=True)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flat(options: Mapping[str, Any], node: CfgNode, path: str) -> Iterator[tuple[str, Any]]:
+    """Options as keys of a node, such as "FAM.GRID"."""
+    for name, value in options.items():
+        key = name.upper()
+        if key not in node:
+            known = [known.lower() for known in node]
+            raise ValueError(f"{path}: got {name!r}, expected one of {known}")
+        if isinstance(value, Mapping):
+            for below, inner in _flat(value, node[key], f"{path}.{name}"):
+                yield f"{key}.{below}", inner
+        else:  # yacs takes no whole number for a float
+            yield key, float(value) if isinstance(node[key], float) else value
