@@ -19,16 +19,22 @@ CHANNELS = 256
 
 
 def cases(device: str) -> Iterator[Case]:
-    """The defaults of fam_det/config.py, then what else its keys offer."""
-    full, no_p2 = STRIDES, STRIDES[1:]
+    """Full width, the recipes' head, then what else the keys of fam_det/config.py offer."""
+    all_levels, no_p2 = STRIDES, STRIDES[1:]
+    full: dict[str, Any] = {"mid_channels": CHANNELS}
     options: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
-        ("FAM-KD separable (defaults)", {}, full),
-        ("FAM-KD separable, mid width 128", {"mid_channels": 128}, full),
-        ("FAM-KD separable, p3 to p6", {}, no_p2),
-        ("FAM-KD banded", {"filter": "banded"}, full),
-        ("FAM + ReviewKD separable", {"fusion": "abf"}, full),
-        ("layer-to-layer separable", {"fusion": None}, full),
-        ("ReviewKD by the project", {"fusion": "abf", "transform": "conv3x3"}, full),
+        ("FAM-KD separable, full width", full, all_levels),
+        ("FAM-KD separable, recipes: width 128, p3 to p6", {}, no_p2),
+        ("FAM-KD separable, width 128", {}, all_levels),
+        ("FAM-KD separable, full width, p3 to p6", full, no_p2),
+        ("FAM-KD banded, full width", full | {"filter": "banded"}, all_levels),
+        ("FAM + ReviewKD separable, full width", full | {"fusion": "abf"}, all_levels),
+        ("layer-to-layer separable", {"fusion": None}, all_levels),
+        (
+            "ReviewKD by the project",
+            full | {"fusion": "abf", "transform": "conv3x3"},
+            all_levels,
+        ),
     ]
     for name, settings, strides in options:
         yield head_case(name, settings, strides, device)
@@ -54,11 +60,11 @@ def head_case(name: str, settings: dict[str, Any], strides: Sequence[int], devic
 
 
 def build_head(levels: int, *, channels: int = CHANNELS, **settings: Any) -> nn.Module:
-    """A head for FPN maps with the defaults of fam_det/config.py, but for ``settings``."""
+    """A head for FPN maps with defaults as in fam_det/config.py, half as wide within."""
     widths = [channels] * levels
     options: dict[str, Any] = {
         "filter": "separable",
-        "mid_channels": channels,
+        "mid_channels": channels // 2,
         "relu": False,
     } | settings
     if options.get("transform") == "conv3x3":

@@ -29,13 +29,13 @@ IMAGES = {"cpu": (2, 480, 640), "cuda": (8, 800, 1344)}
 
 def cases(device: str) -> Iterator[Case]:
     """The step with several heads, then what the wrapper costs at inference."""
+    full = ["MID_CHANNELS", 256]
     no_p2 = ["LEVELS", ["p3", "p4", "p5", "p6"]]
-    narrow = ["MID_CHANNELS", 128]
     options: list[tuple[str, list[Any], float]] = [
-        ("step, defaults (256 channels, p2 to p6)", [], 1.20),
-        ("step, p3 to p6", no_p2, 1.08),
-        ("step, mid width 128", narrow, 1.08),
-        ("step, p3 to p6, mid width 128", no_p2 + narrow, 1.08),
+        ("step, full width (256 channels, p2 to p6)", full, 1.20),
+        ("step, recipes (128 channels, p3 to p6)", no_p2, 1.08),
+        ("step, 128 channels, p2 to p6", [], 1.08),
+        ("step, 256 channels, p3 to p6", no_p2 + full, 1.08),
         ("step, layer to layer", ["NAME", "LayerToLayerDistiller"], 1.08),
     ]
     for name, settings, goal in options:
