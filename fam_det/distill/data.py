@@ -1,0 +1,136 @@
+"""What the config needs to know about a data set in COCO format."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SHOWN = 3  # names in a message
+
+
+@dataclass(frozen=True)
+class CocoData:
+    """A data set in COCO format.
+
+    Attributes:
+        annotations: path of the JSON file.
+        images: path of the image folder.
+        class_names: in the order of their ids, which is that of the model's classes.
+        num_images: in the file.
+        num_trained: images with an object that is not a crowd; Detectron2 trains on these alone.
+        has_masks: whether every object has a segmentation.
+        has_bitmasks: whether some are run-length encoded.
+    """
+
+    annotations: str
+    images: str
+    class_names: tuple[str, ...]
+    num_images: int
+    num_trained: int
+    has_masks: bool
+    has_bitmasks: bool
+
+
+def read_coco(flag: str, annotations: str, images: str) -> CocoData:
+    """Read a data set, and check what would otherwise end the training later.
+
+    Args:
+        flag: of the command line, for errors.
+        annotations: path of the JSON file.
+        images: path of the image folder.
+
+    Raises:
+        ValueError: a file that is missing, truncated or not COCO, no category or no object, an
+            object of an unknown category or image, or an image that is not in the folder.
+    """
+    where = f"{flag}: {annotations}"
+    content = _read_json(flag, annotations)
+    _check_objects(where, content)
+    _check_images(flag, images, [str(image["file_name"]) for image in content["images"]])
+    objects = [x for x in content["annotations"] if not x.get("iscrowd", 0)]
+    if not objects:
+        raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
+    masks = [x.get("segmentation") for x in objects]
+    return CocoData(
+        annotations=annotations,
+        images=images,
+        class_names=class_names(content["categories"]),
+        num_images=len(content["images"]),
+        num_trained=len({x["image_id"] for x in objects}),
+        has_masks=all(masks),
+        has_bitmasks=any(isinstance(mask, dict) for mask in masks),
+    )
+
+
+def class_names(categories: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """Names of categories in the order of their ids, as Detectron2 numbers them."""
+    return tuple(str(x["name"]) for x in sorted(categories, key=lambda x: x["id"]))
+
+
+def check_same_classes(train: CocoData, val: CocoData) -> None:
+    """Raises a ValueError unless class i means the same in both."""
+    if train.class_names != val.class_names:
+        raise ValueError(
+            f"--val: {val.annotations}: has the categories {list_names(val.class_names)}, but "
+            f"--train {train.annotations} has {list_names(train.class_names)}; give both files one "
+            "list of categories, in the same order of ids"
+        )
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The first names of a list and how many there are: "3 (a, b, c)"."""
+    names = list(names)
+    more = ", ..." if len(names) > SHOWN else ""
+    return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
+
+
+def _read_json(flag: str, annotations: str) -> dict[str, Any]:
+    where = f"{flag}: {annotations}"
+    try:
+        content = json.loads(Path(annotations).read_text())
+    except OSError as error:
+        message = f"{where}: {error.strerror}; give the JSON file, then its image folder"
+        raise ValueError(message) from error
+    except ValueError as error:
+        raise ValueError(f"{where}: is not JSON, is it truncated? ({error})") from error
+    lists = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(x), list) for x in lists):
+        found = list(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{where}: has {found}, expected COCO's lists {', '.join(lists)}")
+    if not content["categories"]:
+        raise ValueError(f"{where}: has no categories, expected one for each class, with a name")
+    return content
+
+
+def _check_objects(where: str, content: dict[str, Any]) -> None:
+    """Every record has its fields, and every object a known category and image."""
+    fields = {
+        "categories": ("id", "name"),
+        "images": ("id", "file_name", "height", "width"),
+        "annotations": ("id", "image_id", "category_id", "bbox"),
+    }
+    for kind, names in fields.items():
+        for record in content[kind]:
+            missing = [name for name in names if name not in record]
+            if missing:
+                raise ValueError(f"{where}: {kind}: {record} has no {missing[0]!r}; add it")
+    for name, kind in (("category_id", "categories"), ("image_id", "images")):
+        known = {record["id"] for record in content[kind]}
+        for record in content["annotations"]:
+            if record[name] not in known:
+                raise ValueError(
+                    f"{where}: annotation {record['id']} has {name} {record[name]}, which is not "
+                    f"among the {kind}; correct or remove it"
+                )
+
+
+def _check_images(flag: str, folder: str, names: list[str]) -> None:
+    if not Path(folder).is_dir():
+        raise ValueError(f"{flag}: the image folder {folder} does not exist; give JSON and IMAGES")
+    missing = [name for name in names if not (Path(folder) / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{flag}: {len(missing)} of {len(names)} images are not in {folder}, the first is "
+            f"{missing[0]}; give the folder that the file names of the JSON start from"
+        )

@@ -1,0 +1,95 @@
+"""tools/distill.py from the command line to an evaluated checkpoint."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TEACHER = "configs/BloodCells/teacher_R_18.yaml"
+ARGUMENTS = [
+    *("--teacher", TEACHER, "--teacher-weights", "none"),
+    *("--student", "resnet18", "--student-weights", "none", "--device", "cpu", "--batch", "2"),
+]
+SMALL = [
+    *("DATALOADER.NUM_WORKERS", "0", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
+    *("SOLVER.BASE_LR", "0.0001", "MODEL.TEACHER.OPTS", "['MODEL.RESNETS.NORM', 'FrozenBN']"),
+]
+
+
+@pytest.fixture
+def data(cells: str) -> list[str]:
+    (_, *train), (_, *val) = ast.literal_eval(cells)
+    return ["--train", *train, "--val", *val]
+
+
+def distill(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tools/distill.py", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_distil_and_go_on(data: list[str], tmp_path: Path) -> None:
+    output = ["--output", str(tmp_path), "--inherit-heads"]
+    first = distill(*ARGUMENTS, *data, *output, "--schedule", "2", *SMALL)
+    assert first.returncode == 0, first.stderr[-2000:]
+    config = (tmp_path / "distill.yaml").read_text()
+    command = f"python tools/train_net.py --config-file {tmp_path}/distill.yaml\n"
+    assert first.stdout.startswith(f"{config}\n{command}")
+    assert "teacher and data have 3 classes: the student starts with the teacher's" in config
+    assert "copypaste: Task: bbox" in first.stdout
+
+    files = {f.name for f in tmp_path.iterdir() if not f.name.startswith("events.out.tfevents")}
+    assert files == {
+        "config.yaml",
+        "distill.yaml",
+        "inference",
+        "last_checkpoint",
+        "log.txt",
+        "metrics.json",
+        "model_final.pth",
+    }
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert {"loss_fam", "bbox/AP", "distiller/loss_p6"} <= set().union(*lines)
+
+    again = distill(*ARGUMENTS, *data, *output, "--schedule", "3", *SMALL)
+    assert again.stderr.strip().splitlines()[-1] == (
+        f"--output: {tmp_path} holds a run; add --resume to go on with it, or give another"
+    )
+    again = distill(*ARGUMENTS, *data, *output, "--schedule", "3", "--resume", *SMALL)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "Starting training from iteration 2" in again.stdout
+
+
+def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    result = distill(*ARGUMENTS, *data, "--output", str(output), "--dry-run", "SEED", "7")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert [file.name for file in output.iterdir()] == ["distill.yaml"]
+    assert "SEED: 7  # given" in result.stdout
+    assert "the names of the teacher's 3 classes are not known" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", "0"], "--batch: got 0, expected 1 or more"),
+        (["--batch", "3", "--num-gpus", "2"], "--batch: got 3, expected a multiple of --num-gpus"),
+        (["--schedule", "long"], "--schedule: got 'long', expected 1x, a multiple such as 0.1x"),
+    ],
+)
+def test_wrong_argument_is_one_line(
+    arguments: list[str], message: str, data: list[str], tmp_path: Path
+) -> None:
+    result = distill(*ARGUMENTS, *data, "--output", str(tmp_path / "run"), *arguments)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_fits_one_screen() -> None:
+    lines = distill("--help").stdout.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100

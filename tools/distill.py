@@ -1,0 +1,128 @@
+#!/usr/bin/env python
+"""Distil a detector into a small one on data of your own: derive the config, save it and run it."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+EXAMPLES = """
+example:
+  tools/distill.py --teacher COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml --student resnet18 \\
+      --train cells/train.json cells/images --val cells/val.json cells/images --output output/cells
+
+docs/your_data.md says what is derived how.
+"""
+CONFIG = "distill.yaml"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s --teacher NAME --student NAME --train JSON IMAGES --val JSON IMAGES [...]",
+        description=__doc__.splitlines()[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    pair = ("JSON", "IMAGES")
+    add = parser.add_argument
+    add("--teacher", required=True, metavar="NAME", help="in Detectron2's model zoo, or a config")
+    add(
+        "--teacher-weights",
+        metavar="FILE",
+        help="default: the zoo's, or beside the config; none: random",
+    )
+    add("--student", required=True, metavar="NAME", help="resnet18, mobilenet_v2, timm://NAME, ...")
+    add("--student-weights", metavar="FILE", help="default: ImageNet's; none: from scratch")
+    add("--train", nargs=2, metavar=pair, required=True, help="COCO annotations, image folder")
+    add("--val", nargs=2, metavar=pair, required=True, help="the same, to evaluate on")
+    add("--schedule", default="1x", help="1x, 0.1x, ... or a number of iterations")
+    add("--batch", type=int, default=8, metavar="N", help="images an iteration (default: 8)")
+    add(
+        "--inherit-heads",
+        action=argparse.BooleanOptionalAction,
+        help="start with the teacher's heads (default: where the classes are the same)",
+    )
+    add("--output", default="output/distill", metavar="DIR", help="default: output/distill")
+    add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
+    add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
+    add("--resume", action="store_true", help="go on from the last checkpoint")
+    add("--dry-run", action="store_true", help="write and print the config, and stop")
+    add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which have the last word")
+    return parser.parse_intermixed_args()  # KEY VALUE may come after options
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises a ValueError for numbers that cannot be, or a folder that holds another run."""
+    for flag, value in (("--batch", args.batch), ("--num-gpus", args.num_gpus)):
+        if value < 1:
+            raise ValueError(f"{flag}: got {value}, expected 1 or more")
+    if args.batch % args.num_gpus:
+        raise ValueError(f"--batch: got {args.batch}, expected a multiple of --num-gpus")
+    trained = (Path(args.output) / "last_checkpoint").exists()
+    if trained and not (args.resume or args.dry_run):
+        raise ValueError(
+            f"--output: {args.output} holds a run; add --resume to go on with it, or give another"
+        )
+
+
+def write_config(args: argparse.Namespace) -> Path:
+    """Derive the config, print it and save it.
+
+    Raises:
+        ValueError: a wrong command line; the message names the flag.
+    """
+    check_arguments(args)
+    import torch  # seconds, as the next ones
+
+    from fam_det.distill.data import read_coco
+    from fam_det.distill.recipe import Request, derive
+
+    request = Request(
+        teacher=args.teacher,
+        student=args.student,
+        train=read_coco("--train", *args.train),
+        val=read_coco("--val", *args.val),
+        output=args.output,
+        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        teacher_weights=args.teacher_weights,
+        student_weights=args.student_weights,
+        schedule=args.schedule,
+        batch=args.batch,
+        inherit_heads=args.inherit_heads,
+        options=args.options,
+    )
+    recipe = derive(request)
+    text = recipe.to_yaml()
+    path = Path(recipe.cfg.OUTPUT_DIR) / CONFIG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    print(text, end="")
+    return path
+
+
+def training_command(args: argparse.Namespace, config: Path) -> list[str]:
+    """What trains the student, for ``python``."""
+    tool = Path(sys.argv[0]).with_name("train_net.py")
+    command = [str(tool), "--config-file", str(config)]
+    if args.num_gpus > 1:
+        command += ["--num-gpus", str(args.num_gpus)]
+    return [*command, "--resume"] if args.resume else command
+
+
+def main() -> None:
+    """Write the config, and become the training."""
+    args = parse_arguments()
+    try:
+        config = write_config(args)
+    except ValueError as error:
+        sys.exit(str(error))
+    command = training_command(args, config)
+    print(f"\npython {shlex.join(command)}", flush=True)
+    if not args.dry_run:
+        os.execv(sys.executable, [sys.executable, *command])
+
+
+if __name__ == "__main__":
+    main()
