@@ -76,7 +76,7 @@ def _add_distiller_keys(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.LEVELS = []
     # How the review joins a student map with the deeper stages: "cross_attention", "abf" or "none".
     cfg.MODEL.DISTILLER.FUSION = "cross_attention"
-    # Channels of the fused maps in the review. Half of an FPN's 256 took no AP from the blood cells.
+    # Channels of the fused maps in the review; half of an FPN's cost no AP on the blood cells.
     cfg.MODEL.DISTILLER.MID_CHANNELS = 128
     # What turns a map into the teacher's: "fam", or "conv3x3" as in ReviewKD.
     cfg.MODEL.DISTILLER.TRANSFORM = "fam"
