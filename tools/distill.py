@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--teacher-weights",
         metavar="FILE",
-        help="default: the zoo's, or beside the config; none: random",
+        help="default: the zoo's, or beside the config",
     )
     add("--student", required=True, metavar="NAME", help="resnet18, mobilenet_v2, timm://NAME, ...")
     add("--student-weights", metavar="FILE", help="default: ImageNet's; none: from scratch")

@@ -105,16 +105,18 @@ def _read_json(flag: str, annotations: str) -> dict[str, Any]:
 
 def _check_objects(where: str, content: dict[str, Any]) -> None:
     """Every record has its fields, and every object a known category and image."""
-    fields = {
+    needed = {
         "categories": ("id", "name"),
         "images": ("id", "file_name", "height", "width"),
         "annotations": ("id", "image_id", "category_id", "bbox"),
     }
-    for kind, names in fields.items():
+    for kind, names in needed.items():
         for record in content[kind]:
-            missing = [name for name in names if name not in record]
+            fields = record if isinstance(record, dict) else {}
+            missing = [name for name in names if name not in fields]
             if missing:
-                raise ValueError(f"{where}: {kind}: {record} has no {missing[0]!r}; add it")
+                start = str(record)[:80]
+                raise ValueError(f"{where}: {kind}: {start} has no {missing[0]!r}; add it")
     for name, kind in (("category_id", "categories"), ("image_id", "images")):
         known = {record["id"] for record in content[kind]}
         for record in content["annotations"]:

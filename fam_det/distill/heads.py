@@ -43,7 +43,7 @@ def head_choices(
         return features, f"{obstacle}: distilling FPN features only"
     inherited: Choices = {
         "MODEL.TEACHER.INHERIT": Choice(parts, "the student starts with the teacher's heads"),
-        "MODEL.DISTILLER.NAME": Choice("LayerToLayerDistiller", "best with inherited heads"),
+        "MODEL.DISTILLER.NAME": Choice("LayerToLayerDistiller", "see docs/choosing.md"),
         "MODEL.DISTILLER.FAM.INIT": Choice("identity", "these heads can read its maps at once"),
     }
     same = f"teacher and data have {'the same ' * (not wanted)}{len(names)} classes"
