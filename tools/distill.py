@@ -117,7 +117,7 @@ def main() -> None:
     try:
         config = write_config(args)
     except ValueError as error:
-        sys.exit(str(error))
+        sys.exit(" ".join(str(error).split()))  # on one line
     command = training_command(args, config)
     print(f"\npython {shlex.join(command)}", flush=True)
     if not args.dry_run:

@@ -112,32 +112,16 @@ def derive(request: Request) -> Recipe:
     draft = _Draft(request.options)
     draft.add(teacher_choices(request.teacher, request.teacher_weights))
     teacher = read_teacher(draft.cfg)
-    architecture = teacher.student_architecture
     masks = teacher.has_masks and train.has_masks and val.has_masks
     draft.add(_shared_choices(teacher, masks))
-    draft.add(_head_choices(teacher, train, masks))
-    draft.add(
-        student_choices(
-            request.student,
-            request.student_weights,
-            architecture,
-            list(teacher.template.MODEL.FPN.IN_FEATURES),
-        )
-    )
+    draft.add(_detector_choices(teacher, train, masks))
+    draft.add(_backbone_choices(request, teacher))
     draft.add(_run_choices(request))
-    draft.add(
-        solver_choices(
-            request.schedule,
-            architecture,
-            num_images=train.num_trained,
-            num_validated=val.num_images,
-            batch=request.batch,
-        )
-    )
-    student = _build_student(draft.cfg)
+    draft.add(_solver_choices(request, teacher))
+    student = _build_student(request.student, draft.cfg)
     levels = _levels(student, teacher)
-    draft.add({"MODEL.DISTILLER.LEVELS": Choice(levels, "those that both have")})
     heads, line = head_choices(student, teacher, train.class_names, request.inherit_heads)
+    draft.add({"MODEL.DISTILLER.LEVELS": _level_choice(levels, "MODEL.TEACHER.INHERIT" in heads)})
     draft.add(heads)
     notes = [_pair(request, teacher, masks), _data(train, val), line]
     return Recipe(draft.cfg, draft.reasons, notes)
@@ -158,7 +142,7 @@ def _shared_choices(teacher: Teacher, masks: bool) -> Choices:
     return choices
 
 
-def _head_choices(teacher: Teacher, train: CocoData, masks: bool) -> Choices:
+def _detector_choices(teacher: Teacher, train: CocoData, masks: bool) -> Choices:
     """What the student detects."""
     classes = Choice(len(train.class_names), f"classes: {list_names(train.class_names)}")
     if teacher.student_architecture == "RetinaNet":
@@ -181,6 +165,22 @@ def _head_choices(teacher: Teacher, train: CocoData, masks: bool) -> Choices:
     return choices
 
 
+def _backbone_choices(request: Request, teacher: Teacher) -> Choices:
+    inputs = list(teacher.template.MODEL.FPN.IN_FEATURES)
+    architecture = teacher.student_architecture
+    return student_choices(request.student, request.student_weights, architecture, inputs)
+
+
+def _solver_choices(request: Request, teacher: Teacher) -> Choices:
+    return solver_choices(
+        request.schedule,
+        teacher.student_architecture,
+        num_images=request.train.num_trained,
+        num_validated=request.val.num_images,
+        batch=request.batch,
+    )
+
+
 def _run_choices(request: Request) -> Choices:
     train, val = request.train, request.val
     entries = [[TRAIN, train.annotations, train.images], [VAL, val.annotations, val.images]]
@@ -193,14 +193,15 @@ def _run_choices(request: Request) -> Choices:
     }
 
 
-def _build_student(cfg: CfgNode) -> Any:
+def _build_student(name: str, cfg: CfgNode) -> Any:
     """The student on the CPU; raises a ValueError for a network that cannot be one."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
     try:
         return build_student(cfg)
-    except (AssertionError, ImportError, KeyError) as error:
-        raise ValueError(f"--student: {error}") from error
+    except (AssertionError, ImportError, KeyError, ValueError) as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"--student: {name}: cannot be built: {kind}{error}") from error
 
 
 def _levels(student: Any, teacher: Teacher) -> list[str]:
@@ -210,6 +211,13 @@ def _levels(student: Any, teacher: Teacher) -> list[str]:
         raise ValueError(
             f"--teacher: {teacher.name}: {error}; take one with an FPN, such as {ZOO_EXAMPLE}"
         ) from error
+
+
+def _level_choice(levels: list[str], inherited: bool) -> Choice:
+    """All levels where the teacher's heads read them; otherwise without p2, as in the recipes."""
+    if inherited or "p2" not in levels:
+        return Choice(levels, "those that both have")
+    return Choice([x for x in levels if x != "p2"], "those that both have but p2, the costliest")
 
 
 def _pair(request: Request, teacher: Teacher, masks: bool) -> str:

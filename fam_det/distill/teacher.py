@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from yaml import YAMLError
 
 from fam_det.distill.choices import Choice, Choices
 from fam_det.distill.data import class_names
@@ -106,8 +105,9 @@ def read_teacher(cfg: CfgNode) -> Teacher:
             datasets, entries = template.DATASETS.TRAIN, template.DATASETS.COCO
         if not template.MODEL.FPN.IN_FEATURES:
             raise ValueError("has no FPN, expected one, such as that of " + ZOO_EXAMPLE)
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError) as error:
-        raise ValueError(f"--teacher: {name}: {error}") from error
+    except Exception as error:  # a config in Python may raise anything
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"--teacher: {name}: {kind}{error}") from error
     names = _class_names(datasets, entries)
     return Teacher(name, detector, names, template, name.endswith(".py"))
 

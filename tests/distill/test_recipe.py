@@ -22,6 +22,7 @@ RETINANET = "COCO-Detection/retinanet_R_50_FPN_3x.yaml"
 FCOS = "COCO-Detection/fcos_R_50_FPN_1x.py"
 WITHOUT_GROUP_NORM = ["MODEL.TEACHER.OPTS", "['model.head.norm=']"]  # v0.6 cannot build FCOS's
 P2_TO_P6 = ["p2", "p3", "p4", "p5", "p6"]
+P3_TO_P6 = P2_TO_P6[1:]
 P3_TO_P7 = ["p3", "p4", "p5", "p6", "p7"]
 HEADS = ["proposal_generator", "roi_heads", "backbone.fpn_output*"]
 
@@ -49,10 +50,10 @@ def teacher(tmp_path: Path, coco: Coco) -> Path:
 @pytest.mark.parametrize(
     ("name", "architecture", "levels", "masks", "learning_rate"),
     [
-        (FASTER, "GeneralizedRCNN", P2_TO_P6, False, 0.01),
-        (MASK, "GeneralizedRCNN", P2_TO_P6, True, 0.01),
-        (CASCADE, "GeneralizedRCNN", P2_TO_P6, True, 0.01),
-        (KEYPOINT, "GeneralizedRCNN", P2_TO_P6, False, 0.01),
+        (FASTER, "GeneralizedRCNN", P3_TO_P6, False, 0.01),
+        (MASK, "GeneralizedRCNN", P3_TO_P6, True, 0.01),
+        (CASCADE, "GeneralizedRCNN", P3_TO_P6, True, 0.01),
+        (KEYPOINT, "GeneralizedRCNN", P3_TO_P6, False, 0.01),
         (RETINANET, "RetinaNet", P3_TO_P7, False, 0.005),
     ],
 )
@@ -100,6 +101,7 @@ def test_same_classes_inherit_the_heads(teacher: Path, coco: Coco) -> None:
     recipe = request(coco("a", "b", "c"), str(teacher), teacher_weights="none")
     model = recipe.cfg.MODEL
     assert model.TEACHER.INHERIT == HEADS
+    assert model.DISTILLER.LEVELS == P2_TO_P6  # the heads read p2
     assert (model.DISTILLER.NAME, model.DISTILLER.FAM.INIT) == ("LayerToLayerDistiller", "identity")
     # Its own sizes, without which the weights would not fit.
     assert (model.FPN.OUT_CHANNELS, model.ROI_BOX_HEAD.FC_DIM) == (64, 256)
@@ -197,6 +199,29 @@ def test_checkpoint_of_the_teacher(teacher: Path, coco: Coco) -> None:
         ("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml", "has no FPN, expected one, such as"),
     ],
 )
-def test_wrong_teacher_is_one_line(name: str, message: str, coco: Coco) -> None:
+def test_wrong_teacher_is_named(name: str, message: str, coco: Coco) -> None:
     with pytest.raises(ValueError, match=f"--teacher: {name}: .*{message}"):
         request(coco("a"), name)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "message"),
+    [
+        (".yaml", "MODEL: [1, 2", "expected ','"),
+        (".py", "import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        (".py", "x = {}", "defines .*, expected 'model'"),
+    ],
+)
+def test_teacher_that_cannot_be_read_is_named(
+    suffix: str, text: str, message: str, coco: Coco, tmp_path: Path
+) -> None:
+    file = tmp_path / f"config{suffix}"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=rf"--teacher: {file}: (.|\n)*{message}"):
+        request(coco("a"), str(file), teacher_weights="none")
+
+
+def test_student_that_cannot_be_built_is_named(teacher: Path, coco: Coco) -> None:
+    wrong = {"teacher_weights": "none", "options": ["MODEL.FPN.FUSE_TYPE", "max"]}
+    with pytest.raises(ValueError, match="--student: resnet18: cannot be built: AssertionError"):
+        request(coco("a"), str(teacher), **wrong)
