@@ -18,10 +18,18 @@ from fam_det.benchmark.machine import measure_machine
 from fam_det.benchmark.rows import exponents, measure, table
 from fam_det.benchmark.suites import SUITES, cases
 
+EXAMPLES = """
+examples:
+  tools/benchmark.py
+  tools/benchmark.py --suite step --only "layer to layer"
+"""
+
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")

@@ -58,6 +58,12 @@ setup(
 )
 """
 
+EXAMPLES = """
+examples:
+  tools/install_detectron2.py
+  tools/install_detectron2.py --wheel-dir output/wheels
+"""
+
 
 def fail(reason: str) -> NoReturn:
     """Stop with one line."""
@@ -141,7 +147,11 @@ def installed() -> str | None:
 
 def main() -> None:
     """Install Detectron2, or only build its wheel."""
-    parser = argparse.ArgumentParser(description="Install Detectron2 unless it is there already.")
+    parser = argparse.ArgumentParser(
+        description="Install Detectron2 unless it is there already.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--wheel-dir", type=Path, help="only build the pure-Python wheel, into this folder"
     )

@@ -23,7 +23,12 @@ def parse_arguments(description: str, output: Path, example: str) -> argparse.Na
         output: default of ``--output``.
         example: of KEY VALUE.
     """
-    parser = argparse.ArgumentParser(description=description)
+    tool = f"tools/{Path(sys.argv[0]).name}"
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"examples:\n  {tool}\n  {tool} --fresh {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--output", type=Path, default=output, help="folder for everything")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
     parser.add_argument(
