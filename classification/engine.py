@@ -13,6 +13,7 @@ from classification.config import get_cfg, resolve_schedule
 from classification.data import build_test_loader, build_train_loader, dataset_info
 from classification.distilled_classifier import DistilledClassifier
 from classification.evaluation import AccuracyEvaluator
+from fam_det.files.config_file import merge_config
 from fam_det.metrics_file import read_metrics
 from fam_det.trainer import ResumableTrainer
 
@@ -118,15 +119,15 @@ class LoaderSeed:
         self.loader.seed = state["seed"]
 
 
-def load_config(config_file: str, opts: list[str]) -> CfgNode:
+def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:
     """A frozen config of a file and KEY VALUE pairs, its schedule in iterations.
 
     Raises:
-        ValueError: a device or data set that is not there, or an impossible value.
+        ValueError: a file that is wrong or would run code, a device or data set that is not there,
+            or an impossible value.
     """
     cfg = get_cfg()
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(opts)
+    merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"MODEL.DEVICE: got {cfg.MODEL.DEVICE!r}, but PyTorch sees no GPU; "

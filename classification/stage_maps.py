@@ -16,6 +16,7 @@ from classification.config import get_cfg
 from classification.data import build_test_loader
 from classification.distillers.frequency import StageDistiller
 from classification.models import stage_features
+from fam_det.files.config_file import merge_config
 
 from detectron2.config import CfgNode
 
@@ -59,10 +60,7 @@ def load_run_config(file: Path) -> CfgNode:
         ValueError: a key of another version of the code.
     """
     cfg = get_cfg()
-    try:
-        cfg.merge_from_file(str(file))
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from error
+    merge_config(cfg, file)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.STUDENT.WEIGHTS = ""  # the checkpoint has the student's
     cfg.DATASETS.DOWNLOAD = False

@@ -10,6 +10,7 @@ import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import register_coco_datasets
 from fam_det.evaluation import FastCOCOEvaluator
+from fam_det.files.config_file import merge_config
 from fam_det.trainer import ResumableTrainer
 from fam_det.visualize.filter_pictures import FilterPictures
 
@@ -84,17 +85,16 @@ def build_evaluator(
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def load_config(config_file: str, opts: list[str]) -> CfgNode:
+def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:
     """A frozen config of a file and KEY VALUE pairs, its own data sets registered.
 
     Raises:
-        ValueError: a device that is not there or cannot do what it should, or a data set that is
-            not as its entry says.
+        ValueError: a file that is wrong or would run code, a device that is not there or cannot do
+            what it should, or a data set that is not as its entry says.
     """
     cfg = get_cfg()
     add_distillation_config(cfg)
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(opts)
+    merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"MODEL.DEVICE: got {cfg.MODEL.DEVICE!r}, but PyTorch sees no GPU; "

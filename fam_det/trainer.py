@@ -13,6 +13,8 @@ from fam_det import detectron2_compat
 
 detectron2_compat.apply()
 
+from fam_det.checkpointer import SafeCheckpointer  # noqa: E402
+
 from detectron2.config import CfgNode  # noqa: E402
 from detectron2.engine import DefaultTrainer, defaults  # noqa: E402
 
@@ -25,7 +27,10 @@ class ResumableTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        with ddp_on(cfg.MODEL.DEVICE):
+        with (
+            replaced("create_ddp_model", ddp_on(cfg.MODEL.DEVICE)),
+            replaced("DetectionCheckpointer", SafeCheckpointer),
+        ):
             super().__init__(cfg)
         self.checkpointer.add_checkpointable("random_state", RandomState())
 
@@ -43,18 +48,20 @@ class ResumableTrainer(DefaultTrainer):
 
 
 @contextmanager
-def ddp_on(device: str) -> Iterator[None]:
-    """Within this context, DefaultTrainer wraps models on the CPU in DDP as DDP wants them.
-
-    It names a GPU for every process otherwise.
-    """
-    of_detectron2 = defaults.create_ddp_model
-    if device == "cpu":
-        defaults.create_ddp_model = partial(of_detectron2, device_ids=None)
+def replaced(name: str, by: Any) -> Iterator[None]:
+    """Within this context, DefaultTrainer uses something of ours for what it has by that name."""
+    of_detectron2 = getattr(defaults, name)
+    setattr(defaults, name, by)
     try:
         yield
     finally:
-        defaults.create_ddp_model = of_detectron2
+        setattr(defaults, name, of_detectron2)
+
+
+def ddp_on(device: str) -> Any:
+    """What wraps a model in DDP; Detectron2's own names a GPU for every process."""
+    ddp = defaults.create_ddp_model
+    return partial(ddp, device_ids=None) if device == "cpu" else ddp
 
 
 class RandomState:

@@ -6,9 +6,10 @@ import sys
 from typing import Any
 
 from classification.engine import Trainer, load_config
+from fam_det.checkpointer import SafeCheckpointer
+from fam_det.command_line import add_unsafe_flag, one_line
 from fam_det.launch import launch
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
@@ -24,11 +25,23 @@ examples:
 """
 
 
-def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    """Evaluate ``MODEL.WEIGHTS``, or the last checkpoint of the run."""
+def load_model(cfg: CfgNode, resume: bool) -> Any:
+    """The model with ``MODEL.WEIGHTS``, or with the last checkpoint of the run."""
     model = Trainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    return model
+
+
+def load_trainer(cfg: CfgNode, resume: bool) -> Trainer:
+    """The trainer with ``MODEL.WEIGHTS``, or where the run was."""
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    return trainer
+
+
+def evaluate(cfg: CfgNode, model: Any) -> dict[str, Any]:
+    """Evaluate a model on the test images."""
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
@@ -38,21 +51,23 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does."""
     try:
-        cfg = load_config(args.config_file, args.opts)
+        unsafe = args.allow_unsafe_config
+        cfg = load_config(args.config_file, args.opts, allow_unsafe=unsafe)
         default_setup(cfg, args)
-        if args.eval_only:
-            return evaluate(cfg, args.resume)
-        trainer = Trainer(cfg)
+        loaded = (load_model if args.eval_only else load_trainer)(cfg, args.resume)
     except (ValueError, OSError, KeyError, ImportError) as error:
-        sys.exit(f"{args.config_file}: {error}")
-    trainer.resume_or_load(resume=args.resume)
-    results: dict[str, Any] = trainer.train()
+        sys.exit(one_line(args.config_file, error))
+    if args.eval_only:
+        return evaluate(cfg, loaded)
+    results: dict[str, Any] = loaded.train()
     return results
 
 
 def invoke_main() -> None:
     """Start one process a device."""
-    args = default_argument_parser(epilog=EXAMPLES).parse_args()
+    parser = default_argument_parser(epilog=EXAMPLES)
+    add_unsafe_flag(parser)
+    args = parser.parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")
     launch(main, args)

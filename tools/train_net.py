@@ -7,11 +7,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from fam_det.checkpointer import SafeCheckpointer
+from fam_det.command_line import add_unsafe_flag, one_line
 from fam_det.engine import Trainer, load_config
 from fam_det.launch import launch
 from fam_det.lazy import engine as lazy
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, hooks
 from detectron2.evaluation import verify_results
@@ -38,11 +39,23 @@ def test_with_augmentation(cfg: CfgNode, model: Any) -> dict[str, Any]:
     return OrderedDict((f"{name}_TTA", value) for name, value in results.items())
 
 
-def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    """Evaluate ``MODEL.WEIGHTS``, or the last checkpoint of the run."""
+def load_model(cfg: CfgNode, resume: bool) -> Any:
+    """The model with ``MODEL.WEIGHTS``, or with the last checkpoint of the run."""
     model = Trainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    return model
+
+
+def load_trainer(cfg: CfgNode, resume: bool) -> Trainer:
+    """The trainer with ``MODEL.WEIGHTS``, or where the run was."""
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    return trainer
+
+
+def evaluate(cfg: CfgNode, model: Any) -> dict[str, Any]:
+    """Evaluate a model on ``DATASETS.TEST``."""
     results: dict[str, Any] = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(test_with_augmentation(cfg, model))
@@ -55,16 +68,22 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does."""
     in_python = args.config_file.endswith(".py")
     try:
-        cfg = (lazy.load_config if in_python else load_config)(args.config_file, args.opts)
-    except (ValueError, OSError, KeyError) as error:
-        sys.exit(f"{args.config_file}: {error}")
+        if in_python:
+            cfg = lazy.load_config(args.config_file, args.opts)
+        else:
+            unsafe = args.allow_unsafe_config
+            cfg = load_config(args.config_file, args.opts, allow_unsafe=unsafe)
+            default_setup(cfg, args)
+            loaded = (load_model if args.eval_only else load_trainer)(cfg, args.resume)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        sys.exit(one_line(args.config_file, error))
     if in_python:
         return lazy.run(cfg, args)
-    default_setup(cfg, args)
-    if args.eval_only:
-        return evaluate(cfg, args.resume)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    return evaluate(cfg, loaded) if args.eval_only else train(cfg, loaded)
+
+
+def train(cfg: CfgNode, trainer: Trainer) -> dict[str, Any]:
+    """Train to the end of the schedule."""
     if cfg.TEST.AUG.ENABLED:
         trainer.register_hooks(
             [hooks.EvalHook(0, lambda: test_with_augmentation(cfg, trainer.model))]
@@ -75,7 +94,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def invoke_main() -> None:
     """Start one process a device."""
-    args = default_argument_parser(epilog=EXAMPLES).parse_args()
+    parser = default_argument_parser(epilog=EXAMPLES)
+    add_unsafe_flag(parser)
+    args = parser.parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")
     launch(main, args)

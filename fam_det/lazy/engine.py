@@ -7,12 +7,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.checkpointer import SafeCheckpointer
 from fam_det.data import register_coco_datasets
 from fam_det.lazy.detector import read_config
 from fam_det.lazy.model import default_config, plain
 from fam_det.trainer import RandomState
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from detectron2.engine import AMPTrainer, SimpleTrainer, default_setup, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
@@ -60,7 +60,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
     default_setup(cfg, args)
     model = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
-        checkpointer = DetectionCheckpointer(model, cfg.train.output_dir)
+        checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
         return evaluate(cfg, model)
     return train(cfg, model, args.resume)
@@ -75,7 +75,7 @@ def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
     on_cpu = {"device_ids": None} if cfg.train.device == "cpu" else {}
     model = create_ddp_model(model, **cfg.train.ddp, **on_cpu)
     trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(model, loader, optimizer)
-    checkpointer = DetectionCheckpointer(
+    checkpointer = SafeCheckpointer(
         model, cfg.train.output_dir, trainer=trainer, random_state=RandomState()
     )
     results: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
 
 
 def build_hooks(
-    cfg: DictConfig, model: Any, checkpointer: DetectionCheckpointer, results: dict[str, Any]
+    cfg: DictConfig, model: Any, checkpointer: SafeCheckpointer, results: dict[str, Any]
 ) -> list[Any]:
     """Those of Detectron2's script; the evaluation leaves what it found in ``results``."""
 

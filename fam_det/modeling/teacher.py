@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fam_det.checkpointer import SafeCheckpointer
 from fam_det.config import add_distillation_config
+from fam_det.files.config_file import merge_config
 from fam_det.lazy.detector import DescribedDetector, load_detector
 from fam_det.modeling.frozen_backbone import speed_up
 from fam_det.modeling.inherit import is_below
 
 from detectron2 import model_zoo
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_model
@@ -168,7 +169,7 @@ class FrozenTeacher(nn.Module):
         return (image - self.pixel_mean) / self.pixel_std
 
 
-class _CompleteCheckpointer(DetectionCheckpointer):
+class _CompleteCheckpointer(SafeCheckpointer):
     """A checkpointer that refuses to leave a needed part at its random weights."""
 
     def __init__(self, detector: nn.Module, parts: Sequence[str]) -> None:
@@ -250,14 +251,16 @@ def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
         A config on the student's device, and what to load, "" for random weights.
 
     Raises:
-        ValueError: a config that is neither in the model zoo nor a file.
+        ValueError: a config that is neither in the model zoo nor a file, or wrong in itself.
     """
     name, weights = cfg.MODEL.TEACHER.CONFIG, cfg.MODEL.TEACHER.WEIGHTS
     path, zoo_weights = find_config(name)
     teacher_cfg = get_cfg()
     add_distillation_config(teacher_cfg)
-    teacher_cfg.merge_from_file(path)
-    teacher_cfg.merge_from_list(cfg.MODEL.TEACHER.OPTS)
+    try:
+        merge_config(teacher_cfg, path, cfg.MODEL.TEACHER.OPTS)
+    except ValueError as error:
+        raise ValueError(f"MODEL.TEACHER: {error}") from error
     if weights == "auto":
         weights = zoo_weights or teacher_cfg.MODEL.WEIGHTS
     if teacher_cfg.MODEL.META_ARCHITECTURE == "DistilledDetector":  # a student that now teaches

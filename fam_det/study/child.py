@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fam_det.files.whole_file import write_whole
 from fam_det.processes import end_with_parent
 from fam_det.study.jobs import Job
-from fam_det.study.results import write_whole
 
 MARK = "definition"  # file in an output folder that says which job it is of
 LOG = "study.log"

@@ -3,13 +3,13 @@
 import importlib.metadata
 import json
 import math
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fam_det.files.whole_file import write_whole
 from fam_det.report.runs import Run, read_run
 from fam_det.study.jobs import Job
 
@@ -83,14 +83,6 @@ class Results:
             "commit": _commit(),
         }
         write_whole(self.path(job), json.dumps(node, indent=1, default=str) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file at once: a reader sees the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def read_output(job: Job, folder: Path, metric: str) -> Result:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fam_det.checkpointer import SafeCheckpointer
 from fam_det.engine import load_config
 from fam_det.modeling import DistilledDetector
 from fam_det.modeling.distilled_detector import captured_backbone
 from fam_det.report.checkpoint import find_checkpoint
 from fam_det.report.runs import Run
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
@@ -81,7 +81,7 @@ def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
         raise ValueError(f"{run.folder}: has no checkpoint yet, such as model_final.pth")
     cfg = load_config(str(run.folder / "config.yaml"), ["MODEL.DEVICE", device])
     model = build_model(cfg).eval()
-    DetectionCheckpointer(model).load(str(checkpoint))
+    SafeCheckpointer(model).load(str(checkpoint))
     return cfg, model
 
 

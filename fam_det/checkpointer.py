@@ -1,0 +1,100 @@
+"""Detectron2's checkpointer, which runs nothing from a file and leaves no half-written one."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fam_det.files.checkpoint_file import is_whole, read_pickle, read_torch
+from fam_det.files.whole_file import remove_leftovers, replacing, write_whole
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+logger = logging.getLogger(__name__)
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Reads weights alone; writes a checkpoint whole or not at all.
+
+    A ``.pkl`` of the model zoo may hold arrays and plain containers, a ``.pth`` what PyTorch's
+    ``weights_only`` admits. A new checkpoint is read back before it counts, and the one before it
+    stays until then. Raises a ValueError, one line that names the file, for one that is damaged,
+    missing or would call anything.
+    """
+
+    def __init__(self, model: Any, save_dir: str = "", **options: Any) -> None:
+        super().__init__(model, save_dir, **options)
+        if save_dir and self.save_to_disk:
+            remove_leftovers(Path(save_dir), "*.pth")
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Write ``name.pth``, read it back, and only then call it the last checkpoint.
+
+        Raises:
+            OSError: a disk that did not take it; the file that was there is there still.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        file = Path(self.save_dir) / f"{name}.pth"
+        data = {"model": self.model.state_dict()}
+        data |= {key: part.state_dict() for key, part in self.checkpointables.items()}
+        logger.info("Saving checkpoint to %s", file)
+        with replacing(file) as temporary:
+            try:
+                torch.save(data | extra, temporary)
+            except RuntimeError as error:  # how PyTorch's writer puts a full disk
+                raise _not_written(file, str(error).splitlines()[0]) from error
+            if not is_whole(temporary):
+                raise _not_written(file, "it does not read back")
+        self.tag_last_checkpoint(file.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Note which checkpoint a run goes on from."""
+        write_whole(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """As Detectron2's; a run whose last checkpoint is damaged goes on from the one before."""
+        if resume and self.has_checkpoint():
+            return self.load(str(self._last_whole()))
+        return self.load(path, checkpointables=[])
+
+    def load(self, path: str, *args: Any, **options: Any) -> dict[str, Any]:
+        """As Detectron2's."""
+        if path.startswith("http://"):
+            raise ValueError(f"{path}: refused, anyone on the way can change it; expected https")
+        try:
+            return super().load(path, *args, **options)
+        except AssertionError as error:
+            if "not found" in str(error):
+                raise ValueError(f"{path}: there is no such checkpoint") from error
+            raise
+
+    def _last_whole(self) -> Path:
+        last = Path(self.get_checkpoint_file())
+        older = [x for x in Path(self.save_dir).glob("model_[0-9]*.pth") if x.name < last.name]
+        for file in [last, *sorted(older, reverse=True)]:
+            if is_whole(file):
+                if file != last:
+                    logger.warning("%s is damaged or gone: going on from %s", last, file.name)
+                return file
+        raise ValueError(f"{last}: damaged or gone, and no whole checkpoint is older; start anew")
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if not filename.endswith(".pkl"):
+            content = read_torch(filename)
+            if "model_state" in content:  # of pycls
+                return {"model": content["model_state"], "matching_heuristics": True}
+            return content if "model" in content else {"model": content}
+        content = read_pickle(filename)
+        if "model" in content and "__author__" in content:
+            return content
+        blobs = content.get("blobs", content)  # of Caffe2 and Detectron
+        weights = {key: x for key, x in blobs.items() if not str(key).endswith("_momentum")}
+        return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def _not_written(file: Path, reason: str) -> OSError:
+    return OSError(
+        f"{file}: could not be written ({reason}); is the disk full? What was there before is kept"
+    )

@@ -1,0 +1,138 @@
+"""Config files in YAML.
+
+Detectron2's ``merge_from_file`` lets a file run code (``!!python/object/apply:eval``) and fetches a
+``_BASE_`` from the web. Here both are refused, but for Detectron2's own files: the RetinaNets of
+its model zoo are written that way.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import detectron2
+from detectron2.config import CfgNode
+
+OF_DETECTRON2 = Path(detectron2.__file__).parent
+BASE = "_BASE_"
+MAX_NODES = 100_000  # what a file may hold after its aliases are written out
+WRONG = (AssertionError, AttributeError, KeyError, TypeError, ValueError, OSError)
+
+
+def merge_config(
+    cfg: CfgNode, file: str | Path, opts: Sequence[str] = (), *, allow_unsafe: bool = False
+) -> None:
+    """Merge a config file, with the files it is based on, and then KEY VALUE pairs.
+
+    Args:
+        cfg: changed in place.
+        file: YAML.
+        opts: KEY VALUE pairs.
+        allow_unsafe: let the file run what its Python tags say, as Detectron2 does.
+
+    Raises:
+        ValueError: a file that cannot be read or would run code, an unknown key or a value of
+            another type; one line that names file and key.
+    """
+    if not allow_unsafe:
+        _check_chain(Path(file), cfg, ())
+    try:
+        cfg.merge_from_file(str(file))
+    except (*WRONG, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{file}: {_reason(error, cfg)}") from error
+    try:
+        cfg.merge_from_list(list(opts))
+    except WRONG as error:
+        raise ValueError(f"KEY VALUE pairs: {_reason(error, cfg)}") from error
+
+
+def _check_chain(file: Path, cfg: CfgNode, above: tuple[Path, ...]) -> None:
+    """Raise a ValueError for a file that would run code, or whose bases lead nowhere."""
+    place = file.resolve()
+    if place in above:
+        raise ValueError(f"{file}: {BASE}: it is its own base, through {above[-1].name}")
+    content = _read(file, place.is_relative_to(OF_DETECTRON2))
+    _check_sections(file, content, cfg)
+    bases = content.get(BASE, [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or base.startswith(("http://", "https://")):
+            raise ValueError(f"{file}: {BASE}: got {base!r}, expected a file on this machine")
+        below = file.parent / Path(base).expanduser()
+        if not below.is_file():
+            raise ValueError(f"{file}: {BASE}: got {base!r}, but there is no file {below}")
+        _check_chain(below, cfg, (*above, place))
+
+
+def _check_sections(file: Path, content: dict[str, Any], cfg: CfgNode, prefix: str = "") -> None:
+    """Raise a ValueError for a value where keys should be, which Detectron2 stumbles over."""
+    for key, value in content.items():
+        section = cfg.get(key)
+        if not isinstance(section, CfgNode):
+            continue
+        if not isinstance(value, dict):
+            raise ValueError(f"{file}: {prefix}{key}: got {value!r}, expected KEY: VALUE below it")
+        _check_sections(file, value, section, f"{prefix}{key}.")
+
+
+def _read(file: Path, trusted: bool) -> dict[str, Any]:
+    loader: Any = yaml.UnsafeLoader if trusted else yaml.SafeLoader
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), loader)
+    except yaml.constructor.ConstructorError as error:
+        raise ValueError(
+            f"{file}: {_at(error)}{error.problem}: would run code, or is no plain value; write the "
+            "value out, or call train_net.py with --allow-unsafe-config for a file that you trust"
+        ) from error
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{file}: {_reason(error)}") from error
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else type(content).__name__
+        raise ValueError(f"{file}: holds {found}, expected KEY: VALUE")
+    if _count(content, {}, ()) > MAX_NODES:
+        raise ValueError(f"{file}: more than {MAX_NODES:,} values, or one that holds itself")
+    return content
+
+
+def _count(value: Any, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """Values of a tree once its aliases are written out, without writing them out."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) in above:
+        return MAX_NODES + 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(part, known, (*above, id(value))) for part in parts)
+    return known[id(value)]
+
+
+def _reason(error: BaseException, cfg: CfgNode | None = None) -> str:
+    """One line for what a reader, yacs or fvcore raised."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        return f"{_at(error)}not YAML: {error.problem}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    unknown = text.removeprefix("Non-existent ").removeprefix("config ").removeprefix("key: ")
+    if unknown != text and cfg is not None:
+        return f"{unknown}: unknown key{_nearest(unknown, cfg)}"
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _at(error: yaml.MarkedYAMLError) -> str:
+    return f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+
+
+def _nearest(key: str, cfg: CfgNode) -> str:
+    found = difflib.get_close_matches(key, list(_keys(cfg)), n=1, cutoff=0.7)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,118 @@
+"""Config files: what they may hold, and what is said of what they may not."""
+
+from pathlib import Path
+
+import pytest
+
+from fam_det.config import add_distillation_config
+from fam_det.files.config_file import merge_config
+
+from detectron2 import model_zoo
+from detectron2.config import CfgNode, get_cfg
+
+
+def config() -> CfgNode:
+    cfg = get_cfg()
+    add_distillation_config(cfg)
+    return cfg
+
+
+def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+HOSTILE = [
+    "!!python/object/apply:os.system ['touch {mark}']",
+    "!!python/object/new:os.system ['touch {mark}']",
+    '!!python/object/apply:eval [\'open("{mark}", "w")\']',
+    "!!python/name:os.system",
+    "!!python/module:os",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, value: str) -> None:
+    mark = tmp_path / "mark"
+    base = write(tmp_path, f"OUTPUT_DIR: {value.format(mark=mark)}\n", "base.yaml")
+    below = write(tmp_path, "_BASE_: base.yaml\n")
+    for file in (base, below):
+        with pytest.raises(ValueError, match=r"base\.yaml: line 1: .* would run code") as error:
+            merge_config(config(), file)
+        assert "--allow-unsafe-config" in str(error.value)
+        assert "\n" not in str(error.value)
+    assert not mark.exists()
+
+
+def test_a_file_that_is_trusted_may_run_code(tmp_path: Path) -> None:
+    file = write(tmp_path, "SEED: !!python/object/apply:eval ['3 * 4']\n")
+    cfg = config()
+    merge_config(cfg, file, allow_unsafe=True)
+    assert cfg.SEED == 12
+
+
+def test_the_retinanets_of_the_model_zoo_need_no_flag() -> None:
+    cfg = config()
+    merge_config(cfg, model_zoo.get_config_file("COCO-Detection/retinanet_R_101_FPN_3x.yaml"))
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0] == [32, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)]
+
+
+def test_a_file_pairs_and_their_order(tmp_path: Path) -> None:
+    write(tmp_path, "SEED: 1\nOUTPUT_DIR: a\n", "base.yaml")
+    file = write(tmp_path, "_BASE_: base.yaml\nSEED: 2\n")
+    cfg = config()
+    merge_config(cfg, file, ["VIS_PERIOD", "5"])
+    assert (cfg.SEED, cfg.OUTPUT_DIR, cfg.VIS_PERIOD) == (2, "a", 5)
+
+
+WRONG = {
+    "_BASE_: a.yaml\n": "_BASE_: it is its own base, through a.yaml",
+    "_BASE_: https://example.com/a.yaml\n": "expected a file on this machine",
+    "_BASE_: 3\n": "_BASE_: got 3, expected a file",
+    "_BASE_: gone.yaml\n": "but there is no file",
+    "": "holds nothing, expected KEY: VALUE",
+    "- 1\n": "holds list, expected KEY: VALUE",
+    "SEED: [1\n": "line 2: not YAML",
+    "SEED: 1\nMODEL:\n  DISTILER: {}\n": "MODEL.DISTILER: unknown key; did you mean",
+    "SEED: one\n": "SEED",
+    "MODEL: 3\n": "MODEL: got 3, expected KEY: VALUE below it",
+    "MODEL: {RPN: null}\n": "MODEL.RPN: got None, expected",
+    "VERSION: 9\n": "v9",
+    "a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+    "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
+    "e: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n": "more than 100,000 values",
+    "a: &a [*a]\n": "holds itself",
+    "[" * 5000: "nested too deeply",
+}
+
+
+@pytest.mark.parametrize("text", WRONG, ids=[x[:20] for x in WRONG])
+def test_what_is_wrong_with_a_file_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ValueError) as error:
+        merge_config(config(), file)
+    message = str(error.value)
+    assert WRONG[text] in message
+    assert message.startswith(str(file)) and "\n" not in message
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    for name in ("gone.yaml", "binary.yaml"):
+        with pytest.raises(ValueError, match=name):
+            merge_config(config(), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "pairs, words",
+    [
+        (["SEED"], "KEY VALUE pairs"),
+        (["MODEL.DISTILLER.LOSS_WEIGT", "3"], "did you mean MODEL.DISTILLER.LOSS_WEIGHT"),
+        (["SEED", "one"], "SEED"),
+    ],
+)
+def test_wrong_pairs(tmp_path: Path, pairs: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        merge_config(config(), write(tmp_path, "SEED: 1\n"), pairs)
+    assert "\n" not in str(error.value)

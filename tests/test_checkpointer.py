@@ -1,0 +1,118 @@
+"""The checkpointer: whole files, and a way back when one is damaged."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fam_det.checkpointer import SafeCheckpointer
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+
+def filled(value: float) -> nn.Linear:
+    model = nn.Linear(3, 2)
+    nn.init.constant_(model.weight, value)
+    return model
+
+
+def damage(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_plain_detectron2_reads_what_is_written(tmp_path: Path) -> None:
+    SafeCheckpointer(filled(3.0), str(tmp_path)).save("model_0000004", iteration=4)
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["last_checkpoint", "model_0000004.pth"]
+    read = filled(0.0)
+    rest = DetectionCheckpointer(read, str(tmp_path)).resume_or_load("", resume=True)
+    assert read.weight.eq(3.0).all()
+    assert rest["iteration"] == 4
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for iteration in (1, 2, 3):
+        SafeCheckpointer(filled(iteration), str(tmp_path)).save(f"model_000000{iteration}")
+    damage(tmp_path / "model_0000003.pth")
+    model = filled(0.0)
+    SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
+    assert model.weight.eq(2.0).all()
+    assert "model_0000003.pth is damaged or gone: going on from model_0000002.pth" in caplog.text
+    for file in tmp_path.glob("*.pth"):
+        damage(file)
+    with pytest.raises(ValueError, match=r"model_0000003\.pth: damaged or gone, and no whole"):
+        SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
+
+
+class Unwritable(nn.Linear):
+    """A model that stops in the middle of a checkpoint."""
+
+    def state_dict(self, *args: object, **options: object) -> dict[str, object]:  # type: ignore[override]
+        return {"weight": self.weight, "then": Interrupting()}
+
+
+class Interrupting:
+    def __reduce__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    SafeCheckpointer(filled(1.0), str(tmp_path)).save("model_final")
+    before = {x.name: x.read_bytes() for x in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        SafeCheckpointer(Unwritable(3, 2), str(tmp_path)).save("model_final")
+    assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_named_and_what_was_there_is_kept(tmp_path: Path) -> None:
+    SafeCheckpointer(filled(1.0), str(tmp_path)).save("model_final")
+    (tmp_path / f".model_final.pth.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"model_final\.pth: could not be written"):
+        SafeCheckpointer(filled(2.0), str(tmp_path)).save("model_final")
+    model = filled(0.0)
+    SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
+    assert model.weight.eq(1.0).all()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, other = tmp_path / f".model_final.pth.{ended.pid}", tmp_path / ".model_final.pth.old"
+    running = tmp_path / f".model_final.pth.{os.getpid()}"
+    for file in (left, other, running):
+        file.touch()
+    SafeCheckpointer(filled(0.0), str(tmp_path))
+    assert sorted(tmp_path.iterdir()) == sorted([other, running])
+
+
+def test_files_of_the_zoo_and_of_caffe2_are_read_as_detectron2_reads_them(tmp_path: Path) -> None:
+    arrays = {"weight": np.full((2, 3), 5, np.float32), "bias": np.ones(2, np.float32)}
+    contents = {
+        "zoo": {"model": arrays, "__author__": "Detectron2 Model Zoo"},
+        "caffe2": {"blobs": arrays | {"weight_momentum": np.zeros(1)}},
+        "imagenet": arrays,
+    }
+    for name, content in contents.items():
+        file = tmp_path / f"{name}.pkl"
+        file.write_bytes(pickle.dumps(content))
+        ours, theirs = filled(0.0), filled(0.0)
+        SafeCheckpointer(ours).load(str(file))
+        DetectionCheckpointer(theirs).load(str(file))
+        for key, value in ours.state_dict().items():
+            torch.testing.assert_close(value, theirs.state_dict()[key], rtol=0, atol=0)
+        assert ours.weight.eq(5).all()
+
+
+def test_a_missing_file_and_an_unguarded_download_are_named() -> None:
+    with pytest.raises(ValueError, match=r"gone\.pth: there is no such checkpoint"):
+        SafeCheckpointer(filled(0.0)).load("gone.pth")
+    with pytest.raises(ValueError, match=r"http://example\.com/a\.pth: refused"):
+        SafeCheckpointer(filled(0.0)).load("http://example.com/a.pth")
