@@ -49,8 +49,8 @@ def test_yaml_of_the_readme_is_a_valid_config() -> None:
     assert cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
 
 
-def test_train_net_command_of_the_readme_is_a_valid_config() -> None:
-    command = next(b for b in blocks(Path("README.md"), "") if "DATASETS.COCO" in b)
+def test_train_net_command_for_data_of_ones_own_is_a_valid_config() -> None:
+    command = next(b for b in blocks(Path("docs/your_data.md"), "") if "DATASETS.COCO" in b)
     words = re.findall(r'"[^"]*"|\S+', command.replace("\\\n", " "))
     cfg = get_cfg()
     add_distillation_config(cfg)
