@@ -15,7 +15,9 @@ import yaml
 import detectron2
 from detectron2.config import CfgNode
 
-OF_DETECTRON2 = Path(detectron2.__file__).parent
+_PACKAGE = Path(detectron2.__file__).parent
+# Its model zoo is a link out of it where Detectron2 was built in place.
+OF_DETECTRON2 = (_PACKAGE.resolve(), (_PACKAGE / "model_zoo" / "configs").resolve())
 BASE = "_BASE_"
 MAX_NODES = 100_000  # what a file may hold after its aliases are written out
 WRONG = (AssertionError, AttributeError, KeyError, TypeError, ValueError, OSError)
@@ -53,7 +55,7 @@ def _check_chain(file: Path, cfg: CfgNode, above: tuple[Path, ...]) -> None:
     place = file.resolve()
     if place in above:
         raise ValueError(f"{file}: {BASE}: it is its own base, through {above[-1].name}")
-    content = _read(file, place.is_relative_to(OF_DETECTRON2))
+    content = _read(file, any(place.is_relative_to(folder) for folder in OF_DETECTRON2))
     _check_sections(file, content, cfg)
     bases = content.get(BASE, [])
     for base in bases if isinstance(bases, list) else [bases]:
