@@ -55,6 +55,8 @@ setup(
         "peers": ["torchdistill>=1.1.5"],
         # Networks for ImageNet, such as MobileNetV1.
         "timm": ["timm>=1.0.31"],
+        # tools/deploy.py --format onnx
+        "deploy": ["onnx>=1.16", "onnxruntime>=1.18"],
         "dev": [
             "hypothesis>=6.100",
             "mypy>=1.13",

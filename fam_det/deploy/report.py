@@ -1,0 +1,85 @@
+"""``deploy.md`` and ``deploy.json``: the table, where it was measured, how to load the files."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from fam_det.deploy.rows import Row, format_rows
+
+PLAIN = """from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
+
+cfg = get_cfg()
+"""
+WITH_PACKAGE = """import fam_det.modeling  # first: it registers the backbone
+from fam_det.config import add_distillation_config
+
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
+
+cfg = get_cfg()
+add_distillation_config(cfg)
+"""
+LOAD = """cfg.merge_from_file("config.yaml")
+cfg.MODEL.WEIGHTS = "model.pth"
+predictor = DefaultPredictor(cfg)
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a deployment tells.
+
+    Attributes:
+        checkpoint: where the weights are from.
+        image_size: (H, W) of the image that was measured.
+        input_format: order of its channels.
+        needs: packages besides Detectron2 that ``config.yaml`` needs.
+        rows: of the table.
+        notes: what else a reader must know.
+        threads: that PyTorch computed with.
+    """
+
+    checkpoint: str
+    image_size: tuple[int, int]
+    input_format: str
+    needs: list[str]
+    rows: Sequence[Row]
+    notes: Sequence[str]
+    threads: int
+
+    def text(self, style: str) -> str:
+        """Table and notes for people."""
+        height, width = self.image_size
+        facts = (
+            f"One {self.input_format} image of {height} x {width} on the CPU, {self.threads} "
+            f"thread{'s' * (self.threads > 1)}, PyTorch {torch.__version__}; latency without "
+            "resizing and drawing, GFLOPs are multiply-adds / 1e9."
+        )
+        return "\n\n".join([format_rows(self.rows, style), facts, *self.lines()]) + "\n"
+
+    def lines(self) -> list[str]:
+        """What is out of the ordinary, one line each."""
+        needed = [f"`import {name}` is needed with config.yaml" for name in self.needs[:1]]
+        if self.needs:
+            needed[0] += (
+                f": plain Detectron2 lacks the student's backbone (from {', '.join(self.needs)})"
+            )
+        return [*needed, *self.notes, *[row.error for row in self.rows if row.error]]
+
+    def write(self, folder: Path) -> None:
+        """Write both files."""
+        load = (WITH_PACKAGE if self.needs else PLAIN) + LOAD
+        page = f"# Deployed student\n\n{self.text('markdown')}\n```python\n{load}```\n"
+        (folder / "deploy.md").write_text(page, encoding="utf-8")
+        content = asdict(self) | {
+            "rows": [row._asdict() for row in self.rows],
+            "notes": self.lines(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+        }
+        (folder / "deploy.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

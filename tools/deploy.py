@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""The student alone: a checkpoint for plain Detectron2, TorchScript, ONNX, and what they cost.
+
+RUN is an output folder of tools/train_net.py, CONFIG a config file in YAML, of a distilled detector
+or of any other. Writes model.pth, config.yaml, deploy.md, deploy.json, and a file for each format.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from fam_det.deploy.exporting import FORMATS, check_packages
+from fam_det.deploy.images import example_image
+from fam_det.deploy.report import Report
+from fam_det.deploy.rows import detector_row, export_row, teacher_rows
+from fam_det.deploy.source import read_source
+from fam_det.deploy.student import load_student, needed_packages, save_student
+from fam_det.deploy.teacher import load_teacher
+
+DETECTRON2 = "detectron2"
+EXAMPLES = """
+examples:
+  tools/deploy.py output/r18_fam --format torchscript onnx --image street.jpg
+  tools/deploy.py configs/COCO-Detection/faster_rcnn_R_18_FPN_baseline.yaml --weights r18.pth
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s RUN|CONFIG [--weights FILE] [--output DIR] [--format NAME ...]\n"
+        "                 [--image FILE] [--size H W] [KEY VALUE ...]",
+    )
+    parser.add_argument("source", type=Path, metavar="RUN|CONFIG")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="of the student's config")
+    parser.add_argument("--weights", metavar="FILE", help="default: the run's last checkpoint")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="default: RUN/deploy, or output/deploy"
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"{', '.join([DETECTRON2, *FORMATS])}; the first is always written",
+    )
+    parser.add_argument(
+        "--image", type=Path, metavar="FILE", help="to compare and time on (default: noise)"
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=int, metavar=("H", "W"), help="default: as INPUT.MIN_SIZE_TEST"
+    )
+    args = parser.parse_intermixed_args()
+    keys = [i for i, word in enumerate(args.format) if word[:1].isupper()]
+    if keys:  # pairs behind the names of formats are the config's
+        args.opts, args.format = args.format[keys[0] :] + args.opts, args.format[: keys[0]]
+    unknown = [name for name in args.format if name not in (DETECTRON2, *FORMATS)]
+    if unknown:
+        parser.error(f"--format: got {unknown[0]!r}, expected some of {[DETECTRON2, *FORMATS]}")
+    if args.size and min(args.size) < 1:
+        parser.error(f"--size: got {args.size}, expected two numbers of 1 or more")
+    args.format = [name for name in FORMATS if name in args.format]
+    return args
+
+
+def main() -> int:
+    """Write the files and print the table; returns the exit status."""
+    args = parse_arguments()
+    logging.disable(logging.WARNING)  # the table has what matters
+    default = args.source / "deploy" if args.source.is_dir() else Path("output/deploy")
+    try:
+        check_packages(args.format)
+        report = deploy(args, args.output or default)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(str(error))
+    print(report.text("text"), end="")
+    return 1 if any(row.error for row in report.rows) else 0
+
+
+def deploy(args: argparse.Namespace, output: Path) -> Report:
+    """Everything but the printing.
+
+    Raises:
+        ValueError: a source, checkpoint or image that is not as it should be.
+    """
+    source = read_source(args.source, args.weights, args.opts)
+    cfg, student = load_student(source)
+    image = example_image(cfg, args.image, tuple(args.size) if args.size else None)
+    output.mkdir(parents=True, exist_ok=True)
+    file = save_student(cfg, student, output)
+    teacher = load_teacher(source.cfg)
+    rows = [*teacher_rows(teacher, image), detector_row("student", student, image, file)]
+    rows += [export_row(name, student, image, output) for name in args.format]
+    report = Report(
+        checkpoint=source.weights,
+        image_size=(image.shape[1], image.shape[2]),
+        input_format=cfg.INPUT.FORMAT,
+        needs=needed_packages(cfg, student),
+        rows=rows,
+        notes=[teacher.note] if teacher.note else [],
+        threads=torch.get_num_threads(),
+    )
+    report.write(output)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())
