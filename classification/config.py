@@ -22,6 +22,8 @@ def get_cfg() -> CN:
     cfg.DATALOADER = CN()
     # Worker processes that decode images; of use to data sets that don't fit in memory.
     cfg.DATALOADER.NUM_WORKERS = 4
+    # Seconds after which a worker that gives nothing counts as stuck; 0 for never.
+    cfg.DATALOADER.TIMEOUT = 600
     cfg.MODEL = model_keys()
     cfg.MODEL.DISTILLER = distiller_keys()
     cfg.SOLVER = solver_keys(detection.SOLVER)
@@ -151,6 +153,8 @@ def solver_keys(detection: CN) -> CN:
     node.CHECKPOINT_EPOCHS = 10
     # How many of them to keep, beside the best one and the final one.
     node.CHECKPOINT_KEEP = 1
+    # Iterations with an infinite or NaN loss that are passed over; the next one ends the training.
+    node.MAX_NON_FINITE = 10
     node.IMS_PER_BATCH = 64
     node.BASE_LR = 0.05
     node.WEIGHT_DECAY = 5e-4

@@ -15,7 +15,8 @@ from classification.distilled_classifier import DistilledClassifier
 from classification.evaluation import AccuracyEvaluator
 from fam_det.files.config_file import merge_config
 from fam_det.metrics_file import read_metrics
-from fam_det.trainer import ResumableTrainer
+from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.trainer import ResumableTrainer
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
@@ -26,34 +27,18 @@ METRIC = "accuracy/top1"
 
 
 class Trainer(ResumableTrainer):
-    """Detectron2's default trainer for classifiers; a resumed run sees what an unbroken one would.
-
-    Its loader is a function of the seed and the iteration, and every random state is in the
-    checkpoint.
-    """
-
-    def __init__(self, cfg: CfgNode) -> None:
-        super().__init__(cfg)
-        seed = LoaderSeed(self._trainer.data_loader)
-        self.checkpointer.add_checkpointable("loader", seed)
-
-    def resume_or_load(self, resume: bool = True) -> None:
-        """Load a checkpoint and move the loader to the iteration that comes next."""
-        super().resume_or_load(resume)
-        self._trainer.data_loader.start_iter = self.start_iter
+    """Detectron2's default trainer for classifiers."""
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, with a bounded number of checkpoints and the best one kept."""
+        """Detectron2's hooks, and the best checkpoint kept."""
         all_hooks: list[HookBase | None] = super().build_hooks()
         if not comm.is_main_process():
             return all_hooks
-        solver, period = self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD
-        keep = hooks.PeriodicCheckpointer(
-            self.checkpointer, solver.CHECKPOINT_PERIOD, max_to_keep=solver.CHECKPOINT_KEEP
-        )
-        # The base class ends with: checkpointer, evaluation, writers.
-        best = BestCheckpointer(period, self.checkpointer, METRIC)
-        return [*all_hooks[:-3], all_hooks[-2], best, keep, all_hooks[-1]]
+        # After the evaluation, or a run that is killed in it would not know how good it was.
+        (keep,) = (hook for hook in all_hooks if isinstance(hook, BoundedCheckpointer))
+        all_hooks.remove(keep)
+        best = BestCheckpointer(self.cfg.TEST.EVAL_PERIOD, self.checkpointer, METRIC)
+        return [*all_hooks[:-1], best, keep, all_hooks[-1]]  # the last one writes
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> DistilledClassifier:
@@ -98,25 +83,6 @@ class BestCheckpointer(hooks.BestCheckpointer):
             self._checkpointer.tag_last_checkpoint(last)
         else:
             tag.unlink(missing_ok=True)
-
-
-class LoaderSeed:
-    """The seed of a loader, as a checkpointable: a run without a seed of its own goes on with it.
-
-    Args:
-        loader: has an attribute ``seed``.
-    """
-
-    def __init__(self, loader: Any) -> None:
-        self.loader = loader
-
-    def state_dict(self) -> dict[str, int]:
-        """The seed."""
-        return {"seed": self.loader.seed}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take up a checkpoint's seed."""
-        self.loader.seed = state["seed"]
 
 
 def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:

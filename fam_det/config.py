@@ -5,12 +5,24 @@ from detectron2.config import CfgNode as CN
 
 def add_distillation_config(cfg: CN) -> None:
     """Add every key of this project, with a default that changes nothing in plain Detectron2."""
+    _add_fault_keys(cfg)
     _add_data_and_backbone_keys(cfg)
     _add_timm_keys(cfg)
     _add_teacher_keys(cfg)
     _add_distiller_keys(cfg)
     _add_fam_keys(cfg.MODEL.DISTILLER)
     _add_peer_keys(cfg.MODEL.DISTILLER)
+
+
+def _add_fault_keys(cfg: CN) -> None:
+    # How many checkpoints stay, beside the final one; 0 for all, as in Detectron2.
+    cfg.SOLVER.CHECKPOINT_KEEP = 0
+    # Iterations with an infinite or NaN loss that are passed over; the next one ends the training.
+    cfg.SOLVER.MAX_NON_FINITE = 10
+    # Seconds after which a loader worker that gives nothing counts as stuck; 0 for never.
+    cfg.DATALOADER.TIMEOUT = 600
+    # Training images that cannot be read and are passed over; the next one ends the training.
+    cfg.DATALOADER.MAX_UNREADABLE = 10
 
 
 def _add_data_and_backbone_keys(cfg: CN) -> None:

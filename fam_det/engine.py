@@ -8,10 +8,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
-from fam_det.data import register_coco_datasets
+from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.evaluation import FastCOCOEvaluator
 from fam_det.files.config_file import merge_config
-from fam_det.trainer import ResumableTrainer
+from fam_det.training.trainer import ResumableTrainer
 from fam_det.visualize.filter_pictures import FilterPictures
 
 from detectron2.config import CfgNode, get_cfg
@@ -38,6 +38,11 @@ class Trainer(ResumableTrainer):
     ) -> DatasetEvaluator:
         """The evaluator of a data set, by its ``evaluator_type``."""
         return build_evaluator(cfg, dataset_name, output_folder)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Batches without end of the images of ``DATASETS.TRAIN``."""
+        return build_train_loader(cfg)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks, and pictures of the filters every ``VIS_PERIOD`` iterations."""

@@ -39,6 +39,7 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     join_torchrun()
     try:
         main(args)
+        comm.synchronize()  # none leaves while another still reads from it
     finally:
         dist.destroy_process_group()
 

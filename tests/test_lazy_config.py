@@ -182,7 +182,7 @@ def test_train_resume_and_evaluate(
     assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
     saved = torch.load(tmp_path / "model_final.pth", weights_only=False)
     assert not any("teacher" in name for name in saved["model"])
-    assert saved["trainer"]["optimizer"]["state"] and saved["random_state"]
+    assert saved["trainer"]["optimizer"]["state"] and saved["run_seed"]["seed"] >= 0
     weights = [f"train.init_checkpoint={tmp_path / 'model_final.pth'}"]
     cfg = load_config(CONFIG, [*small, *weights])
     monkeypatch.setattr(engine, "default_setup", lambda *_: None)  # leave the loggers as they are

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from fam_det.checkpointer import SafeCheckpointer
 from fam_det.command_line import add_unsafe_flag, one_line
 from fam_det.engine import Trainer, load_config
 from fam_det.launch import launch
 from fam_det.lazy import engine as lazy
+from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, hooks

@@ -66,7 +66,10 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
     options = {**_common_options(cfg), "flip": cfg.INPUT.FLIP, "seed": seed}
     train = load_splits(cfg).train
     if isinstance(train, ImageFiles):
-        return StreamingLoader(train, batch_size, **options, **_decoding_options(cfg))
+        timeout = cfg.DATALOADER.TIMEOUT
+        return StreamingLoader(
+            train, batch_size, timeout=timeout, **options, **_decoding_options(cfg)
+        )
     return InMemoryLoader(train, batch_size, **options, padding=cfg.INPUT.CROP_PADDING)
 
 

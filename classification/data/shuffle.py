@@ -3,24 +3,12 @@
 An unbroken run and a resumed one, one process and several, one worker and many so see the same.
 """
 
-import zlib
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
-
-def derive_seed(seed: int, purpose: str, *place: int) -> int:
-    """A seed of its own for each purpose and place; 64 bits.
-
-    Args:
-        seed: of the run, 0 or more.
-        purpose: keeps the draws for one thing apart from those for another.
-        place: numbers such as the epoch, 0 or more.
-    """
-    entropy = (seed, zlib.crc32(purpose.encode()), *place)
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+from fam_det.training.randomness import derive_seed
 
 
 def seeded_generator(seed: int, purpose: str, *place: int) -> torch.Generator:

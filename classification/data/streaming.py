@@ -16,7 +16,9 @@ from torchvision import transforms as T
 from classification.data.augment import normalise
 from classification.data.folder import open_image
 from classification.data.images import Batch, ImageFiles, share_of_rank
-from classification.data.shuffle import EndlessOrder, derive_seed, rank_part
+from classification.data.shuffle import EndlessOrder, rank_part
+from fam_det.data.workers import in_worker, outliving_workers, starting_workers
+from fam_det.training.randomness import derive_seed
 
 Key: TypeAlias = tuple[int, int]  # epoch, position in the set
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
@@ -87,6 +89,7 @@ class StreamingLoader:
         flip: mirror half of the images.
         seed: 0 or more.
         num_workers: processes that decode; 0 decodes in this one.
+        timeout: seconds after which a worker counts as stuck; 0 for never.
         device: of the batches.
         rank: number of this process.
         world_size: number of processes.
@@ -109,6 +112,7 @@ class StreamingLoader:
         flip: bool = True,
         seed: int = 0,
         num_workers: int = 4,
+        timeout: float = 0.0,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
@@ -118,6 +122,7 @@ class StreamingLoader:
         self.order = EndlessOrder(len(files), batch_size, seed)
         self.part = rank_part(batch_size, rank, world_size)
         self.num_workers = num_workers
+        self.timeout = timeout
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
 
@@ -132,10 +137,16 @@ class StreamingLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from ``start_iter`` on."""
-        return decoded_batches(self.images, self._keys(), self.num_workers, self.mean, self.std)
+        yield from outliving_workers(self._batches_from, self.start_iter)
 
-    def _keys(self) -> Iterator[list[Key]]:
-        for iteration in count(self.start_iter):
+    def _batches_from(self, start: int) -> Iterator[Batch]:
+        keys = self._keys(start)
+        return decoded_batches(
+            self.images, keys, self.num_workers, self.mean, self.std, timeout=self.timeout
+        )
+
+    def _keys(self, start: int) -> Iterator[list[Key]]:
+        for iteration in count(start):
             epochs, indices = self.order.batch(iteration)
             own = zip(epochs[self.part].tolist(), indices[self.part].tolist(), strict=True)
             yield list(own)
@@ -189,7 +200,13 @@ class StreamingEvaluationLoader:
 
 
 def decoded_batches(
-    images: DecodedImages, keys: Iterator[list[Key]], num_workers: int, mean: Tensor, std: Tensor
+    images: DecodedImages,
+    keys: Iterator[list[Key]],
+    num_workers: int,
+    mean: Tensor,
+    std: Tensor,
+    *,
+    timeout: float = 0.0,
 ) -> Iterator[Batch]:
     """Decode a batch of images for each list of keys, in their order.
 
@@ -204,7 +221,9 @@ def decoded_batches(
         pin_memory=device.type == "cuda",
         # of its own: otherwise the workers' seeds are drawn from the default generator
         generator=torch.Generator(),
+        worker_init_fn=in_worker,
+        timeout=timeout if num_workers else 0.0,
     )
-    for pixels, *rest in loader:
+    for pixels, *rest in starting_workers(loader):
         labels, indices = (value.to(device, non_blocking=True) for value in rest)
         yield Batch(normalise(pixels.to(device, non_blocking=True), mean, std), labels, indices)

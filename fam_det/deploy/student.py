@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fam_det.checkpointer import SafeCheckpointer
 from fam_det.deploy.source import DISTILLED, Source
 from fam_det.deploy.words import one_line
 from fam_det.report.checkpoint import DISTILLER
+from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model

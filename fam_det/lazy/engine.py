@@ -7,18 +7,23 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.checkpointer import SafeCheckpointer
 from fam_det.data import register_coco_datasets
 from fam_det.lazy.detector import read_config
 from fam_det.lazy.model import default_config, plain
-from fam_det.trainer import RandomState
+from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
+from fam_det.training.randomness import RunSeed, SeedEachIteration
+from fam_det.training.same_buffers import SameBuffers
+from fam_det.training.stop import StopOnSignal
 
 from detectron2.config import instantiate
-from detectron2.engine import AMPTrainer, SimpleTrainer, default_setup, default_writers, hooks
+from detectron2.data import build_detection_train_loader
+from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
+DETECTRON2_LOADER = "detectron2.data.build.build_detection_train_loader"
 NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
@@ -70,20 +75,32 @@ def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
     """Train a model, or go on from the last checkpoint of the run."""
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    loader = instantiate(cfg.dataloader.train)
+    loader = build_loader(cfg.dataloader.train)
     # It names a GPU for every process otherwise.
     on_cpu = {"device_ids": None} if cfg.train.device == "cpu" else {}
     model = create_ddp_model(model, **cfg.train.ddp, **on_cpu)
-    trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(model, loader, optimizer)
-    checkpointer = SafeCheckpointer(
-        model, cfg.train.output_dir, trainer=trainer, random_state=RandomState()
-    )
+    step = AMPStepTrainer if cfg.train.amp.enabled else StepTrainer
+    trainer = step(model, loader, optimizer)
+    trainer.folder = cfg.train.output_dir
+    trainer.max_non_finite = cfg.train.get("max_non_finite", 10)
+    run_seed = RunSeed(loader, comm.shared_random_seed())
+    checkpointer = SafeCheckpointer(model, cfg.train.output_dir, trainer=trainer, run_seed=run_seed)
     results: dict[str, Any] = {}
     trainer.register_hooks(build_hooks(cfg, model, checkpointer, results))
+    trainer.register_hooks([SeedEachIteration(run_seed)])
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     going_on = resume and checkpointer.has_checkpoint()
-    trainer.train(trainer.iter + 1 if going_on else 0, cfg.train.max_iter)
+    loader.start_iter = trainer.iter + 1 if going_on else 0
+    trainer.train(loader.start_iter, cfg.train.max_iter)
     return results
+
+
+def build_loader(node: DictConfig) -> Any:
+    """``dataloader.train``; for Detectron2's own function the one here with the same arguments."""
+    node = node.copy()
+    if node.get("_target_") in (build_detection_train_loader, DETECTRON2_LOADER):
+        node["_target_"] = "fam_det.data.loader.build_resumable_loader"
+    return instantiate(node)
 
 
 def build_hooks(
@@ -101,6 +118,8 @@ def build_hooks(
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if writes else None,
+        StopOnSignal(checkpointer),
+        SameBuffers(cfg.train.eval_period),
         hooks.EvalHook(cfg.train.eval_period, evaluated),
         hooks.PeriodicWriter(default_writers(folder, max_iter), period=period) if writes else None,
     ]

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fam_det.checkpointer import SafeCheckpointer
 from fam_det.config import add_distillation_config
 from fam_det.files.config_file import merge_config
 from fam_det.lazy.detector import DescribedDetector, load_detector
 from fam_det.modeling.frozen_backbone import speed_up
 from fam_det.modeling.inherit import is_below
+from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fam_det.checkpointer import SafeCheckpointer
 from fam_det.engine import load_config
 from fam_det.modeling import DistilledDetector
 from fam_det.modeling.distilled_detector import captured_backbone
 from fam_det.report.checkpoint import find_checkpoint
 from fam_det.report.runs import Run
+from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classification.data.shuffle import EndlessOrder, derive_seed, epoch_order, rank_part
+from classification.data.shuffle import EndlessOrder, epoch_order, rank_part
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (12, 4), (3, 7), (1, 1)])
@@ -21,16 +21,6 @@ def test_batches_are_the_epochs_one_after_the_other(count: int, batch_size: int)
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     orders = [epoch_order(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order.tolist()) for order in orders}) == 4
-
-
-def test_seeds_of_different_places_and_purposes_differ() -> None:
-    seeds = [
-        derive_seed(seed, purpose, *place)
-        for seed in (0, 1)
-        for purpose in ("order", "augmentation")
-        for place in ((0, 0), (0, 1), (1, 0))
-    ]
-    assert len(set(seeds)) == len(seeds)
 
 
 def test_impossible_sizes_say_what_is_expected() -> None:

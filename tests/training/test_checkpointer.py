@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from fam_det.checkpointer import SafeCheckpointer
+from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2.checkpoint import DetectionCheckpointer
 

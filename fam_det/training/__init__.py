@@ -1,0 +1,1 @@
+"""What carries a long training through: exact resume, whole checkpoints, answers to faults."""

@@ -1,0 +1,30 @@
+"""When checkpoints are written, and how many of them stay."""
+
+from pathlib import Path
+
+from fam_det.training.checkpointer import SafeCheckpointer
+
+from detectron2.engine import hooks
+
+
+class BoundedCheckpointer(hooks.PeriodicCheckpointer):
+    """Detectron2's hook; a resumed run counts the checkpoints from before as well.
+
+    Args:
+        checkpointer: what writes them.
+        period: iterations between two.
+        keep: how many stay, beside the final one; 0 for all.
+    """
+
+    def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int) -> None:
+        super().__init__(checkpointer, period, max_to_keep=keep or None)
+
+    def before_train(self) -> None:
+        """Find what the run has written so far."""
+        super().before_train()
+        folder, first = Path(self.checkpointer.save_dir), self.trainer.start_iter
+        written = sorted(folder.glob(f"{self.file_prefix}_[0-9]*.pth"))
+        numbers = [int(file.stem.removeprefix(f"{self.file_prefix}_")) for file in written]
+        self.recent_checkpoints = [
+            str(file) for file, number in zip(written, numbers, strict=True) if number < first
+        ]

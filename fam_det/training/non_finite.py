@@ -1,0 +1,124 @@
+"""Losses that are infinite or not a number: the iteration is passed over, and written down."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fam_det import detectron2_compat
+
+detectron2_compat.apply()
+
+from detectron2.engine import AMPTrainer, SimpleTrainer  # noqa: E402
+from detectron2.utils import comm  # noqa: E402
+
+FILE = "non_finite.json"
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss is infinite or not a number, and every process knows it."""
+
+
+class PassesOverNonFinite:
+    """A mixin for Detectron2's trainers of a step.
+
+    An iteration whose loss is not finite changes no weight, no momentum and no running mean. It is
+    written to ``non_finite.json`` in the output folder, with its images, a JSON object a line.
+
+    Attributes:
+        max_non_finite: iterations that may be passed over; the next one is an error.
+        passed_over: how many were, kept in checkpoints.
+        folder: of the run.
+    """
+
+    max_non_finite = 0
+    passed_over = 0
+    folder = "."
+    model: nn.Module
+    iter: int
+
+    def run_step(self) -> None:
+        """One iteration.
+
+        Raises:
+            FloatingPointError: one more whose loss is not finite than is allowed.
+        """
+        means = _running_statistics(self.model)
+        before = [mean.clone() for mean in means]
+        batches: list[Any] = []
+        remembering = self.model.register_forward_pre_hook(lambda _, args: batches.append(args[0]))
+        try:
+            super().run_step()  # type: ignore[misc]
+        except FloatingPointError as error:
+            alone = comm.get_world_size() == 1
+            if not alone and not isinstance(error, NonFiniteLoss):
+                raise  # of this process only: the others are waiting for its gradients
+            if means:
+                torch._foreach_copy_(means, before)
+            self._pass_over(error, image_names(batches[0] if batches else None))
+        finally:
+            remembering.remove()
+
+    def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args: Any, **options: Any) -> None:
+        """Before Detectron2 looks, in the first process only: all of them look."""
+        finite = bool(torch.stack([x.detach().isfinite().all() for x in loss_dict.values()]).all())
+        if not all(comm.all_gather(finite)):
+            losses = ", ".join(f"{name} {float(x.detach()):.4g}" for name, x in loss_dict.items())
+            raise NonFiniteLoss(losses)
+        super()._write_metrics(loss_dict, *args, **options)  # type: ignore[misc]
+
+    def _pass_over(self, error: FloatingPointError, images: list[Any]) -> None:
+        self.passed_over += 1
+        reason = " ".join(str(error).split())
+        parts = comm.gather({"losses": reason, "images": images})
+        if comm.is_main_process():
+            line = {"iteration": self.iter, "processes": parts}
+            with (Path(self.folder) / FILE).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        count = f"{self.passed_over} of at most {self.max_non_finite}"
+        if self.passed_over > self.max_non_finite:
+            raise FloatingPointError(
+                f"iteration {self.iter}: a loss is not finite ({reason}); SOLVER.MAX_NON_FINITE "
+                f"lets {self.max_non_finite} such iterations pass; the images are in "
+                f"{Path(self.folder) / FILE}; a lower SOLVER.BASE_LR or longer warm-up may help"
+            ) from error
+        logger.warning("Iteration %d passed over (%s): %s", self.iter, count, reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of Detectron2's trainer, and how many iterations were passed over."""
+        state: dict[str, Any] = super().state_dict()  # type: ignore[misc]
+        return state | {"passed_over": self.passed_over}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state_dict(state_dict)  # type: ignore[misc]
+        self.passed_over = state_dict.get("passed_over", 0)
+
+
+class StepTrainer(PassesOverNonFinite, SimpleTrainer):
+    """Detectron2's SimpleTrainer, which passes over losses that are not finite."""
+
+
+class AMPStepTrainer(PassesOverNonFinite, AMPTrainer):
+    """Detectron2's AMPTrainer, which passes over losses that are not finite."""
+
+
+def _running_statistics(model: nn.Module) -> list[Tensor]:
+    """What a forward pass in training changes: means, variances and counts of BatchNorms."""
+    norms = [x for x in model.modules() if isinstance(x, _BatchNorm) and x.training]
+    return [buffer for norm in norms for buffer in norm.buffers()]
+
+
+def image_names(batch: Any) -> list[Any]:
+    """What tells the images of a batch from others: file or id, or their position in the set."""
+    if isinstance(batch, list):
+        keys = ("image_id", "file_name")
+        return [{key: item[key] for key in keys if key in item} for item in batch]
+    indices = getattr(batch, "indices", None)
+    return [] if indices is None else list(indices.tolist())

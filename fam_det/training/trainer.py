@@ -1,0 +1,97 @@
+"""Detectron2's default trainer, whose resumed runs end as unbroken ones do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from fam_det import detectron2_compat
+
+detectron2_compat.apply()
+
+from fam_det.training.checkpointer import SafeCheckpointer  # noqa: E402
+from fam_det.training.checkpoints import BoundedCheckpointer  # noqa: E402
+from fam_det.training.non_finite import AMPStepTrainer, StepTrainer  # noqa: E402
+from fam_det.training.randomness import RunSeed, SeedEachIteration  # noqa: E402
+from fam_det.training.same_buffers import SameBuffers  # noqa: E402
+from fam_det.training.stop import StopOnSignal  # noqa: E402
+
+from detectron2.config import CfgNode  # noqa: E402
+from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks  # noqa: E402
+from detectron2.utils import comm  # noqa: E402
+
+
+class ResumableTrainer(DefaultTrainer):
+    """A run that is resumed reaches what an unbroken one reaches, bit for bit on CPUs.
+
+    Its loader gives batches by seed and iteration, from its ``start_iter`` on; each iteration is
+    seeded; and its checkpoints hold the optimiser and the loss scaler, which Detectron2 v0.6 leaves
+    out.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        with (
+            replaced("create_ddp_model", ddp_on(cfg.MODEL.DEVICE)),
+            replaced("DetectionCheckpointer", SafeCheckpointer),
+            replaced("SimpleTrainer", StepTrainer),
+            replaced("AMPTrainer", AMPStepTrainer),
+        ):
+            super().__init__(cfg)
+        self._trainer.max_non_finite = cfg.SOLVER.MAX_NON_FINITE
+        self._trainer.folder = cfg.OUTPUT_DIR
+        run_seed = RunSeed(self._trainer.data_loader, comm.shared_random_seed())
+        self.checkpointer.add_checkpointable("run_seed", run_seed)
+        self.register_hooks([SeedEachIteration(run_seed)])
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load a checkpoint and move the loader to the iteration that comes next."""
+        super().resume_or_load(resume)
+        self._trainer.data_loader.start_iter = self.start_iter
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks, with a bounded number of checkpoints, and an answer to signals."""
+        solver = self.cfg.SOLVER
+        keep = BoundedCheckpointer(
+            self.checkpointer, solver.CHECKPOINT_PERIOD, solver.CHECKPOINT_KEEP
+        )
+        before_evaluation = [
+            keep if comm.is_main_process() else None,
+            StopOnSignal(self.checkpointer),
+            SameBuffers(self.cfg.TEST.EVAL_PERIOD),
+        ]
+        ours: list[HookBase | None] = []
+        for hook in super().build_hooks():
+            if isinstance(hook, hooks.EvalHook):
+                ours += before_evaluation
+            if not isinstance(hook, hooks.PeriodicCheckpointer):
+                ours.append(hook)
+        return ours
+
+    def state_dict(self) -> dict[str, Any]:
+        """Iteration, hooks, and the state of the trainer inside this one."""
+        state: dict[str, Any] = super().state_dict()
+        state["_trainer"] = self._trainer.state_dict()  # the main branch's key
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a checkpoint's state; one of v0.6's own has no optimiser."""
+        super().load_state_dict(state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+
+
+@contextmanager
+def replaced(name: str, by: Any) -> Iterator[None]:
+    """Within this context, DefaultTrainer uses something of ours for what it has by that name."""
+    of_detectron2 = getattr(defaults, name)
+    setattr(defaults, name, by)
+    try:
+        yield
+    finally:
+        setattr(defaults, name, of_detectron2)
+
+
+def ddp_on(device: str) -> Any:
+    """What wraps a model in DDP; Detectron2's own names a GPU for every process."""
+    ddp = defaults.create_ddp_model
+    return partial(ddp, device_ids=None) if device == "cpu" else ddp
