@@ -1,0 +1,156 @@
+"""A training that is killed at random moments and resumed, again and again, beside an unbroken one.
+
+Run as a program by test_killed_runs.py: it imports everything once and forks each life of a run, so
+that a life costs a second or two.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import socket
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import classification.engine
+import fam_det.engine
+from fam_det.launch import launch
+
+from detectron2.engine import HookBase, default_setup
+
+ENGINES = {"detection": fam_det.engine, "classification": classification.engine}
+HANGS = 90.0  # seconds after which a process that lost its group counts as hanging
+
+
+class LossLog(HookBase):
+    """Every loss of every iteration, to the last bit."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def after_step(self) -> None:
+        latest = self.trainer.storage.latest()
+        losses = {name: latest[name][0] for name in sorted(latest) if "loss" in name}
+        with self.file.open("a") as file:
+            file.write(json.dumps([self.trainer.iter, losses]) + "\n")
+
+
+def train(args: argparse.Namespace) -> None:
+    """One life of a run, in one of its processes."""
+    engine: Any = ENGINES[args.kind]
+    torch.set_num_threads(1)
+    cfg = engine.load_config(args.config_file, ["OUTPUT_DIR", args.output, *args.opts])
+    default_setup(cfg, args)
+    trainer = engine.Trainer(cfg)
+    trainer.resume_or_load(resume=True)
+    if int(os.environ.get("RANK", "0")) == 0:
+        trainer.register_hooks([LossLog(Path(args.output) / "losses.jsonl")])
+    trainer.train()
+
+
+def start(args: argparse.Namespace, output: Path) -> list[int]:
+    """Fork the processes of a life."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    args.output = str(output)
+    children = []
+    for rank in range(args.processes):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        log = os.open(output / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        if args.processes > 1:
+            keys = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "MASTER_PORT": port}
+            sizes = {"WORLD_SIZE": args.processes, "LOCAL_WORLD_SIZE": args.processes}
+            named = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "killed"}
+            os.environ |= {key: str(x) for key, x in {**keys, **sizes, **named}.items()}
+        code = 1
+        try:
+            launch(train, args)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return children
+
+
+def wait(children: list[int], seconds: float) -> list[int]:
+    """Those that are still there after some time."""
+    end, left = time.monotonic() + seconds, list(children)
+    while left and time.monotonic() < end:
+        left = [child for child in left if os.waitpid(child, os.WNOHANG)[0] == 0]
+        time.sleep(0.01)
+    return left
+
+
+def live(args: argparse.Namespace, output: Path, kill_after: float | None) -> dict[str, Any]:
+    """One life; what came of it."""
+    output.mkdir(parents=True, exist_ok=True)
+    children = start(args, output)
+    left = wait(children, 600.0 if kill_after is None else kill_after)
+    if not left:
+        return {"killed": False}
+    victims = [random.choice(left)] if random.random() < 0.5 else left
+    for child in victims:
+        os.kill(child, signal.SIGKILL)
+    began = time.monotonic()
+    hanging = wait(left, HANGS)
+    for child in hanging:
+        os.kill(child, signal.SIGKILL)
+    wait(hanging, HANGS)
+    return {
+        "killed": True,
+        "half_written": len(list(output.glob(".*.pth.*"))),
+        "alone": len(victims) < len(left),
+        "seconds_to_stop": time.monotonic() - began,
+        "hanging": len(hanging),
+    }
+
+
+def is_done(output: Path) -> bool:
+    return (output / "model_final.pth").exists() and (output / "metrics.json").exists()
+
+
+def main() -> None:
+    """Print what came of every life."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=sorted(ENGINES))
+    parser.add_argument("processes", type=int)
+    parser.add_argument("kills", type=int)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("config_file")
+    parser.add_argument("opts", nargs=argparse.REMAINDER)
+    args = parser.parse_args()
+    args.num_gpus, args.num_machines, args.machine_rank, args.dist_url = 0, 1, 0, "auto"
+    args.eval_only = False
+    random.seed(0)
+    began = time.monotonic()
+    live(args, args.folder / "unbroken", None)
+    longest = 0.8 * (time.monotonic() - began)
+    lives: list[dict[str, Any]] = []
+    run = 0
+    while True:
+        output = args.folder / f"broken{run}"
+        enough = sum(life["killed"] for life in lives) >= args.kills
+        life = live(args, output, None if enough else random.uniform(0.3, longest))
+        lives.append(life)
+        if not life["killed"]:
+            assert is_done(output), (output / "output.txt").read_text()[-3000:]
+            run += 1
+            if enough:
+                break
+    print(json.dumps({"runs": run, "lives": lives}))
+
+
+if __name__ == "__main__":
+    main()
