@@ -9,6 +9,7 @@ from classification.engine import Trainer, load_config
 from fam_det.command_line import add_unsafe_flag, one_line
 from fam_det.launch import launch
 from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.training.last_line import ending_in_one_line
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
@@ -59,7 +60,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         sys.exit(one_line(args.config_file, error))
     if args.eval_only:
         return evaluate(cfg, loaded)
-    results: dict[str, Any] = loaded.train()
+    with ending_in_one_line(cfg.OUTPUT_DIR):
+        results: dict[str, Any] = loaded.train()
     return results
 
 

@@ -12,6 +12,7 @@ from fam_det.engine import Trainer, load_config
 from fam_det.launch import launch
 from fam_det.lazy import engine as lazy
 from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.training.last_line import ending_in_one_line
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, hooks
@@ -78,7 +79,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     except (ValueError, OSError, KeyError, ImportError) as error:
         sys.exit(one_line(args.config_file, error))
     if in_python:
-        return lazy.run(cfg, args)
+        with ending_in_one_line(cfg.train.output_dir):
+            return lazy.run(cfg, args)
     return evaluate(cfg, loaded) if args.eval_only else train(cfg, loaded)
 
 
@@ -88,7 +90,8 @@ def train(cfg: CfgNode, trainer: Trainer) -> dict[str, Any]:
         trainer.register_hooks(
             [hooks.EvalHook(0, lambda: test_with_augmentation(cfg, trainer.model))]
         )
-    results: dict[str, Any] = trainer.train()
+    with ending_in_one_line(cfg.OUTPUT_DIR):
+        results: dict[str, Any] = trainer.train()
     return results
 
 

@@ -79,6 +79,7 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["detection", "classification"])
 @pytest.mark.parametrize(
     ("processes", "kills"),
