@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from fam_det.data.annotations import check_annotations
+
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -21,9 +23,8 @@ def register_coco_datasets(cfg: CfgNode) -> None:
     A name that is there already is left alone, so that two runs in one process can share data sets.
 
     Raises:
-        ValueError: an entry of another form, a file that is missing or not COCO, or a number of
-        categories
-            other than the model's; the message names the entry.
+        ValueError: an entry of another form, a file that is missing or not as it should be, or a
+            number of categories other than the model's; the message names the entry.
     """
     for entry in cfg.DATASETS.COCO:
         if len(entry) != 3 or not all(isinstance(part, str) for part in entry):
@@ -33,22 +34,25 @@ def register_coco_datasets(cfg: CfgNode) -> None:
         name, annotations, images = entry
         if not Path(images).is_dir():
             raise ValueError(f"DATASETS.COCO: {name}: the image folder {images!r} does not exist")
-        _check_categories(cfg, name, _read_categories(name, annotations))
+        content = _read(name, annotations)
+        # An evaluation needs every image.
+        spare = cfg.DATALOADER.MAX_UNREADABLE if name not in cfg.DATASETS.TEST else 0
+        check_annotations(name, content, images, spare)
+        _check_categories(cfg, name, content["categories"])
         if name not in DatasetCatalog.list():
             register_coco_instances(name, {}, annotations, images)
 
 
-def _read_categories(name: str, annotations: str) -> list[dict[str, Any]]:
+def _read(name: str, annotations: str) -> dict[str, Any]:
     try:
-        content = json.loads(Path(annotations).read_text())
-        categories: list[dict[str, Any]] = content["categories"]
-        content["images"], content["annotations"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content: dict[str, Any] = json.loads(Path(annotations).read_text(encoding="utf-8"))
+        content["images"], content["annotations"], content["categories"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"DATASETS.COCO: {name}: {annotations!r} is not a COCO annotation file "
             f"({type(error).__name__}: {error})"
         ) from error
-    return categories
+    return content
 
 
 def _check_categories(cfg: CfgNode, name: str, categories: list[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ class BoundedCheckpointer(hooks.PeriodicCheckpointer):
         super().__init__(checkpointer, period, max_to_keep=keep or None)
 
     def before_train(self) -> None:
-        """Find what the run has written so far."""
+        """Find what the run has written so far; write what a kill after the last iteration cost."""
         super().before_train()
         folder, first = Path(self.checkpointer.save_dir), self.trainer.start_iter
         written = sorted(folder.glob(f"{self.file_prefix}_[0-9]*.pth"))
@@ -28,3 +28,7 @@ class BoundedCheckpointer(hooks.PeriodicCheckpointer):
         self.recent_checkpoints = [
             str(file) for file, number in zip(written, numbers, strict=True) if number < first
         ]
+        if first >= self.max_iter and not (folder / f"{self.file_prefix}_final.pth").exists():
+            self.trainer.iter = first - 1  # what the checkpoint's state will say
+            self.checkpointer.save(f"{self.file_prefix}_final", iteration=first - 1)
+            self.trainer.iter = first

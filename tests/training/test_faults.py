@@ -166,3 +166,23 @@ def test_a_fault_ends_in_a_line_that_says_what_is_kept(
     with pytest.raises(SystemExit, match=f"{line}.*kept: .*/model_0000003.pth; go on with --res"):
         with ending_in_one_line(str(tmp_path)):
             raise error
+
+
+def test_a_run_killed_before_its_final_checkpoint_writes_it_when_resumed(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
+    run.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=0)])
+    run.train(0, 4)
+    final = tmp_path / "model_final.pth"
+    expected = torch.load(final, weights_only=True)
+    final.unlink()
+    checkpointer.tag_last_checkpoint("model_0000003.pth")
+    again = trainer(tmp_path)
+    checkpointer = SafeCheckpointer(again.model, str(tmp_path), trainer=again)
+    again.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=0)])
+    checkpointer.resume_or_load("", resume=True)
+    again.train(again.iter + 1, 4)
+    written = torch.load(final, weights_only=True)
+    assert written["iteration"] == expected["iteration"] == written["trainer"]["iteration"]
+    for name, value in expected["model"].items():
+        assert torch.equal(written["model"][name], value), name
