@@ -130,7 +130,8 @@ def test_checkpoint_loads_into_plain_detectron2_without_this_package(
     torch.save({"image": batch[0]["image"], "scores": scores}, tmp_path / "expected.pt")
     for key in ("STUDENT", "TEACHER", "DISTILLER", "MOBILENETV2", "TIMM"):
         del cfg.MODEL[key]
-    del cfg.DATASETS["COCO"]
+    del cfg.DATASETS["COCO"], cfg.SOLVER["CHECKPOINT_KEEP"], cfg.SOLVER["MAX_NON_FINITE"]
+    del cfg.DATALOADER["TIMEOUT"], cfg.DATALOADER["MAX_UNREADABLE"]
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     (tmp_path / "plain.yaml").write_text(cfg.dump())
     script = f"""
