@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import build_train_loader, register_coco_datasets
+from fam_det.data.workers import OutlivingLoader
 from fam_det.evaluation import FastCOCOEvaluator
 from fam_det.files.config_file import merge_config
 from fam_det.training.trainer import ResumableTrainer
@@ -43,6 +44,12 @@ class Trainer(ResumableTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Batches without end of the images of ``DATASETS.TRAIN``."""
         return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> OutlivingLoader:
+        """The images of a data set, in order."""
+        loader = super().build_test_loader(cfg, dataset_name)
+        return OutlivingLoader(loader, cfg.DATALOADER.TIMEOUT)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks, and pictures of the filters every ``VIS_PERIOD`` iterations."""
