@@ -14,6 +14,7 @@ from fam_det.lazy.detector import read_config
 from fam_det.lazy.model import default_config, plain
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.determinism import make_deterministic
 from fam_det.training.evaluation import Evaluation
 from fam_det.training.loss_normalizer import LossNormalizers
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
@@ -80,6 +81,8 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
 
 def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
     """Train a model, or go on from the last checkpoint of the run."""
+    if cfg.train.get("deterministic", False):
+        make_deterministic(cfg.train.get("seed", -1))
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     loader = build_loader(cfg.dataloader.train)

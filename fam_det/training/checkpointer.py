@@ -27,7 +27,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     def __init__(self, model: Any, save_dir: str = "", **options: Any) -> None:
         super().__init__(model, save_dir, **options)
         if save_dir and self.save_to_disk:
-            remove_leftovers(Path(save_dir), "*.pth")
+            for pattern in ("*.pth", "last_checkpoint"):
+                remove_leftovers(Path(save_dir), pattern)
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``name.pth``, read it back, and only then call it the last checkpoint.
