@@ -20,12 +20,13 @@ from fam_det.training.loss_normalizer import LossNormalizers
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 from fam_det.training.randomness import RunSeed, SeedEachIteration
 from fam_det.training.same_buffers import SameBuffers
+from fam_det.training.set_up import set_up
 from fam_det.training.stop import StopOnSignal
 from fam_det.training.writing import ShortHistory, Writing
 
 from detectron2.config import instantiate
 from detectron2.data import build_detection_train_loader
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -70,7 +71,7 @@ def _check_device(train: DictConfig) -> None:
 
 def run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does; gives the last results of the evaluation."""
-    default_setup(cfg, args)
+    set_up(cfg, args, cfg.train.output_dir)
     model = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
         checkpointer = SafeCheckpointer(model, cfg.train.output_dir)

@@ -107,6 +107,7 @@ def test_torchrun_that_gets_a_signal_saves_and_leaves(
         os.kill(process, signal.SIGTERM)
     printed, _ = agent.communicate()
     assert agent.returncode != 0
+    assert "SIGTERM: stopped after iteration" in (output / "log.txt").read_text()
     (saved,) = re.findall(
         r"SIGTERM: stopped after iteration \d+ of 100000, saved in (\S+);", printed
     )
