@@ -3,13 +3,17 @@
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import torch
+from iopath.common.file_io import get_cache_dir
 
 from fam_det.files.checkpoint_file import is_whole, read_pickle, read_torch
 from fam_det.files.whole_file import remove_leftovers, replacing, write_whole
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import Detectron2Handler
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +73,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             if "not found" in str(error):
                 raise ValueError(f"{path}: there is no such checkpoint") from error
             raise
+        except URLError as error:
+            raise ValueError(
+                f"{path}: cannot download it ({error.reason}); on a machine without network put "
+                f"that file at {_cached(path)}"
+            ) from error
 
     def _last_whole(self) -> Path:
         last = Path(self.get_checkpoint_file())
@@ -92,6 +101,13 @@ class SafeCheckpointer(DetectionCheckpointer):
         blobs = content.get("blobs", content)  # of Caffe2 and Detectron
         weights = {key: x for key, x in blobs.items() if not str(key).endswith("_momentum")}
         return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def _cached(url: str) -> Path:
+    """Where iopath looks before it downloads, and ``python -m fam_det.doctor`` too."""
+    prefix = Detectron2Handler.PREFIX
+    url = url.replace(prefix, Detectron2Handler.S3_DETECTRON2_PREFIX, 1)
+    return Path(get_cache_dir()) / urlsplit(url).path.lstrip("/")
 
 
 def _not_written(file: Path, reason: str) -> OSError:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,18 @@ def test_a_missing_file_and_an_unguarded_download_are_named() -> None:
         SafeCheckpointer(filled(0.0)).load("gone.pth")
     with pytest.raises(ValueError, match=r"http://example\.com/a\.pth: refused"):
         SafeCheckpointer(filled(0.0)).load("http://example.com/a.pth")
+
+
+def test_a_download_that_fails_names_where_the_file_can_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    url = "https://localhost:1/detectron2/R101/model.pkl"  # nothing listens there
+    file = tmp_path / "detectron2" / "R101" / "model.pkl"
+    with pytest.raises(ValueError, match=re.escape(f"put that file at {file}")) as caught:
+        SafeCheckpointer(filled(0.0)).load(url)
+    assert str(caught.value).startswith(f"{url}: cannot download it (")
+    arrays = {"weight": np.full((2, 3), 5, np.float32), "bias": np.ones(2, np.float32)}
+    file.write_bytes(pickle.dumps({"model": arrays, "__author__": "zoo"}))
+    SafeCheckpointer(model := filled(0.0)).load(url)
+    assert model.weight.eq(5).all()
