@@ -9,13 +9,15 @@ from torch.nn.parallel import DistributedDataParallel
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import build_train_loader, register_coco_datasets
+from fam_det.data.class_count import check_registered
+from fam_det.data.mapper import NamingMapper
 from fam_det.evaluation import FastCOCOEvaluator
 from fam_det.files.config_file import merge_config
 from fam_det.training.trainer import ResumableTrainer
 from fam_det.visualize.filter_pictures import FilterPictures
 
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
 from detectron2.engine import HookBase
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -43,6 +45,12 @@ class Trainer(ResumableTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Batches without end of the images of ``DATASETS.TRAIN``."""
         return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """The images of a data set in order; one that cannot be read is an error that names it."""
+        mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks, and pictures of the filters every ``VIS_PERIOD`` iterations."""
@@ -111,5 +119,6 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
             "GPUs only; add: SOLVER.AMP.ENABLED False"
         )
     register_coco_datasets(cfg)
+    check_registered(cfg)
     cfg.freeze()
     return cfg

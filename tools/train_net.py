@@ -7,7 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from fam_det.command_line import add_unsafe_flag, one_line
+from fam_det.command_line import add_strict_flag, add_unsafe_flag, one_line
 from fam_det.engine import Trainer, load_config
 from fam_det.launch import launch
 from fam_det.lazy import engine as lazy
@@ -68,6 +68,8 @@ def evaluate(cfg: CfgNode, model: Any) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does."""
     in_python = args.config_file.endswith(".py")
+    if args.strict:
+        args.opts += ["datasets.strict=True"] if in_python else ["DATASETS.STRICT", "True"]
     try:
         if in_python:
             cfg = lazy.load_config(args.config_file, args.opts)
@@ -99,6 +101,7 @@ def invoke_main() -> None:
     """Start one process a device."""
     parser = default_argument_parser(epilog=EXAMPLES)
     add_unsafe_flag(parser)
+    add_strict_flag(parser, ", and at boxes that cannot be used as they are")
     args = parser.parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")
