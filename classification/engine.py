@@ -1,8 +1,6 @@
 """Training and evaluation of classifiers with Detectron2's trainer and hooks."""
 
-import math
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +12,8 @@ from classification.data import build_test_loader, build_train_loader, dataset_i
 from classification.distilled_classifier import DistilledClassifier
 from classification.evaluation import AccuracyEvaluator
 from fam_det.files.config_file import merge_config
-from fam_det.metrics_file import read_metrics
 from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.evaluation import at_iteration
 from fam_det.training.trainer import ResumableTrainer
 
 from detectron2.config import CfgNode
@@ -61,28 +59,21 @@ class Trainer(ResumableTrainer):
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's hook; a resumed run knows what was best before it.
-
-    A run is resumed from its last periodic checkpoint: the best one may be older, and one that is
-    saved after the last iteration counts it twice.
-    """
+    """Detectron2's hook; a resumed run knows what was best before it."""
 
     def before_train(self) -> None:
-        """Look the best value so far up in the metrics of a resumed run."""
-        if self.trainer.start_iter == 0:
-            return
-        for line in read_metrics(Path(self._checkpointer.save_dir) / "metrics.json"):
-            if line.get(METRIC, -math.inf) > (self.best_metric or -math.inf):
-                self._update_best(line[METRIC], int(line["iteration"]))
+        """Look at an evaluation that was made up for."""
+        if METRIC in self.trainer.storage.latest():
+            with at_iteration(self.trainer, self.trainer.start_iter - 1):
+                self._best_checking()
 
-    def _best_checking(self) -> None:
-        tag = Path(self._checkpointer.save_dir) / "last_checkpoint"
-        last = tag.read_text() if tag.exists() else None
-        super()._best_checking()
-        if last is not None:
-            self._checkpointer.tag_last_checkpoint(last)
-        else:
-            tag.unlink(missing_ok=True)
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, and the iteration it is of."""
+        return {"metric": self.best_metric, "iteration": self.best_iter}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best_metric, self.best_iter = state["metric"], state["iteration"]
 
 
 def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:

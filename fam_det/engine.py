@@ -11,6 +11,7 @@ from fam_det.config import add_distillation_config
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.class_count import check_registered
 from fam_det.data.mapper import NamingMapper
+from fam_det.data.workers import OutlivingLoader
 from fam_det.evaluation import FastCOCOEvaluator
 from fam_det.files.config_file import merge_config
 from fam_det.training.trainer import ResumableTrainer
@@ -47,10 +48,11 @@ class Trainer(ResumableTrainer):
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> OutlivingLoader:
         """The images of a data set in order; one that cannot be read is an error that names it."""
         mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return OutlivingLoader(loader, cfg.DATALOADER.TIMEOUT)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks, and pictures of the filters every ``VIS_PERIOD`` iterations."""

@@ -22,6 +22,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
+def end_last_line(path: Path) -> None:
+    """Let a file of lines, if it is there, end in a whole one, so that the next line is whole."""
+    if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        with path.open("a") as file:
+            file.write("\n")
+
+
 def iterations_done(path: Path, max_iter: int, now: float) -> float:
     """Iterations done at a time (as of ``time.time``), counting on from the last line at its pace.
 

@@ -66,10 +66,8 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
     options = {**_common_options(cfg), "flip": cfg.INPUT.FLIP, "seed": seed}
     train = load_splits(cfg).train
     if isinstance(train, ImageFiles):
-        timeout = cfg.DATALOADER.TIMEOUT
-        return StreamingLoader(
-            train, batch_size, timeout=timeout, **options, **_decoding_options(cfg)
-        )
+        options["max_unreadable"] = cfg.DATALOADER.MAX_UNREADABLE
+        return StreamingLoader(train, batch_size, **options, **_decoding_options(cfg))
     return InMemoryLoader(train, batch_size, **options, padding=cfg.INPUT.CROP_PADDING)
 
 
@@ -108,4 +106,5 @@ def _common_options(cfg: CfgNode) -> dict[str, Any]:
 
 
 def _decoding_options(cfg: CfgNode) -> dict[str, Any]:
-    return {"size": cfg.INPUT.SIZE, "num_workers": cfg.DATALOADER.NUM_WORKERS}
+    node = cfg.DATALOADER
+    return {"size": cfg.INPUT.SIZE, "num_workers": node.NUM_WORKERS, "timeout": node.TIMEOUT}

@@ -5,7 +5,7 @@ Legend: N batch, S height and width in pixels.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from PIL import Image
@@ -17,11 +17,23 @@ from classification.data.augment import normalise
 from classification.data.folder import open_image
 from classification.data.images import Batch, ImageFiles, share_of_rank
 from classification.data.shuffle import EndlessOrder, rank_part
+from fam_det.data.items import TRIES
+from fam_det.data.unreadable import UnreadableImages
 from fam_det.data.workers import in_worker, outliving_workers, starting_workers
 from fam_det.training.randomness import derive_seed
 
 Key: TypeAlias = tuple[int, int]  # epoch, position in the set
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
+Reasons: TypeAlias = dict[str, str]  # why a file could not be read
+
+
+class Decoded(NamedTuple):
+    """An image, and what was wrong with those that should have been in its place."""
+
+    pixels: Tensor  # (3, S, S) uint8
+    label: int
+    position: int
+    unreadable: Reasons
 
 
 def train_transform(size: int, flip: bool) -> Transform:
@@ -46,7 +58,7 @@ def evaluation_transform(size: int) -> Transform:
     return transform
 
 
-class DecodedImages(Dataset[tuple[Tensor, int, int]]):
+class DecodedImages(Dataset[Decoded]):
     """Decoded images by epoch and position, with their label and position.
 
     What is random about one depends on the seed, the epoch and the position alone, not on the
@@ -56,22 +68,47 @@ class DecodedImages(Dataset[tuple[Tensor, int, int]]):
         files: the images.
         transform: from a PIL image to (3, S, S) uint8; draws from PyTorch's default generator.
         seed: 0 or more.
+        tries: images in a row that may be tried where one cannot be read.
     """
 
-    def __init__(self, files: ImageFiles, transform: Transform, seed: int) -> None:
+    def __init__(
+        self, files: ImageFiles, transform: Transform, seed: int, *, tries: int = 1
+    ) -> None:
         self.files = files
         self.transform = transform
         self.seed = seed
+        self.tries = tries
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
-        """Pixels (3, S, S) uint8, label and position."""
+    def __getitem__(self, key: Key) -> Decoded:
+        """The image of a key, or another where it cannot be read.
+
+        Raises:
+            ValueError: as many in a row as may be tried cannot be read.
+        """
         epoch, index = key
-        image = open_image(self.files.paths[index])
+        reasons: Reasons = {}
         with torch.random.fork_rng(devices=[]):
             seed = derive_seed(self.seed, "augmentation", epoch, index)
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
+            for left in reversed(range(self.tries)):
+                path = self.files.paths[index]
+                try:
+                    image = open_image(path)
+                    break
+                except ValueError as error:
+                    if not left:
+                        raise
+                    reasons[path] = str(error).removeprefix(f"{path}: ")
+                index = int(torch.randint(len(self.files), ()))
             pixels = self.transform(image)
-        return pixels, int(self.files.labels[index]), index
+        return Decoded(pixels, int(self.files.labels[index]), index, reasons)
+
+
+def collate(images: list[Decoded]) -> tuple[Tensor, Tensor, Tensor, Reasons]:
+    """Pixels (N, 3, S, S), labels and positions (N,), and what could not be read."""
+    pixels, labels, indices, reasons = zip(*images, strict=True)
+    unreadable = {path: reason for image in reasons for path, reason in image.items()}
+    return torch.stack(pixels), torch.tensor(labels), torch.tensor(indices), unreadable
 
 
 class StreamingLoader:
@@ -90,6 +127,7 @@ class StreamingLoader:
         seed: 0 or more.
         num_workers: processes that decode; 0 decodes in this one.
         timeout: seconds after which a worker counts as stuck; 0 for never.
+        max_unreadable: different files that may be skipped before it is an error.
         device: of the batches.
         rank: number of this process.
         world_size: number of processes.
@@ -113,12 +151,14 @@ class StreamingLoader:
         seed: int = 0,
         num_workers: int = 4,
         timeout: float = 0.0,
+        max_unreadable: int = 0,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.start_iter = 0
-        self.images = DecodedImages(files, train_transform(size, flip), seed)
+        self.images = DecodedImages(files, train_transform(size, flip), seed, tries=TRIES)
+        self.unreadable = UnreadableImages(max_unreadable)
         self.order = EndlessOrder(len(files), batch_size, seed)
         self.part = rank_part(batch_size, rank, world_size)
         self.num_workers = num_workers
@@ -136,10 +176,16 @@ class StreamingLoader:
         self.order.seed = self.images.seed = seed
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from ``start_iter`` on."""
-        yield from outliving_workers(self._batches_from, self.start_iter)
+        """Batches from ``start_iter`` on.
 
-    def _batches_from(self, start: int) -> Iterator[Batch]:
+        Raises:
+            ValueError: more files that cannot be read than are allowed.
+        """
+        for batch, reasons in outliving_workers(self._batches_from, self.start_iter):
+            self.unreadable.add(reasons)
+            yield batch
+
+    def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
         keys = self._keys(start)
         return decoded_batches(
             self.images, keys, self.num_workers, self.mean, self.std, timeout=self.timeout
@@ -162,6 +208,7 @@ class StreamingEvaluationLoader:
         mean: of each channel, red first, as a fraction of full brightness.
         std: standard deviation of each channel, alike.
         num_workers: processes that decode; 0 decodes in this one.
+        timeout: seconds after which a worker counts as stuck; 0 for never.
         device: of the batches.
         rank: number of this process.
         world_size: number of processes.
@@ -176,6 +223,7 @@ class StreamingEvaluationLoader:
         mean: Sequence[float],
         std: Sequence[float],
         num_workers: int = 4,
+        timeout: float = 0.0,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
@@ -187,6 +235,7 @@ class StreamingEvaluationLoader:
             for start in range(0, len(share), batch_size)
         ]
         self.num_workers = num_workers
+        self.timeout = timeout
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
 
@@ -195,8 +244,19 @@ class StreamingEvaluationLoader:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches, in order."""
-        return decoded_batches(self.images, iter(self.keys), self.num_workers, self.mean, self.std)
+        """The batches, in order.
+
+        Raises:
+            ValueError: an image that cannot be read; without it the accuracy would be another.
+        """
+        for batch, _ in outliving_workers(self._batches_from, 0):
+            yield batch
+
+    def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
+        keys = iter(self.keys[start:])
+        return decoded_batches(
+            self.images, keys, self.num_workers, self.mean, self.std, timeout=self.timeout
+        )
 
 
 def decoded_batches(
@@ -207,8 +267,8 @@ def decoded_batches(
     std: Tensor,
     *,
     timeout: float = 0.0,
-) -> Iterator[Batch]:
-    """Decode a batch of images for each list of keys, in their order.
+) -> Iterator[tuple[Batch, Reasons]]:
+    """Decode a batch of images for each list of keys, in their order, and say what was unreadable.
 
     The batches are normalised on the device of ``mean``. Nothing happens before the first is asked
     for.
@@ -217,6 +277,7 @@ def decoded_batches(
     loader = DataLoader(
         images,
         batch_sampler=keys,
+        collate_fn=collate,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         # of its own: otherwise the workers' seeds are drawn from the default generator
@@ -224,6 +285,7 @@ def decoded_batches(
         worker_init_fn=in_worker,
         timeout=timeout if num_workers else 0.0,
     )
-    for pixels, *rest in starting_workers(loader):
+    for pixels, *rest, unreadable in starting_workers(loader):
         labels, indices = (value.to(device, non_blocking=True) for value in rest)
-        yield Batch(normalise(pixels.to(device, non_blocking=True), mean, std), labels, indices)
+        pixels = pixels.to(device, non_blocking=True)
+        yield Batch(normalise(pixels, mean, std), labels, indices), unreadable

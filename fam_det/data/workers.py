@@ -4,6 +4,8 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 BatchType = TypeVar("BatchType")
@@ -18,17 +20,26 @@ def in_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def starting_workers(loader: Any) -> Iterator[Any]:
-    """An iterator of PyTorch's DataLoader that speaks of a lost worker when asked for a batch.
+@contextmanager
+def keeping_child_signals() -> Iterator[None]:
+    """Within this context PyTorch's DataLoader may start workers; a lost one interrupts nothing.
 
-    PyTorch would have a signal handler raise it anywhere, in the middle of the optimiser's step.
+    PyTorch would have a signal handler raise an error anywhere, in the middle of the optimiser's
+    step. Without it the loader speaks of the lost worker when it is asked for a batch.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD)
-    iterator = iter(loader)
-    if in_main_thread and before is not None:
-        signal.signal(signal.SIGCHLD, before)
-    return iterator
+    try:
+        yield
+    finally:
+        if in_main_thread and before is not None:
+            signal.signal(signal.SIGCHLD, before)
+
+
+def starting_workers(loader: Any) -> Iterator[Any]:
+    """An iterator of PyTorch's DataLoader that speaks of a lost worker when asked for a batch."""
+    with keeping_child_signals():
+        return iter(loader)
 
 
 def outliving_workers(
@@ -56,6 +67,29 @@ def outliving_workers(
                 raise
             reason = str(error).splitlines()[0]
             logger.warning("Iteration %d: new loader workers, because: %s", iteration, reason)
+
+
+class OutlivingLoader:
+    """A loader of an evaluation that goes on with new workers where one was killed or is stuck.
+
+    Args:
+        loader: PyTorch's, without workers so far; it gives the same batches each time.
+        timeout: seconds after which a worker counts as stuck; 0 for never.
+    """
+
+    def __init__(self, loader: Any, timeout: float) -> None:
+        self.loader = loader
+        if loader.num_workers:
+            loader.timeout = timeout
+            loader.worker_init_fn = in_worker
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches."""
+        return outliving_workers(lambda k: islice(starting_workers(self.loader), k, None), 0)
 
 
 def _is_lost_worker(error: RuntimeError) -> bool:

@@ -32,9 +32,13 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left of files that match a pattern of ``glob``."""
+    """Remove what killed processes left of files that match a pattern of ``glob``.
+
+    Call it before this process writes any: in a container the killed one had the same number.
+    """
     for file in folder.glob(f".{pattern}.*"):
-        if file.suffix[1:].isdigit() and not _is_running(int(file.suffix[1:])):
+        number = file.suffix[1:]
+        if number.isdigit() and (int(number) == os.getpid() or not _is_running(int(number))):
             file.unlink(missing_ok=True)
 
 

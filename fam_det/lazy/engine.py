@@ -5,16 +5,22 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.data import register_coco_datasets
+from fam_det.data.workers import OutlivingLoader
 from fam_det.lazy.detector import read_config
 from fam_det.lazy.model import default_config, plain
 from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.evaluation import Evaluation
+from fam_det.training.loss_normalizer import LossNormalizers
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 from fam_det.training.randomness import RunSeed, SeedEachIteration
 from fam_det.training.same_buffers import SameBuffers
 from fam_det.training.stop import StopOnSignal
+from fam_det.training.writing import ShortHistory, Writing
 
 from detectron2.config import instantiate
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -32,6 +38,7 @@ OURS = {
     build_detection_test_loader: "fam_det.data.loader.build_test_loader",
     "detectron2.data.build.build_detection_test_loader": "fam_det.data.loader.build_test_loader",
 }
+TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
@@ -127,15 +134,22 @@ def build_hooks(
         return results
 
     writes = comm.is_main_process()
-    folder, max_iter, period = cfg.train.output_dir, cfg.train.max_iter, cfg.train.log_period
+    folder, max_iter, period = cfg.train.output_dir, cfg.train.max_iter, cfg.train.eval_period
+    kept = cfg.train.checkpointer
     return [
+        ShortHistory(),
+        LossNormalizers(model),
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if writes else None,
+        BoundedCheckpointer(checkpointer, kept.period, kept.get("max_to_keep") or 0)
+        if writes
+        else None,
         StopOnSignal(checkpointer),
-        SameBuffers(cfg.train.eval_period),
-        hooks.EvalHook(cfg.train.eval_period, evaluated),
-        hooks.PeriodicWriter(default_writers(folder, max_iter), period=period) if writes else None,
+        SameBuffers(period),
+        Evaluation(period, evaluated, folder),
+        Writing(default_writers(folder, max_iter), folder, cfg.train.log_period)
+        if writes
+        else None,
     ]
 
 
@@ -144,6 +158,8 @@ def evaluate(cfg: DictConfig, model: Any) -> dict[str, Any]:
     if "evaluator" not in cfg.dataloader:
         return {}
     loader, evaluator = build_loader(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    if isinstance(loader, DataLoader):
+        loader = OutlivingLoader(loader, TIMEOUT)
     results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)

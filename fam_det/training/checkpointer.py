@@ -15,6 +15,7 @@ from fam_det.files.whole_file import remove_leftovers, replacing, write_whole
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import Detectron2Handler
 
+BEST = "model_best"  # Detectron2's name for what its BestCheckpointer writes
 logger = logging.getLogger(__name__)
 
 
@@ -35,6 +36,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     def save(self, name: str, **extra: Any) -> None:
         """Write ``name.pth``, read it back, and only then call it the last checkpoint.
 
+        A run never goes on from ``model_best``, which may be long past.
+
         Raises:
             OSError: a disk that did not take it; the file that was there is there still.
         """
@@ -51,7 +54,8 @@ class SafeCheckpointer(DetectionCheckpointer):
                 raise _not_written(file, str(error).splitlines()[0]) from error
             if not is_whole(temporary):
                 raise _not_written(file, "it does not read back")
-        self.tag_last_checkpoint(file.name)
+        if name != BEST:
+            self.tag_last_checkpoint(file.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note which checkpoint a run goes on from."""

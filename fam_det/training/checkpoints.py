@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.training.evaluation import at_iteration
 
 from detectron2.engine import hooks
 
@@ -20,15 +21,17 @@ class BoundedCheckpointer(hooks.PeriodicCheckpointer):
         super().__init__(checkpointer, period, max_to_keep=keep or None)
 
     def before_train(self) -> None:
-        """Find what the run has written so far; write what a kill after the last iteration cost."""
+        """Find what the run has written so far; do what a kill has kept it from doing."""
         super().before_train()
         folder, first = Path(self.checkpointer.save_dir), self.trainer.start_iter
         written = sorted(folder.glob(f"{self.file_prefix}_[0-9]*.pth"))
         numbers = [int(file.stem.removeprefix(f"{self.file_prefix}_")) for file in written]
-        self.recent_checkpoints = [
-            str(file) for file, number in zip(written, numbers, strict=True) if number < first
-        ]
+        before = [file for file, number in zip(written, numbers, strict=True) if number < first]
+        if self.max_to_keep is not None:
+            for file in before[: -self.max_to_keep]:
+                file.unlink()
+            before = before[-self.max_to_keep :]
+        self.recent_checkpoints = [str(file) for file in before]
         if first >= self.max_iter and not (folder / f"{self.file_prefix}_final.pth").exists():
-            self.trainer.iter = first - 1  # what the checkpoint's state will say
-            self.checkpointer.save(f"{self.file_prefix}_final", iteration=first - 1)
-            self.trainer.iter = first
+            with at_iteration(self.trainer, first - 1):  # what the checkpoint's state will say
+                self.checkpointer.save(f"{self.file_prefix}_final", iteration=first - 1)

@@ -25,7 +25,10 @@ def ending_in_one_line(folder: str) -> Iterator[None]:
     try:
         yield
     except FAULTS as error:
-        text = " ".join(str(error).split())
+        text = str(error).strip()
+        if text.startswith("Caught "):  # in a loader worker, whose traceback PyTorch puts here
+            text = text.splitlines()[-1]
+        text = " ".join(text.split())
         if isinstance(error, torch.OutOfMemoryError):
             text = f"{LESS_MEMORY} ({text.partition('. ')[0]})"
         sys.exit(f"{text}; {kept_in(folder)}")

@@ -1,4 +1,4 @@
-"""Losses that are infinite or not a number: the iteration is passed over, and written down."""
+"""Losses and gradients that are not finite: the iteration is passed over, and written down."""
 
 import json
 import logging
@@ -14,6 +14,9 @@ from fam_det import detectron2_compat
 
 detectron2_compat.apply()
 
+from fam_det.metrics_file import end_last_line  # noqa: E402
+from fam_det.training.loss_normalizer import read_normalizer, set_normalizer  # noqa: E402
+
 from detectron2.engine import AMPTrainer, SimpleTrainer  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
@@ -22,14 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 class NonFiniteLoss(FloatingPointError):
-    """A loss is infinite or not a number, and every process knows it."""
+    """A loss or gradient is infinite or not a number, and every process knows it."""
 
 
 class PassesOverNonFinite:
     """A mixin for Detectron2's trainers of a step.
 
-    An iteration whose loss is not finite changes no weight, no momentum and no running mean. It is
-    written to ``non_finite.json`` in the output folder, with its images, a JSON object a line.
+    An iteration whose loss or gradient is not finite changes no weight, no momentum and no running
+    mean. It is written to ``non_finite.json`` in the output folder, with its images, a JSON object
+    a line.
 
     Attributes:
         max_non_finite: iterations that may be passed over; the next one is an error.
@@ -49,7 +53,7 @@ class PassesOverNonFinite:
         Raises:
             FloatingPointError: one more whose loss is not finite than is allowed.
         """
-        means = _running_statistics(self.model)
+        normalizer, means = read_normalizer(self.model), _running_statistics(self.model)
         before = [mean.clone() for mean in means]
         batches: list[Any] = []
         remembering = self.model.register_forward_pre_hook(lambda _, args: batches.append(args[0]))
@@ -61,6 +65,7 @@ class PassesOverNonFinite:
                 raise  # of this process only: the others are waiting for its gradients
             if means:
                 torch._foreach_copy_(means, before)
+            set_normalizer(self.model, normalizer)
             self._pass_over(error, image_names(batches[0] if batches else None))
         finally:
             remembering.remove()
@@ -68,10 +73,18 @@ class PassesOverNonFinite:
     def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args: Any, **options: Any) -> None:
         """Before Detectron2 looks, in the first process only: all of them look."""
         finite = bool(torch.stack([x.detach().isfinite().all() for x in loss_dict.values()]).all())
-        if not all(comm.all_gather(finite)):
+        of_losses, of_gradients = zip(
+            *comm.all_gather((finite, self._gradients_are_finite())), strict=True
+        )
+        if not all(of_losses + of_gradients):
             losses = ", ".join(f"{name} {float(x.detach()):.4g}" for name, x in loss_dict.items())
-            raise NonFiniteLoss(losses)
+            raise NonFiniteLoss(losses + (", its gradient is not finite" if all(of_losses) else ""))
         super()._write_metrics(loss_dict, *args, **options)  # type: ignore[misc]
+
+    def _gradients_are_finite(self) -> bool:
+        """Otherwise every weight would be NaN after the step, in the next checkpoint too."""
+        gradients = [x.grad for x in self.model.parameters() if x.grad is not None]
+        return not gradients or bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
 
     def _pass_over(self, error: FloatingPointError, images: list[Any]) -> None:
         self.passed_over += 1
@@ -79,12 +92,14 @@ class PassesOverNonFinite:
         parts = comm.gather({"losses": reason, "images": images})
         if comm.is_main_process():
             line = {"iteration": self.iter, "processes": parts}
+            end_last_line(Path(self.folder) / FILE)
             with (Path(self.folder) / FILE).open("a") as file:
                 file.write(json.dumps(line) + "\n")
         count = f"{self.passed_over} of at most {self.max_non_finite}"
         if self.passed_over > self.max_non_finite:
             raise FloatingPointError(
-                f"iteration {self.iter}: a loss is not finite ({reason}); SOLVER.MAX_NON_FINITE "
+                f"iteration {self.iter}: a loss or its gradient is not finite ({reason}); "
+                "SOLVER.MAX_NON_FINITE "
                 f"lets {self.max_non_finite} such iterations pass; the images are in "
                 f"{Path(self.folder) / FILE}; a lower SOLVER.BASE_LR or longer warm-up may help"
             ) from error
@@ -107,6 +122,10 @@ class StepTrainer(PassesOverNonFinite, SimpleTrainer):
 
 class AMPStepTrainer(PassesOverNonFinite, AMPTrainer):
     """Detectron2's AMPTrainer, which passes over losses that are not finite."""
+
+    def _gradients_are_finite(self) -> bool:
+        """They are scaled, and the scaler leaves out the step of those that are not."""
+        return True
 
 
 def _running_statistics(model: nn.Module) -> list[Tensor]:

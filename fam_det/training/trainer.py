@@ -11,10 +11,13 @@ detectron2_compat.apply()
 
 from fam_det.training.checkpointer import SafeCheckpointer  # noqa: E402
 from fam_det.training.checkpoints import BoundedCheckpointer  # noqa: E402
+from fam_det.training.evaluation import Evaluation  # noqa: E402
+from fam_det.training.loss_normalizer import LossNormalizers  # noqa: E402
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer  # noqa: E402
 from fam_det.training.randomness import RunSeed, SeedEachIteration  # noqa: E402
 from fam_det.training.same_buffers import SameBuffers  # noqa: E402
 from fam_det.training.stop import StopOnSignal  # noqa: E402
+from fam_det.training.writing import ShortHistory, Writing  # noqa: E402
 
 from detectron2.config import CfgNode  # noqa: E402
 from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks  # noqa: E402
@@ -50,20 +53,22 @@ class ResumableTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks, with a bounded number of checkpoints, and an answer to signals."""
-        solver = self.cfg.SOLVER
+        solver, period, folder = self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD, self.cfg.OUTPUT_DIR
         keep = BoundedCheckpointer(
             self.checkpointer, solver.CHECKPOINT_PERIOD, solver.CHECKPOINT_KEEP
         )
-        before_evaluation = [
-            keep if comm.is_main_process() else None,
-            StopOnSignal(self.checkpointer),
-            SameBuffers(self.cfg.TEST.EVAL_PERIOD),
-        ]
-        ours: list[HookBase | None] = []
+        ours: list[HookBase | None] = [ShortHistory(), LossNormalizers(self.model)]
         for hook in super().build_hooks():
             if isinstance(hook, hooks.EvalHook):
-                ours += before_evaluation
-            if not isinstance(hook, hooks.PeriodicCheckpointer):
+                ours += [
+                    keep if comm.is_main_process() else None,
+                    StopOnSignal(self.checkpointer),
+                    SameBuffers(period),
+                    Evaluation(period, hook._func, folder),
+                ]
+            elif isinstance(hook, hooks.PeriodicWriter):
+                ours.append(Writing(hook._writers, folder))
+            elif not isinstance(hook, hooks.PeriodicCheckpointer):
                 ours.append(hook)
         return ours
 

@@ -11,6 +11,7 @@ from classification.config import get_cfg, resolve_schedule
 from classification.data import Batch
 from classification.engine import Trainer, load_config
 from classification.evaluation import AccuracyEvaluator
+from fam_det.metrics_file import read_metrics
 
 from detectron2.engine import HookBase
 
@@ -54,15 +55,23 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, stop_after: int | Non
         return
 
 
+def accuracies(folder: Path) -> dict[float, float]:
+    lines = read_metrics(folder / "metrics.json")
+    return {line["iteration"]: line["accuracy/top1"] for line in lines if "accuracy/top1" in line}
+
+
 @pytest.mark.parametrize("distiller", ["KnowledgeReviewDistiller", ""])
 def test_resumed_run_equals_an_unbroken_one(make_cfg: Any, tmp_path: Path, distiller: str) -> None:
     cfg = make_cfg("MODEL.DISTILLER.NAME", distiller)
     train(cfg, tmp_path / "unbroken")
-    train(cfg, tmp_path / "broken", stop_after=4)  # the last checkpoint is of iteration 3
+    train(cfg, tmp_path / "broken", stop_after=4)  # the last checkpoint is of iteration 2
     train(cfg, tmp_path / "broken", resume=True)
-    unbroken, resumed = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
-    assert list(unbroken) == list(resumed)
-    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    for name in ("model_final.pth", "model_best.pth"):
+        unbroken, resumed = weights(tmp_path / "unbroken", name), weights(tmp_path / "broken", name)
+        assert list(unbroken) == list(resumed)
+        assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    assert accuracies(tmp_path / "broken") == accuracies(tmp_path / "unbroken")
+    assert set(accuracies(tmp_path / "broken")) == {1, 3, 6}
 
 
 def test_unseeded_run_goes_on_with_its_own_images(make_cfg: Any, tmp_path: Path) -> None:
@@ -99,13 +108,13 @@ def test_files_of_a_run(make_cfg: Any, tmp_path: Path) -> None:
 
 
 def test_best_value_survives_a_resume(make_cfg: Any, tmp_path: Path) -> None:
-    train(make_cfg(), tmp_path)
-    lines = map(json.loads, (tmp_path / "metrics.json").read_text().splitlines())
+    train(make_cfg(), tmp_path, stop_after=4)  # the last checkpoint is of iteration 2
+    best = accuracies(tmp_path)[1]
+    (tmp_path / "metrics.json").unlink()
     trainer = Trainer(make_cfg())
     trainer.resume_or_load(resume=True)
-    best = next(hook for hook in trainer._hooks if hasattr(hook, "best_metric"))
-    best.before_train()
-    assert best.best_metric == max(line.get("accuracy/top1", 0.0) for line in lines)
+    hook = next(hook for hook in trainer._hooks if hasattr(hook, "best_metric"))
+    assert (hook.best_metric, hook.best_iter) == (best, 1)
 
 
 def test_best_checkpoint_is_not_what_a_run_resumes_from(make_cfg: Any, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import torch
 import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
 from fam_det.data.loader import ResumableLoader, build_resumable_loader
 from fam_det.data.order import BatchOrder, endless, sampler_of, wide_or_high
+from fam_det.data.workers import OutlivingLoader
 
 from detectron2.config import get_cfg
-from detectron2.data import build_detection_train_loader
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 
@@ -156,6 +157,18 @@ def test_a_lost_worker_changes_no_batch(
     assert (tmp_path / "mark").exists()
     assert batches == first(loader())
     assert "new loader workers, because: DataLoader" in caplog.text
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_worker_that_is_lost_in_an_evaluation_costs_no_image(stuck: bool, tmp_path: Path) -> None:
+    mapper = KillsItsWorker(tmp_path / "mark", stuck)
+    before = signal.getsignal(signal.SIGCHLD)
+    images = build_detection_test_loader(records(12), mapper=mapper, num_workers=2)
+    outliving = OutlivingLoader(images, timeout=2.0)
+    assert [batch[0]["image_id"] for batch in outliving] == list(range(12))
+    assert len(outliving) == 12
+    assert (tmp_path / "mark").exists()
+    assert signal.getsignal(signal.SIGCHLD) == before
 
 
 def test_a_worker_that_is_lost_again_and_again_is_an_error() -> None:

@@ -75,9 +75,10 @@ def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path: Path) ->
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_named_and_what_was_there_is_kept(tmp_path: Path) -> None:
     SafeCheckpointer(filled(1.0), str(tmp_path)).save("model_final")
+    checkpointer = SafeCheckpointer(filled(2.0), str(tmp_path))
     (tmp_path / f".model_final.pth.{os.getpid()}").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"model_final\.pth: could not be written"):
-        SafeCheckpointer(filled(2.0), str(tmp_path)).save("model_final")
+        checkpointer.save("model_final")
     model = filled(0.0)
     SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
     assert model.weight.eq(1.0).all()
@@ -87,8 +88,9 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     left, other = tmp_path / f".model_final.pth.{ended.pid}", tmp_path / ".model_final.pth.old"
-    running = tmp_path / f".model_final.pth.{os.getpid()}"
-    for file in (left, other, running):
+    of_our_number = tmp_path / f".model_final.pth.{os.getpid()}"  # as in a container
+    running = tmp_path / f".model_final.pth.{os.getppid()}"
+    for file in (left, other, of_our_number, running):
         file.touch()
     SafeCheckpointer(filled(0.0), str(tmp_path))
     assert sorted(tmp_path.iterdir()) == sorted([other, running])

@@ -1,5 +1,7 @@
 """Batches of image files: a function of the seed and the iteration, whatever the workers."""
 
+import os
+import signal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from classification.data import Batch, ImageFiles
-from classification.data.folder import list_folder
+from classification.data import Batch, ImageFiles, streaming
+from classification.data.folder import list_folder, open_image
 from classification.data.streaming import StreamingEvaluationLoader, StreamingLoader
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
@@ -121,3 +123,65 @@ def test_a_broken_image_is_named(num_workers: int, tmp_path: Path) -> None:
     files = ImageFiles([str(path)], torch.tensor([0]), ["only"])
     with pytest.raises(ValueError, match="broken.jpg: not an image"):
         next(iter(loader(files, num_workers=num_workers)))
+
+
+def break_some(files: ImageFiles, folder: Path, *positions: int) -> ImageFiles:
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8")
+    paths = list(files.paths)
+    for position in positions:
+        paths[position] = str(folder / "gone.jpg" if position % 2 else folder / "broken.jpg")
+    return ImageFiles(paths, files.labels, files.classes)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_images_that_cannot_be_read_give_way_to_others(
+    num_workers: int, files: ImageFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    some = break_some(files, tmp_path, 2, 5)
+    broken = loader(some, num_workers=num_workers, max_unreadable=2)
+    for batch, whole in zip(islice(broken, 6), loader(files), strict=False):
+        assert not {2, 5} & set(batch.indices.tolist())
+        assert torch.equal(batch.labels, files.labels[batch.indices])
+        same = batch.indices == whole.indices
+        assert torch.equal(batch.images[same], whole.images[same])
+        assert set(whole.indices[~same].tolist()) <= {2, 5}
+    assert set(broken.unreadable.reasons) == {some.paths[2], some.paths[5]}
+    assert "gone.jpg: not an image (FileNotFoundError" in caplog.text
+    with pytest.raises(ValueError, match=r"DATALOADER.MAX_UNREADABLE lets .* 1 such"):
+        list(islice(loader(some, num_workers=num_workers, max_unreadable=1), 6))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_evaluation_leaves_no_image_out(
+    num_workers: int, files: ImageFiles, tmp_path: Path
+) -> None:
+    some = break_some(files, tmp_path, 5)
+    batches = StreamingEvaluationLoader(
+        some, 4, size=16, mean=MEAN, std=STD, num_workers=num_workers
+    )
+    with pytest.raises(ValueError, match="gone.jpg: not an image"):
+        list(batches)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_killed_worker_changes_no_batch(
+    training: bool, files: ImageFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kills_its_worker(path: str) -> Image.Image:
+        if path == files.paths[6] and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return open_image(path)
+
+    def batches(num_workers: int) -> list[Batch]:
+        options: dict[str, Any] = {"size": 16, "mean": MEAN, "std": STD}
+        if training:
+            return list(islice(loader(files, num_workers=num_workers), 6))
+        return list(StreamingEvaluationLoader(files, 3, **options, num_workers=num_workers))
+
+    mark = tmp_path / "mark"
+    expected = batches(0)
+    monkeypatch.setattr(streaming, "open_image", kills_its_worker)
+    for batch, other in zip(batches(2), expected, strict=True):
+        assert_same(batch, other)
+    assert mark.exists()

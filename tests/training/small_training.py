@@ -1,0 +1,52 @@
+"""A training of milliseconds an iteration: a linear map behind a BatchNorm."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+from fam_det.training.non_finite import StepTrainer
+
+
+class Model(nn.Module):
+    """A loss of a linear map behind a BatchNorm; NaN for an image that is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.BatchNorm1d(2)
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        images = torch.stack([item["image"] for item in batch])
+        return {"loss": self.linear(self.norm(images)).square().mean()}
+
+
+class Batches:
+    """Batch k is a function of k; those of ``broken`` hold a NaN."""
+
+    def __init__(self, broken: tuple[int, ...] = ()) -> None:
+        self.broken = broken
+        self.start_iter = 0
+
+    def __iter__(self) -> Any:
+        number = self.start_iter
+        while True:
+            images = torch.randn(4, 2, generator=torch.Generator().manual_seed(number))
+            if number in self.broken:
+                images[1, 0] = torch.nan
+            yield [{"image": x, "file_name": f"{number}_{i}.png"} for i, x in enumerate(images)]
+            number += 1
+
+
+def trainer(
+    folder: Path, broken: tuple[int, ...] = (), most: int = 0, model: nn.Module | None = None
+) -> StepTrainer:
+    folder.mkdir(exist_ok=True)
+    model = model or Model()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    made = StepTrainer(model, Batches(broken), optimiser)
+    made.folder, made.max_non_finite = str(folder), most
+    return made

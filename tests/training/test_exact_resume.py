@@ -1,0 +1,89 @@
+"""Detectors: a resumed run, and one with other workers, are the unbroken one again, to the bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fam_det.engine import Trainer
+from tests.modeling.small_detector import STUDENTS, small_config
+from tests.tools.conftest import cells  # noqa: F401  a fixture
+
+from detectron2.engine import HookBase
+from detectron2.utils.env import seed_all_rng
+
+
+class Stop(Exception):
+    pass
+
+
+class Losses(HookBase):
+    """Every loss of every iteration; ends the run after one, as a kill would."""
+
+    def __init__(self, stop_after: int | None) -> None:
+        self.seen: dict[int, dict[str, float]] = {}
+        self.stop_after = stop_after
+
+    def after_step(self) -> None:
+        latest = self.trainer.storage.latest()
+        self.seen[self.trainer.iter] = {x: latest[x][0] for x in latest if "loss" in x}
+        if self.trainer.iter == self.stop_after:
+            raise Stop
+
+
+def opts(cells: str, folder: Path, student: str) -> list[str]:  # noqa: F811
+    return [
+        *("MODEL.STUDENT.META_ARCHITECTURE", student, *STUDENTS[student]),
+        *("DATASETS.COCO", cells, "DATALOADER.NUM_WORKERS", "0"),
+        *("INPUT.MIN_SIZE_TRAIN", "(48, 64)", "INPUT.MIN_SIZE_TEST", "64"),
+        *("OUTPUT_DIR", str(folder), "SEED", "3", "SOLVER.BASE_LR", "0.001"),
+        *("SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.IMS_PER_BATCH", "2"),
+        *("SOLVER.MAX_ITER", "5", "SOLVER.STEPS", "(4,)"),
+    ]
+
+
+def train(opts: list[str], *, resume: bool = False, stop_after: int | None = None) -> Any:
+    cfg = small_config(*opts)
+    Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
+    seed_all_rng(cfg.SEED)
+    run = Trainer(cfg)
+    run.resume_or_load(resume=resume)
+    losses = Losses(stop_after)
+    run.register_hooks([losses])
+    try:
+        run.train()
+    except Stop:
+        pass
+    return losses.seen, {name: x.clone() for name, x in run.model.state_dict().items()}
+
+
+def assert_same(first: Any, second: Any) -> None:
+    assert first[0] == second[0]
+    assert [name for name in first[1] if not torch.equal(first[1][name], second[1][name])] == []
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_a_resumed_detector_is_the_unbroken_one(
+    student: str,
+    tmp_path: Path,
+    cells: str,  # noqa: F811
+) -> None:
+    unbroken = train(opts(cells, tmp_path / "unbroken", student))
+    broken = opts(cells, tmp_path / "broken", student)
+    before, _ = train(broken, stop_after=2)  # the last checkpoint is of iteration 1
+    after, weights = train(broken, resume=True)
+    assert list(after) == [2, 3, 4]
+    assert_same(unbroken, (before | after, weights))
+
+
+def test_any_number_of_workers_trains_the_same_detector(
+    tmp_path: Path,
+    cells: str,  # noqa: F811
+) -> None:
+    runs = []
+    for workers in ("0", "1", "2"):
+        words = opts(cells, tmp_path / workers, "GeneralizedRCNN")
+        runs.append(train([*words, "DATALOADER.NUM_WORKERS", workers], stop_after=3))
+    for run in runs[1:]:
+        assert_same(runs[0], run)
