@@ -11,6 +11,7 @@ from fam_det.command_line import add_strict_flag, add_unsafe_flag, one_line
 from fam_det.engine import Trainer, load_config
 from fam_det.launch import launch
 from fam_det.lazy import engine as lazy
+from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.last_line import ending_in_one_line
 
@@ -43,7 +44,7 @@ def test_with_augmentation(cfg: CfgNode, model: Any) -> dict[str, Any]:
 def load_model(cfg: CfgNode, resume: bool) -> Any:
     """The model with ``MODEL.WEIGHTS``, or with the last checkpoint of the run."""
     model = Trainer.build_model(cfg)
-    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, needed=parts_of_student(model))
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return model
 

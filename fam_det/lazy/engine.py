@@ -12,6 +12,7 @@ from fam_det.data import register_coco_datasets
 from fam_det.data.workers import OutlivingLoader
 from fam_det.lazy.detector import read_config
 from fam_det.lazy.model import default_config, plain
+from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.checkpoints import BoundedCheckpointer
 from fam_det.training.evaluation import Evaluation
@@ -83,7 +84,8 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
     default_setup(cfg, args)
     model = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
-        checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
+        needed = parts_of_student(model)
+        checkpointer = SafeCheckpointer(model, cfg.train.output_dir, needed=needed)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
         return evaluate(cfg, model)
     return train(cfg, model, args.resume)
