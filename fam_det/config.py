@@ -31,6 +31,11 @@ def _add_data_and_backbone_keys(cfg: CN) -> None:
     # Data sets in COCO format to register before anything else: [name, annotation file, image
     # folder].
     cfg.DATASETS.COCO = []
+    # End at the first image that cannot be read, and at boxes that are empty or reach out of their
+    # image, instead of passing over them with a warning; as --strict does.
+    cfg.DATASETS.STRICT = False
+    # Let links in an image folder of DATASETS.COCO lead out of it.
+    cfg.DATASETS.FOLLOW_LINKS = False
 
     cfg.MODEL.MOBILENETV2 = CN()
     # Width multiplier of all channels; ImageNet weights exist for 1.0.

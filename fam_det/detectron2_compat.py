@@ -9,7 +9,8 @@ Call `apply` before the first import of Detectron2. It only fills gaps:
 - `detectron2._C`, the compiled extension, is stood in for when it is not built and this Detectron2
   cannot be imported without it. Its operators then raise an error that names them, and
   COCOEvaluator uses pycocotools' own COCOeval. The official main branch gets by without its
-  extension, so there this never happens.
+  extension, so there this never happens;
+- two of PyTorch's warnings about lines of Detectron2 are hidden: its users cannot change those.
 
 This file imports nothing of `fam_det`: tools/install_detectron2.py copies it into the wheel it
 builds, whose `detectron2/__init__.py` applies it first, so that this Detectron2 works in a process
@@ -27,6 +28,10 @@ from types import ModuleType
 from typing import Any
 
 FAST_EVALUATION = "detectron2.evaluation.fast_eval_api"
+WARNINGS = (
+    (FutureWarning, "`torch.jit.script` is deprecated"),  # when box_regression is imported
+    (UserWarning, "torch.meshgrid: in an upcoming release"),  # in the first training step
+)
 
 
 def apply() -> None:
@@ -37,6 +42,8 @@ def apply() -> None:
     _restore(Image, "LINEAR", Image.Resampling.BILINEAR)
     for builtin in (bool, int, float):
         _restore(np, builtin.__name__, builtin)
+    for category, message in WARNINGS:
+        warnings.filterwarnings("ignore", message, category)
     # By name, not isinstance: the wheel's copy of this file may be in the same process.
     if not any(type(finder).__name__ == _LastResortFinder.__name__ for finder in sys.meta_path):
         sys.meta_path.append(_LastResortFinder())

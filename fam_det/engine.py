@@ -9,6 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import build_train_loader, register_coco_datasets
+from fam_det.data.class_count import check_registered
+from fam_det.data.mapper import NamingMapper
 from fam_det.data.workers import OutlivingLoader
 from fam_det.evaluation import FastCOCOEvaluator
 from fam_det.files.config_file import merge_config
@@ -16,7 +18,7 @@ from fam_det.training.trainer import ResumableTrainer
 from fam_det.visualize.filter_pictures import FilterPictures
 
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
 from detectron2.engine import HookBase
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -47,8 +49,9 @@ class Trainer(ResumableTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> OutlivingLoader:
-        """The images of a data set, in order."""
-        loader = super().build_test_loader(cfg, dataset_name)
+        """The images of a data set in order; one that cannot be read is an error that names it."""
+        mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         return OutlivingLoader(loader, cfg.DATALOADER.TIMEOUT)
 
     def build_hooks(self) -> list[HookBase | None]:
@@ -118,5 +121,6 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
             "GPUs only; add: SOLVER.AMP.ENABLED False"
         )
     register_coco_datasets(cfg)
+    check_registered(cfg)
     cfg.freeze()
     return cfg

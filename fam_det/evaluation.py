@@ -1,7 +1,7 @@
 """COCO evaluation with the fastest exact implementation that is installed."""
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,13 +20,25 @@ class FastCOCOEvaluator(COCOEvaluator):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with faster_coco_eval():  # the main branch looks for its C++ here
             super().__init__(*args, **kwargs)
+        number_objects(self._coco_api)
 
     def _eval_predictions(self, *args: Any, **kwargs: Any) -> None:
         with faster_coco_eval():
             super()._eval_predictions(*args, **kwargs)
 
 
-@contextmanager
+def number_objects(truth: COCO) -> None:
+    """Number the objects from 1 where their ids are others: an object 0 counts as never found."""
+    objects = truth.dataset.get("annotations", [])
+    if all(isinstance(entry["id"], int) and entry["id"] > 0 for entry in objects):
+        return
+    for number, entry in enumerate(objects, start=1):
+        entry["id"] = number
+    with contextlib.redirect_stdout(None):
+        truth.createIndex()
+
+
+@contextlib.contextmanager
 def faster_coco_eval() -> Iterator[None]:
     """Within this context faster-coco-eval stands in for Detectron2's C++, if that is not built."""
     of_detectron2 = coco_evaluation.COCOeval_opt

@@ -6,6 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 
 
+def parts_of_student(model: nn.Module) -> list[str]:
+    """Names of the submodules that run in an evaluation: all but the distiller."""
+    return [name for name, _ in model.named_children() if name != "distiller"]
+
+
 class StudentWrapper(nn.Module):
     """Base of what trains a student beside a frozen teacher.
 

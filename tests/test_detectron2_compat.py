@@ -197,3 +197,11 @@ def test_installer_leaves_an_installed_detectron2_as_it_is(tmp_path: Path) -> No
     output = run_python(code, tmp_path, write_files(tmp_path, files))
     assert output.startswith("Using the installed detectron2")
     assert str(tmp_path / "detectron2") in output
+
+
+def test_detectron2_is_imported_without_warnings_that_its_users_cannot_change() -> None:
+    code = APPLY + "import detectron2.modeling.box_regression"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""

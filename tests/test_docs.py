@@ -2,11 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from fam_det.config import add_distillation_config
+from fam_det.study.definition import load_study
+from tests.core.core_reference import prefixed, random_released_block
 
 from detectron2.config import CfgNode, get_cfg
 
@@ -49,13 +53,29 @@ def test_yaml_of_the_readme_is_a_valid_config() -> None:
     assert cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
 
 
-def test_train_net_command_for_data_of_ones_own_is_a_valid_config() -> None:
-    command = next(b for b in blocks(Path("docs/your_data.md"), "") if "DATASETS.COCO" in b)
-    words = re.findall(r'"[^"]*"|\S+', command.replace("\\\n", " "))
-    cfg = get_cfg()
-    add_distillation_config(cfg)
-    cfg.merge_from_file(words[words.index("--config-file") + 1])
-    opts = [word.strip('"') for word in words[words.index("--config-file") + 2 :]]
-    cfg.merge_from_list(opts)
-    assert cfg.DATASETS.TRAIN == ("cells_train",)
-    assert [entry[0] for entry in cfg.DATASETS.COCO] == ["cells_train", "cells_val"]
+def test_every_page_is_linked_from_the_readme() -> None:
+    readme = Path("README.md").read_text()
+    assert [str(page) for page in PAGES if page.parent.name and f"]({page})" not in readme] == []
+
+
+def test_python_of_the_page_on_the_method_loads_released_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = blocks(Path("docs/method.md"), "python")
+    channels, sizes, state = [16, 32, 64, 64], [32, 16, 8, 1], {}
+    for i in reversed(range(4)):
+        c, residual = channels[i], [*channels[1:], 1][i]
+        block = random_released_block(c, residual, c, c, sizes[i], fuse=i < 3)
+        state |= prefixed(f"atfs.{3 - i}.", block)
+    torch.save({"model": state}, tmp_path / "latest")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "method.md", "exec"), names)
+    assert all(torch.isfinite(x).all() for x in names["review"].state_dict().values())
+
+
+def test_yaml_of_the_page_on_studies_is_a_study(tmp_path: Path) -> None:
+    (text,) = blocks(Path("docs/studies.md"), "yaml")
+    (tmp_path / "mine.yaml").write_text(text)
+    study = load_study(tmp_path / "mine.yaml")
+    assert [*study.runs] == ["teacher", "student alone", "ReviewKD"]

@@ -16,7 +16,7 @@ import pytest
 from fam_det.doctor import data_sets, machine, weights
 from fam_det.doctor.check import Check, run_check
 from fam_det.doctor.command_line import parse_arguments
-from fam_det.doctor.fact import GAP, NOTE, OK, of_version
+from fam_det.doctor.fact import GAP, NOTE, OK, Fact, of_version
 from fam_det.doctor.libraries import REQUIRED, SMALL, TORCH, TORCHVISION
 
 ROOT = Path(__file__).parent.parent
@@ -34,8 +34,10 @@ class Report:
         )
         assert done.stderr == ""
         self.status = done.returncode
-        lines = [line for line in done.stdout.splitlines()[:-2] if line]
-        found = [re.fullmatch(r"(ok|note|gap) +(.{20,}?) (.+)", line) for line in lines]
+        lines, _, self.verdict = done.stdout.strip().partition("\n\n")
+        found = [
+            re.fullmatch(r"(ok|note|gap) +(.{20,}?) (.+)", line) for line in lines.splitlines()
+        ]
         assert all(found), done.stdout
         self.facts = {m[2].strip(): (m[1], m[3]) for m in found if m}
         self.gaps = {name for name, (state, _) in self.facts.items() if state == GAP}
@@ -51,9 +53,10 @@ def test_this_environment_can_train(tmp_path: Path) -> None:
     assert "Detectron2" in report.facts and "detectron2._C" in report.facts
     assert report.facts["weights, model zoo"] == (
         NOTE,
-        f"none in {tmp_path / 'fvcore'} -> nothing where their host answers: "
-        "each file is downloaded once",
+        f"none yet in {tmp_path / 'fvcore'} -> no need where its host answers: "
+        "what a run needs is downloaded once",
     )
+    assert report.verdict == "A training can start."
 
 
 def test_without_detectron2_it_says_how_to_install_one(tmp_path: Path) -> None:
@@ -71,6 +74,10 @@ def test_without_detectron2_it_says_how_to_install_one(tmp_path: Path) -> None:
         "or build Detectron2's main branch from source"
     )
     assert report.facts["PyTorch"][0] == OK
+    assert report.verdict == (
+        "2 gaps keep a training from starting; `make install` mends all, in a .venv of its own: "
+        "a few minutes, 6 GB."
+    )
 
 
 def test_a_machine_with_nothing_gets_a_line_for_each_gap(tmp_path: Path) -> None:
@@ -82,6 +89,8 @@ def test_a_machine_with_nothing_gets_a_line_for_each_gap(tmp_path: Path) -> None
     assert report.gaps == required | {"small libraries", "Detectron2", "fam_det"}
     assert report.facts["torchvision"][1].startswith("torchvision is not installed -> make install")
     assert all(" -> " in report.facts[name][1] for name in report.gaps)
+    assert "GPU" not in report.facts  # nobody can look for one without PyTorch
+    assert report.verdict.startswith(f"{len(report.gaps)} gaps keep a training from starting; ")
 
 
 def test_importing_the_doctor_imports_the_standard_library_alone() -> None:
@@ -109,6 +118,16 @@ def test_versions_are_those_of_setup() -> None:
 )
 def test_versions_compare_as_numbers(version: str, state: str) -> None:
     assert of_version("torch", version, "2.4", ADVICE).state == state
+
+
+def test_a_terminal_gets_lines_that_fit() -> None:
+    fact = Fact(GAP, "opencv-python", "cv2 is not installed", "make install, or pip install it")
+    assert str(fact) == fact.wrapped(100)
+    assert fact.wrapped(60).splitlines() == [
+        "gap   opencv-python        cv2 is not installed",
+        "                           -> make install, or pip install",
+        "                           it",
+    ]
 
 
 @pytest.mark.parametrize(

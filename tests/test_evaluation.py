@@ -106,6 +106,20 @@ def test_detections_per_image_bound_the_figures_as_in_detectron2(dataset: Any) -
     assert got["bbox"] == pytest.approx(want["bbox"], nan_ok=True)
 
 
+@pytest.mark.parametrize("first", [0, -7, "uuid"])
+def test_ids_that_do_not_start_at_1_change_no_figure(dataset: Any, first: int | str) -> None:
+    """pycocotools takes an object with the id 0 for one that nothing has found."""
+    name, found = dataset
+    want = evaluated(FastCOCOEvaluator(name, ("bbox",), distributed=False), found)
+    path = Path(MetadataCatalog.get(name).json_file)
+    content = json.loads(path.read_text())
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["id"] = first + number if isinstance(first, int) else f"{first}-{number}"
+    path.write_text(json.dumps(content))
+    got = evaluated(FastCOCOEvaluator(name, ("bbox",), distributed=False), found)
+    assert got["bbox"] == pytest.approx(want["bbox"], nan_ok=True)
+
+
 def test_no_detections_give_figures_as_in_detectron2(dataset: Any) -> None:
     name, _ = dataset
     got = evaluated(FastCOCOEvaluator(name, ("bbox",), distributed=False), [])

@@ -36,6 +36,12 @@ def test_a_build_has_both_packages_and_their_types(source: Path, kind: str) -> N
     file = source.parent / done.stdout.split()[-1]
     if kind == "wheel":
         names = zipfile.ZipFile(file).namelist()
+        zipfile.ZipFile(file).extractall(source.parent / "installed")
+        code = "import fam_det.core, fam_det; print(fam_det.__file__)"
+        found = subprocess.run(
+            [sys.executable, "-c", code], cwd=source.parent / "installed", capture_output=True
+        )
+        assert found.stdout.decode().strip() == str(file.parent / "installed/fam_det/__init__.py")
     else:
         names = [name.partition("/")[2] for name in tarfile.open(file).getnames()]
     for package in ("fam_det", "classification"):

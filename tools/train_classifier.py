@@ -8,6 +8,7 @@ from typing import Any
 from classification.engine import Trainer, load_config
 from fam_det.command_line import add_unsafe_flag, one_line
 from fam_det.launch import launch
+from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.last_line import ending_in_one_line
 from fam_det.training.set_up import set_up
@@ -30,7 +31,9 @@ examples:
 def load_model(cfg: CfgNode, resume: bool) -> Any:
     """The model with ``MODEL.WEIGHTS``, or with the last checkpoint of the run."""
     model = Trainer.build_model(cfg)
-    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    # MODEL.STUDENT.WEIGHTS may have all that an evaluation needs
+    needed = parts_of_student(model) if cfg.MODEL.WEIGHTS else ()
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, needed=needed)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return model
 

@@ -7,10 +7,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from fam_det.command_line import add_unsafe_flag, one_line
+from fam_det.command_line import add_strict_flag, add_unsafe_flag, one_line
 from fam_det.engine import Trainer, load_config
 from fam_det.launch import launch
 from fam_det.lazy import engine as lazy
+from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.last_line import ending_in_one_line
 from fam_det.training.set_up import set_up
@@ -44,7 +45,7 @@ def test_with_augmentation(cfg: CfgNode, model: Any) -> dict[str, Any]:
 def load_model(cfg: CfgNode, resume: bool) -> Any:
     """The model with ``MODEL.WEIGHTS``, or with the last checkpoint of the run."""
     model = Trainer.build_model(cfg)
-    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, needed=parts_of_student(model))
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return model
 
@@ -69,6 +70,8 @@ def evaluate(cfg: CfgNode, model: Any) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does."""
     in_python = args.config_file.endswith(".py")
+    if args.strict:
+        args.opts += ["datasets.strict=True"] if in_python else ["DATASETS.STRICT", "True"]
     try:
         if in_python:
             cfg = lazy.load_config(args.config_file, args.opts)
@@ -100,6 +103,7 @@ def invoke_main() -> None:
     """Start one process a device."""
     parser = default_argument_parser(epilog=EXAMPLES)
     add_unsafe_flag(parser)
+    add_strict_flag(parser, ", and at boxes that cannot be used as they are")
     args = parser.parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")

@@ -8,23 +8,14 @@ needs no network: detections beside the ground truth, feature maps, filters, gam
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from fam_det.report.plots import plot_filters, plot_gammas
-from fam_det.report.rows import build_rows
-from fam_det.report.runs import Run, read_run
-from fam_det.visualize.detectors import (
-    Detector,
-    checkpoint_name,
-    detectors_of,
-    transformed_maps,
-)
-from fam_det.visualize.examples import Example, choose_examples
-from fam_det.visualize.page import Picture, Section, format_page
-from fam_det.visualize.pictures import draw_detections, draw_maps, draw_truth, score_line
+from fam_det.report.rows import Row, build_rows, title
+from fam_det.report.runs import SCORES, read_run
+from fam_det.visualize.detectors import checkpoint_name, detectors_of
+from fam_det.visualize.examples import choose_examples
+from fam_det.visualize.page import format_page
+from fam_det.visualize.sections import image_sections, training_sections
 
 EXAMPLES = """
 examples:
@@ -76,66 +67,32 @@ def main() -> int:
         output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    sections = [*image_sections(detectors, examples, args.threshold, output)]
-    sections += training_sections(run, output)
-    facts = [("checkpoint", checkpoint_name(run)), ("data", cfg.DATASETS.TEST[0])]
-    facts += [("student alone", checkpoint_name(alone))] if alone else []
-    facts += [("iterations", f"{run.iterations:,} of {run.max_iter:,}")]
+    row = build_rows([run])[0]
+    sections = image_sections(detectors, examples, args.threshold, output)
+    sections += training_sections(row, output)
+    facts = facts_of(row, build_rows([alone])[0] if alone else None, cfg.DATASETS.TEST[0])
     page = output / "index.html"
-    page.write_text(format_page(f"Run {run.folder.resolve().name}", facts, sections), "utf-8")
-    print(f"written to {output}: index.html and {sum(len(s.pictures) for s in sections)} pictures")
+    text = format_page(f"Run {run.folder.resolve().name}", title(row), facts, sections)
+    page.write_text(text, "utf-8")
+    print(f"written to {output}: {text.count('<img ')} pictures; open {page}")
     return 0
 
 
-def image_sections(
-    detectors: Sequence[Detector], examples: Sequence[Example], threshold: float, output: Path
-) -> list[Section]:
-    """Detections and maps of every image."""
-    sections = []
-    for number, example in enumerate(examples, start=1):
-        pictures = [save_image(draw_truth(example), output / f"{number}_truth.png", "ground truth")]
-        maps = {}
-        for detector in detectors:
-            seen = detector.look_at(example.inputs, levels_of(detectors))
-            caption = f"{detector.name}: {score_line(seen.instances, threshold)}"
-            drawn = draw_detections(example, seen.instances, threshold)
-            name = detector.name.replace(" ", "_")
-            pictures.append(save_image(drawn, output / f"{number}_{name}.png", caption))
-            maps[detector.name] = seen.maps
-            if after := transformed_maps(detector, seen.maps):
-                maps["its maps after the transform"] = after
-        file = output / f"{number}_maps.png"
-        draw_maps(maps, file)
-        sections.append(Section(f"Image {example.name}", pictures))
-        heading = f"Feature maps of {example.name}"
-        sections.append(Section(heading, [Picture(file, "by level, one scale a row")], wide=True))
-    return sections
-
-
-def levels_of(detectors: Sequence[Detector]) -> list[str]:
-    """Names of the feature maps that every detector has, shallow to deep."""
-    shapes = [detector.model.backbone.output_shape() for detector in detectors]
-    shared = set.intersection(*({*shape} for shape in shapes))
-    return sorted(shared, key=lambda level: shapes[0][level].stride)
-
-
-def save_image(image: object, file: Path, caption: str) -> Picture:
-    """Write an RGB array."""
-    Image.fromarray(image).save(file)  # type: ignore[arg-type]
-    return Picture(file, caption)
-
-
-def training_sections(run: Run, output: Path) -> list[Section]:
-    """Filters and gammas, where the run has some."""
-    row = build_rows([run])[0]
-    sections = []
-    for heading, plot, name in (
-        ("Filters", plot_filters, "filters.png"),
-        ("Gammas over the training", plot_gammas, "gammas.png"),
-    ):
-        if plot(row, output / name):
-            sections.append(Section(heading, [Picture(output / name, heading)], wide=True))
-    return sections
+def facts_of(row: Row, alone: Row | None, test_set: str) -> list[tuple[str, str]]:
+    """What the page says of the run at its top."""
+    facts = [("data", test_set)]
+    for name, own in (("distilled" if alone else "run", row), ("alone", alone)):
+        if own is None:
+            continue
+        run = own.counted[0]
+        scores = [
+            f"{title} {own.scores[key].format(digits)}"
+            for key, (title, digits) in SCORES[run.task].items()
+            if key in own.scores
+        ]
+        done = f"{run.iterations:,} of {run.max_iter:,} iterations"
+        facts.append((name, ", ".join([checkpoint_name(run), done, *scores])))
+    return facts
 
 
 if __name__ == "__main__":

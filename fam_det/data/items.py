@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from fam_det.data.mapper import name_of, reason_of
 from fam_det.training.randomness import derive_seed, seeded
 
 TRIES = 10
@@ -51,8 +52,8 @@ class SeededItems(Dataset[Item]):
                 try:
                     content = self.mapper(record)
                 except Exception as error:  # a broken file makes Pillow raise errors of many types
-                    name = str(record.get("file_name", f"image {index}"))
-                    unreadable[name] = _reason(error, name)
+                    name = name_of(record)
+                    unreadable[name] = reason_of(error, name)
                 else:
                     if content is not None:
                         return Item(content, unreadable)
@@ -61,10 +62,3 @@ class SeededItems(Dataset[Item]):
             f"{TRIES} images in a row cannot be used, such as "
             + next((f"{file}: {why}" for file, why in unreadable.items()), "those mapped to None")
         )
-
-
-def _reason(error: Exception, file: str) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    text = " ".join(str(error).replace(f"'{file}'", "").split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fam_det.data.items import Item, SeededItems
+from fam_det.data.mapper import CheckedMapper, NamingMapper
 from fam_det.data.order import BatchOrder, SamplerOfSeed, endless, sampler_of, wide_or_high
 from fam_det.data.unreadable import UnreadableImages
 from fam_det.data.workers import in_worker, outliving_workers, starting_workers
@@ -17,6 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetFromList,
     DatasetMapper,
+    build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
@@ -125,14 +127,14 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
         return build_detection_train_loader(cfg, mapper=mapper)
     return ResumableLoader(
         records,
-        mapper or DatasetMapper(cfg, is_train=True),
+        CheckedMapper(mapper or DatasetMapper(cfg, is_train=True)),
         sampler_of(cfg, records),
         images_here("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
         group=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         seed=comm.shared_random_seed(),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         timeout=cfg.DATALOADER.TIMEOUT,
-        max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
+        max_unreadable=0 if cfg.DATASETS.STRICT else cfg.DATALOADER.MAX_UNREADABLE,
     )
 
 
@@ -166,7 +168,7 @@ def build_resumable_loader(
         )
     return ResumableLoader(
         dataset,
-        mapper,
+        CheckedMapper(mapper),
         endless(TrainingSampler, len(dataset)),
         images_here("dataloader.train.total_batch_size", total_batch_size),
         group=aspect_ratio_grouping,
@@ -175,6 +177,11 @@ def build_resumable_loader(
         timeout=timeout,
         max_unreadable=max_unreadable,
     )
+
+
+def build_test_loader(dataset: Any, *, mapper: Callable[[Any], Any], **others: Any) -> Any:
+    """Detectron2's loader of a data set for an evaluation; what is wrong with an image names it."""
+    return build_detection_test_loader(dataset, mapper=NamingMapper(mapper), **others)
 
 
 def images_here(key: str, images: int) -> int:

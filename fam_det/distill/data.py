@@ -1,10 +1,11 @@
 """What the config needs to know about a data set in COCO format."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fam_det.data.annotations import check_annotations, read_annotations
 
 SHOWN = 3  # names in a message
 
@@ -45,9 +46,10 @@ def read_coco(flag: str, annotations: str, images: str) -> CocoData:
             object of an unknown category or image, or an image that is not in the folder.
     """
     where = f"{flag}: {annotations}"
-    content = _read_json(flag, annotations)
-    _check_objects(where, content)
-    _check_images(flag, images, [str(image["file_name"]) for image in content["images"]])
+    content = read_annotations(flag, annotations)
+    if not Path(images).is_dir():
+        raise ValueError(f"{flag}: the image folder {images} does not exist; give JSON and IMAGES")
+    check_annotations(where, content, images, follow_links=True)  # the training checks links
     objects = [x for x in content["annotations"] if not x.get("iscrowd", 0)]
     if not objects:
         raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
@@ -83,56 +85,3 @@ def list_names(names: Iterable[str]) -> str:
     names = list(names)
     more = ", ..." if len(names) > SHOWN else ""
     return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
-
-
-def _read_json(flag: str, annotations: str) -> dict[str, Any]:
-    where = f"{flag}: {annotations}"
-    try:
-        content = json.loads(Path(annotations).read_text())
-    except OSError as error:
-        message = f"{where}: {error.strerror}; give the JSON file, then its image folder"
-        raise ValueError(message) from error
-    except ValueError as error:
-        raise ValueError(f"{where}: is not JSON, is it truncated? ({error})") from error
-    lists = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(x), list) for x in lists):
-        found = list(content) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{where}: has {found}, expected COCO's lists {', '.join(lists)}")
-    if not content["categories"]:
-        raise ValueError(f"{where}: has no categories, expected one for each class, with a name")
-    return content
-
-
-def _check_objects(where: str, content: dict[str, Any]) -> None:
-    """Every record has its fields, and every object a known category and image."""
-    needed = {
-        "categories": ("id", "name"),
-        "images": ("id", "file_name", "height", "width"),
-        "annotations": ("id", "image_id", "category_id", "bbox"),
-    }
-    for kind, names in needed.items():
-        for record in content[kind]:
-            fields = record if isinstance(record, dict) else {}
-            missing = [name for name in names if name not in fields]
-            if missing:
-                start = str(record)[:80]
-                raise ValueError(f"{where}: {kind}: {start} has no {missing[0]!r}; add it")
-    for name, kind in (("category_id", "categories"), ("image_id", "images")):
-        known = {record["id"] for record in content[kind]}
-        for record in content["annotations"]:
-            if record[name] not in known:
-                raise ValueError(
-                    f"{where}: annotation {record['id']} has {name} {record[name]}, which is not "
-                    f"among the {kind}; correct or remove it"
-                )
-
-
-def _check_images(flag: str, folder: str, names: list[str]) -> None:
-    if not Path(folder).is_dir():
-        raise ValueError(f"{flag}: the image folder {folder} does not exist; give JSON and IMAGES")
-    missing = [name for name in names if not (Path(folder) / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"{flag}: {len(missing)} of {len(names)} images are not in {folder}, the first is "
-            f"{missing[0]}; give the folder that the file names of the JSON start from"
-        )

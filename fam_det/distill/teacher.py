@@ -1,6 +1,5 @@
 """What the config needs to know about a teacher, which is built with random weights to see."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from fam_det.data.annotations import read_annotations
 from fam_det.distill.choices import Choice, Choices
 from fam_det.distill.data import class_names
 from fam_det.lazy.detector import read_config
@@ -189,8 +189,8 @@ def _class_names(datasets: Sequence[str], entries: Sequence[Any]) -> tuple[str, 
     for name, annotations, _ in entries:
         if name == datasets[0]:
             try:
-                return class_names(json.loads(Path(annotations).read_text())["categories"])
-            except (OSError, ValueError, KeyError):  # its data need not be on this machine
+                return class_names(read_annotations(name, annotations)["categories"])
+            except (ValueError, KeyError, TypeError):  # its data need not be on this machine
                 return None
     if datasets[0] not in MetadataCatalog.list():
         return None

@@ -8,7 +8,7 @@ from fam_det.doctor.fact import GAP, NOTE, OK, Fact
 VARIABLE = "DETECTRON2_DATASETS"
 SPLITS = ("train2017", "val2017")
 CHUNK = 1 << 22  # bytes
-OWN_DATA = "or name data of your own in DATASETS.COCO"
+OWN_DATA = "data of your own need none of it (docs/your_data.md)"
 
 
 def root() -> Path:
@@ -21,12 +21,15 @@ def check_root() -> list[Fact]:
     folder, name = root(), "data sets"
     if not folder.is_dir():
         state = GAP if VARIABLE in os.environ else NOTE
-        advice = f"export {VARIABLE}=/path/to/the/folder/that/holds/coco, {OWN_DATA}"
-        return [Fact(state, name, f"{folder} is no folder", advice)]
+        found = f"{VARIABLE} is not set, and there is no folder {folder} here"
+        if VARIABLE in os.environ:
+            found = f"{VARIABLE}: {folder} is no folder"
+        advice = f"for COCO: export {VARIABLE}=/path/to/the/folder/that/holds/coco; {OWN_DATA}"
+        return [Fact(state, name, found, advice)]
     inside = sorted(item.name for item in folder.iterdir() if item.is_dir())
     if "coco" not in inside:
         found = f"{folder} holds no coco, but {', '.join(inside) or 'nothing'}"
-        advice = f"put coco/annotations, coco/train2017 and coco/val2017 there, {OWN_DATA}"
+        advice = f"put coco/annotations, coco/train2017 and coco/val2017 there; {OWN_DATA}"
         return [Fact(NOTE, name, found, advice)]
     return [Fact(OK, name, f"{folder} holds {', '.join(inside)}")]
 

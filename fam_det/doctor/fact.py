@@ -1,11 +1,13 @@
 """One line of the doctor's report."""
 
 import re
+import textwrap
 from typing import NamedTuple
 
 OK = "ok"
 NOTE = "note"  # worth knowing; a training can start
 GAP = "gap"  # something needed is missing or broken
+INDENT = " " * 27  # of what is found, behind state and name
 
 
 class Fact(NamedTuple):
@@ -27,6 +29,17 @@ class Fact(NamedTuple):
         """The line of the report."""
         line = f"{self.state:<5} {self.name:<20} {self.found}"
         return f"{line} -> {self.advice}" if self.advice else line
+
+    def wrapped(self, width: int) -> str:
+        """The same within ``width`` columns, the advice on lines of its own if it is long."""
+        if len(str(self)) <= width:
+            return str(self)
+        texts = [f"{self.state:<5} {self.name:<20} {self.found}"]
+        texts += [f"{INDENT}-> {self.advice}"] if self.advice else []
+        wrap = textwrap.TextWrapper(
+            width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False
+        )
+        return "\n".join(wrap.fill(text) for text in texts)
 
 
 def of_version(name: str, version: str, least: str, advice: str, words: str = "") -> Fact:

@@ -35,7 +35,9 @@ def check_torch() -> list[Fact]:
 
 
 def check_gpus() -> list[Fact]:
-    """One fact a GPU that computes; where there is none, why."""
+    """One fact a GPU that computes; where there is none, why; nothing without PyTorch."""
+    if importlib.util.find_spec("torch") is None:
+        return []
     import torch
 
     if not torch.cuda.is_available():

@@ -42,8 +42,8 @@ def cache_fact(name: str, folder: Path) -> Fact:
     if empty := [str(item) for item in files if not item.stat().st_size]:
         return Fact(GAP, name, f"empty: {', '.join(empty)}", f"rm {' '.join(empty)}")
     if not files:
-        advice = "nothing where their host answers: each file is downloaded once"
-        return Fact(NOTE, name, f"none in {folder}", advice)
+        advice = "no need where its host answers: what a run needs is downloaded once"
+        return Fact(NOTE, name, f"none yet in {folder}", advice)
     size = in_gigabytes(sum(item.stat().st_size for item in files))
     names = [str(item.relative_to(folder)) for item in files[:SHOWN]]
     names += ["..."] if len(files) > SHOWN else []

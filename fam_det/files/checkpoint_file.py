@@ -1,28 +1,18 @@
 """Checkpoint files: tensors, arrays and plain containers come out of them, and nothing runs."""
 
-import importlib
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-# What pickles of arrays name: NumPy 1 and 2, and Python 2, in which the old zoo was written.
-_NUMPY = {
-    *(
-        (f"numpy.{core}.multiarray", name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    ),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
-}
+from fam_det.files.array_pickle import ArrayUnpickler
+
 UNREADABLE = (
+    AssertionError,
     AttributeError,
     EOFError,
     ImportError,
@@ -36,23 +26,9 @@ UNREADABLE = (
     UnicodeError,
     ValueError,
     pickle.UnpicklingError,
+    struct.error,
     zipfile.BadZipFile,
 )
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that knows NumPy's arrays and plain containers, and calls nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The few functions that arrays are made with."""
-        if (module, name) not in _NUMPY:
-            raise pickle.UnpicklingError(f"it would call {module}.{name}")
-        module = module.replace("numpy.core", "numpy._core")  # the name since NumPy 2
-        try:
-            return getattr(importlib.import_module(module), name)
-        except ImportError:  # NumPy 1
-            module = module.replace("numpy._core", "numpy.core")
-            return getattr(importlib.import_module(module), name)
 
 
 def read_pickle(file: str | Path) -> dict[str, Any]:
@@ -80,6 +56,21 @@ def read_torch(file: str | Path) -> dict[str, Any]:
     except UNREADABLE as error:
         raise _unreadable(file, error) from error
     return _expect_dict(file, content)
+
+
+def check_weights(file: str | Path, weights: Any) -> None:
+    """Raise a ValueError that names the file unless it is tensors or arrays of numbers by name."""
+    if not isinstance(weights, dict) or not weights:
+        found = type(weights).__name__ if weights else "nothing"
+        raise ValueError(f"{file}: holds {found} for a model, expected its weights by name")
+    for name, value in weights.items():
+        is_numbers = isinstance(value, torch.Tensor) or (
+            isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+        )
+        if not isinstance(name, str) or not is_numbers:
+            raise ValueError(
+                f"{file}: holds a {type(value).__name__} for {str(name)[:80]!r}, expected weights"
+            )
 
 
 def is_whole(file: str | Path) -> bool:

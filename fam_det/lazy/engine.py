@@ -12,6 +12,7 @@ from fam_det.data import register_coco_datasets
 from fam_det.data.workers import OutlivingLoader
 from fam_det.lazy.detector import read_config
 from fam_det.lazy.model import default_config, plain
+from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.checkpoints import BoundedCheckpointer
 from fam_det.training.determinism import make_deterministic
@@ -25,13 +26,21 @@ from fam_det.training.stop import StopOnSignal
 from fam_det.training.writing import ShortHistory, Writing
 
 from detectron2.config import instantiate
-from detectron2.data import build_detection_train_loader
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
-DETECTRON2_LOADER = "detectron2.data.build.build_detection_train_loader"
+# Loaders of Detectron2, as a config may name them, and those here with the same arguments.
+OURS = {
+    build_detection_train_loader: "fam_det.data.loader.build_resumable_loader",
+    "detectron2.data.build.build_detection_train_loader": (
+        "fam_det.data.loader.build_resumable_loader"
+    ),
+    build_detection_test_loader: "fam_det.data.loader.build_test_loader",
+    "detectron2.data.build.build_detection_test_loader": "fam_det.data.loader.build_test_loader",
+}
 TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -39,7 +48,8 @@ NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 def load_config(config_file: str, overrides: list[str]) -> DictConfig:
     """A LazyConfig of a file and "path.key=value" overrides, its own data sets registered.
 
-    Besides Detectron2's nodes it may have ``datasets.coco``, as ``DATASETS.COCO``.
+    Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict`` and
+    ``datasets.follow_links``, as ``DATASETS.COCO`` and so on.
 
     Raises:
         ValueError: a node that is missing, a device that is not there or cannot do what it should,
@@ -52,6 +62,8 @@ def load_config(config_file: str, overrides: list[str]) -> DictConfig:
     _check_device(cfg.train)
     yacs = default_config()
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
+    for key in ("strict", "follow_links"):
+        yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
     register_coco_datasets(yacs)
     return cfg
 
@@ -74,7 +86,8 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
     set_up(cfg, args, cfg.train.output_dir)
     model = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
-        checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
+        needed = parts_of_student(model)
+        checkpointer = SafeCheckpointer(model, cfg.train.output_dir, needed=needed)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
         return evaluate(cfg, model)
     return train(cfg, model, args.resume)
@@ -86,7 +99,8 @@ def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
         make_deterministic(cfg.train.get("seed", -1))
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    loader = build_loader(cfg.dataloader.train)
+    strict = bool(OmegaConf.select(cfg, "datasets.strict"))
+    loader = build_loader(cfg.dataloader.train, **({"max_unreadable": 0} if strict else {}))
     # It names a GPU for every process otherwise.
     on_cpu = {"device_ids": None} if cfg.train.device == "cpu" else {}
     model = create_ddp_model(model, **cfg.train.ddp, **on_cpu)
@@ -106,11 +120,13 @@ def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
     return results
 
 
-def build_loader(node: DictConfig) -> Any:
-    """``dataloader.train``; for Detectron2's own function the one here with the same arguments."""
+def build_loader(node: DictConfig, **options: Any) -> Any:
+    """A loader; for Detectron2's own functions ours, with the same arguments and these options."""
+    if node.get("_target_") not in OURS:
+        return instantiate(node)
     node = node.copy()
-    if node.get("_target_") in (build_detection_train_loader, DETECTRON2_LOADER):
-        node["_target_"] = "fam_det.data.loader.build_resumable_loader"
+    node["_target_"] = OURS[node["_target_"]]
+    node.update(options)
     return instantiate(node)
 
 
@@ -147,7 +163,7 @@ def evaluate(cfg: DictConfig, model: Any) -> dict[str, Any]:
     """Results of ``dataloader.evaluator`` on ``dataloader.test``; none without an evaluator."""
     if "evaluator" not in cfg.dataloader:
         return {}
-    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    loader, evaluator = build_loader(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     if isinstance(loader, DataLoader):
         loader = OutlivingLoader(loader, TIMEOUT)
     results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)

@@ -6,10 +6,11 @@ teacher's mean, which is what a distiller asks of them.
 """
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+
+from fam_det.part_names import is_below
 
 
 @torch.no_grad()
@@ -36,11 +37,6 @@ def inherit(student: nn.Module, teacher: nn.Module, parts: Sequence[str]) -> lis
     for name in names:
         own[name].copy_(others[name])
     return names
-
-
-def is_below(name: str, part: str) -> bool:
-    """Whether a parameter or buffer belongs to a part."""
-    return fnmatchcase(name, f"{part}.*")
 
 
 def _names_of(part: str, names: Iterable[str]) -> list[str]:

@@ -14,7 +14,6 @@ from fam_det.config import add_distillation_config
 from fam_det.files.config_file import merge_config
 from fam_det.lazy.detector import DescribedDetector, load_detector
 from fam_det.modeling.frozen_backbone import speed_up
-from fam_det.modeling.inherit import is_below
 from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2 import model_zoo
@@ -105,9 +104,14 @@ class FrozenTeacher(nn.Module):
         Raises:
             ValueError: a checkpoint that lacks weights of the backbone or of a part.
         """
-        if self._pending_weights:
-            _CompleteCheckpointer(self.detector, ["backbone", *parts]).load(self._pending_weights)
-            self._pending_weights = ""
+        if not self._pending_weights:
+            return
+        try:
+            checkpointer = SafeCheckpointer(self.detector, needed=["backbone", *parts])
+            checkpointer.load(self._pending_weights)
+        except ValueError as error:
+            raise ValueError(f"MODEL.TEACHER.WEIGHTS: {error}") from error
+        self._pending_weights = ""
 
     @torch.no_grad()
     def forward(
@@ -167,31 +171,6 @@ class FrozenTeacher(nn.Module):
         if self.flip_channels:
             image = image.flip(0)
         return (image - self.pixel_mean) / self.pixel_std
-
-
-class _CompleteCheckpointer(SafeCheckpointer):
-    """A checkpointer that refuses to leave a needed part at its random weights."""
-
-    def __init__(self, detector: nn.Module, parts: Sequence[str]) -> None:
-        super().__init__(detector)
-        self.parts = parts
-
-    def _load_model(self, checkpoint: Any) -> Any:
-        incompatible = super()._load_model(checkpoint)
-        wrong_shapes = [name for name, *_ in incompatible.incorrect_shapes]
-        absent = [
-            name
-            for name in [*wrong_shapes, *incompatible.missing_keys]
-            if any(is_below(name, part) for part in self.parts)
-            and not name.endswith("num_batches_tracked")
-        ]
-        if absent:
-            raise ValueError(
-                f"MODEL.TEACHER.WEIGHTS: {len(absent)} weights of the teacher are missing or of "
-                f"another shape, the first is {absent[0]}; is the checkpoint that of "
-                "MODEL.TEACHER.CONFIG?"
-            )
-        return incompatible
 
 
 def build_teacher(cfg: CfgNode) -> FrozenTeacher:

@@ -64,6 +64,13 @@ class Row:
         return bool(abs(images - self.published.images) <= 0.01 * self.published.images)
 
 
+def title(row: Row) -> str:
+    """Such as ``FAM-KD, resnet56 → resnet20, cifar100``."""
+    experiment = row.experiment
+    pair = " → ".join(name for name in (experiment.teacher, experiment.student) if name)
+    return ", ".join(filter(None, (experiment.method, row.settings, pair, experiment.data_set)))
+
+
 def build_rows(runs: Sequence[Run]) -> list[Row]:
     """A row an experiment, in the order of the first run of each."""
     groups = group_seeds(runs)

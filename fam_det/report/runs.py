@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,11 @@ class Run:
     def _done(self, line: dict[str, float]) -> int:
         # Detectron2 counts from 0, except in the line of the evaluation after the last iteration.
         return min(int(line["iteration"]) + 1, self.max_iter)
+
+
+def columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    """Abscissas and ordinates."""
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def read_run(folder: Path) -> Run:

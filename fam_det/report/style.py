@@ -38,6 +38,6 @@ def file_name(words: str, taken: Collection[str]) -> str:
     return name
 
 
-def save(figure: Figure, file: Path) -> None:
-    """Write a PNG."""
-    figure.savefig(file, dpi=120)
+def save(figure: Figure, file: Path, *, sharp: bool = False) -> None:
+    """Write a PNG; ``sharp`` for a small one that screens show at its size in inches."""
+    figure.savefig(file, dpi=200 if sharp else 120)

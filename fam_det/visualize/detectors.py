@@ -81,7 +81,7 @@ def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
         raise ValueError(f"{run.folder}: has no checkpoint yet, such as model_final.pth")
     cfg = load_config(str(run.folder / "config.yaml"), ["MODEL.DEVICE", device])
     model = build_model(cfg).eval()
-    SafeCheckpointer(model).load(str(checkpoint))
+    SafeCheckpointer(model, needed=["*"]).load(str(checkpoint))
     return cfg, model
 
 

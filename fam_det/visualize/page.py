@@ -6,74 +6,132 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1600px; padding: 1rem; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin-top: 2rem; overflow-wrap: anywhere; }
-.row {
-  display: grid; gap: .75rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr));
-}
-.wide { grid-template-columns: 1fr; }
-figure { margin: 0; min-width: 0; }
-img { background: white; border-radius: 4px; display: block; height: auto; max-width: 100%; }
-figcaption { font-size: .9rem; }
-table { border-collapse: collapse; }
-td, th { overflow-wrap: anywhere; padding: .1rem .75rem .1rem 0; text-align: left; }
-th { font-weight: 600; white-space: nowrap; }
+from fam_det.visualize.page_style import POLICY, STYLE
+
+HEAD = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 """
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file and what it shows."""
+    """A PNG file, what it shows, and what is to be said of it."""
 
     file: Path
-    caption: str
+    name: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures under a small heading, ``columns`` of them side by side where there is room."""
+
+    heading: str
+    pictures: Sequence[Picture]
+    columns: int = 4
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """Maps of one level; None where a column has no such map."""
+
+    name: str
+    pictures: Sequence[Picture | None]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Rows of maps under a small heading."""
+
+    heading: str
+    columns: Sequence[str]
+    rows: Sequence[MapRow]
 
 
 @dataclass(frozen=True)
 class Section:
-    """Pictures under a heading; ``wide`` ones have the whole width each."""
+    """A part of the page; ``key`` has colours and their meaning, ``bar`` adds that of maps."""
 
     heading: str
-    pictures: Sequence[Picture]
-    note: str = ""
-    wide: bool = False
+    note: str
+    parts: Sequence[Pictures | Maps]
+    key: Sequence[tuple[str, str]] = ()
+    bar: str = ""
 
 
-def format_page(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+def format_page(
+    title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]
+) -> str:
     """The page.
 
     Args:
         title: of it, plain text, as all text here.
+        lead: what it is about, in a line.
         facts: names and values, for the table at the top.
         sections: in order; the pictures are read from their files.
     """
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts)
+    links = "".join(
+        f'<a href="#part{i}">{escape(section.heading)}</a>' for i, section in enumerate(sections)
+    )
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n"
-        f"<table>{rows}</table>\n"
-        + "".join(_section(section) for section in sections)
+        f"{HEAD}<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n'
+        f"<table>{rows}</table>\n<nav>{links}</nav>\n"
+        + "".join(_section(i, section) for i, section in enumerate(sections))
         + "</body>\n</html>\n"
     )
 
 
-def _section(section: Section) -> str:
-    figures = "".join(_figure(picture) for picture in section.pictures)
-    note = f"<p>{escape(section.note)}</p>\n" if section.note else ""
-    kind = "row wide" if section.wide else "row"
-    return f'<h2>{escape(section.heading)}</h2>\n{note}<div class="{kind}">\n{figures}</div>\n'
+def _section(number: int, section: Section) -> str:
+    key = "".join(
+        f'<li><span style="border-color: {escape(colour)}"></span>{escape(name)}</li>'
+        for colour, name in section.key
+    )
+    return (
+        f'<h2 id="part{number}">{escape(section.heading)}</h2>\n<p>{escape(section.note)}</p>\n'
+        + (f'<p>0<span class="bar"></span>{escape(section.bar)}</p>\n' if section.bar else "")
+        + (f'<ul class="key">{key}</ul>\n' if key else "")
+        + "".join(
+            _maps(part) if isinstance(part, Maps) else _pictures(part) for part in section.parts
+        )
+    )
+
+
+def _pictures(part: Pictures) -> str:
+    figures = "".join(_figure(picture) for picture in part.pictures)
+    style = f'style="--columns: {part.columns}"'
+    return f'{_heading(part.heading)}<div class="row" {style}>\n{figures}</div>\n'
+
+
+def _maps(part: Maps) -> str:
+    cells = "".join(f"<b>{escape(name)}</b>" for name in part.columns)
+    for row in part.rows:
+        cells += f'<span class="level">{escape(row.name)}</span>\n'
+        cells += "".join(_map(x) if x else "<span></span>" for x in row.pictures)
+    style = f"--columns: {len(part.columns)}"
+    return f'{_heading(part.heading)}<div class="maps" style="{style}">\n{cells}</div>\n'
+
+
+def _heading(text: str) -> str:
+    return f"<h3>{escape(text)}</h3>\n" if text else ""
+
+
+def _map(picture: Picture) -> str:
+    caption = escape(picture.note)
+    return f"<figure>{_image(picture)}<figcaption>{caption}</figcaption></figure>\n"
 
 
 def _figure(picture: Picture) -> str:
+    caption = f"<b>{escape(picture.name)}</b>{escape(picture.note)}"
+    return f"<figure>{_image(picture)}<figcaption>{caption}</figcaption></figure>\n"
+
+
+def _image(picture: Picture) -> str:
     data = base64.b64encode(picture.file.read_bytes()).decode()
-    caption = escape(picture.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>\n"
-    )
+    alt = escape(", ".join(filter(None, (picture.name, picture.note))))
+    return f'<img alt="{alt}" src="data:image/png;base64,{data}">\n'

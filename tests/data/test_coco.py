@@ -9,6 +9,7 @@ import pytest
 import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
 from fam_det.config import add_distillation_config
 from fam_det.data import register_coco_datasets
+from fam_det.data.class_count import check_registered
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -58,11 +59,64 @@ def test_wrong_entries_name_entry_and_reason(annotations: Path) -> None:
     cases = [
         (config(["own_cells", str(annotations)]), "DATASETS.COCO.*annotation file, image folder"),
         (config(["own_cells", str(annotations), folder + "x"]), "own_cells: the image folder .*x'"),
-        (config(["own_cells", folder + "/no.json", folder]), "own_cells.*no.json.*FileNotFound"),
-        (config(["own_cells", str(broken), folder]), "own_cells.*broken.json.*not a COCO"),
+        (config(["own_cells", folder + "/no.json", folder]), "own_cells.*no.json.*No such file"),
+        (config(["own_cells", str(broken), folder]), "own_cells.*broken.json.*is not JSON"),
         (config(["own_cells", str(annotations), folder], 80), "NUM_CLASSES: got 80, expected 1"),
     ]
     for cfg, message in cases:
         with pytest.raises(ValueError, match=message):
             register_coco_datasets(cfg)
     assert "own_cells" not in DatasetCatalog.list()
+
+
+def edited(annotations: Path, **changes: Any) -> list[str]:
+    """The entry of a file whose one object has other fields."""
+    content = json.loads(annotations.read_text())
+    content["annotations"][0].update(changes)
+    annotations.write_text(json.dumps(content))
+    (annotations.parent / "images" / "a.png").touch()
+    return ["own_cells", str(annotations), str(annotations.parent / "images")]
+
+
+MASK = {"size": [10, 12], "counts": [120]}
+UNFIT: list[tuple[dict[str, Any], list[Any], str]] = [
+    ({"iscrowd": 1}, [], "train.json: has no annotations, expected boxes of objects"),
+    ({}, ["MODEL.MASK_ON", True], "annotation 1 has no segmentation, which MODEL.MASK_ON needs"),
+    ({"segmentation": MASK}, ["MODEL.MASK_ON", True], "MASK_FORMAT: got 'polygon', expected 'bit"),
+    ({}, ["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON: got True, but .* no names"),
+    ({"bbox": [1, 2, 0, 5]}, ["DATASETS.STRICT", True], "1 of 1 objects have a box that is empty"),
+]
+
+
+@pytest.mark.parametrize(("changes", "opts", "message"), UNFIT)
+def test_objects_that_do_not_fit_the_config(
+    annotations: Path, changes: dict[str, Any], opts: list[Any], message: str
+) -> None:
+    cfg = config(edited(annotations, **changes))
+    cfg.merge_from_list(opts)
+    with pytest.raises(ValueError, match=message):
+        register_coco_datasets(cfg)
+
+
+def test_an_image_may_be_missing_from_a_training_but_not_from_an_evaluation(
+    annotations: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = edited(annotations)
+    (annotations.parent / "images" / "a.png").unlink()
+    register_coco_datasets(config(entry))
+    assert "1 of 1 images are missing, such as 'a.png'" in caplog.text
+    DatasetCatalog.remove("own_cells")
+    for key, value in (("TEST", ("own_cells",)), ("STRICT", True)):
+        cfg = config(entry)
+        cfg.DATASETS[key] = value
+        with pytest.raises(ValueError, match="1 of 1 images are not in"):
+            register_coco_datasets(cfg)
+
+
+def test_a_registered_data_set_must_have_the_models_classes() -> None:
+    cfg = config(["own_cells", "", ""], classes=3)
+    cfg.DATASETS.TRAIN = ("coco_2017_train",)
+    with pytest.raises(ValueError, match="ROI_HEADS.NUM_CLASSES: got 3, expected 80, .*coco_2017"):
+        check_registered(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    check_registered(cfg)

@@ -11,7 +11,7 @@ import pytest
 from fam_det.distill.data import CocoData, check_same_classes, list_names, read_coco
 from tests.distill.conftest import POLYGON, content
 
-RLE = {"size": [64, 96], "counts": "x"}
+RLE = {"size": [64, 96], "counts": [6000, 144]}
 
 
 def test_what_is_read(write: Callable[..., tuple[str, str]]) -> None:
@@ -51,10 +51,13 @@ def remove_field(data: dict[str, Any]) -> None:
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no annotations": (lambda d: d.update(annotations=[]), "has no annotations, expected boxes"),
     "no categories": (lambda d: d.update(categories=[]), "has no categories, expected one for"),
-    "another format": (lambda d: d.pop("images"), "expected COCO's lists images, annotations"),
+    "another format": (lambda d: d.pop("images"), "images: got nothing, expected a list"),
     "a field": (remove_field, "annotations: .* has no 'bbox'"),
-    "a category": (lambda d: d["annotations"][0].update(category_id=9), "category_id 9, which is"),
-    "an image": (lambda d: d["annotations"][0].update(image_id=9), "annotation 1 has image_id 9"),
+    "a category": (
+        lambda d: d["annotations"][0].update(category_id=9),
+        "category_id: got 9",
+    ),
+    "an image": (lambda d: d["annotations"][0].update(image_id=9), "annotation 1: image_id: got 9"),
 }
 
 
@@ -76,7 +79,7 @@ def test_missing_and_truncated_files_are_named(write: Callable[..., tuple[str, s
     with pytest.raises(ValueError, match="--train: the image folder none does not exist"):
         read_coco("--train", annotations, "none")
     (Path(images) / "1.png").unlink()
-    with pytest.raises(ValueError, match=r"1 of 3 images are not in .*, the first is 1.png"):
+    with pytest.raises(ValueError, match=r"1 of 3 images are not in .*, such as '1.png'"):
         read_coco("--train", annotations, images)
     Path(annotations).write_text(Path(annotations).read_text()[:-20])
     with pytest.raises(ValueError, match=r"all.json: is not JSON, is it truncated\?"):

@@ -92,7 +92,7 @@ def test_masks_need_a_teacher_and_data_that_have_them(coco: Coco) -> None:
     recipe = request(coco("a"), MASK)
     assert recipe.cfg.MODEL.MASK_ON is False
     assert recipe.notes[0] == f"student Faster R-CNN resnet18, teacher {MASK}"
-    recipe = request(coco("a", segmentation={"size": [64, 96], "counts": "x"}), MASK)
+    recipe = request(coco("a", segmentation={"size": [64, 96], "counts": [6144]}), MASK)
     assert (recipe.cfg.MODEL.MASK_ON, recipe.cfg.INPUT.MASK_FORMAT) == (True, "bitmask")
     assert recipe.notes[0] == f"student Mask R-CNN resnet18, teacher {MASK}"
 

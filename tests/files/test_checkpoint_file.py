@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fam_det.files.checkpoint_file import is_whole, read_pickle, read_torch
+from fam_det.files.checkpoint_file import check_weights, is_whole, read_pickle, read_torch
 
 
 class Hostile:
@@ -71,6 +71,49 @@ def test_a_pickle_of_python_2_and_numpy_1_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a.pkl"
     file.write_bytes(old)
     np.testing.assert_array_equal(read_pickle(file)["w"], np.arange(3, dtype=np.float32))
+
+
+def opened_by(*parts: bytes) -> bytes:
+    """A pickle of ``{"a": ...}``, of instructions."""
+    return b"\x80\x02}X\x01\x00\x00\x00a" + b"".join(parts) + b"s."
+
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n"
+GREEDY = {
+    "an array of objects": opened_by(
+        ARRAY, b"cnumpy\nndarray\n(I300000000\ntX\x01\x00\x00\x00O\x87R"
+    ),
+    "the class of arrays": opened_by(b"cnumpy\nndarray\n((I300000000\ntX\x01\x00\x00\x00OtR"),
+    "a record": opened_by(b"cnumpy\ndtype\nX\x0b\x00\x00\x00V2000000000\x85R"),
+    "a deep key": b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.",
+    "a deep set": b"\x80\x04\x8f()" + b"\x85" * 300_000 + b"\x90.",
+    "many bytes": b"\x80\x05\x96" + (2**36).to_bytes(8, "little") + b".",
+    "another codec": opened_by(b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00zip\x86R"),
+    "a state": opened_by(ARRAY, b"}X\x01\x00\x00\x00bK\x01sb"),
+    "an object": b"\x80\x02" + ARRAY + b")\x81.",
+}
+
+
+@pytest.mark.parametrize("kind", GREEDY)
+def test_a_pickle_that_asks_for_much_memory_is_refused(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "a.pkl"
+    file.write_bytes(GREEDY[kind])
+    with pytest.raises(ValueError, match=r"a\.pkl: (damaged|refused)"):
+        read_pickle(file)
+
+
+def test_a_place_far_out_in_the_memo_costs_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.pkl"
+    file.write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")  # 64 GB in the unpickler written in C
+    assert read_pickle(file) == {}
+
+
+def test_weights_are_tensors_or_numbers_by_name() -> None:
+    check_weights("a.pth", {"w": torch.ones(1), "v": np.ones(1, np.float32)})
+    wrong: list[Any] = [3, {}, {"x": "y"}, {3: torch.ones(1)}, {"w": np.array([None])}]
+    for weights in wrong:
+        with pytest.raises(ValueError, match=r"a\.pth: holds .*, expected (its )?weights"):
+            check_weights("a.pth", weights)
 
 
 def test_truncated_files_are_named(tmp_path: Path) -> None:

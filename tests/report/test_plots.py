@@ -9,6 +9,7 @@ import torch
 
 from fam_det.core import FrequencyAttention
 from fam_det.core.high_pass import high_pass_response
+from fam_det.report.attention_plots import plot_filters, plot_gammas
 from fam_det.report.filters import (
     SHOWN_SIZE,
     extent,
@@ -17,7 +18,7 @@ from fam_det.report.filters import (
     read_filters,
     whole_plane,
 )
-from fam_det.report.plots import plot_filters, plot_gammas, plot_learning_curves
+from fam_det.report.plots import plot_learning_curves
 from fam_det.report.rows import build_rows
 from fam_det.report.runs import read_run
 from fam_det.report.style import file_name, method_colour

@@ -5,19 +5,16 @@ import runpy
 import shutil
 import subprocess
 import sys
-from html import escape
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-WIDTHS = (390, 1400)  # pixels of a phone and of a screen
-# What a page says of itself: its width and that of its window, and whether every picture is there.
-MEASURE = """<script>parent.document.title += [innerWidth, document.documentElement.scrollWidth,
-[...document.images].every(i => i.complete && i.naturalWidth > 0), document.images.length, ""]
-</script></body>"""
+from fam_det.visualize.page import format_page
+from tests.tools.browser import BROWSER, look_at
+
+WIDTHS = (390, 1280)  # pixels of a phone and of a screen
 
 
 @pytest.fixture(scope="module")
@@ -60,31 +57,51 @@ def output(runs: Path) -> Path:
 
 
 def test_it_draws_every_detector_on_every_image(output: Path) -> None:
-    shown = ("truth", "teacher", "student_alone", "distilled_student", "maps")
-    pictures = {f"{i}_{name}.png" for i in (1, 2) for name in shown} | {"filters.png", "gammas.png"}
+    levels = ("p2", "p3", "p4", "p5", "p6")
+    detectors = ("teacher", "student_alone", "distilled_student")
+    columns = (*detectors, "its_maps_after_the_transform")
+    shown = ["truth", *detectors, *(f"{x}_{column}" for x in levels for column in columns)]
+    pictures = {f"{i}_{name}.png" for i in (1, 2) for name in shown}
+    pictures |= {"gamma1.png", "gamma2.png", *(f"filter_{level}.png" for level in levels)}
     assert {file.name for file in output.iterdir()} == pictures | {"index.html"}
     page = (output / "index.html").read_text()
     assert len(re.findall(r'src="data:image/png;base64,', page)) == len(pictures)
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)  # nothing from elsewhere
-    assert "3.png" in page and "distilled student: " in page
+    assert "3.png" in page and re.search(r"\d of 1 object found, \d+ false detections", page)
     assert Image.open(output / "1_truth.png").size == (672, 448)  # 96 x 64, seven times
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium; apt-get install chromium")
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="no chromium or google-chrome on PATH: apt-get install chromium"
+)
+
+
+@needs_browser
 def test_the_page_fits_a_phone_and_a_screen(output: Path, tmp_path: Path) -> None:
-    page = (output / "index.html").read_text().replace("</body>", MEASURE)
-    frames = [f'<iframe width="{w}" height="800" srcdoc="{escape(page)}">' for w in WIDTHS]
-    file = tmp_path / "frames.html"
-    file.write_text("<style>iframe { border: 0 }</style>" + "</iframe>".join(frames))
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
-    done = subprocess.run(
-        [*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, check=True
+    page = output / "index.html"
+    assert 'name="viewport" content="width=device-width' in page.read_text()
+    frames, console = look_at(page, WIDTHS, tmp_path)
+    assert console == []
+    pictures = len([*output.glob("*.png")])
+    for width, seen in zip(WIDTHS, frames, strict=True):
+        assert (seen["window"], seen["width"], seen["cut"]) == (width, width, [])
+        assert (seen["images"], seen["drawn"]) == (pictures, pictures)
+        assert seen["loaded"] == []
+        assert seen["smallest"] >= 12
+
+
+@needs_browser
+def test_the_browser_would_tell_of_a_page_that_is_not_so(tmp_path: Path) -> None:
+    head = format_page("Run", "", [], []).partition("<body>")[0]
+    page = tmp_path / "page.html"
+    page.write_text(
+        f'{head}<body><div style="font-size: 9px; width: 600px">wide</div>'
+        '<img src="data:image/png;base64,AAAA"><img src="https://example.com/a.png">'
     )
-    (said,) = re.findall(r"<title>(.*?)</title>", done.stdout)
-    assert sorted(re.findall(r"\d+,\d+,\w+,\d+", said)) == sorted(
-        f"{w},{w},true,12" for w in WIDTHS
-    )
+    (seen,), console = look_at(page, (390,), tmp_path)
+    assert seen["width"] > seen["window"] == 390
+    assert (seen["images"], seen["drawn"], seen["smallest"]) == (2, 0, 9)
+    assert any("example.com" in line for line in console)
 
 
 def test_tensorboard_has_the_maps_and_the_filters(runs: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,52 @@ def test_a_missing_file_and_an_unguarded_download_are_named() -> None:
         SafeCheckpointer(filled(0.0)).load("gone.pth")
     with pytest.raises(ValueError, match=r"http://example\.com/a\.pth: refused"):
         SafeCheckpointer(filled(0.0)).load("http://example.com/a.pth")
+
+
+def test_a_download_that_fails_names_where_the_file_can_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    url = "https://localhost:1/detectron2/R101/model.pkl"  # nothing listens there
+    file = tmp_path / "detectron2" / "R101" / "model.pkl"
+    with pytest.raises(ValueError, match=re.escape(f"put that file at {file}")) as caught:
+        SafeCheckpointer(filled(0.0)).load(url)
+    assert str(caught.value).startswith(f"{url}: cannot download it (")
+    arrays = {"weight": np.full((2, 3), 5, np.float32), "bias": np.ones(2, np.float32)}
+    file.write_bytes(pickle.dumps({"model": arrays, "__author__": "zoo"}))
+    SafeCheckpointer(model := filled(0.0)).load(url)
+    assert model.weight.eq(5).all()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.pth"
+    for weights in ({"other": torch.ones(1)}, {"weight": torch.ones(1), "bias": torch.ones(7)}):
+        torch.save({"model": weights}, file)
+        with pytest.raises(ValueError, match=r"a\.pth: has none of the model's weights"):
+            SafeCheckpointer(filled(0.0)).load(str(file))
+    torch.save({"model": {"weight": "text"}}, file)
+    with pytest.raises(ValueError, match=r"a\.pth: holds a str for 'weight', expected weights"):
+        SafeCheckpointer(filled(0.0)).load(str(file))
+
+
+def test_weights_that_are_needed_may_not_be_missing_or_of_another_shape(tmp_path: Path) -> None:
+    file = tmp_path / "a.pth"
+    two = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 9)})
+    torch.save({"model": two.state_dict()}, file)
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 3)})
+    SafeCheckpointer(model).load(str(file))  # to train on other classes
+    SafeCheckpointer(model, needed=["body"]).load(str(file))
+    torch.testing.assert_close(model["body"].weight, two["body"].weight)
+    message = r"a\.pth: 2 weights are missing or of another shape, the first is head\.bias"
+    with pytest.raises(ValueError, match=message):
+        SafeCheckpointer(model, needed=["body", "head"]).load(str(file))
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS: got '', expected a checkpoint"):
+        SafeCheckpointer(model, needed=["body"]).load("")
+
+
+def test_a_run_is_not_resumed_with_another_model(tmp_path: Path) -> None:
+    two = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 9)})
+    SafeCheckpointer(two, str(tmp_path)).save("model_0000001")
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 3)})
+    with pytest.raises(ValueError, match="the first is head.bias; is it the checkpoint of this"):
+        SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
