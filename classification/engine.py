@@ -1,6 +1,8 @@
 """Training and evaluation of classifiers with Detectron2's trainer and hooks."""
 
+import math
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from classification.data import build_test_loader, build_train_loader, dataset_i
 from classification.distilled_classifier import DistilledClassifier
 from classification.evaluation import AccuracyEvaluator
 from fam_det.files.config_file import merge_config
+from fam_det.metrics_file import read_metrics
 from fam_det.training.checkpoints import BoundedCheckpointer
 from fam_det.training.evaluation import at_iteration
 from fam_det.training.trainer import ResumableTrainer
@@ -62,18 +65,19 @@ class BestCheckpointer(hooks.BestCheckpointer):
     """Detectron2's hook; a resumed run knows what was best before it."""
 
     def before_train(self) -> None:
-        """Look at an evaluation that was made up for."""
+        """Look the best value so far up in the metrics, and at an evaluation that was made up for.
+
+        A value gets there after its checkpoint was written.
+        """
+        start = self.trainer.start_iter
+        if start == 0:
+            return
+        for line in read_metrics(Path(self._checkpointer.save_dir) / "metrics.json"):
+            if line.get(METRIC, -math.inf) > (self.best_metric or -math.inf):
+                self._update_best(line[METRIC], int(line["iteration"]))
         if METRIC in self.trainer.storage.latest():
-            with at_iteration(self.trainer, self.trainer.start_iter - 1):
+            with at_iteration(self.trainer, start - 1):
                 self._best_checking()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value so far, and the iteration it is of."""
-        return {"metric": self.best_metric, "iteration": self.best_iter}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.best_metric, self.best_iter = state["metric"], state["iteration"]
 
 
 def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:

@@ -185,7 +185,7 @@ def test_train_resume_and_evaluate(
     assert saved["trainer"]["optimizer"]["state"] and saved["run_seed"]["seed"] >= 0
     weights = [f"train.init_checkpoint={tmp_path / 'model_final.pth'}"]
     cfg = load_config(CONFIG, [*small, *weights])
-    monkeypatch.setattr(engine, "default_setup", lambda *_: None)  # leave the loggers as they are
+    monkeypatch.setattr(engine, "set_up", lambda *_: None)  # leave the loggers as they are
     args = default_argument_parser().parse_args(["--eval-only"])
     assert engine.run(cfg, args)["bbox"]["AP"] == lines[-1]["bbox/AP"]
 

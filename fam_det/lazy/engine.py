@@ -23,6 +23,7 @@ from fam_det.training.randomness import RunSeed, SeedEachIteration
 from fam_det.training.same_buffers import SameBuffers
 from fam_det.training.set_up import set_up
 from fam_det.training.stop import StopOnSignal
+from fam_det.training.trainer import ON_CPU
 from fam_det.training.writing import ShortHistory, Writing
 
 from detectron2.config import instantiate
@@ -101,9 +102,8 @@ def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
     optimizer = instantiate(cfg.optimizer)
     strict = bool(OmegaConf.select(cfg, "datasets.strict"))
     loader = build_loader(cfg.dataloader.train, **({"max_unreadable": 0} if strict else {}))
-    # It names a GPU for every process otherwise.
-    on_cpu = {"device_ids": None} if cfg.train.device == "cpu" else {}
-    model = create_ddp_model(model, **cfg.train.ddp, **on_cpu)
+    on_cpu = ON_CPU if cfg.train.device == "cpu" else {}
+    model = create_ddp_model(model, **{**cfg.train.ddp, **on_cpu})
     step = AMPStepTrainer if cfg.train.amp.enabled else StepTrainer
     trainer = step(model, loader, optimizer)
     trainer.folder = cfg.train.output_dir

@@ -99,7 +99,12 @@ def replaced(name: str, by: Any) -> Iterator[None]:
         setattr(defaults, name, of_detectron2)
 
 
+# Of DistributedDataParallel on CPUs: Detectron2 names a GPU for every process. With the second, the
+# gradients of a resumed run's first iteration are summed in the order of all others.
+ON_CPU = {"device_ids": None, "find_unused_parameters": True}
+
+
 def ddp_on(device: str) -> Any:
-    """What wraps a model in DDP; Detectron2's own names a GPU for every process."""
+    """What wraps a model in DDP; Detectron2's own on GPUs."""
     ddp = defaults.create_ddp_model
-    return partial(ddp, device_ids=None) if device == "cpu" else ddp
+    return partial(ddp, **ON_CPU) if device == "cpu" else ddp

@@ -12,7 +12,8 @@ import torch
 
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.checkpoints import BoundedCheckpointer
-from tests.training.small_training import trainer
+from fam_det.training.non_finite import AMPStepTrainer
+from tests.training.small_training import Batches, Model, trainer
 
 
 def test_old_checkpoints_go_in_resumed_runs_too(tmp_path: Path) -> None:
@@ -54,6 +55,25 @@ def test_a_run_killed_before_its_final_checkpoint_writes_it_when_resumed(tmp_pat
     assert written["iteration"] == expected["iteration"] == written["trainer"]["iteration"]
     for name, value in expected["model"].items():
         assert torch.equal(written["model"][name], value), name
+
+
+def test_the_scale_of_mixed_precision_goes_on(tmp_path: Path) -> None:
+    def mixed(scale: float) -> AMPStepTrainer:
+        model = Model()
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        return AMPStepTrainer(model, Batches(), optimiser, scaler)
+
+    run, again = mixed(512.0), mixed(65536.0)
+    loss = run.grad_scaler.scale(sum(p.sum() for p in run.model.parameters()))
+    loss.backward()
+    run.grad_scaler.step(run.optimizer)
+    run.grad_scaler.update()  # counts a step without overflow
+    SafeCheckpointer(run.model, str(tmp_path), trainer=run).save("model_0000000")
+    SafeCheckpointer(again.model, str(tmp_path), trainer=again).resume_or_load("", resume=True)
+    assert again.grad_scaler.state_dict() == run.grad_scaler.state_dict()
+    assert again.grad_scaler.get_scale() == 512.0
+    assert again.grad_scaler.state_dict()["_growth_tracker"] == 1
 
 
 def dies_at(step: int, folder: Path) -> None:
