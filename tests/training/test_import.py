@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from fam_det.detectron2_compat import WARNINGS
+
 PROGRAM = """
 import json, locale, logging, os, random, signal, sys, threading, warnings
 import cv2, numpy, torch, torchvision  # the libraries' own effects are theirs
@@ -48,6 +50,10 @@ def test_importing_changes_what_the_docs_say_and_nothing_else() -> None:
     )
     before, after = changed.pop("finders")
     assert [name for name in after if name not in before] == ["_LastResortFinder"]
+    before, after = changed.pop("warnings", ([], []))
+    hidden = [message for _, message in WARNINGS]
+    assert [x for x in before if x not in after] == []
+    assert [x for x in after if x not in before and not any(y in x for y in hidden)] == []
     assert changed == {}
 
 
