@@ -24,6 +24,9 @@ def get_cfg() -> CN:
     cfg.DATALOADER.NUM_WORKERS = 4
     # Seconds after which a worker that gives nothing counts as stuck; 0 for never.
     cfg.DATALOADER.TIMEOUT = 600
+    # Training images on disk that cannot be read and are passed over; the next one ends the
+    # training, as does the first one with --strict. Those kept in memory must all be read.
+    cfg.DATALOADER.MAX_UNREADABLE = 10
     cfg.MODEL = model_keys()
     cfg.MODEL.DISTILLER = distiller_keys()
     cfg.SOLVER = solver_keys(detection.SOLVER)

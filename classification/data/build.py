@@ -66,10 +66,9 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
     options = {**_common_options(cfg), "flip": cfg.INPUT.FLIP, "seed": seed}
     train = load_splits(cfg).train
     if isinstance(train, ImageFiles):
-        timeout = cfg.DATALOADER.TIMEOUT
-        return StreamingLoader(
-            train, batch_size, timeout=timeout, **options, **_decoding_options(cfg)
-        )
+        node = cfg.DATALOADER
+        options |= {"timeout": node.TIMEOUT, "max_unreadable": node.MAX_UNREADABLE}
+        return StreamingLoader(train, batch_size, **options, **_decoding_options(cfg))
     return InMemoryLoader(train, batch_size, **options, padding=cfg.INPUT.CROP_PADDING)
 
 

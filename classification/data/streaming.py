@@ -5,7 +5,7 @@ Legend: N batch, S height and width in pixels.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from PIL import Image
@@ -17,6 +17,8 @@ from classification.data.augment import normalise
 from classification.data.folder import open_image
 from classification.data.images import Batch, ImageFiles, share_of_rank
 from classification.data.shuffle import EndlessOrder, rank_part
+from fam_det.data.items import TRIES
+from fam_det.data.unreadable import UnreadableImages
 from fam_det.data.workers import in_worker, outliving_workers, starting_workers
 from fam_det.training.randomness import derive_seed
 
@@ -46,7 +48,16 @@ def evaluation_transform(size: int) -> Transform:
     return transform
 
 
-class DecodedImages(Dataset[tuple[Tensor, int, int]]):
+class Decoded(NamedTuple):
+    """An image, and what was wrong with those that should have been in its place."""
+
+    pixels: Tensor  # (3, S, S) uint8
+    label: int
+    place: int  # in the set
+    unreadable: dict[str, str]  # reason by file
+
+
+class DecodedImages(Dataset[Decoded]):
     """Decoded images by epoch and position, with their label and position.
 
     What is random about one depends on the seed, the epoch and the position alone, not on the
@@ -56,22 +67,47 @@ class DecodedImages(Dataset[tuple[Tensor, int, int]]):
         files: the images.
         transform: from a PIL image to (3, S, S) uint8; draws from PyTorch's default generator.
         seed: 0 or more.
+        tries: images, drawn at random, that may take the place of one that cannot be read; 1 for
+            that one alone.
     """
 
-    def __init__(self, files: ImageFiles, transform: Transform, seed: int) -> None:
+    def __init__(
+        self, files: ImageFiles, transform: Transform, seed: int, *, tries: int = 1
+    ) -> None:
         self.files = files
         self.transform = transform
         self.seed = seed
+        self.tries = tries
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
-        """Pixels (3, S, S) uint8, label and position."""
+    def __getitem__(self, key: Key) -> Decoded:
+        """The image of a key, or another where it cannot be read.
+
+        Raises:
+            ValueError: several in a row cannot be read; the message names the last one.
+        """
         epoch, index = key
-        image = open_image(self.files.paths[index])
+        unreadable: dict[str, str] = {}
         with torch.random.fork_rng(devices=[]):
             seed = derive_seed(self.seed, "augmentation", epoch, index)
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
-            pixels = self.transform(image)
-        return pixels, int(self.files.labels[index]), index
+            for left in reversed(range(self.tries)):
+                path = self.files.paths[index]
+                try:
+                    pixels = self.transform(open_image(path))
+                    return Decoded(pixels, int(self.files.labels[index]), index, unreadable)
+                except ValueError as error:
+                    if not left:
+                        raise
+                    unreadable[path] = str(error).removeprefix(f"{path}: ")
+                index = int(torch.randint(len(self.files), ()))
+        raise AssertionError("tries: expected 1 or more")
+
+
+def together(images: list[Decoded]) -> tuple[Tensor, Tensor, Tensor, dict[str, str]]:
+    """A batch of images: pixels, labels, positions, and all that could not be read."""
+    pixels = torch.stack([image.pixels for image in images])
+    labels, indices = (torch.tensor([image[place] for image in images]) for place in (1, 2))
+    return pixels, labels, indices, {k: v for image in images for k, v in image.unreadable.items()}
 
 
 class StreamingLoader:
@@ -90,6 +126,7 @@ class StreamingLoader:
         seed: 0 or more.
         num_workers: processes that decode; 0 decodes in this one.
         timeout: seconds after which a worker counts as stuck; 0 for never.
+        max_unreadable: different files that may be passed over before it is an error.
         device: of the batches.
         rank: number of this process.
         world_size: number of processes.
@@ -113,12 +150,14 @@ class StreamingLoader:
         seed: int = 0,
         num_workers: int = 4,
         timeout: float = 0.0,
+        max_unreadable: int = 0,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.start_iter = 0
-        self.images = DecodedImages(files, train_transform(size, flip), seed)
+        self.images = DecodedImages(files, train_transform(size, flip), seed, tries=TRIES)
+        self.unreadable = UnreadableImages(max_unreadable)
         self.order = EndlessOrder(len(files), batch_size, seed)
         self.part = rank_part(batch_size, rank, world_size)
         self.num_workers = num_workers
@@ -142,7 +181,8 @@ class StreamingLoader:
     def _batches_from(self, start: int) -> Iterator[Batch]:
         keys = self._keys(start)
         return decoded_batches(
-            self.images, keys, self.num_workers, self.mean, self.std, timeout=self.timeout
+            *(self.images, keys, self.num_workers, self.mean, self.std, self.unreadable),
+            timeout=self.timeout,
         )
 
     def _keys(self, start: int) -> Iterator[list[Key]]:
@@ -196,7 +236,10 @@ class StreamingEvaluationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches, in order."""
-        return decoded_batches(self.images, iter(self.keys), self.num_workers, self.mean, self.std)
+        return decoded_batches(
+            *(self.images, iter(self.keys), self.num_workers, self.mean, self.std),
+            UnreadableImages(0),
+        )
 
 
 def decoded_batches(
@@ -205,18 +248,20 @@ def decoded_batches(
     num_workers: int,
     mean: Tensor,
     std: Tensor,
+    unreadable: UnreadableImages,
     *,
     timeout: float = 0.0,
 ) -> Iterator[Batch]:
     """Decode a batch of images for each list of keys, in their order.
 
-    The batches are normalised on the device of ``mean``. Nothing happens before the first is asked
-    for.
+    The batches are normalised on the device of ``mean``, and files that could not be read counted
+    in ``unreadable``. Nothing happens before the first is asked for.
     """
     device = mean.device
     loader = DataLoader(
         images,
         batch_sampler=keys,
+        collate_fn=together,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         # of its own: otherwise the workers' seeds are drawn from the default generator
@@ -224,6 +269,7 @@ def decoded_batches(
         worker_init_fn=in_worker,
         timeout=timeout if num_workers else 0.0,
     )
-    for pixels, *rest in starting_workers(loader):
+    for pixels, *rest, reasons in starting_workers(loader):
+        unreadable.add(reasons)
         labels, indices = (value.to(device, non_blocking=True) for value in rest)
         yield Batch(normalise(pixels.to(device, non_blocking=True), mean, std), labels, indices)

@@ -114,10 +114,39 @@ def test_evaluation_is_shared_without_repeats(files: ImageFiles) -> None:
     assert torch.cat(indices).tolist() == list(range(10))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_broken_image_is_named(num_workers: int, tmp_path: Path) -> None:
+@pytest.fixture
+def with_a_broken_one(files: ImageFiles, tmp_path: Path) -> ImageFiles:
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"\xff\xd8")
-    files = ImageFiles([str(path)], torch.tensor([0]), ["only"])
+    return ImageFiles([str(path), *files.paths[1:]], files.labels, files.classes)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_image_gives_way_to_another_and_is_named_once(
+    num_workers: int, with_a_broken_one: ImageFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = loader(with_a_broken_one, num_workers=num_workers, max_unreadable=1)
+    batches = list(islice(made, 5))  # two epochs
+    for batch, same in zip(
+        batches, islice(loader(with_a_broken_one, max_unreadable=1), 5), strict=True
+    ):
+        assert_same(batch, same)
+        assert 0 not in batch.indices and len(batch.indices) == 4
+        assert torch.equal(batch.labels, with_a_broken_one.labels[batch.indices])
+    assert list(made.unreadable.reasons) == [with_a_broken_one.paths[0]]
+    assert "broken.jpg: not an image, or of an unknown format; passed over (1 of" in caplog.text
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_where_none_may_be_broken_it_is_named(
+    num_workers: int, with_a_broken_one: ImageFiles
+) -> None:
+    with pytest.raises(ValueError, match="broken.jpg: not an image.*MAX_UNREADABLE lets"):
+        list(islice(loader(with_a_broken_one, num_workers=num_workers), 5))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_evaluation_needs_every_image(num_workers: int, with_a_broken_one: ImageFiles) -> None:
+    options: dict[str, Any] = {"size": 16, "mean": MEAN, "std": STD, "num_workers": num_workers}
     with pytest.raises(ValueError, match="broken.jpg: not an image"):
-        next(iter(loader(files, num_workers=num_workers)))
+        list(StreamingEvaluationLoader(with_a_broken_one, 4, **options))
