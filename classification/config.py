@@ -24,8 +24,8 @@ def get_cfg() -> CN:
     cfg.DATALOADER.NUM_WORKERS = 4
     # Seconds after which a worker that gives nothing counts as stuck; 0 for never.
     cfg.DATALOADER.TIMEOUT = 600
-    # Different training images on disk that may be unreadable and give way to others; one more ends
-    # the training.
+    # Different training images on disk that cannot be read and are passed over; one more ends the
+    # training, as does the first with --strict. Those kept in memory must all be read.
     cfg.DATALOADER.MAX_UNREADABLE = 10
     cfg.MODEL = model_keys()
     cfg.MODEL.DISTILLER = distiller_keys()

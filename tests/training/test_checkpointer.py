@@ -15,6 +15,7 @@ from torch import nn
 from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.layers import FrozenBatchNorm2d
 
 
 def filled(value: float) -> nn.Linear:
@@ -142,6 +143,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         torch.save({"model": weights}, file)
         with pytest.raises(ValueError, match=r"a\.pth: has none of the model's weights"):
             SafeCheckpointer(filled(0.0)).load(str(file))
+        frozen = nn.Sequential(FrozenBatchNorm2d(1))  # fills in statistics that are not there
+        with pytest.raises(ValueError, match=r"a\.pth: has none of the model's weights"):
+            SafeCheckpointer(frozen).load(str(file))
     torch.save({"model": {"weight": "text"}}, file)
     with pytest.raises(ValueError, match=r"a\.pth: holds a str for 'weight', expected weights"):
         SafeCheckpointer(filled(0.0)).load(str(file))
