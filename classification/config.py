@@ -16,6 +16,8 @@ def get_cfg() -> CN:
     cfg.SEED = -1
     cfg.OUTPUT_DIR = "./output"
     cfg.CUDNN_BENCHMARK = False
+    # With a SEED, deterministic algorithms on GPUs where PyTorch has them; slower. CPUs need none.
+    cfg.DETERMINISTIC = False
     cfg.VERSION = detection.VERSION
     cfg.DATASETS = dataset_keys()
     cfg.INPUT = input_keys()
@@ -156,7 +158,7 @@ def solver_keys(detection: CN) -> CN:
     node.CHECKPOINT_EPOCHS = 10
     # How many of them to keep, beside the best one and the final one.
     node.CHECKPOINT_KEEP = 1
-    # Iterations with an infinite or NaN loss that are passed over; the next one ends the training.
+    # Iterations with a loss or gradient that is not finite, to pass over; one more is an error.
     node.MAX_NON_FINITE = 10
     node.IMS_PER_BATCH = 64
     node.BASE_LR = 0.05

@@ -15,9 +15,11 @@ def add_distillation_config(cfg: CN) -> None:
 
 
 def _add_fault_keys(cfg: CN) -> None:
+    # With a SEED, deterministic algorithms on GPUs where PyTorch has them; slower. CPUs need none.
+    cfg.DETERMINISTIC = False
     # How many checkpoints stay, beside the final one; 0 for all, as in Detectron2.
     cfg.SOLVER.CHECKPOINT_KEEP = 0
-    # Iterations with an infinite or NaN loss that are passed over; the next one ends the training.
+    # Iterations with a loss or gradient that is not finite, to pass over; one more is an error.
     cfg.SOLVER.MAX_NON_FINITE = 10
     # Seconds after which a loader worker that gives nothing counts as stuck; 0 for never.
     cfg.DATALOADER.TIMEOUT = 600

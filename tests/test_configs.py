@@ -46,7 +46,7 @@ def test_default_keys_leave_plain_configs_alone() -> None:
     for key in ("STUDENT", "TEACHER", "DISTILLER", "MOBILENETV2", "TIMM"):
         del cfg.MODEL[key]
     del cfg.DATASETS["COCO"], cfg.SOLVER["CHECKPOINT_KEEP"], cfg.SOLVER["MAX_NON_FINITE"]
-    del cfg.DATALOADER["TIMEOUT"], cfg.DATALOADER["MAX_UNREADABLE"]
+    del cfg.DATALOADER["TIMEOUT"], cfg.DATALOADER["MAX_UNREADABLE"], cfg["DETERMINISTIC"]
     assert cfg == plain
 
 

@@ -11,9 +11,10 @@ from fam_det.launch import launch
 from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.last_line import ending_in_one_line
+from fam_det.training.set_up import set_up
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
@@ -59,7 +60,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     try:
         unsafe = args.allow_unsafe_config
         cfg = load_config(args.config_file, args.opts, allow_unsafe=unsafe)
-        default_setup(cfg, args)
+        set_up(cfg, args, cfg.OUTPUT_DIR)
         loaded = (load_model if args.eval_only else load_trainer)(cfg, args.resume)
     except (ValueError, OSError, KeyError, ImportError) as error:
         sys.exit(one_line(args.config_file, error))

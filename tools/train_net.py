@@ -14,9 +14,10 @@ from fam_det.lazy import engine as lazy
 from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.last_line import ending_in_one_line
+from fam_det.training.set_up import set_up
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, hooks
+from detectron2.engine import default_argument_parser, hooks
 from detectron2.evaluation import verify_results
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
@@ -77,7 +78,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         else:
             unsafe = args.allow_unsafe_config
             cfg = load_config(args.config_file, args.opts, allow_unsafe=unsafe)
-            default_setup(cfg, args)
+            set_up(cfg, args, cfg.OUTPUT_DIR)
             loaded = (load_model if args.eval_only else load_trainer)(cfg, args.resume)
     except (ValueError, OSError, KeyError, ImportError) as error:
         sys.exit(one_line(args.config_file, error))

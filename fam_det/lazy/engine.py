@@ -15,17 +15,19 @@ from fam_det.lazy.model import default_config, plain
 from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
 from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.determinism import make_deterministic
 from fam_det.training.evaluation import Evaluation
 from fam_det.training.loss_normalizer import LossNormalizers
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 from fam_det.training.randomness import RunSeed, SeedEachIteration
 from fam_det.training.same_buffers import SameBuffers
+from fam_det.training.set_up import set_up
 from fam_det.training.stop import StopOnSignal
 from fam_det.training.writing import ShortHistory, Writing
 
 from detectron2.config import instantiate
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -81,7 +83,7 @@ def _check_device(train: DictConfig) -> None:
 
 def run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does; gives the last results of the evaluation."""
-    default_setup(cfg, args)
+    set_up(cfg, args, cfg.train.output_dir)
     model = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
         needed = parts_of_student(model)
@@ -93,6 +95,8 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
 
 def train(cfg: DictConfig, model: Any, resume: bool) -> dict[str, Any]:
     """Train a model, or go on from the last checkpoint of the run."""
+    if cfg.train.get("deterministic", False):
+        make_deterministic(cfg.train.get("seed", -1))
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     strict = bool(OmegaConf.select(cfg, "datasets.strict"))

@@ -46,7 +46,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **options)
         self.needed = needed
         if save_dir and self.save_to_disk:
-            remove_leftovers(Path(save_dir), "*.pth")
+            for pattern in ("*.pth", "last_checkpoint"):
+                remove_leftovers(Path(save_dir), pattern)
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``name.pth``, read it back, and only then call it the last checkpoint.

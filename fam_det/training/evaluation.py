@@ -42,6 +42,12 @@ class Evaluation(hooks.EvalHook):
             with at_iteration(self.trainer, start - 1):
                 self._do_eval()
 
+    def after_train(self) -> None:
+        """Evaluate at the end, whose number is the same for a run resumed after its last step."""
+        trainer = self.trainer
+        trainer.iter = trainer.storage.iter = min(trainer.iter, trainer.max_iter)
+        super().after_train()
+
     def _was_evaluated(self, iteration: int) -> bool:
         return any(x["iteration"] == iteration and SECONDS in x for x in read_metrics(self.file))
 

@@ -11,6 +11,7 @@ detectron2_compat.apply()
 
 from fam_det.training.checkpointer import SafeCheckpointer  # noqa: E402
 from fam_det.training.checkpoints import BoundedCheckpointer  # noqa: E402
+from fam_det.training.determinism import make_deterministic  # noqa: E402
 from fam_det.training.evaluation import Evaluation  # noqa: E402
 from fam_det.training.loss_normalizer import LossNormalizers  # noqa: E402
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer  # noqa: E402
@@ -33,6 +34,8 @@ class ResumableTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        if cfg.DETERMINISTIC:
+            make_deterministic(cfg.SEED)
         with (
             replaced("create_ddp_model", ddp_on(cfg.MODEL.DEVICE)),
             replaced("DetectionCheckpointer", SafeCheckpointer),

@@ -131,7 +131,7 @@ def test_checkpoint_loads_into_plain_detectron2_without_this_package(
     for key in ("STUDENT", "TEACHER", "DISTILLER", "MOBILENETV2", "TIMM"):
         del cfg.MODEL[key]
     del cfg.DATASETS["COCO"], cfg.SOLVER["CHECKPOINT_KEEP"], cfg.SOLVER["MAX_NON_FINITE"]
-    del cfg.DATALOADER["TIMEOUT"], cfg.DATALOADER["MAX_UNREADABLE"]
+    del cfg.DATALOADER["TIMEOUT"], cfg.DATALOADER["MAX_UNREADABLE"], cfg["DETERMINISTIC"]
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     (tmp_path / "plain.yaml").write_text(cfg.dump())
     script = f"""

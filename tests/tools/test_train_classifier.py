@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,29 @@ def test_wrong_input_ends_in_one_line(config: Path, words: list[str], message: s
     assert done.returncode == 1
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_torchrun_that_gets_a_signal_saves_and_leaves(
+    config: Path, tmp_path: Path, everywhere: bool
+) -> None:
+    """Torchrun alone gets it, or each of its processes as well, as from SLURM."""
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(TOOL), "--config-file", str(config)]
+    command += ["OUTPUT_DIR", str(output), "SOLVER.MAX_ITER", "100000", "TEST.EVAL_PERIOD", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    agent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    while not (output / "last_checkpoint").exists() and agent.poll() is None:
+        time.sleep(0.1)
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    for process in [*(map(int, children) if everywhere else []), agent.pid]:
+        os.kill(process, signal.SIGTERM)
+    printed, _ = agent.communicate()
+    assert agent.returncode != 0
+    assert "SIGTERM: stopped after iteration" in (output / "log.txt").read_text()
+    (saved,) = re.findall(
+        r"SIGTERM: stopped after iteration \d+ of 100000, saved in (\S+);", printed
+    )
+    assert (output / "last_checkpoint").read_text() == Path(saved).name

@@ -23,7 +23,11 @@ from fam_det.launch import launch
 
 from detectron2.engine import HookBase, default_setup
 
-ENGINES = {"detection": fam_det.engine, "classification": classification.engine}
+ENGINES = {
+    "detection": fam_det.engine,
+    "retinanet": fam_det.engine,
+    "classification": classification.engine,
+}
 HANGS = 90.0  # seconds after which a process that lost its group counts as hanging
 
 

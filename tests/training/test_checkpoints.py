@@ -1,6 +1,12 @@
 """When checkpoints are written, and which ones stay."""
 
+import io
+import os
+import signal
+import sys
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,3 +54,59 @@ def test_a_run_killed_before_its_final_checkpoint_writes_it_when_resumed(tmp_pat
     assert written["iteration"] == expected["iteration"] == written["trainer"]["iteration"]
     for name, value in expected["model"].items():
         assert torch.equal(written["model"][name], value), name
+
+
+def dies_at(step: int, folder: Path) -> None:
+    """Let this process be killed at its step-th touch of a file in a folder, or half through."""
+    steps = iter(range(step))
+
+    def touch(event: str, args: tuple[Any, ...]) -> None:
+        if event in ("open", "os.rename", "os.remove") and str(folder) in str(args[0]):
+            if next(steps, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def save_in_halves(content: Any, path: Path) -> None:
+        whole = io.BytesIO()
+        save(content, whole)
+        half = len(whole.getvalue()) // 2
+        path.write_bytes(whole.getvalue()[:half])
+        touch("open", (path,))
+        with path.open("ab") as file:
+            file.write(whole.getvalue()[half:])
+
+    save, torch.save = torch.save, save_in_halves
+    sys.addaudithook(touch)
+
+
+def run_to_the_end(folder: Path) -> None:
+    run = trainer(folder)
+    checkpointer = SafeCheckpointer(run.model, str(folder), trainer=run)
+    run.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=1)])
+    checkpointer.resume_or_load("", resume=True)
+    start = run.iter + 1 if checkpointer.has_checkpoint() else 0
+    run.data_loader.start_iter = start
+    run.train(start, 5)
+
+
+def test_a_kill_at_any_step_of_the_saves_is_made_up_for(tmp_path: Path) -> None:
+    run_to_the_end(tmp_path / "unbroken")
+    expected = {x.name: torch.load(x) for x in (tmp_path / "unbroken").glob("*.pth")}
+    assert set(expected) == {"model_0000003.pth", "model_final.pth"}
+    for step in count():
+        folder = tmp_path / str(step)
+        child = os.fork()
+        if not child:
+            dies_at(step, folder)
+            run_to_the_end(folder)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        run_to_the_end(folder)
+        assert {x.name for x in folder.iterdir()} == {*expected, "last_checkpoint"}
+        for name, content in expected.items():
+            found = torch.load(folder / name)
+            assert found["iteration"] == content["iteration"]
+            assert all(torch.equal(found["model"][k], x) for k, x in content["model"].items())
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert step > 30  # so many kills

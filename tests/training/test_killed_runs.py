@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from fam_det.metrics_file import read_metrics
+from tests.modeling.small_detector import STUDENTS
 from tests.tools.conftest import cells  # noqa: F401
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,19 +25,19 @@ MODEL:
   DISTILLER: {NAME: KnowledgeReviewDistiller}
 DATASETS: {NAME: fake}
 SOLVER: {IMS_PER_BATCH: 16, EPOCHS: 0, MAX_ITER: 60, STEPS: "(50,)", CHECKPOINT_PERIOD: 3}
-TEST: {EVAL_PERIOD: 20}
+TEST: {EVAL_PERIOD: 16}
 SEED: 1
 """
 
 
-def command(kind: str, cells: str, folder: Path) -> list[str]:  # noqa: F811
+def command(kind: str, cells: str, folder: Path, workers: int) -> list[str]:  # noqa: F811
     if kind == "classification":
         file = folder / "config.yaml"
         file.write_text(CLASSIFIER)
         return [str(file)]
     options = {
         "DATASETS.COCO": cells,
-        "DATALOADER.NUM_WORKERS": "0",
+        "DATALOADER.NUM_WORKERS": str(workers),
         "INPUT.MIN_SIZE_TRAIN": "(48, 64)",
         "INPUT.MIN_SIZE_TEST": "64",
         "MODEL.TEACHER.CONFIG": "configs/BloodCells/teacher_R_18.yaml",
@@ -49,8 +51,11 @@ def command(kind: str, cells: str, folder: Path) -> list[str]:  # noqa: F811
         "SOLVER.IMS_PER_BATCH": "2",
         "SOLVER.MAX_ITER": "30",
         "SOLVER.STEPS": "(25,)",
+        "TEST.EVAL_PERIOD": "14",
     }
     words = [word for pair in options.items() for word in pair]
+    student = "RetinaNet" if kind == "retinanet" else "GeneralizedRCNN"
+    words += ["MODEL.STUDENT.META_ARCHITECTURE", student, *STUDENTS[student]]
     return ["configs/BloodCells/student_fam.yaml", *words]
 
 
@@ -79,27 +84,19 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", ["detection", "classification"])
-@pytest.mark.parametrize(
-    ("processes", "kills"),
-    [
-        pytest.param(1, 3, id="1 process"),
-        pytest.param(1, 20, id="1 process, 20 kills", marks=pytest.mark.slow),
-        pytest.param(2, 20, id="2 processes, 20 kills", marks=pytest.mark.slow),
-    ],
-)
-def test_killed_runs_end_as_unbroken_ones(
-    kind: str,
-    processes: int,
-    kills: int,
-    tmp_path: Path,
-    cells: str,  # noqa: F811
-) -> None:
+def results(folder: Path) -> dict[float, dict[str, float]]:
+    """What each evaluation found."""
+    return {
+        line["iteration"]: {x: line[x] for x in line if x.startswith(("bbox/", "accuracy/"))}
+        for line in read_metrics(folder / "metrics.json")
+        if "eval_seconds" in line
+    }
+
+
+def run(folder: Path, kind: str, processes: int, kills: int, words: list[str]) -> dict[str, Any]:
     program = [sys.executable, "-m", "tests.training.killed_runs"]
-    args = [kind, str(processes), str(kills), str(tmp_path), *command(kind, cells, tmp_path)]
     done = subprocess.run(
-        [*program, *args],
+        [*program, kind, str(processes), str(kills), str(folder), *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -107,19 +104,56 @@ def test_killed_runs_end_as_unbroken_ones(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout.splitlines()[-1])
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(json.dumps(report))
+    return report
+
+
+def slow(kind: str, processes: int, workers: int) -> Any:
+    return pytest.param(kind, processes, 20, workers, marks=pytest.mark.slow)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("kind", "processes", "kills", "workers"),
+    [
+        ("detection", 1, 3, 1),
+        ("classification", 1, 3, 0),
+        slow("detection", 1, 0),
+        slow("classification", 1, 0),
+        slow("classification", 2, 0),
+        slow("detection", 2, 1),
+        slow("retinanet", 1, 2),
+        slow("retinanet", 2, 0),
+    ],
+)
+def test_killed_runs_end_as_unbroken_ones(
+    kind: str,
+    processes: int,
+    kills: int,
+    workers: int,
+    tmp_path: Path,
+    cells: str,  # noqa: F811
+) -> None:
+    report = run(tmp_path, kind, processes, kills, command(kind, cells, tmp_path, workers))
     killed = [life for life in report["lives"] if life["killed"]]
     assert len(killed) >= kills
     assert not any(life["hanging"] for life in killed)
+    for number in range(report["runs"]):
+        assert_same(tmp_path / f"broken{number}", tmp_path / "unbroken")
 
-    unbroken = dict(losses(tmp_path / "unbroken"))
-    end = flat(torch.load(tmp_path / "unbroken" / "model_final.pth", weights_only=True))
-    for run in range(report["runs"]):
-        folder = tmp_path / f"broken{run}"
-        for iteration, values in losses(folder):
-            assert values == unbroken[iteration], iteration
-        resumed = flat(torch.load(folder / "model_final.pth", weights_only=True))
+
+def assert_same(broken: Path, unbroken: Path) -> None:
+    """Every loss, every evaluation and every tensor of the last checkpoint and of the best one."""
+    expected = dict(losses(unbroken))
+    for iteration, values in losses(broken):
+        assert values == expected[iteration], iteration
+    assert results(broken) == results(unbroken)
+    names = {file.name for file in unbroken.glob("model_*.pth")}
+    assert {file.name for file in broken.glob("model_*.pth")} == names
+    for name in names:
+        files = (torch.load(x / name, weights_only=True) for x in (broken, unbroken))
+        resumed, end = map(flat, files)
         assert resumed.keys() == end.keys()
-        assert [name for name in end if not same(end[name], resumed[name])] == []
-        assert not list(folder.glob(".*.pth.*"))
+        assert [key for key in end if not same(end[key], resumed[key])] == [], name
+    assert not list(broken.glob(".*.pth.*"))

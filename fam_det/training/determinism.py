@@ -1,0 +1,26 @@
+"""The same seed gives the same run: what PyTorch has for that on GPUs."""
+
+import os
+
+import torch
+
+# As PyTorch's notes on reproducibility say; cuBLAS reads it when it is first used.
+CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+def make_deterministic(seed: int) -> None:
+    """Take deterministic algorithms on GPUs from here on, in this process.
+
+    PyTorch warns of the operators that have none, once each; docs/reliability.md lists them.
+
+    Args:
+        seed: of the run.
+
+    Raises:
+        ValueError: a seed that is drawn anew in each run.
+    """
+    if seed < 0:
+        raise ValueError(f"DETERMINISTIC: got True with SEED {seed}, expected a SEED of 0 or more")
+    os.environ.update({key: os.environ.get(key, value) for key, value in CUBLAS.items()})
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,47 @@
+"""Two trainings in one process, a detector's in the middle of a classifier's, are each as alone."""
+
+from pathlib import Path
+from typing import Any
+
+from classification.engine import Trainer
+from tests.classification.conftest import make_cfg  # noqa: F401  a fixture
+from tests.tools.conftest import cells  # noqa: F401  a fixture
+from tests.training.test_exact_resume import Losses, assert_same, opts, train
+
+from detectron2.engine import HookBase
+from detectron2.utils.env import seed_all_rng
+
+
+class InTheMiddle(HookBase):
+    """Another training, whole, between two iterations of this one."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self.outcome: Any = None
+
+    def after_step(self) -> None:
+        if self.trainer.iter == 2:
+            self.outcome = train(self.words)
+
+
+def classify(cfg: Any, folder: Path, *hooks: HookBase) -> Any:
+    cfg.OUTPUT_DIR = str(folder)
+    folder.mkdir()
+    seed_all_rng(cfg.SEED)
+    run = Trainer(cfg)
+    losses = Losses(None)
+    run.register_hooks([*hooks, losses])
+    run.train()
+    return losses.seen, run.model.state_dict()
+
+
+def test_they_do_not_disturb_each_other(
+    tmp_path: Path,
+    cells: str,  # noqa: F811
+    make_cfg: Any,  # noqa: F811
+) -> None:
+    detector = train(opts(cells, tmp_path / "detector", "RetinaNet"))
+    classifier = classify(make_cfg(), tmp_path / "classifier")
+    other = InTheMiddle(opts(cells, tmp_path / "detector2", "RetinaNet"))
+    assert_same(classify(make_cfg(), tmp_path / "classifier2", other), classifier)
+    assert_same(other.outcome, detector)
