@@ -125,7 +125,8 @@ def distiller_keys() -> CN:
     node.TRANSFORM = "fam"
     # End the transform in a ReLU. None: after FAM, not after "conv3x3".
     node.RELU = None
-    # Loss between the maps of a stage: "mse" or "hierarchical" (ReviewKD's).
+    # Loss between the maps of a stage: "mse", "hierarchical" (ReviewKD's), "pearson" (PKD's) or
+    # "spectral_correlation" (in which every band of frequencies counts alike).
     node.LOSS = "mse"
     node.FAM = CN()
     # Branches of the module: "global", "local" or, as in the paper, both.
