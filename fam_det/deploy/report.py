@@ -48,7 +48,8 @@ class Report:
 
     def lines(self) -> list[str]:
         """What is out of the ordinary, one line each."""
-        needed = [f"`import {name}` is needed with config.yaml" for name in self.needs[:1]]
+        modules = ["fam_det.modeling" if name == "fam_det" else name for name in self.needs[:1]]
+        needed = [f"`import {name}` is needed with config.yaml" for name in modules]
         if self.needs:
             needed[0] += (
                 f": plain Detectron2 lacks the student's backbone (from {', '.join(self.needs)})"
