@@ -86,6 +86,13 @@ def _check_keys(keys: Iterable[Any]) -> None:
             raise pickle.UnpicklingError(f"a key that is a {type(key).__name__}")
 
 
+def _check_dtype_state(state: Any) -> None:
+    """A number's state is its byte order and nothing else; NumPy itself does not look."""
+    is_plain = isinstance(state, tuple) and len(state) == 8 and state[2:5] == (None,) * 3
+    if not is_plain or state[:2] not in [(3, order) for order in "<>|="]:
+        raise pickle.UnpicklingError("a kind of number with fields, or of an unknown byte order")
+
+
 _Unpickler: Any = pickle._Unpickler
 
 
@@ -111,8 +118,11 @@ class ArrayUnpickler(_Unpickler):
         _Unpickler.load_dict(self)
 
     def _build(self) -> None:
-        if not isinstance(self.stack[-2], np.ndarray | np.dtype):
-            raise pickle.UnpicklingError(f"a state for a {type(self.stack[-2]).__name__}")
+        made, state = self.stack[-2:]
+        if isinstance(made, np.dtype):
+            _check_dtype_state(state)
+        elif not isinstance(made, np.ndarray):
+            raise pickle.UnpicklingError(f"a state for a {type(made).__name__}")
         _Unpickler.load_build(self)
 
     def _bytes(self) -> None:
