@@ -6,6 +6,7 @@ of a gigabyte or a place far out in the memo would do so in NumPy or in the unpi
 
 import codecs
 import pickle
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-_CODES = "biufc"  # kinds of numbers
+_NUMBER = re.compile(r"[<>|=]?[biufc]\d{1,2}")  # such as f4 and i8
 # Instructions that hash what a set holds, or make objects.
 _UNUSED = {
     code[0]
@@ -34,10 +35,9 @@ def _reconstruct(_: object, shape: tuple[int, ...], code: object) -> NDArray[Any
 
 def _dtype(name: str, *_: object) -> np.dtype[Any]:
     """One of its own: what follows may turn its bytes round."""
-    made = np.dtype(str(name), False, True)
-    if made.kind not in _CODES:
-        raise pickle.UnpicklingError(f"an array of {made}, expected numbers")
-    return made
+    if not _NUMBER.fullmatch(str(name)):
+        raise pickle.UnpicklingError(f"an array of {str(name)[:80]!r}, expected numbers")
+    return np.dtype(str(name), False, True)
 
 
 def _scalar(dtype: np.dtype[Any], content: bytes | str) -> Any:

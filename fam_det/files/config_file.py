@@ -95,8 +95,9 @@ def _read(file: Path, trusted: bool) -> dict[str, Any]:
         content = yaml.load(file.read_text(encoding="utf-8"), loader)
     except yaml.constructor.ConstructorError as error:
         raise ValueError(
-            f"{file}: {_at(error)}{error.problem}: would run code, or is no plain value; write the "
-            "value out, or call train_net.py with --allow-unsafe-config for a file that you trust"
+            f"{file}: {_at(error)}{_problem(error)}: would run code, or is no plain value; "
+            "write the value out, or call train_net.py with --allow-unsafe-config for a file that "
+            "you trust"
         ) from error
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{file}: {_reason(error)}") from error
@@ -123,7 +124,7 @@ def _count(value: Any, known: dict[int, int], above: tuple[int, ...]) -> int:
 def _reason(error: BaseException, cfg: CfgNode | None = None) -> str:
     """One line for what a reader, yacs or fvcore raised."""
     if isinstance(error, yaml.MarkedYAMLError):
-        return f"{_at(error)}not YAML: {error.problem}"
+        return f"{_at(error)}not YAML: {_problem(error)}"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, FileNotFoundError):
@@ -134,6 +135,10 @@ def _reason(error: BaseException, cfg: CfgNode | None = None) -> str:
         shown = unknown if unknown.isprintable() else repr(unknown)
         return f"{shown[:200]}: unknown key{_nearest(unknown, cfg)}"
     return " ".join(text.split())[:1000] or type(error).__name__
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    return " ".join(str(error.problem)[:300].split())
 
 
 def _at(error: yaml.MarkedYAMLError) -> str:

@@ -118,8 +118,9 @@ def test_files_of_the_zoo_and_of_caffe2_are_read_as_detectron2_reads_them(tmp_pa
 def test_a_missing_file_and_an_unguarded_download_are_named() -> None:
     with pytest.raises(ValueError, match=r"gone\.pth: there is no such checkpoint"):
         SafeCheckpointer(filled(0.0)).load("gone.pth")
-    with pytest.raises(ValueError, match=r"http://example\.com/a\.pth: refused"):
-        SafeCheckpointer(filled(0.0)).load("http://example.com/a.pth")
+    for scheme in ("http", "ftp"):
+        with pytest.raises(ValueError, match=rf"{scheme}://example\.com/a\.pth: refused"):
+            SafeCheckpointer(filled(0.0)).load(f"{scheme}://example.com/a.pth")
 
 
 def test_a_download_that_fails_names_where_the_file_can_be_put(
