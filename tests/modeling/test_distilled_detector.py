@@ -11,6 +11,7 @@ import torch
 
 from fam_det.modeling.distilled_detector import captured_backbone
 from tests.modeling.small_detector import images, small_config
+from tests.plain_config import without_our_keys
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
@@ -128,12 +129,7 @@ def test_checkpoint_loads_into_plain_detectron2_without_this_package(
     with torch.no_grad():
         scores = model(batch)[0]["instances"].scores
     torch.save({"image": batch[0]["image"], "scores": scores}, tmp_path / "expected.pt")
-    for key in ("STUDENT", "TEACHER", "DISTILLER", "MOBILENETV2", "TIMM"):
-        del cfg.MODEL[key]
-    for key in ("COCO", "STRICT", "FOLLOW_LINKS"):
-        del cfg.DATASETS[key]
-    del cfg.SOLVER["CHECKPOINT_KEEP"], cfg.SOLVER["MAX_NON_FINITE"]
-    del cfg.DATALOADER["TIMEOUT"], cfg.DATALOADER["MAX_UNREADABLE"], cfg["DETERMINISTIC"]
+    without_our_keys(cfg)
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     (tmp_path / "plain.yaml").write_text(cfg.dump())
     script = f"""
