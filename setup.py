@@ -25,12 +25,13 @@ setup(
     # Detectron2 is not among them: the package index has no release of it that pip can install
     # beside a current PyTorch. Build the official main branch from source, or run
     # tools/install_detectron2.py.
+    # No version with a known hole in what reads files: tests/test_package.py.
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "numpy>=1.23",
-        "Pillow>=9.1",
-        "opencv-python>=4.8",
+        "Pillow>=11.3",
+        "opencv-python>=4.8.1.78",
         "pycocotools>=2.0.7",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
@@ -44,7 +45,7 @@ setup(
         "tabulate>=0.9",
         "tensorboard>=2.13",
         "termcolor>=2.3",
-        "tqdm>=4.65",
+        "tqdm>=4.66.3",
         "yacs>=0.1.8",
     ],
     extras_require={
@@ -56,7 +57,7 @@ setup(
         # Networks for ImageNet, such as MobileNetV1.
         "timm": ["timm>=1.0.31"],
         # tools/deploy.py --format onnx
-        "deploy": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "deploy": ["onnx>=1.17", "onnxruntime>=1.18"],
         "dev": [
             "hypothesis>=6.100",
             "mypy>=1.13",

@@ -26,8 +26,8 @@ def get_cfg() -> CN:
     cfg.DATALOADER.NUM_WORKERS = 4
     # Seconds after which a worker that gives nothing counts as stuck; 0 for never.
     cfg.DATALOADER.TIMEOUT = 600
-    # Different training images on disk that may be unreadable and give way to others; one more ends
-    # the training.
+    # Different training images on disk that cannot be read and are passed over; one more ends the
+    # training, as does the first with --strict. Those kept in memory must all be read.
     cfg.DATALOADER.MAX_UNREADABLE = 10
     cfg.MODEL = model_keys()
     cfg.MODEL.DISTILLER = distiller_keys()
@@ -125,7 +125,8 @@ def distiller_keys() -> CN:
     node.TRANSFORM = "fam"
     # End the transform in a ReLU. None: after FAM, not after "conv3x3".
     node.RELU = None
-    # Loss between the maps of a stage: "mse" or "hierarchical" (ReviewKD's).
+    # Loss between the maps of a stage: "mse", "hierarchical" (ReviewKD's), "pearson" (PKD's) or
+    # "spectral_correlation" (in which every band of frequencies counts alike).
     node.LOSS = "mse"
     node.FAM = CN()
     # Branches of the module: "global", "local" or, as in the paper, both.

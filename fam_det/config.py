@@ -103,7 +103,8 @@ def _add_distiller_keys(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.RELU = False
     # BatchNorm of the transforms: "BN", or "SyncBN" over all devices, for a few images a device.
     cfg.MODEL.DISTILLER.NORM = "BN"
-    # Loss between the maps of a level: "mse" or "hierarchical" (ReviewKD's, also at pooled sizes).
+    # Loss between the maps of a level: "mse", "hierarchical" (ReviewKD's, also at pooled sizes),
+    # "pearson" (PKD's) or "spectral_correlation" (in which every band of frequencies counts alike).
     cfg.MODEL.DISTILLER.LOSS = "hierarchical"
     # Weight of the sum of all levels' losses.
     cfg.MODEL.DISTILLER.LOSS_WEIGHT = 1.0

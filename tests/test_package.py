@@ -1,5 +1,6 @@
 """What ``pip install .`` brings: both packages, typed, and nothing of the tests."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 BUILD = """
@@ -48,3 +51,31 @@ def test_a_build_has_both_packages_and_their_types(source: Path, kind: str) -> N
         modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / package).rglob("*.py")}
         assert modules | {f"{package}/py.typed"} <= set(names)
     assert not any(name.startswith(("tests/", "tools/", "output/")) for name in names)
+
+
+# The first releases without the known holes in what reads files or unpacks them.
+FIXED = {
+    "onnx": "1.17",  # CVE-2024-5187: a download that writes out of its folder
+    "opencv-python": "4.8.1.78",  # CVE-2023-4863: WebP
+    "Pillow": "11.3",  # CVE-2025-48379: DDS; CVE-2023-50447 and CVE-2023-4863 before
+    "torch": "2.6",  # CVE-2025-32434: torch.load with weights_only ran code
+    "tqdm": "4.66.3",  # CVE-2024-34062
+}
+
+
+def requirements() -> list[Requirement]:
+    """The pins, and the lower bounds of setup.py."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    lines += re.findall(r'"([\w-]+>=[\w.]+)"', (ROOT / "setup.py").read_text())
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_no_version_with_a_known_hole_is_allowed(name: str) -> None:
+    allowed = [
+        Version(part.version)
+        for requirement in requirements()
+        if requirement.name == name
+        for part in requirement.specifier
+    ]
+    assert len(allowed) >= 2 and min(allowed) >= Version(FIXED[name])

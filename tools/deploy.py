@@ -101,6 +101,7 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
         checkpoint=source.weights,
         image_size=(image.shape[1], image.shape[2]),
         input_format=cfg.INPUT.FORMAT,
+        sizes=(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         needs=needed_packages(cfg, student),
         rows=rows,
         notes=[teacher.note] if teacher.note else [],

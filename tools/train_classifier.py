@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from classification.engine import Trainer, load_config
-from fam_det.command_line import add_unsafe_flag, one_line
+from fam_det.command_line import add_strict_flag, add_unsafe_flag, one_line
 from fam_det.launch import launch
 from fam_det.student_wrapper import parts_of_student
 from fam_det.training.checkpointer import SafeCheckpointer
@@ -55,6 +55,8 @@ def evaluate(cfg: CfgNode, model: Any) -> dict[str, Any]:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """What each process of the run does."""
+    if args.strict:
+        args.opts += ["DATALOADER.MAX_UNREADABLE", "0"]
     try:
         unsafe = args.allow_unsafe_config
         cfg = load_config(args.config_file, args.opts, allow_unsafe=unsafe)
@@ -73,6 +75,7 @@ def invoke_main() -> None:
     """Start one process a device."""
     parser = default_argument_parser(epilog=EXAMPLES)
     add_unsafe_flag(parser)
+    add_strict_flag(parser)
     args = parser.parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")

@@ -44,8 +44,10 @@ def download_file(url: str, path: Path) -> None:
     """Download to a file that appears when it is complete.
 
     Raises:
-        ValueError: it can't be downloaded.
+        ValueError: it can't be downloaded, or anyone on the way could change it.
     """
+    if not url.startswith("https://"):
+        raise ValueError(f"{url}: refused, anyone on the way can change it; expected https")
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, unfinished.open("wb") as file:

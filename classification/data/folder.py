@@ -10,6 +10,8 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from classification.data.images import ImageFiles, ImageSet
+from fam_det.data.image_file import opened
+from fam_det.data.mapper import reason_of
 
 
 def list_folder(root: str | Path) -> ImageFiles:
@@ -65,14 +67,14 @@ def read_pixels(path: str, size: int) -> Tensor:
 
 
 def open_image(path: str) -> Image.Image:
-    """An image file, decoded, in RGB.
+    """An image file, decoded, in RGB; not turned as its EXIF says, as in torchvision.
 
     Raises:
-        ValueError: a file that is no image.
+        ValueError: a file that is no image, or one that could do harm; the message names it.
     """
     try:
-        with Image.open(path) as image:
+        with Path(path).open("rb") as stream, opened(stream) as image:
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # a broken file makes Pillow raise errors of many types
-        raise ValueError(f"{path}: not an image ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{path}: {reason_of(error, path)}") from error

@@ -1,7 +1,6 @@
 """Load a network's weights from a checkpoint file, without running any code that is in it."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +56,13 @@ def _read(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file")
     try:
-        with _numpy_numbers_allowed():
+        with torch.serialization.safe_globals(NUMPY_NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file fails in any way it likes
         raise ValueError(
             f"{path}: not a checkpoint of tensors, numbers and containers; nothing else is loaded, "
             "since it could run code"
         ) from error
-
-
-def _numpy_numbers_allowed() -> AbstractContextManager[None]:
-    """The context in which numbers of NumPy are read; PyTorch 2.4 has none and refuses them."""
-    allowed = getattr(torch.serialization, "safe_globals", None)
-    return nullcontext() if allowed is None else allowed(NUMPY_NUMBERS)
 
 
 def _state_dict(checkpoint: Any, path: str | Path) -> dict[str, Tensor]:

@@ -163,7 +163,8 @@ class BandedFilter(GlobalFilter):
         back = order.argsort().to(x.device)
         counts = torch.bincount(cell, minlength=self.grid * (self.grid // 2 + 1)).tolist()
         bins = (rfft2(x) * response).flatten(2).permute(2, 0, 1)  # (F, N, C_in)
-        k = applied_spectrum(self.weight, self.grid).flatten(0, 1)  # (cells, C_in, C_out)
+        weight = self.weight.to(x.dtype)
+        k = applied_spectrum(weight, self.grid).flatten(0, 1)  # (cells, C_in, C_out)
         # one matrix product a cell: a dense filter would repeat its matrix for every frequency
         parts = bins.index_select(0, order.to(x.device)).split(counts)
         out = torch.cat(
@@ -200,13 +201,9 @@ class SeparableFilter(GlobalFilter):
 
     def gains(self, height: int, width: int) -> Tensor:
         """The gain of each channel on the half plane of an H x W map, complex (C_in, H, V)."""
-        gain = self._grid_gains()
+        gain = applied_spectrum(self.gain, self.grid).permute(2, 0, 1)  # (C_in, G, G/2 + 1)
         by_row, by_column = (w.to(gain.dtype) for w in self._interpolation(height, width))
         return by_row @ gain @ by_column.T
-
-    def _grid_gains(self) -> Tensor:
-        """The gain of each channel at the grid points, complex (C_in, G, G/2 + 1)."""
-        return applied_spectrum(self.gain, self.grid).permute(2, 0, 1)
 
     def _interpolation(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Weights of the grid's rows (H, G) and of its columns (V, G/2 + 1)."""
@@ -222,9 +219,10 @@ class SeparableFilter(GlobalFilter):
 
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """mix(IFFT(h * gain * FFT(x))) + local @ x; see the module's docstring."""
-        by_row, by_column = self._interpolation(x.shape[2], x.shape[3])
+        gain = applied_spectrum(self.gain.to(x.dtype), self.grid).permute(2, 0, 1)
+        by_row, by_column = (w.to(x.dtype) for w in self._interpolation(x.shape[2], x.shape[3]))
         mix = self.mix.weight.to(local.dtype).flatten(1)  # (C_out, C_in)
-        return filter_channels(x, self._grid_gains(), by_row, by_column, response, mix, local)
+        return filter_channels(x, gain, by_row, by_column, response, mix, local)
 
 
 def check_grid(grid: int) -> None:

@@ -69,7 +69,8 @@ def high_pass_response(
     if kind == "ideal":
         response = 1.0 - ((u < cutoff) & (v < cutoff)).double()
     elif kind == "gaussian":
-        response = 1.0 - torch.exp(-(u**2 + v**2) / (2.0 * cutoff**2))
+        # divided twice: the square of a very small cut-off would be 0
+        response = 1.0 - torch.exp(-(u**2 + v**2) / cutoff / cutoff / 2.0)
     else:
         # the ratio is infinite at D = 0, and the response then exactly 0
         ratio = (cutoff / (u**2 + v**2).sqrt()) ** (2 * order)

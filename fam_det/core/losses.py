@@ -56,12 +56,6 @@ def hierarchical_context_loss(
     return _mean_over_images(_hierarchical_mean_square, student, teacher, valid_sizes)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, ValidSizes | None], Tensor]] = {
-    "mse": mse_loss,
-    "hierarchical": hierarchical_context_loss,
-}
-
-
 def _mean_over_images(
     loss_of: Callable[[Tensor], Tensor],
     student: Tensor,

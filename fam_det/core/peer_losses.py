@@ -80,7 +80,7 @@ def wavelet_band_loss(
         Scalar, 0 or more, float32 (float64 for float64 maps).
     """
     losses = []
-    for x, y in _images(student, teacher, valid_sizes):
+    for x, y in images_of(student, teacher, valid_sizes):
         bands = haar_pyramid(x - y, WAVELET_LEVELS)  # of the difference: the transform is linear
         losses.append(torch.stack([band.abs().mean() for band in bands]).sum())
     return torch.stack(losses).mean()
@@ -106,12 +106,12 @@ def _cells(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
 ) -> tuple[Tensor, Tensor]:
     """Both maps as (C, L) in float32 or better, without the padding."""
-    pairs = _images(student, teacher, valid_sizes)
+    pairs = images_of(student, teacher, valid_sizes)
     x, y = (torch.cat([m.flatten(1) for m in maps], dim=1) for maps in zip(*pairs, strict=True))
     return x, y
 
 
-def _images(
+def images_of(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
 ) -> list[tuple[Tensor, Tensor]]:
     """Both maps of each image, (C, h, w) in float32 or better, without the padding."""

@@ -39,6 +39,8 @@ class Agreement(NamedTuple):
             return "nothing detected; give --image"
         if self.boxes == float("inf"):
             return f"other detections than the {self.detections} of PyTorch"
+        if self.boxes == self.scores == 0.0:
+            return f"{self.detections} boxes equal"
         return f"{self.detections} boxes within {self.boxes:.0e} px, scores {self.scores:.0e}"
 
 

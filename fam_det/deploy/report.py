@@ -9,25 +9,7 @@ from pathlib import Path
 import torch
 
 from fam_det.deploy.rows import Row, format_rows
-
-PLAIN = """from detectron2.config import get_cfg
-from detectron2.engine import DefaultPredictor
-
-cfg = get_cfg()
-"""
-WITH_PACKAGE = """import fam_det.modeling  # first: it registers the backbone
-from fam_det.config import add_distillation_config
-
-from detectron2.config import get_cfg
-from detectron2.engine import DefaultPredictor
-
-cfg = get_cfg()
-add_distillation_config(cfg)
-"""
-LOAD = """cfg.merge_from_file("config.yaml")
-cfg.MODEL.WEIGHTS = "model.pth"
-predictor = DefaultPredictor(cfg)
-"""
+from fam_det.deploy.snippets import usage
 
 
 @dataclass(frozen=True)
@@ -38,6 +20,7 @@ class Report:
         checkpoint: where the weights are from.
         image_size: (H, W) of the image that was measured.
         input_format: order of its channels.
+        sizes: ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST``.
         needs: packages besides Detectron2 that ``config.yaml`` needs.
         rows: of the table.
         notes: what else a reader must know.
@@ -47,6 +30,7 @@ class Report:
     checkpoint: str
     image_size: tuple[int, int]
     input_format: str
+    sizes: tuple[int, int]
     needs: list[str]
     rows: Sequence[Row]
     notes: Sequence[str]
@@ -64,7 +48,8 @@ class Report:
 
     def lines(self) -> list[str]:
         """What is out of the ordinary, one line each."""
-        needed = [f"`import {name}` is needed with config.yaml" for name in self.needs[:1]]
+        modules = ["fam_det.modeling" if name == "fam_det" else name for name in self.needs[:1]]
+        needed = [f"`import {name}` is needed with config.yaml" for name in modules]
         if self.needs:
             needed[0] += (
                 f": plain Detectron2 lacks the student's backbone (from {', '.join(self.needs)})"
@@ -73,8 +58,13 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write both files."""
-        load = (WITH_PACKAGE if self.needs else PLAIN) + LOAD
-        page = f"# Deployed student\n\n{self.text('markdown')}\n```python\n{load}```\n"
+        code = usage(
+            [row.file for row in self.rows],
+            self.sizes,
+            self.input_format,
+            needs_package=bool(self.needs),
+        )
+        page = f"# Deployed student\n\n{self.text('markdown')}\n{code}"
         (folder / "deploy.md").write_text(page, encoding="utf-8")
         content = asdict(self) | {
             "rows": [row._asdict() for row in self.rows],

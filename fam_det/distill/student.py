@@ -90,7 +90,7 @@ def _images(name: str) -> Choices:
         statistics = pixel_statistics(name.removeprefix(TIMM), "RGB")
     library = "timm" if name.startswith(TIMM) else "torchvision"
     return {
-        "INPUT.FORMAT": Choice("RGB", f"as {library}'s networks were trained"),
+        "INPUT.FORMAT": Choice("RGB", f"the order that {library}'s weights take"),
         **{f"MODEL.{key}": Choice(value) for key, value in statistics.items()},
     }
 

@@ -21,12 +21,12 @@ class Library(NamedTuple):
     least: str
 
 
-TORCH = Library("torch", "torch", "2.4")
-TORCHVISION = Library("torchvision", "torchvision", "0.19")
+TORCH = Library("torch", "torch", "2.6")
+TORCHVISION = Library("torchvision", "torchvision", "0.21")
 REQUIRED = (
     Library("numpy", "numpy", "1.23"),
-    Library("Pillow", "PIL", "9.1"),
-    Library("opencv-python", "cv2", "4.8"),
+    Library("Pillow", "PIL", "11.3"),
+    Library("opencv-python", "cv2", "4.8.1"),
     Library("pycocotools", "pycocotools.mask", "2.0.7"),
     Library("fvcore", "fvcore", "0.1.5"),
     Library("iopath", "iopath", "0.1.9"),
@@ -41,7 +41,7 @@ SMALL = (
     Library("tabulate", "tabulate", "0.9"),
     Library("tensorboard", "tensorboard", "2.13"),
     Library("termcolor", "termcolor", "2.3"),
-    Library("tqdm", "tqdm", "4.65"),
+    Library("tqdm", "tqdm", "4.66.3"),
     Library("yacs", "yacs", "0.1.8"),
 )
 

@@ -6,6 +6,7 @@ of a gigabyte or a place far out in the memo would do so in NumPy or in the unpi
 
 import codecs
 import pickle
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-_CODES = "biufc"  # kinds of numbers
+_NUMBER = re.compile(r"[<>|=]?[biufc]\d{1,2}")  # such as f4 and i8
 # Instructions that hash what a set holds, or make objects.
 _UNUSED = {
     code[0]
@@ -34,10 +35,9 @@ def _reconstruct(_: object, shape: tuple[int, ...], code: object) -> NDArray[Any
 
 def _dtype(name: str, *_: object) -> np.dtype[Any]:
     """One of its own: what follows may turn its bytes round."""
-    made = np.dtype(str(name), False, True)
-    if made.kind not in _CODES:
-        raise pickle.UnpicklingError(f"an array of {made}, expected numbers")
-    return made
+    if not _NUMBER.fullmatch(str(name)):
+        raise pickle.UnpicklingError(f"an array of {str(name)[:80]!r}, expected numbers")
+    return np.dtype(str(name), False, True)
 
 
 def _scalar(dtype: np.dtype[Any], content: bytes | str) -> Any:
@@ -86,6 +86,13 @@ def _check_keys(keys: Iterable[Any]) -> None:
             raise pickle.UnpicklingError(f"a key that is a {type(key).__name__}")
 
 
+def _check_dtype_state(state: Any) -> None:
+    """A number's state is its byte order and nothing else; NumPy itself does not look."""
+    is_plain = isinstance(state, tuple) and len(state) == 8 and state[2:5] == (None,) * 3
+    if not is_plain or state[:2] not in [(3, order) for order in "<>|="]:
+        raise pickle.UnpicklingError("a kind of number with fields, or of an unknown byte order")
+
+
 _Unpickler: Any = pickle._Unpickler
 
 
@@ -111,8 +118,11 @@ class ArrayUnpickler(_Unpickler):
         _Unpickler.load_dict(self)
 
     def _build(self) -> None:
-        if not isinstance(self.stack[-2], np.ndarray | np.dtype):
-            raise pickle.UnpicklingError(f"a state for a {type(self.stack[-2]).__name__}")
+        made, state = self.stack[-2:]
+        if isinstance(made, np.dtype):
+            _check_dtype_state(state)
+        elif not isinstance(made, np.ndarray):
+            raise pickle.UnpicklingError(f"a state for a {type(made).__name__}")
         _Unpickler.load_build(self)
 
     def _bytes(self) -> None:

@@ -27,6 +27,7 @@ UNREADABLE = (
     ValueError,
     pickle.UnpicklingError,
     struct.error,
+    SystemError,  # of NumPy
     zipfile.BadZipFile,
 )
 
@@ -60,8 +61,8 @@ def read_torch(file: str | Path) -> dict[str, Any]:
 
 def check_weights(file: str | Path, weights: Any) -> None:
     """Raise a ValueError that names the file unless it is tensors or arrays of numbers by name."""
-    if not isinstance(weights, dict) or not weights:
-        found = type(weights).__name__ if weights else "nothing"
+    if not isinstance(weights, dict) or len(weights) == 0:
+        found = "nothing" if isinstance(weights, dict) else type(weights).__name__
         raise ValueError(f"{file}: holds {found} for a model, expected its weights by name")
     for name, value in weights.items():
         is_numbers = isinstance(value, torch.Tensor) or (
@@ -94,7 +95,7 @@ def _unreadable(file: str | Path, error: BaseException) -> ValueError:
         return ValueError(f"{file}: there is no such checkpoint")
     if path.stat().st_size == 0:
         return ValueError(f"{file}: is empty, expected a checkpoint")
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip()[:300] for line in str(error).splitlines() if line.strip()]
     called = [line for line in lines if "GLOBAL" in line or "it would call" in line]
     if called:
         return ValueError(

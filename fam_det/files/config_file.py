@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from fam_det.files.text import short
+
 import detectron2
 from detectron2.config import CfgNode
 
@@ -62,9 +64,16 @@ def _check_chain(file: Path, cfg: CfgNode, above: tuple[Path, ...]) -> None:
         if not isinstance(base, str) or base.startswith(("http://", "https://")):
             raise ValueError(f"{file}: {BASE}: got {base!r}, expected a file on this machine")
         below = file.parent / Path(base).expanduser()
-        if not below.is_file():
-            raise ValueError(f"{file}: {BASE}: got {base!r}, but there is no file {below}")
+        if not _is_file(below):
+            raise ValueError(f"{file}: {BASE}: got {base[:200]!r}, but there is no such file")
         _check_chain(below, cfg, (*above, place))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long
+        return False
 
 
 def _check_sections(file: Path, content: dict[str, Any], cfg: CfgNode, prefix: str = "") -> None:
@@ -74,7 +83,9 @@ def _check_sections(file: Path, content: dict[str, Any], cfg: CfgNode, prefix: s
         if not isinstance(section, CfgNode):
             continue
         if not isinstance(value, dict):
-            raise ValueError(f"{file}: {prefix}{key}: got {value!r}, expected KEY: VALUE below it")
+            raise ValueError(
+                f"{file}: {prefix}{key}: got {short(value)}, expected KEY: VALUE below it"
+            )
         _check_sections(file, value, section, f"{prefix}{key}.")
 
 
@@ -84,8 +95,9 @@ def _read(file: Path, trusted: bool) -> dict[str, Any]:
         content = yaml.load(file.read_text(encoding="utf-8"), loader)
     except yaml.constructor.ConstructorError as error:
         raise ValueError(
-            f"{file}: {_at(error)}{error.problem}: would run code, or is no plain value; write the "
-            "value out, or call train_net.py with --allow-unsafe-config for a file that you trust"
+            f"{file}: {_at(error)}{_problem(error)}: would run code, or is no plain value; "
+            "write the value out, or call train_net.py with --allow-unsafe-config for a file that "
+            "you trust"
         ) from error
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{file}: {_reason(error)}") from error
@@ -112,7 +124,7 @@ def _count(value: Any, known: dict[int, int], above: tuple[int, ...]) -> int:
 def _reason(error: BaseException, cfg: CfgNode | None = None) -> str:
     """One line for what a reader, yacs or fvcore raised."""
     if isinstance(error, yaml.MarkedYAMLError):
-        return f"{_at(error)}not YAML: {error.problem}"
+        return f"{_at(error)}not YAML: {_problem(error)}"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, FileNotFoundError):
@@ -120,8 +132,13 @@ def _reason(error: BaseException, cfg: CfgNode | None = None) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     unknown = text.removeprefix("Non-existent ").removeprefix("config ").removeprefix("key: ")
     if unknown != text and cfg is not None:
-        return f"{unknown}: unknown key{_nearest(unknown, cfg)}"
-    return " ".join(text.split()) or type(error).__name__
+        shown = unknown if unknown.isprintable() else repr(unknown)
+        return f"{shown[:200]}: unknown key{_nearest(unknown, cfg)}"
+    return " ".join(text.split())[:1000] or type(error).__name__
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    return " ".join(str(error.problem)[:300].split())
 
 
 def _at(error: yaml.MarkedYAMLError) -> str:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, KnowledgeReview, LayerToLayer
-from fam_det.core.losses import LOSSES, ValidSizes
+from fam_det.core.losses import ValidSizes
+from fam_det.core.named_losses import LOSSES
 from fam_det.modeling.sync_batch_norm import set_norm
 
 from detectron2.config import CfgNode, configurable

@@ -19,6 +19,8 @@ from detectron2.utils.file_io import Detectron2Handler
 
 BEST = "model_best"  # Detectron2's name for what its BestCheckpointer writes
 logger = logging.getLogger(__name__)
+# What PyTorch's and Detectron2's norms fill in themselves, for checkpoints that have none.
+_FILLED = ("num_batches_tracked", "running_mean", "running_var")
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -84,7 +86,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def load(self, path: str, *args: Any, **options: Any) -> dict[str, Any]:
         """As Detectron2's."""
-        if path.startswith("http://"):
+        if path.startswith(("http://", "ftp://")):
             raise ValueError(f"{path}: refused, anyone on the way can change it; expected https")
         if self.needed and not path:
             raise ValueError("MODEL.WEIGHTS: got '', expected a checkpoint; all would be random")
@@ -105,8 +107,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: Any) -> Any:
         found = super()._load_model(checkpoint)
         absent = {name for name, *_ in found.incorrect_shapes} | {*found.missing_keys}
-        own = {*self.model.state_dict()}
-        if own and absent >= own:
+        own = [name for name in self.model.state_dict() if not name.endswith(_FILLED)]
+        if own and absent.issuperset(own):
             raise _Unfit("has none of the model's weights; is it another model's checkpoint?")
         lacking = [name for name in sorted(absent) if self._is_needed(name)]
         if lacking:

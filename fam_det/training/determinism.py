@@ -1,8 +1,10 @@
 """The same seed gives the same run: what PyTorch has for that on GPUs."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 # As PyTorch's notes on reproducibility say; cuBLAS reads it when it is first used.
 CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -24,3 +26,16 @@ def make_deterministic(seed: int) -> None:
     os.environ.update({key: os.environ.get(key, value) for key, value in CUBLAS.items()})
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def same_from_the_first(model: nn.Module) -> AbstractContextManager[None]:
+    """Within this context TorchScript computes the same in a process's first iteration and later.
+
+    It optimises a function such as RetinaNet's focal loss once it has seen a call, after which the
+    gradients differ in their last bits: a resumed run would not be the unbroken one. On GPUs it may
+    go on optimising, unless they are to be deterministic.
+    """
+    on_cpu = all(x.device.type == "cpu" for x in model.parameters())
+    if on_cpu or torch.are_deterministic_algorithms_enabled():
+        return torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    return nullcontext()

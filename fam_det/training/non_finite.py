@@ -15,6 +15,7 @@ from fam_det import detectron2_compat
 detectron2_compat.apply()
 
 from fam_det.metrics_file import end_last_line  # noqa: E402
+from fam_det.training.determinism import same_from_the_first  # noqa: E402
 from fam_det.training.loss_normalizer import read_normalizer, set_normalizer  # noqa: E402
 
 from detectron2.engine import AMPTrainer, SimpleTrainer  # noqa: E402
@@ -58,7 +59,8 @@ class PassesOverNonFinite:
         batches: list[Any] = []
         remembering = self.model.register_forward_pre_hook(lambda _, args: batches.append(args[0]))
         try:
-            super().run_step()  # type: ignore[misc]
+            with same_from_the_first(self.model):
+                super().run_step()  # type: ignore[misc]
         except FloatingPointError as error:
             alone = comm.get_world_size() == 1
             if not alone and not isinstance(error, NonFiniteLoss):

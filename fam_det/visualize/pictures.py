@@ -63,8 +63,11 @@ def _draw(
     visualizer = Visualizer(example.image, example.metadata)
     # Its own is for a picture that fills a screen; these are a quarter as wide.
     visualizer._default_font_size = FONT * example.image.shape[1]
+    boxes, colours = np.asarray(boxes, dtype=float).reshape(-1, 4), map(class_colour, classes)
+    for box, colour in zip(boxes, colours, strict=True):  # below the names, and not half through
+        visualizer.draw_box(box, alpha=1.0, edge_color=colour)
     drawn = visualizer.overlay_instances(
-        boxes=np.asarray(boxes, dtype=float).reshape(-1, 4),
+        boxes=boxes,
         labels=[f"{names[int(c)]}{score}" for c, score in pairs],
         masks=masks if len(masks) and all(mask is not None for mask in masks) else None,
         assigned_colors=[to_rgb(class_colour(c)) for c in classes],

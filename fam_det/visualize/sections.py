@@ -34,7 +34,8 @@ MAPS = (
 )
 FILTERS = (
     "|K|, averaged over the channels: what the global branch lets through at each frequency, the "
-    "mean of the map in the middle, the finest detail at the borders."
+    "mean of the map in the middle, the finest detail at the borders. One that is flat to a "
+    "thousandth has one colour."
 )
 GAMMAS = "What the two branches of each level are multiplied by, over the training."
 

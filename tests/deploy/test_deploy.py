@@ -1,13 +1,16 @@
 """``tools/deploy.py``: the student without this package, the table, and what users get wrong."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
+from PIL import Image
 
 from fam_det.deploy.measure import count_flops, count_parameters
 from fam_det.deploy.source import read_source
@@ -77,19 +80,45 @@ def deploy(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_tool_writes_every_file_and_a_row_for_each(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "title", "file", "absent"),
+    [
+        ("torchscript", "TorchScript, traced", "model.ts", ["detectron2"]),
+        pytest.param(
+            *("onnx", "ONNX", "model.onnx", ["torch", "detectron2"]), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_tool_writes_files_rows_and_the_code_to_run_them(
+    run: Path, tmp_path: Path, form: str, title: str, file: str, absent: list[str]
+) -> None:
     out = tmp_path / "out"
-    ended = deploy(str(run), "--output", str(out), "--format", "torchscript", "--size", "96", "128")
-    assert ended.returncode == 0, ended.stderr
+    words = ("--format", form, "--size", "96", "128", "INPUT.MIN_SIZE_TEST", "96")
+    ended = deploy(str(run), "--output", str(out), *words)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert {x.name for x in out.iterdir()} == {
-        *("model.pth", "config.yaml", "model.ts", "deploy.md", "deploy.json")
+        *("model.pth", "config.yaml", file, "deploy.md", "deploy.json")
     }
     rows = json.loads((out / "deploy.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["teacher", "student", "student, TorchScript, traced"]
+    assert [row["name"] for row in rows] == ["teacher", "student", f"student, {title}"]
     assert rows[1]["size"] == (out / "model.pth").stat().st_size
     assert rows[0]["parameters"] > rows[1]["parameters"] > 0
     for row in rows:
         assert row["name"] in ended.stdout
+    check_code(out, [[], absent])
+
+
+def check_code(out: Path, absent: list[list[str]]) -> None:
+    """Run what deploy.md says, where this package and each time these cannot be imported."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(out / "image.jpg")
+    codes = re.findall(r"```python\n(.*?)```", (out / "deploy.md").read_text(), flags=re.DOTALL)
+    for code, names in zip(codes, absent, strict=True):
+        blocked = f"import sys\nsys.modules |= dict.fromkeys({['fam_det', *names]})\n"
+        command = [sys.executable, "-W", "ignore", "-c", blocked + code]
+        done = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "[" in done.stdout
 
 
 @pytest.mark.parametrize(

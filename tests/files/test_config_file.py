@@ -69,8 +69,10 @@ def test_a_file_pairs_and_their_order(tmp_path: Path) -> None:
 WRONG = {
     "_BASE_: a.yaml\n": "_BASE_: it is its own base, through a.yaml",
     "_BASE_: https://example.com/a.yaml\n": "expected a file on this machine",
+    f"_BASE_: {'x' * 9000}\n": "but there is no such file",
+    '"\\x1e": 1\n': "'\\x1e': unknown key",
     "_BASE_: 3\n": "_BASE_: got 3, expected a file",
-    "_BASE_: gone.yaml\n": "but there is no file",
+    "_BASE_: gone.yaml\n": "but there is no such file",
     "": "holds nothing, expected KEY: VALUE",
     "- 1\n": "holds list, expected KEY: VALUE",
     "SEED: [1\n": "line 2: not YAML",

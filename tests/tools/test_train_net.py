@@ -1,11 +1,13 @@
 """tools/train_net.py from end to end: a few iterations on generated images, then on from there."""
 
+import ast
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 TEACHER = "configs/BloodCells/teacher_R_18.yaml"
 STUDENT = "configs/BloodCells/student_fam.yaml"
@@ -90,3 +92,29 @@ def test_wrong_config_is_one_line() -> None:
     assert "Traceback" not in result.stderr
     line = result.stderr.strip().splitlines()[-1]
     assert "DATASETS.COCO: bccd_train: the image folder 'no' does not exist" in line
+
+
+def test_strict_ends_at_a_box_out_of_its_image(cells: str, tmp_path: Path) -> None:
+    (_, annotations, images), _ = ast.literal_eval(cells)
+    content = json.loads(Path(annotations).read_text())
+    content["annotations"][0]["bbox"] = [90, 60, 28, 24]
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps(content))
+    entries = str([[name, str(odd), images] for name in ("bccd_train", "bccd_val")])
+    result = train_net("--config-file", TEACHER, "--strict", "DATASETS.COCO", entries)
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert (
+        "odd.json: 1 of 6 objects have a box that is empty or reaches out of its image"
+        in (result.stderr.strip().splitlines()[-1])
+    )
+
+
+def test_an_evaluation_with_another_models_checkpoint_is_refused(
+    cells: str, tmp_path: Path
+) -> None:
+    torch.save({"model": {"other": torch.ones(3)}}, tmp_path / "other.pth")
+    options = ["DATASETS.COCO", cells, "OUTPUT_DIR", str(tmp_path / "run")]
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "other.pth")]
+    result = train_net("--config-file", TEACHER, "--eval-only", *options, *weights)
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert "other.pth: has none of the model's weights" in result.stderr.strip().splitlines()[-1]

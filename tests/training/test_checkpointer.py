@@ -15,6 +15,7 @@ from torch import nn
 from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.layers import FrozenBatchNorm2d
 
 
 def filled(value: float) -> nn.Linear:
@@ -117,8 +118,9 @@ def test_files_of_the_zoo_and_of_caffe2_are_read_as_detectron2_reads_them(tmp_pa
 def test_a_missing_file_and_an_unguarded_download_are_named() -> None:
     with pytest.raises(ValueError, match=r"gone\.pth: there is no such checkpoint"):
         SafeCheckpointer(filled(0.0)).load("gone.pth")
-    with pytest.raises(ValueError, match=r"http://example\.com/a\.pth: refused"):
-        SafeCheckpointer(filled(0.0)).load("http://example.com/a.pth")
+    for scheme in ("http", "ftp"):
+        with pytest.raises(ValueError, match=rf"{scheme}://example\.com/a\.pth: refused"):
+            SafeCheckpointer(filled(0.0)).load(f"{scheme}://example.com/a.pth")
 
 
 def test_a_download_that_fails_names_where_the_file_can_be_put(
@@ -142,6 +144,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         torch.save({"model": weights}, file)
         with pytest.raises(ValueError, match=r"a\.pth: has none of the model's weights"):
             SafeCheckpointer(filled(0.0)).load(str(file))
+        frozen = nn.Sequential(FrozenBatchNorm2d(1))  # fills in statistics that are not there
+        with pytest.raises(ValueError, match=r"a\.pth: has none of the model's weights"):
+            SafeCheckpointer(frozen).load(str(file))
     torch.save({"model": {"weight": "text"}}, file)
     with pytest.raises(ValueError, match=r"a\.pth: holds a str for 'weight', expected weights"):
         SafeCheckpointer(filled(0.0)).load(str(file))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from classification.data import cifar
 from classification.data.cifar import FORMATS, load_cifar
-from classification.data.download import check_md5, unpack_folder
+from classification.data.download import check_md5, download_file, unpack_folder
 
 ROWS = 6  # in a file of these tests; the real ones have 10,000 or 50,000
 
@@ -204,3 +204,22 @@ def test_md5_of_a_file(tmp_path: Path) -> None:
     check_md5(tmp_path / "file", "900150983cd24fb0d6963f7d28e17f72")  # RFC 1321
     with pytest.raises(ValueError, match="file: MD5 9001"):
         check_md5(tmp_path / "file", "0" * 32)
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp", "file"])
+def test_a_download_that_anyone_could_change_is_refused(scheme: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{scheme}://host/a.tar: refused, .*expected https"):
+        download_file(f"{scheme}://host/a.tar", tmp_path / "a.tar")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pickled_batch_is_neither_read_nor_run(tmp_path: Path) -> None:
+    """CIFAR's other format, for Python, is pickles; a file of that kind is bytes here."""
+    folder = tmp_path / FORMATS["cifar10"].folder
+    write_cifar(tmp_path, "cifar10")
+    mark = tmp_path / "mark"
+    hostile = f"cos\nsystem\n(S'touch {mark}'\ntR.".encode()
+    (folder / "data_batch_1.bin").write_bytes(hostile)
+    with pytest.raises(ValueError, match=r"data_batch_1\.bin: .* bytes, expected"):
+        load_cifar(tmp_path, train=True)
+    assert not mark.exists()

@@ -1,0 +1,71 @@
+"""Python that runs each deployed file, for ``deploy.md``; none of it needs this package's tools."""
+
+from collections.abc import Collection
+
+DETECTRON2 = """{first}import cv2
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
+
+cfg = get_cfg()
+{keys}cfg.merge_from_file("config.yaml")
+cfg.MODEL.WEIGHTS = "model.pth"
+cfg.MODEL.DEVICE = "cpu"  # or "cuda"
+print(DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"])
+"""
+IMAGE = """import numpy as np
+from PIL import Image
+
+image = Image.open("image.jpg").convert("RGB")
+scale = {scale}  # INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST
+image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1){flip}  # (3, H, W), {order}
+"""
+ONNX = """import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+names = [output.name for output in session.get_outputs()]
+found = dict(zip(names, session.run(names, {"image": pixels})))
+print(found["pred_boxes"] / scale, found["scores"], found["pred_classes"])
+"""
+TORCHSCRIPT = """import torch
+import torchvision  # its operators
+
+detect = torch.jit.load("model.ts")
+boxes, classes, *_, scores = detect(torch.from_numpy(pixels.copy()))
+print(boxes / scale, scores, classes)
+"""
+FILES = {"model.onnx": ("ONNX", ONNX), "model.ts": ("TorchScript", TORCHSCRIPT)}
+
+
+def usage(
+    files: Collection[str], sizes: tuple[int, int], order: str, *, needs_package: bool
+) -> str:
+    """Sections of Markdown with the code for each file.
+
+    Args:
+        files: that were written.
+        sizes: ``INPUT.MIN_SIZE_TEST``, 0 for no resizing, and ``INPUT.MAX_SIZE_TEST``.
+        order: of the channels, ``INPUT.FORMAT``.
+        needs_package: whether the student's backbone is this package's.
+    """
+    shortest, longest = sizes
+    scale = f"min({shortest} / min(image.size), {longest} / max(image.size))" if shortest else "1.0"
+    flip = "[::-1]" if order == "BGR" else ""
+    image = IMAGE.format(scale=scale, flip=flip, order=order)
+    sections = [_section("Detectron2", _detectron2(needs_package))]
+    sections += [
+        _section(title, image + code) for file, (title, code) in FILES.items() if file in files
+    ]
+    return "\n".join(sections)
+
+
+def _detectron2(needs_package: bool) -> str:
+    if not needs_package:
+        return DETECTRON2.format(first="", keys="")
+    first = "import fam_det.modeling  # first: it registers the backbone\n"
+    first += "from fam_det.config import add_distillation_config\n"
+    return DETECTRON2.format(first=first, keys="add_distillation_config(cfg)\n")
+
+
+def _section(title: str, code: str) -> str:
+    return f"## {title}\n\n```python\n{code}```\n"

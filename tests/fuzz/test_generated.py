@@ -1,0 +1,98 @@
+"""The readers of configs and checkpoints on values that hypothesis makes up.
+
+Annotation files are in tests/data/test_annotations.py.
+"""
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fam_det.config import add_distillation_config
+from fam_det.files.checkpoint_file import read_pickle, read_torch
+from fam_det.files.config_file import merge_config
+from fam_det.training.checkpointer import SafeCheckpointer
+
+from detectron2.config import CfgNode, get_cfg
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+VALUES = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+TENSORS = st.sampled_from([torch.ones(2, 3), torch.zeros(2), torch.ones(1, 1), torch.tensor(3)])
+ARRAYS = st.sampled_from([np.ones((2, 3), np.float32), np.zeros(2), np.arange(3), np.float64(1)])
+NAMES = st.sampled_from(["model", "weight", "bias", "blobs", "__author__", "model_state", "x"])
+
+
+def config() -> CfgNode:
+    cfg = get_cfg()
+    add_distillation_config(cfg)
+    return cfg
+
+
+def keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from keys(value, f"{prefix}{key}.")
+
+
+def is_one_line(error: ValueError) -> bool:
+    return len(str(error).splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("generated")
+
+
+@given(key=st.sampled_from(sorted(keys(config()))) | st.text(max_size=9), value=VALUES)
+@settings(max_examples=60, deadline=None)
+def test_any_value_of_any_key(folder: Path, key: str, value: Any) -> None:
+    nested = value
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    file = folder / "a.yaml"
+    file.write_text(yaml.safe_dump(nested))
+    try:
+        merge_config(config(), file)
+    except ValueError as error:
+        assert is_one_line(error) and str(error).startswith(str(file))
+
+
+@given(content=st.dictionaries(NAMES, st.dictionaries(NAMES, TENSORS | VALUES) | TENSORS | VALUES))
+@settings(max_examples=80, deadline=None)
+def test_any_content_of_a_checkpoint(folder: Path, content: Any) -> None:
+    file = folder / "a.pth"
+    torch.save(content, file)
+    assert set(read_torch(file)) == set(content)
+    load(file)
+
+
+@given(
+    content=st.dictionaries(NAMES, st.dictionaries(NAMES, ARRAYS | VALUES) | ARRAYS | VALUES),
+    protocol=st.integers(0, 5),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_content_of_a_pickle(folder: Path, content: Any, protocol: int) -> None:
+    file = folder / "a.pkl"
+    file.write_bytes(pickle.dumps(content, protocol))
+    assert set(read_pickle(file)) == set(content)
+    load(file)
+
+
+def load(file: Path) -> None:
+    try:
+        SafeCheckpointer(nn.Linear(3, 2)).load(str(file))
+    except ValueError as error:
+        assert is_one_line(error) and str(error).startswith(str(file))
