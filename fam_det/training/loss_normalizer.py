@@ -60,5 +60,5 @@ class LossNormalizers(HookBase):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with this process's count."""
-        values = state["loss_normalizers"]
-        set_normalizer(self.model, values[comm.get_rank() % len(values)])
+        self.values = state["loss_normalizers"]
+        set_normalizer(self.model, self.values[comm.get_rank() % len(self.values)])

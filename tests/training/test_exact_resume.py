@@ -77,6 +77,23 @@ def test_a_resumed_detector_is_the_unbroken_one(
     assert_same(unbroken, (before | after, weights))
 
 
+def test_a_run_resumed_after_its_last_step_ends_with_the_same_checkpoint(
+    tmp_path: Path,
+    cells: str,  # noqa: F811
+) -> None:
+    """Killed between the checkpoint of its last iteration and the final one."""
+    words = [*opts(cells, tmp_path, "RetinaNet"), "SOLVER.MAX_ITER", "2"]
+    train(words)
+    final = tmp_path / "model_final.pth"
+    unbroken = torch.load(final, weights_only=True)
+    final.unlink()
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    train(words, resume=True)
+    hooks = [x["trainer"]["hooks"] for x in (unbroken, torch.load(final, weights_only=True))]
+    assert hooks[0] == hooks[1]
+    assert hooks[0]["LossNormalizers"]["loss_normalizers"][0] > 0
+
+
 def test_any_number_of_workers_trains_the_same_detector(
     tmp_path: Path,
     cells: str,  # noqa: F811
