@@ -26,7 +26,7 @@ TORCHVISION = Library("torchvision", "torchvision", "0.21")
 REQUIRED = (
     Library("numpy", "numpy", "1.23"),
     Library("Pillow", "PIL", "11.3"),
-    Library("opencv-python", "cv2", "4.8.1"),
+    Library("opencv-python", "cv2", "4.8.1.78"),
     Library("pycocotools", "pycocotools.mask", "2.0.7"),
     Library("fvcore", "fvcore", "0.1.5"),
     Library("iopath", "iopath", "0.1.9"),
