@@ -49,7 +49,7 @@ def config(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_trains_resumes_and_evaluates(config: Path, tmp_path: Path, processes: int) -> None:
     output = tmp_path / "run"
     options = ["--config-file", config, "OUTPUT_DIR", output]

@@ -118,7 +118,6 @@ def slow(kind: str, processes: int, workers: int) -> Any:
     ("kind", "processes", "kills", "workers"),
     [
         ("retinanet", 1, 3, 1),
-        ("classification", 1, 3, 0),
         slow("detection", 1, 0),
         slow("classification", 1, 0),
         slow("classification", 2, 0),
