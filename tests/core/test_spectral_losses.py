@@ -79,12 +79,15 @@ def test_it_is_zero_for_maps_that_differ_by_a_positive_factor_a_band_and_an_offs
     assert pearson_loss(x, other).item() > 1e-3
 
 
-def test_the_teacher_takes_no_gradient_and_the_students_is_right() -> None:
+@pytest.mark.parametrize("sizes", [None, [(5, 6), (4, 5)]])
+def test_the_teacher_takes_no_gradient_and_the_students_is_right(
+    sizes: list[tuple[int, int]] | None,
+) -> None:
     x, y = pair(5, 6, n=2)
     y.requires_grad_()
-    spectral_correlation_loss(x, y).backward()
+    spectral_correlation_loss(x, y, sizes).backward()
     assert y.grad is None
-    assert torch.autograd.gradcheck(lambda m: spectral_correlation_loss(m, y), (x,))
+    assert torch.autograd.gradcheck(lambda m: spectral_correlation_loss(m, y, sizes), (x,))
 
 
 def test_constant_maps_give_a_finite_loss_and_gradient() -> None:

@@ -16,6 +16,7 @@ from fam_det.deploy.measure import count_flops, count_parameters
 from fam_det.deploy.source import read_source
 from fam_det.deploy.student import load_student, save_student
 from tests.modeling.small_detector import small_config
+from tests.tools.in_process import run_tool
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
@@ -133,7 +134,7 @@ def check_code(out: Path, absent: list[list[str]]) -> None:
     ],
 )
 def test_what_users_get_wrong_is_one_line(run: Path, words: list[str], message: str) -> None:
-    ended = deploy(*[str(run) if word == "RUN" else word for word in words])
+    ended = run_tool("deploy", *[str(run) if word == "RUN" else word for word in words])
     assert ended.returncode != 0
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -10,7 +10,7 @@ from fam_det.engine import load_config
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 
-STUDENT = "configs/BloodCells/student_fam.yaml"
+STUDENT = "configs/BloodCells/student_distilled.yaml"
 TEACHER = "configs/BloodCells/teacher_R_18.yaml"
 SMALL = ["MODEL.FPN.OUT_CHANNELS", "16", "MODEL.DISTILLER.MID_CHANNELS", "16"]
 STUDENTS: dict[str, tuple[str, ...]] = {

@@ -1,21 +1,16 @@
 """What every tool prints for ``--help``."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
+from tests.tools.in_process import ROOT, run_tool
+
+TOOLS = sorted(file.stem for file in (ROOT / "tools").glob("*.py"))
 
 
-@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.stem)
-def test_help_is_one_screen_with_an_example(tool: Path) -> None:
-    environment = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(tool), "--help"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_is_one_screen_with_an_example(tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = run_tool(tool, "--help")
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert len(lines) <= 40

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 TEACHER = "configs/BloodCells/teacher_R_18.yaml"
-STUDENT = "configs/BloodCells/student_fam.yaml"
+STUDENT = "configs/BloodCells/student_distilled.yaml"
 
 
 def train_net(*args: str, processes: int = 1) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ def runs(cells: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     opts += ["INPUT.MIN_SIZE_TEST", "64", "SOLVER.BASE_LR", "0.0001", "VIS_PERIOD", "1"]
     opts += ["MODEL.TEACHER.CONFIG", "configs/BloodCells/teacher_R_18.yaml"]
     command = [sys.executable, "tools/train_net.py"]
-    command += ["--config-file", "configs/BloodCells/student_fam.yaml", *opts]
+    command += ["--config-file", "configs/BloodCells/student_distilled.yaml", *opts]
     subprocess.run(
         [*command, "OUTPUT_DIR", str(folder / "student_fam")], check=True, capture_output=True
     )

@@ -56,7 +56,7 @@ def command(kind: str, cells: str, folder: Path, workers: int) -> list[str]:  # 
     words = [word for pair in options.items() for word in pair]
     student = "RetinaNet" if kind == "retinanet" else "GeneralizedRCNN"
     words += ["MODEL.STUDENT.META_ARCHITECTURE", student, *STUDENTS[student]]
-    return ["configs/BloodCells/student_fam.yaml", *words]
+    return ["configs/BloodCells/student_distilled.yaml", *words]
 
 
 def losses(folder: Path) -> list[tuple[int, dict[str, float]]]:

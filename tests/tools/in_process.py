@@ -1,0 +1,29 @@
+"""A tool run inside the test's own process: PyTorch and Detectron2 take seconds to import."""
+
+import contextlib
+import io
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run_tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What ``python tools/NAME.py WORDS`` gives, for a command line that trains nothing."""
+    file = str(ROOT / "tools" / f"{name}.py")
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", [file, *words]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            runpy.run_path(file, run_name="__main__")
+        except SystemExit as end:
+            if isinstance(end.code, str):  # as the interpreter does at its end
+                print(end.code, file=err)
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return subprocess.CompletedProcess([file, *words], code, out.getvalue(), err.getvalue())
