@@ -63,7 +63,7 @@ def test_config_builds_its_model(file: Path) -> None:
     distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
     assert isinstance(model, DistilledDetector) == distilled
     if distilled:
-        assert len(model.distiller.levels) == (4 if "_rcnn_R_" in file.stem else 5)  # without p2
+        assert len(model.distiller.levels) == 5
 
 
 @pytest.mark.parametrize("file", COCO_FILES, ids=str)
@@ -90,6 +90,15 @@ def test_pair_is_its_baseline_plus_distillation(file: Path) -> None:
     for key in ("STUDENT", "TEACHER", "DISTILLER", "META_ARCHITECTURE"):
         del cfg.MODEL[key], baseline.MODEL[key]
     assert cfg == baseline
+
+
+@pytest.mark.parametrize("file", PAIRS, ids=str)
+def test_distiller_is_the_best_one_of_the_blood_cells(file: Path) -> None:
+    cfg, best = load(file), load(Path("configs/BloodCells/student_fam.yaml"))
+    for key in ("NAME", "LOSS", "FAM"):
+        assert cfg.MODEL.DISTILLER[key] == best.MODEL.DISTILLER[key]
+    heads = ["head"] if "retinanet" in file.stem else ["proposal_generator", "roi_heads"]
+    assert cfg.MODEL.TEACHER.INHERIT == [*heads, "backbone.fpn_output*"]
 
 
 @pytest.mark.parametrize("file", PAIRS, ids=str)

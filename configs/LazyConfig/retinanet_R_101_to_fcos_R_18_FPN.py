@@ -30,7 +30,13 @@ model = L(distill)(
         opts=[],
     ),
     # FCOS makes p6 and p7 from p5, RetinaNet from res5.
-    distiller={"levels": ["p3", "p4", "p5"], "loss_weight": 1.0},
+    distiller={
+        "levels": ["p3", "p4", "p5"],
+        "name": "LayerToLayerDistiller",
+        "loss": "spectral_correlation",
+        "loss_weight": 18.0,
+        "fam": {"init": "identity"},
+    },
 )
 model.student.backbone.bottom_up.stages.depth = 18
 del model.student.backbone.bottom_up.stages.stride_in_1x1  # a basic block has no 1x1

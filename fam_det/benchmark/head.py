@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fam_det.benchmark.references import ReviewKDHead, hierarchical_loss
 from fam_det.benchmark.rows import Case
 from fam_det.benchmark.timing import Function
-from fam_det.core import KnowledgeReview, LayerToLayer, hierarchical_context_loss
+from fam_det.core import KnowledgeReview, LayerToLayer
+from fam_det.core.named_losses import LOSSES
 
 STRIDES = (4, 8, 16, 32, 64)  # p2 to p6
 CHANNELS = 256
@@ -22,9 +23,12 @@ def cases(device: str) -> Iterator[Case]:
     """Full width, the recipes' head, then what else the keys of fam_det/config.py offer."""
     all_levels, no_p2 = STRIDES, STRIDES[1:]
     full: dict[str, Any] = {"mid_channels": CHANNELS}
+    recipes: dict[str, Any] = {"fusion": None, "init": "identity", "loss": "spectral_correlation"}
     options: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+        ("recipes: layer-to-layer separable, spectral correlation", recipes, all_levels),
+        ("the same, p3 to p6", recipes, no_p2),
         ("FAM-KD separable, full width", full, all_levels),
-        ("FAM-KD separable, recipes: width 128, p3 to p6", {}, no_p2),
+        ("FAM-KD separable, width 128, p3 to p6", {}, no_p2),
         ("FAM-KD separable, width 128", {}, all_levels),
         ("FAM-KD separable, full width, p3 to p6", full, no_p2),
         ("FAM-KD banded, full width", full | {"filter": "banded"}, all_levels),
@@ -43,14 +47,17 @@ def cases(device: str) -> Iterator[Case]:
 def head_case(name: str, settings: dict[str, Any], strides: Sequence[int], device: str) -> Case:
     """A head on the levels of some strides, against ReviewKD's on all of them."""
     torch.manual_seed(0)
-    head = build_head(len(strides), **settings).to(device)
+    loss = LOSSES[settings.get("loss", "hierarchical")]
+    head = build_head(len(strides), **{k: v for k, v in settings.items() if k != "loss"}).to(device)
     reference = ReviewKDHead(CHANNELS, len(STRIDES)).to(device)
     pyramid = level_maps((800, 1344), CHANNELS, STRIDES, device)
     teacher = [torch.randn_like(x) for x in pyramid]
     skipped = len(STRIDES) - len(strides)
     return Case(
         name=name,
-        project=distillation(head, hierarchical_context_loss, pyramid[skipped:], teacher[skipped:]),
+        project=distillation(
+            head, lambda x, t: loss(x, t, None), pyramid[skipped:], teacher[skipped:]
+        ),
         reference=distillation(reference, hierarchical_loss, pyramid, teacher),
         modules=(head, reference),
         time_goal=0.7,

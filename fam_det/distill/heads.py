@@ -1,4 +1,4 @@
-"""Whether the student starts with the teacher's heads, and which distiller goes with that."""
+"""The distiller, and whether the student starts with the teacher's heads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,14 @@ from fam_det.modeling.inherit import inherit
 # What reads the FPN's maps, by the student's meta-architecture.
 HEADS = {"GeneralizedRCNN": ["proposal_generator", "roi_heads"], "RetinaNet": ["head"]}
 OUTPUTS = "backbone.fpn_output*"
-# On the blood cells 5 gave most of what the best of 5, 15 and 45 gave; see docs/choosing.md.
-LOSS_WEIGHT = 5.0
+# FAM's best row on the blood cells, with the teacher's heads (where a larger weight gave 1 AP more)
+# and without; see docs/choosing.md.
+DISTILLER: Choices = {
+    "MODEL.DISTILLER.NAME": Choice("LayerToLayerDistiller", "see docs/choosing.md"),
+    "MODEL.DISTILLER.LOSS": Choice("spectral_correlation"),
+    "MODEL.DISTILLER.LOSS_WEIGHT": Choice(18.0, "the best one depends on data and schedule"),
+    "MODEL.DISTILLER.FAM.INIT": Choice("identity", "the teacher's heads can read its maps at once"),
+}
 
 
 def head_choices(
@@ -30,24 +36,20 @@ def head_choices(
     Raises:
         ValueError: heads that are insisted on and do not fit.
     """
-    weight = Choice(LOSS_WEIGHT, "the best one depends on data and schedule")
-    features: Choices = {"MODEL.DISTILLER.LOSS_WEIGHT": weight}
     if wanted is False:
-        return features, "--no-inherit-heads: distilling FPN features only"
+        return DISTILLER, "--no-inherit-heads: distilling FPN features only"
     parts = [*HEADS[teacher.student_architecture], OUTPUTS]
     obstacle = _other_count(teacher, names) or _other_heads(student, teacher, parts)
     if wanted and obstacle:
         raise ValueError(f"--inherit-heads: {obstacle}; leave it out to distil FPN features only")
     obstacle = obstacle or (None if wanted else _other_names(teacher, names))
     if obstacle:
-        return features, f"{obstacle}: distilling FPN features only"
-    inherited: Choices = {
-        "MODEL.TEACHER.INHERIT": Choice(parts, "the student starts with the teacher's heads"),
-        "MODEL.DISTILLER.NAME": Choice("LayerToLayerDistiller", "see docs/choosing.md"),
-        "MODEL.DISTILLER.FAM.INIT": Choice("identity", "these heads can read its maps at once"),
+        return DISTILLER, f"{obstacle}: distilling FPN features only"
+    inherited = {
+        "MODEL.TEACHER.INHERIT": Choice(parts, "the student starts with the teacher's heads")
     }
     same = f"teacher and data have {'the same ' * (not wanted)}{len(names)} classes"
-    return features | inherited, f"{same}: the student starts with the teacher's heads"
+    return DISTILLER | inherited, f"{same}: the student starts with the teacher's heads"
 
 
 def _other_count(teacher: Teacher, names: Sequence[str]) -> str | None:
