@@ -23,10 +23,10 @@ def cases(device: str) -> Iterator[Case]:
     """Full width, the recipes' head, then what else the keys of fam_det/config.py offer."""
     all_levels, no_p2 = STRIDES, STRIDES[1:]
     full: dict[str, Any] = {"mid_channels": CHANNELS}
-    recipes: dict[str, Any] = {"fusion": None, "init": "identity", "loss": "spectral_correlation"}
+    best: dict[str, Any] = {"fusion": None, "init": "identity", "loss": "spectral_correlation"}
     options: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
-        ("recipes: layer-to-layer separable, spectral correlation", recipes, all_levels),
-        ("the same, p3 to p6", recipes, no_p2),
+        ("recipes: layer-to-layer separable, spectral correlation, p3 to p6", best, no_p2),
+        ("layer-to-layer separable, spectral correlation", best, all_levels),
         ("FAM-KD separable, full width", full, all_levels),
         ("FAM-KD separable, width 128, p3 to p6", {}, no_p2),
         ("FAM-KD separable, width 128", {}, all_levels),

@@ -32,10 +32,10 @@ def cases(device: str) -> Iterator[Case]:
     full = ["MID_CHANNELS", 256]
     no_p2 = ["LEVELS", ["p3", "p4", "p5", "p6"]]
     layers = ["NAME", "LayerToLayerDistiller"]
-    recipes = [*layers, "LOSS", "spectral_correlation", "FAM.INIT", "identity"]
+    best = [*layers, "LOSS", "spectral_correlation", "FAM.INIT", "identity"]
     options: list[tuple[str, list[Any], float]] = [
-        ("step, recipes (layer to layer, spectral correlation)", recipes, 1.08),
-        ("step, the same, p3 to p6", recipes + no_p2, 1.08),
+        ("step, recipes (layer to layer, spectral correlation, p3 to p6)", best + no_p2, 1.08),
+        ("step, layer to layer, spectral correlation, p2 to p6", best, 1.08),
         ("step, full width (256 channels, p2 to p6)", full, 1.20),
         ("step, 128 channels, p3 to p6", no_p2, 1.08),
         ("step, 128 channels, p2 to p6", [], 1.08),
