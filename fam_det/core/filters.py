@@ -43,10 +43,6 @@ class GlobalFilter(nn.Module):
         """(H, W) of what is Fourier transformed for maps of a size."""
         return height, width
 
-    def start_as_identity(self) -> None:
-        """Pass every frequency of every channel on as it is; C_in and C_out must be equal."""
-        raise NotImplementedError
-
 
 class DenseFilter(GlobalFilter):
     """One C_out x C_in matrix a frequency: the formula of the paper, for maps of one size.
@@ -78,10 +74,6 @@ class DenseFilter(GlobalFilter):
         """
         self._check(height, width)
         return applied_spectrum(self.weight, self.width)
-
-    def start_as_identity(self) -> None:
-        """The identity at every frequency."""
-        _fill_with_identities(self.weight, self.width)
 
     def _check(self, height: int, width: int) -> None:
         if (height, width) != (self.height, self.width):
@@ -122,10 +114,6 @@ class PooledFilter(GlobalFilter):
         """The filter that is applied to the pooled map, complex (G, G / 2 + 1, C_in, C_out)."""
         return self.dense.spectrum(self.grid, self.grid)
 
-    def start_as_identity(self) -> None:
-        """The identity at every frequency of the pooled map."""
-        self.dense.start_as_identity()
-
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """enlarge(IFFT(h * (K . FFT(pool(x))))) + local @ x; see the module's docstring."""
         pooled = F.adaptive_avg_pool2d(x, self.grid)
@@ -159,10 +147,6 @@ class BandedFilter(GlobalFilter):
         """The filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
         rows, columns = self._cells(height, width)
         return applied_spectrum(self.weight, self.grid)[rows][:, columns]
-
-    def start_as_identity(self) -> None:
-        """The identity in every cell."""
-        _fill_with_identities(self.weight, self.grid)
 
     def _cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Grid row of each of H rows, grid column of each of V columns (int64, on the CPU)."""
@@ -233,10 +217,6 @@ class SeparableFilter(GlobalFilter):
         mix = self.mix.weight[:, :, 0, 0].T  # (C_in, C_out)
         return self.gains(height, width).permute(1, 2, 0)[..., None] * mix
 
-    def start_as_identity(self) -> None:
-        """No mixing of channels; the gains are 1 already."""
-        nn.init.dirac_(self.mix.weight)
-
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """mix(IFFT(h * gain * FFT(x))) + local @ x; see the module's docstring."""
         gain = applied_spectrum(self.gain.to(x.dtype), self.grid).permute(2, 0, 1)
@@ -270,13 +250,6 @@ def init_half_spectrum(
     stored = stored / mirror_scale(width)[..., None, None].float()
     own_mirror = (mirror_scale(width) == 1.0)[..., None, None]
     return scale * torch.where(own_mirror, at_frequency, stored)
-
-
-@torch.no_grad()
-def _fill_with_identities(weight: Tensor, width: int) -> None:
-    """Store the identity at every frequency of (H, V, C, C, 2)."""
-    weight.zero_()
-    weight[..., 0] = torch.eye(len(weight[0, 0])) / mirror_scale(width)[..., None]
 
 
 def applied_spectrum(stored: Tensor, width: int) -> Tensor:

@@ -22,7 +22,7 @@ from fam_det.core.pointwise import pointwise
 
 Size = int | tuple[int, int]
 BRANCHES = ("global", "local")
-INITS = ("paper", "identity", "residual")
+INITS = ("paper", "identity")
 
 
 class FrequencyAttention(nn.Module):
@@ -48,16 +48,13 @@ class FrequencyAttention(nn.Module):
         cutoff: of the high-pass filter, as a fraction of the Nyquist frequency, in [0, 1].
         order: of the Butterworth filter.
         branches: one or both of ``BRANCHES``; the paper's module has both.
-        init: one of ``INITS``: "paper" as published; "identity" with a local branch that starts as
-            the identity at weight 1. The student's maps are then pulled to the teacher's own,
-            without a change of basis between them, so that heads which read the teacher's maps can
-            read the student's. With "residual" the whole module starts as the identity: the global
-            branch, too, passes its input on but for the high-pass filter, and gamma_global is 0.
+        init: one of ``INITS``: as published, or with a local branch that starts as the identity at
+            weight 1. The student's maps are then pulled to the teacher's own, without a change of
+            basis between them, so that heads which read the teacher's maps can read the student's.
 
     Attributes:
         gamma_global, gamma_local: weights of the branches, parameters of shape (1,), 0.5 at the
-            start unless ``init`` says otherwise (gamma1 and gamma2 of the paper); the constant 0
-            of a branch that is left out.
+            start (gamma1 and gamma2 of the paper); the constant 0 of a branch that is left out.
 
     Raises:
         ValueError: an argument outside its range; the message names it.
@@ -98,16 +95,14 @@ class FrequencyAttention(nn.Module):
             self._add_gamma(f"gamma_{branch}", branch in branches)
         if init not in INITS:
             raise ValueError(f"init: got {init!r}, expected one of {INITS}")
-        if init != "paper":
-            self._start_as_identity(init)
-        if init == "residual" and self.filter is not None:
-            self.filter.start_as_identity()
-            nn.init.zeros_(self.gamma_global)
+        if init == "identity":
+            self._start_as_identity()
 
-    def _start_as_identity(self, init: str) -> None:
+    @torch.no_grad()
+    def _start_as_identity(self) -> None:
         if self.local is None or self.local.bias is None or self.in_channels != self.out_channels:
             raise ValueError(
-                f"init: got {init!r}, expected 'paper' for a module without a local branch, or "
+                "init: got 'identity', expected 'paper' for a module without a local branch, or "
                 f"with {self.in_channels} channels in and {self.out_channels} out"
             )
         nn.init.dirac_(self.local.weight)

@@ -343,21 +343,6 @@ def test_identity_start_adds_the_map_to_the_global_branch(kind) -> None:
     torch.testing.assert_close(fam(x), without(x) + x)
 
 
-@pytest.mark.parametrize("kind", FILTERS)
-def test_residual_start_is_the_identity_and_grows_the_high_frequencies_first(kind) -> None:
-    size = (4, 4) if kind == "pooled" else (4, 6)  # of which pooling to the grid leaves all
-    options = {"size": size, "filter": kind, "grid": 4, "high_pass": "ideal", "cutoff": 0.6}
-    fam = FrequencyAttention(3, 3, init="residual", **options).double()
-    x = maps(2, 3, size)
-    out = fam(x)
-    torch.testing.assert_close(out, x)
-    probe = torch.randn_like(x)
-    (gradient,) = torch.autograd.grad((out * probe).sum(), fam.gamma_global)
-    response = high_pass_full("ideal", *size, 0.6)
-    passed = torch.fft.ifft2(torch.fft.fft2(x) * response).real
-    assert gradient.item() == pytest.approx((passed * probe).sum().item())
-
-
 @pytest.mark.parametrize(
     "options", [{"out_channels": 4}, {"branches": ["global"]}, {"init": "orthogonal"}]
 )
