@@ -22,7 +22,7 @@ def train_net(*args: str, processes: int = 1) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -> None:
     options = {
         "DATASETS.COCO": cells,
