@@ -67,7 +67,7 @@ def _mean_over_images(
     difference = student - teacher
     if valid_sizes is None:
         return loss_of(difference)
-    _check_valid_sizes(valid_sizes, difference)
+    check_valid_sizes(valid_sizes, difference)
     whole = (difference.shape[2], difference.shape[3])
     if all(size == whole for size in valid_sizes):
         return loss_of(difference)
@@ -93,7 +93,7 @@ def comparable(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student.to(dtype), teacher.detach().to(dtype)
 
 
-def _check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
+def check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
     """Raise a ValueError unless there is one size for each image, and it lies in the map."""
     if len(valid_sizes) != len(maps):
         raise ValueError(

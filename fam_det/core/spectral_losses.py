@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fam_det.core.losses import ValidSizes, comparable
+from fam_det.core.losses import ValidSizes, check_valid_sizes, comparable
 from fam_det.core.peer_losses import EPSILON
 from fam_det.core.pieces import pieces
 from fam_det.core.spectrum import PIECE, irfft2, multiplicity, rfft2
@@ -44,6 +44,9 @@ def spectral_correlation_loss(
 
     Returns:
         Scalar in [0, 2], float32 (float64 for float64 maps).
+
+    Raises:
+        ValueError: shapes that differ, or sizes that are not one an image and within the map.
     """
     maps = list(_stacks(*comparable(student, teacher), valid_sizes))
     means = [_channel_means(side) for side in zip(*maps, strict=True)]
@@ -62,6 +65,7 @@ def _stacks(
     """Both maps of the images of one size together, (n, C, h, w): one transform for all of them."""
     if valid_sizes is None:
         valid_sizes = [(student.shape[2], student.shape[3])] * len(student)
+    check_valid_sizes(valid_sizes, student)
     for h, w in sorted(set(valid_sizes)):
         here = [i for i, size in enumerate(valid_sizes) if size == (h, w)]
         chosen = slice(None) if len(here) == len(student) else here

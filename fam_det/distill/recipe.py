@@ -214,7 +214,7 @@ def _levels(student: Any, teacher: Teacher) -> list[str]:
 
 
 def _level_choice(levels: list[str], inherited: bool) -> Choice:
-    """All levels where the teacher's heads read them; otherwise without p2, as in the recipes."""
+    """All levels where the teacher's heads read them; otherwise without p2, the costliest."""
     if inherited or "p2" not in levels:
         return Choice(levels, "those that both have")
     return Choice([x for x in levels if x != "p2"], "those that both have but p2, the costliest")

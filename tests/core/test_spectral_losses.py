@@ -96,3 +96,9 @@ def test_constant_maps_give_a_finite_loss_and_gradient() -> None:
     loss.backward()
     assert loss.isfinite()
     assert x.grad is not None and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("sizes", [SIZES[:2], [(6, 9), *SIZES[1:]]])
+def test_sizes_of_other_images_are_an_error(sizes: list[tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match="valid_sizes: got"):
+        spectral_correlation_loss(*pair(6, 8), sizes)
