@@ -41,10 +41,15 @@ SYNCHRONISED = ("MODEL.MOBILENETV2.NORM", "naiveSyncBN", "MODEL.FPN.NORM", "naiv
 @pytest.mark.parametrize(
     "opts",
     [
-        (*FROZEN, "MODEL.DISTILLER.FUSION", "cross_attention"),
-        (*SYNCHRONISED, "MODEL.DISTILLER.FUSION", "abf"),
+        pytest.param(
+            (*FROZEN, "MODEL.DISTILLER.FUSION", "cross_attention"),
+            id="frozen, FAM-KD",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            (*SYNCHRONISED, "MODEL.DISTILLER.FUSION", "abf"), id="synchronised, FAM + ReviewKD"
+        ),
     ],
-    ids=["frozen, FAM-KD", "synchronised, FAM + ReviewKD"],
 )
 def test_two_processes_with_half_the_batch_follow_one_with_all_of_it(
     tmp_path: Path, opts: tuple[str, ...]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.in_process import run_tool
+
 ROOT = Path(__file__).parent.parent.parent
 TOOL = ROOT / "tools" / "train_classifier.py"
 CONFIG = """
@@ -72,7 +74,6 @@ def test_trains_resumes_and_evaluates(config: Path, tmp_path: Path, processes: i
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["MODEL.STUDENT.NAME", "resnet9"], "MODEL.STUDENT: name: got 'resnet9'"),
         (["DATASETS.NAME", "mnist"], "DATASETS.NAME: got 'mnist', expected one of"),
         (["MODEL.DEVICE", "cuda"], "MODEL.DEVICE: got 'cuda', but PyTorch sees no GPU"),
     ],
@@ -82,7 +83,15 @@ def test_wrong_input_ends_in_one_line(config: Path, words: list[str], message: s
 
     if "cuda" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = run("--config-file", config, *words)
+    assert_one_line(run_tool("train_classifier", "--config-file", str(config), *words), message)
+
+
+def test_an_unknown_student_ends_in_one_line(config: Path, tmp_path: Path) -> None:
+    done = run("--config-file", config, "OUTPUT_DIR", tmp_path, "MODEL.STUDENT.NAME", "resnet9")
+    assert_one_line(done, "MODEL.STUDENT: name: got 'resnet9'")
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], message: str) -> None:
     assert done.returncode == 1
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.tools.in_process import run_tool
+
 TEACHER = "configs/BloodCells/teacher_R_18.yaml"
 STUDENT = "configs/BloodCells/student_distilled.yaml"
 
@@ -79,15 +81,14 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
 
 
 def test_missing_config_file_is_one_line() -> None:
-    result = train_net()
+    result = run_tool("train_net")
     assert result.returncode != 0
     assert result.stderr.strip().splitlines()[-1].startswith("--config-file: missing")
 
 
 def test_wrong_config_is_one_line() -> None:
-    result = train_net(
-        "--config-file", STUDENT, "DATASETS.COCO", "[['bccd_train', 'no.json', 'no']]"
-    )
+    wrong = ("DATASETS.COCO", "[['bccd_train', 'no.json', 'no']]")
+    result = run_tool("train_net", "--config-file", STUDENT, *wrong)
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     line = result.stderr.strip().splitlines()[-1]
@@ -101,7 +102,8 @@ def test_strict_ends_at_a_box_out_of_its_image(cells: str, tmp_path: Path) -> No
     odd = tmp_path / "odd.json"
     odd.write_text(json.dumps(content))
     entries = str([[name, str(odd), images] for name in ("bccd_train", "bccd_val")])
-    result = train_net("--config-file", TEACHER, "--strict", "DATASETS.COCO", entries)
+    words = ("--config-file", TEACHER, "--strict", "DATASETS.COCO", entries)
+    result = run_tool("train_net", *words)
     assert result.returncode != 0 and "Traceback" not in result.stderr
     assert (
         "odd.json: 1 of 6 objects have a box that is empty or reaches out of its image"

@@ -117,7 +117,7 @@ def slow(kind: str, processes: int, workers: int) -> Any:
 @pytest.mark.parametrize(
     ("kind", "processes", "kills", "workers"),
     [
-        ("retinanet", 1, 3, 1),
+        ("retinanet", 1, 1, 1),
         slow("detection", 1, 0),
         slow("classification", 1, 0),
         slow("classification", 2, 0),
