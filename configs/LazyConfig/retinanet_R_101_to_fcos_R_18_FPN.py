@@ -35,7 +35,7 @@ model = L(distill)(
         "name": "LayerToLayerDistiller",
         "loss": "spectral_correlation",
         "loss_weight": 18.0,
-        "fam": {"init": "identity"},
+        "fam": {"branches": ["global"]},
     },
 )
 model.student.backbone.bottom_up.stages.depth = 18

@@ -32,7 +32,7 @@ def cases(device: str) -> Iterator[Case]:
     full = ["MID_CHANNELS", 256]
     no_p2 = ["LEVELS", ["p3", "p4", "p5", "p6"]]
     layers = ["NAME", "LayerToLayerDistiller"]
-    best = [*layers, "LOSS", "spectral_correlation", "FAM.INIT", "identity"]
+    best = [*layers, "LOSS", "spectral_correlation", "FAM.BRANCHES", ["global"]]
     options: list[tuple[str, list[Any], float]] = [
         ("step, recipes (layer to layer, spectral correlation, p3 to p6)", best + no_p2, 1.08),
         ("step, layer to layer, spectral correlation, p2 to p6", best, 1.08),

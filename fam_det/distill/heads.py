@@ -11,13 +11,12 @@ from fam_det.modeling.inherit import inherit
 # What reads the FPN's maps, by the student's meta-architecture.
 HEADS = {"GeneralizedRCNN": ["proposal_generator", "roi_heads"], "RetinaNet": ["head"]}
 OUTPUTS = "backbone.fpn_output*"
-# FAM's best row on the blood cells, with the teacher's heads (where a larger weight gave 1 AP more)
-# and without; see docs/choosing.md.
+# FAM's best row on the blood cells, at a third of its weight there; see docs/choosing.md.
 DISTILLER: Choices = {
     "MODEL.DISTILLER.NAME": Choice("LayerToLayerDistiller", "see docs/choosing.md"),
     "MODEL.DISTILLER.LOSS": Choice("spectral_correlation"),
     "MODEL.DISTILLER.LOSS_WEIGHT": Choice(18.0, "the best one depends on data and schedule"),
-    "MODEL.DISTILLER.FAM.INIT": Choice("identity", "the teacher's heads can read its maps at once"),
+    "MODEL.DISTILLER.FAM.BRANCHES": Choice(["global"], "leaves the lowest frequencies alone"),
 }
 
 
