@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import runpy
 import subprocess
 import sys
@@ -15,6 +16,7 @@ def run_tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     """What ``python tools/NAME.py WORDS`` gives, for a command line that trains nothing."""
     file = str(ROOT / "tools" / f"{name}.py")
     out, err, code = io.StringIO(), io.StringIO(), 0
+    disabled = logging.root.manager.disable
     with (
         mock.patch.object(sys, "argv", [file, *words]),
         contextlib.redirect_stdout(out),
@@ -26,4 +28,6 @@ def run_tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
             if isinstance(end.code, str):  # as the interpreter does at its end
                 print(end.code, file=err)
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            logging.disable(disabled)  # tools/deploy.py is quiet, the tests after it are not
     return subprocess.CompletedProcess([file, *words], code, out.getvalue(), err.getvalue())
