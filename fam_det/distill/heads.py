@@ -11,7 +11,7 @@ from fam_det.modeling.inherit import inherit
 # What reads the FPN's maps, by the student's meta-architecture.
 HEADS = {"GeneralizedRCNN": ["proposal_generator", "roi_heads"], "RetinaNet": ["head"]}
 OUTPUTS = "backbone.fpn_output*"
-# FAM's best row on the blood cells, at a third of its weight there; see docs/choosing.md.
+# The best row on the blood cells (there with the teacher's heads at 54); see docs/choosing.md.
 DISTILLER: Choices = {
     "MODEL.DISTILLER.NAME": Choice("LayerToLayerDistiller", "see docs/choosing.md"),
     "MODEL.DISTILLER.LOSS": Choice("spectral_correlation"),
