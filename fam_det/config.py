@@ -116,8 +116,9 @@ def _add_fam_keys(node: CN) -> None:
     node.FAM = CN()
     # Branches of the module: "global", "local" or, as in the paper, both.
     node.FAM.BRANCHES = ["global", "local"]
-    # How it starts: "paper", or "identity": the local branch hands its input on at first, so that
-    # heads which read the teacher's maps can read the student's.
+    # How it starts: "paper", or "identity": the local branch, or the global one where that is left
+    # out, hands its input on at first, so that heads which read the teacher's maps can read the
+    # student's.
     node.FAM.INIT = "paper"
     # Storage of the global filter: "separable" (few parameters), "banded" (full channel mixing) or
     # "pooled" (full channel mixing of low frequencies only).

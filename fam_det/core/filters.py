@@ -43,6 +43,14 @@ class GlobalFilter(nn.Module):
         """(H, W) of what is Fourier transformed for maps of a size."""
         return height, width
 
+    def start_as_identity(self) -> None:
+        """Make the filter hand its input on; C_in and C_out must agree.
+
+        Raises:
+            NotImplementedError: a filter that sees less than the whole map.
+        """
+        raise NotImplementedError
+
 
 class DenseFilter(GlobalFilter):
     """One C_out x C_in matrix a frequency: the formula of the paper, for maps of one size.
@@ -74,6 +82,10 @@ class DenseFilter(GlobalFilter):
         """
         self._check(height, width)
         return applied_spectrum(self.weight, self.width)
+
+    def start_as_identity(self) -> None:
+        """The identity matrix at every frequency."""
+        fill_with_identity(self.weight, self.width)
 
     def _check(self, height: int, width: int) -> None:
         if (height, width) != (self.height, self.width):
@@ -148,6 +160,10 @@ class BandedFilter(GlobalFilter):
         rows, columns = self._cells(height, width)
         return applied_spectrum(self.weight, self.grid)[rows][:, columns]
 
+    def start_as_identity(self) -> None:
+        """The identity matrix in every cell."""
+        fill_with_identity(self.weight, self.grid)
+
     def _cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Grid row of each of H rows, grid column of each of V columns (int64, on the CPU)."""
         u, v = grid_positions(height, width, self.grid, torch.device("cpu"))
@@ -198,6 +214,10 @@ class SeparableFilter(GlobalFilter):
         gain[..., 0] = 1.0 / mirror_scale(grid)
         self.gain = nn.Parameter(gain)  # (G, G/2 + 1, C_in, 2)
         self.mix = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+
+    def start_as_identity(self) -> None:
+        """No mixing of channels, whose gains start at 1 as it is."""
+        nn.init.dirac_(self.mix.weight)
 
     def gains(self, height: int, width: int) -> Tensor:
         """The gain of each channel on the half plane of an H x W map, complex (C_in, H, V)."""
@@ -250,6 +270,14 @@ def init_half_spectrum(
     stored = stored / mirror_scale(width)[..., None, None].float()
     own_mirror = (mirror_scale(width) == 1.0)[..., None, None]
     return scale * torch.where(own_mirror, at_frequency, stored)
+
+
+@torch.no_grad()
+def fill_with_identity(stored: Tensor, width: int) -> None:
+    """Store the identity matrix at every frequency; ``stored`` is (H, V, C, C, 2)."""
+    stored.zero_()
+    scale = mirror_scale(width).to(stored)[..., None]  # (V, 1, 1)
+    stored[..., 0] = torch.eye(stored.shape[2]).to(stored) / scale
 
 
 def applied_spectrum(stored: Tensor, width: int) -> Tensor:

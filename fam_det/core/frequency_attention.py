@@ -48,9 +48,11 @@ class FrequencyAttention(nn.Module):
         cutoff: of the high-pass filter, as a fraction of the Nyquist frequency, in [0, 1].
         order: of the Butterworth filter.
         branches: one or both of ``BRANCHES``; the paper's module has both.
-        init: one of ``INITS``: as published, or with a local branch that starts as the identity at
-            weight 1. The student's maps are then pulled to the teacher's own, without a change of
-            basis between them, so that heads which read the teacher's maps can read the student's.
+        init: one of ``INITS``: as published, or with a branch that starts as the identity at
+            weight 1: the local one or, without it, the global one, which then hands on what its
+            high-pass filter passes. The student's maps are then pulled to the teacher's own,
+            without a change of basis between them, so that heads which read the teacher's maps can
+            read the student's.
 
     Attributes:
         gamma_global, gamma_local: weights of the branches, parameters of shape (1,), 0.5 at the
@@ -100,14 +102,23 @@ class FrequencyAttention(nn.Module):
 
     @torch.no_grad()
     def _start_as_identity(self) -> None:
-        if self.local is None or self.local.bias is None or self.in_channels != self.out_channels:
+        if self.in_channels != self.out_channels:
             raise ValueError(
-                "init: got 'identity', expected 'paper' for a module without a local branch, or "
-                f"with {self.in_channels} channels in and {self.out_channels} out"
+                f"init: got 'identity', expected 'paper' for {self.in_channels} channels in and "
+                f"{self.out_channels} out, which differ"
             )
-        nn.init.dirac_(self.local.weight)
-        nn.init.zeros_(self.local.bias)
-        nn.init.ones_(self.gamma_local)
+        if self.local is not None and self.local.bias is not None:
+            nn.init.dirac_(self.local.weight)
+            nn.init.zeros_(self.local.bias)
+            nn.init.ones_(self.gamma_local)
+        elif isinstance(self.filter, PooledFilter):
+            raise ValueError(
+                "init: got 'identity', expected 'paper' for a pooled filter without a local "
+                "branch: it never hands a whole map on"
+            )
+        elif self.filter is not None:
+            self.filter.start_as_identity()
+            nn.init.ones_(self.gamma_global)
 
     def _add_gamma(self, name: str, trained: bool) -> None:
         if trained:

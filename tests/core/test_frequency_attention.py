@@ -343,8 +343,26 @@ def test_identity_start_adds_the_map_to_the_global_branch(kind) -> None:
     torch.testing.assert_close(fam(x), without(x) + x)
 
 
+@pytest.mark.parametrize("size", [(6, 6), (5, 8)])
+@pytest.mark.parametrize("kind", ["dense", "banded", "separable"])
+def test_identity_start_of_the_global_branch_alone_takes_the_low_frequencies_out(
+    kind, size
+) -> None:
+    options = {"filter": kind, "grid": 4, "cutoff": 0.2, "branches": ["global"]}
+    fam = FrequencyAttention(3, 3, size=size, init="identity", **options)
+    x = maps(2, 3, size)
+    mean = x.mean((2, 3), keepdim=True)  # all that is below 0.2 on maps of these sizes
+    torch.testing.assert_close(fam(x.float()).double(), x - mean, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
-    "options", [{"out_channels": 4}, {"branches": ["global"]}, {"init": "orthogonal"}]
+    "options",
+    [
+        {"out_channels": 4},
+        {"branches": ["global"], "filter": "pooled"},
+        {"branches": ["global"], "out_channels": 4},
+        {"init": "orthogonal"},
+    ],
 )
 def test_an_impossible_start_is_named(options: dict[str, object]) -> None:
     arguments = {"out_channels": 3, "filter": "separable", "init": "identity"} | options
