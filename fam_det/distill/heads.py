@@ -45,7 +45,8 @@ def head_choices(
     if obstacle:
         return DISTILLER, f"{obstacle}: distilling FPN features only"
     inherited = {
-        "MODEL.TEACHER.INHERIT": Choice(parts, "the student starts with the teacher's heads")
+        "MODEL.TEACHER.INHERIT": Choice(parts, "the student starts with the teacher's heads"),
+        "MODEL.DISTILLER.FAM.INIT": Choice("identity", "these heads read the teacher's maps"),
     }
     same = f"teacher and data have {'the same ' * (not wanted)}{len(names)} classes"
     return DISTILLER | inherited, f"{same}: the student starts with the teacher's heads"

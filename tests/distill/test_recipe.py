@@ -48,9 +48,9 @@ def teacher(tmp_path: Path, coco: Coco) -> Path:
     return path
 
 
-def best_of_the_blood_cells(cfg: CfgNode) -> bool:
-    """Whether the distiller is the one of the shipped config."""
-    best = load_config("configs/BloodCells/student_fam.yaml", [])
+def distils_as(cfg: CfgNode, name: str) -> bool:
+    """Whether the distiller is the one of a config of the blood cells."""
+    best = load_config(f"configs/BloodCells/{name}.yaml", [])
     mine, other = (c.MODEL.DISTILLER for c in (cfg, best))
     return all(mine[key] == other[key] for key in ("NAME", "LOSS", "FAM"))
 
@@ -79,7 +79,7 @@ def test_zoo_teacher(
     assert cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG is False
     assert (cfg.MODEL.TEACHER.CONFIG, cfg.MODEL.TEACHER.WEIGHTS) == (name, "auto")
     assert cfg.MODEL.TEACHER.INHERIT == []
-    assert best_of_the_blood_cells(cfg)
+    assert distils_as(cfg, "student_global_branch")
     assert learning_rate == cfg.SOLVER.BASE_LR
     assert cfg.SOLVER.MAX_ITER == 1288  # 180000 sqrt(6 / 117266) = 1287.5
     assert cfg.INPUT.MIN_SIZE_TRAIN == (640, 672, 704, 736, 768, 800)
@@ -110,7 +110,7 @@ def test_same_classes_inherit_the_heads(teacher: Path, coco: Coco) -> None:
     model = recipe.cfg.MODEL
     assert model.TEACHER.INHERIT == HEADS
     assert model.DISTILLER.LEVELS == P2_TO_P6  # the heads read p2
-    assert best_of_the_blood_cells(recipe.cfg)
+    assert distils_as(recipe.cfg, "student_fam")
     # Its own sizes, without which the weights would not fit.
     assert (model.FPN.OUT_CHANNELS, model.ROI_BOX_HEAD.FC_DIM) == (64, 256)
     assert model.ANCHOR_GENERATOR.SIZES == [[16], [32], [64], [128], [256]]
