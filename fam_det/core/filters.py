@@ -47,9 +47,12 @@ class GlobalFilter(nn.Module):
         """Make the filter hand its input on; C_in and C_out must agree.
 
         Raises:
-            NotImplementedError: a filter that sees less than the whole map.
+            ValueError: a filter that sees less than the whole map, as any that doesn't say how.
         """
-        raise NotImplementedError
+        raise ValueError(
+            f"init: got 'identity', expected 'paper' for a {type(self).__name__} without a local "
+            "branch: it never hands a whole map on"
+        )
 
 
 class DenseFilter(GlobalFilter):

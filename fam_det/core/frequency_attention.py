@@ -111,11 +111,6 @@ class FrequencyAttention(nn.Module):
             nn.init.dirac_(self.local.weight)
             nn.init.zeros_(self.local.bias)
             nn.init.ones_(self.gamma_local)
-        elif isinstance(self.filter, PooledFilter):
-            raise ValueError(
-                "init: got 'identity', expected 'paper' for a pooled filter without a local "
-                "branch: it never hands a whole map on"
-            )
         elif self.filter is not None:
             self.filter.start_as_identity()
             nn.init.ones_(self.gamma_global)
