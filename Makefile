@@ -55,10 +55,11 @@ test: $(INSTALLED) ## run the tests
 test-slow: $(INSTALLED) ## run the tests that take minutes each
 	$(RUN) -m pytest -q -m slow $(PYTEST_FLAGS)
 
-lint: $(INSTALLED) ## check style, formatting and types
+lint: $(INSTALLED) ## check style, formatting, types and the direction of imports
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy $(CHECKED)
+	$(VENV)/bin/lint-imports --no-logo
 
 format: $(INSTALLED) ## fix what ruff can fix, and format
 	$(RUN) -m ruff check --fix .

@@ -60,6 +60,7 @@ setup(
         "deploy": ["onnx>=1.17", "onnxruntime>=1.18"],
         "dev": [
             "hypothesis>=6.100",
+            "import-linter>=2.3",
             "mypy>=1.13",
             "pre-commit>=3.8",
             "pytest>=8.0",

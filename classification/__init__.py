@@ -1,5 +1,3 @@
 """FAM-KD for image classifiers: models, data and recipes on the core that the detectors use."""
 
-from fam_det import detectron2_compat
-
-detectron2_compat.apply()
+import fam_det  # noqa: F401  before Detectron2: it makes old releases importable

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from classification.data import Batch
 from classification.distillers import Distiller
 from classification.models import stage_features
-from fam_det.student_wrapper import StudentWrapper
+from fam_det.modeling.student_wrapper import StudentWrapper
 
 from detectron2.utils.events import get_event_storage
 

@@ -14,9 +14,9 @@ from classification.data import build_test_loader, build_train_loader, dataset_i
 from classification.distilled_classifier import DistilledClassifier
 from classification.evaluation import AccuracyEvaluator
 from fam_det.files.config_file import merge_config
-from fam_det.metrics_file import read_metrics
 from fam_det.training.checkpoints import BoundedCheckpointer
 from fam_det.training.evaluation import at_iteration
+from fam_det.training.metrics_file import read_metrics
 from fam_det.training.trainer import ResumableTrainer
 
 from detectron2.config import CfgNode

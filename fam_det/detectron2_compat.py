@@ -1,6 +1,7 @@
 """What Detectron2 v0.6 (November 2021) lacks on today's libraries, put back in one place.
 
-Call `apply` before the first import of Detectron2. It only fills gaps:
+`import fam_det` arranges that `apply` runs just before Detectron2 is first imported. It only fills
+gaps:
 
 - `PIL.Image.LINEAR`, gone since Pillow 10, and `numpy.bool`, `numpy.int` and `numpy.float`, gone
   since NumPy 1.24, come back with the meaning they had;
@@ -32,6 +33,27 @@ WARNINGS = (
     (FutureWarning, "`torch.jit.script` is deprecated"),  # when box_regression is imported
     (UserWarning, "torch.meshgrid: in an upcoming release"),  # in the first training step
 )
+
+
+class _ApplyBeforeDetectron2(MetaPathFinder):
+    """First on `sys.meta_path` until Detectron2 is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Finds nothing; applies the compatibility patches and leaves at `import detectron2`."""
+        if fullname == "detectron2":
+            sys.meta_path.remove(self)
+            apply()
+        return None
+
+
+def apply_before_detectron2() -> None:
+    """Calls `apply` when Detectron2 is first imported, and at once if that has happened."""
+    if "detectron2" in sys.modules:
+        apply()
+    else:
+        sys.meta_path.insert(0, _ApplyBeforeDetectron2())
 
 
 def apply() -> None:

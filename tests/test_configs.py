@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.modeling.distilled_detector import DistilledDetector
 from tests.plain_config import without_our_keys

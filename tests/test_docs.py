@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
+from fam_det.analysis.study.definition import load_study
 from fam_det.config import add_distillation_config
-from fam_det.study.definition import load_study
 from tests.core.core_reference import prefixed, random_released_block
 
 from detectron2.config import CfgNode, get_cfg

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from fam_det.deploy.exporting import FORMATS, check_packages
-from fam_det.deploy.images import example_image
-from fam_det.deploy.report import Report
-from fam_det.deploy.rows import detector_row, export_row, teacher_rows
-from fam_det.deploy.source import read_source
-from fam_det.deploy.student import load_student, needed_packages, save_student
-from fam_det.deploy.teacher import load_teacher
+from fam_det.export.exporting import FORMATS, check_packages
+from fam_det.export.images import example_image
+from fam_det.export.report import Report
+from fam_det.export.rows import detector_row, export_row, teacher_rows
+from fam_det.export.source import read_source
+from fam_det.export.student import load_student, needed_packages, save_student
+from fam_det.export.teacher import load_teacher
 
 DETECTRON2 = "detectron2"
 EXAMPLES = """

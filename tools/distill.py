@@ -76,8 +76,8 @@ def write_config(args: argparse.Namespace) -> Path:
     check_arguments(args)
     import torch  # seconds, as the next ones
 
-    from fam_det.distill.data import read_coco
-    from fam_det.distill.recipe import Request, derive
+    from fam_det.recipes.data import read_coco
+    from fam_det.recipes.recipe import Request, derive
 
     request = Request(
         teacher=args.teacher,

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fam_det.report.attention_plots import plot_filters, plot_gammas
-from fam_det.report.checkpoint import find_checkpoint
-from fam_det.report.plots import plot_learning_curves
-from fam_det.report.rows import Row, build_rows, title
-from fam_det.report.runs import read_run
-from fam_det.report.style import file_name
-from fam_det.report.table import FORMATS, format_csv, format_report
+from fam_det.analysis.report.attention_plots import plot_filters, plot_gammas
+from fam_det.analysis.report.checkpoint import find_checkpoint
+from fam_det.analysis.report.plots import plot_learning_curves
+from fam_det.analysis.report.rows import Row, build_rows, title
+from fam_det.analysis.report.runs import read_run
+from fam_det.analysis.report.style import file_name
+from fam_det.analysis.report.table import FORMATS, format_csv, format_report
 
 EXAMPLE = """
 example:

@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fam_det.files.whole_file import write_whole
-from fam_det.report.experiment import NO_EFFECT
-from fam_det.study.child import make_slots
-from fam_det.study.definition import Study, load_study
-from fam_det.study.jobs import device
-from fam_det.study.plan import Plan
-from fam_det.study.plots import plot_curves, plot_scores
-from fam_det.study.results import Results
-from fam_det.study.runner import Runner
-from fam_det.study.summary import format_csv, format_json, format_markdown, summarise
+from fam_det.analysis.report.experiment import NO_EFFECT
+from fam_det.analysis.study.child import make_slots
+from fam_det.analysis.study.definition import Study, load_study
+from fam_det.analysis.study.jobs import device
+from fam_det.analysis.study.plan import Plan
+from fam_det.analysis.study.plots import plot_curves, plot_scores
+from fam_det.analysis.study.results import Results
+from fam_det.analysis.study.runner import Runner
+from fam_det.analysis.study.summary import format_csv, format_json, format_markdown, summarise
+from fam_det.files.atomic_write import write_whole
 
 EXAMPLES = """
 examples:

@@ -7,14 +7,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from fam_det.command_line import add_strict_flag, add_unsafe_flag, one_line
-from fam_det.engine import Trainer, load_config
-from fam_det.launch import launch
-from fam_det.lazy import engine as lazy
-from fam_det.student_wrapper import parts_of_student
-from fam_det.training.checkpointer import SafeCheckpointer
-from fam_det.training.last_line import ending_in_one_line
-from fam_det.training.set_up import set_up
+from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.modeling.student_wrapper import parts_of_student
+from fam_det.training import lazy
+from fam_det.training.command_line import add_strict_flag, add_unsafe_flag, one_line
+from fam_det.training.detection import Trainer, load_config
+from fam_det.training.exit_message import ending_in_one_line
+from fam_det.training.launch import launch, set_up
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, hooks

@@ -10,12 +10,12 @@ import logging
 import sys
 from pathlib import Path
 
-from fam_det.report.rows import Row, build_rows, title
-from fam_det.report.runs import SCORES, read_run
-from fam_det.visualize.detectors import checkpoint_name, detectors_of
-from fam_det.visualize.examples import choose_examples
-from fam_det.visualize.page import format_page
-from fam_det.visualize.sections import image_sections, training_sections
+from fam_det.analysis.report.rows import Row, build_rows, title
+from fam_det.analysis.report.runs import SCORES, read_run
+from fam_det.analysis.visualize.detectors import checkpoint_name, detectors_of
+from fam_det.analysis.visualize.examples import choose_examples
+from fam_det.analysis.visualize.page import format_page
+from fam_det.analysis.visualize.sections import image_sections, training_sections
 
 EXAMPLES = """
 examples:

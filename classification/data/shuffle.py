@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fam_det.training.randomness import derive_seed
+from fam_det.data.seeding import derive_seed
 
 
 def seeded_generator(seed: int, purpose: str, *place: int) -> torch.Generator:

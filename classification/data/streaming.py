@@ -17,10 +17,10 @@ from classification.data.augment import normalise
 from classification.data.folder import open_image
 from classification.data.images import Batch, ImageFiles, share_of_rank
 from classification.data.shuffle import EndlessOrder, rank_part
-from fam_det.data.items import TRIES
+from fam_det.data.dataset import TRIES
+from fam_det.data.seeding import derive_seed
 from fam_det.data.unreadable import UnreadableImages
 from fam_det.data.workers import in_worker, outliving_workers, starting_workers
-from fam_det.training.randomness import derive_seed
 
 Key: TypeAlias = tuple[int, int]  # epoch, position in the set
 Transform: TypeAlias = Callable[[Image.Image], Tensor]

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
-from classification.distillers.library import PAIR, LibraryLoss
 from classification.distillers.maps import map_pairs, match_sizes
 from classification.distillers.peer import PeerDistiller
 from classification.distillers.stages import StagePairs
+from classification.distillers.torchdistill_losses import PAIR, LibraryLoss
 from classification.models import Features
 
 from detectron2.config import CfgNode, configurable

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
-from classification.distillers.library import import_losses
 from classification.distillers.negatives import NegativeSampler
 from classification.distillers.peer import PeerDistiller, check_option, check_positive
+from classification.distillers.torchdistill_losses import import_losses
 from classification.models import Features
 
 from detectron2.config import CfgNode, configurable

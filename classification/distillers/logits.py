@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
-from classification.distillers.library import MODULES, LibraryLoss
 from classification.distillers.peer import PeerDistiller, check_positive, check_weight
+from classification.distillers.torchdistill_losses import MODULES, LibraryLoss
 from classification.models import Features
 
 from detectron2.config import CfgNode, configurable

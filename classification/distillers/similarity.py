@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
-from classification.distillers.library import MODULES, OUTPUTS, LibraryLoss
 from classification.distillers.maps import map_pairs
 from classification.distillers.peer import PeerDistiller, check_weight
 from classification.distillers.stages import StagePairs
+from classification.distillers.torchdistill_losses import MODULES, OUTPUTS, LibraryLoss
 from classification.models import Features
 
 from detectron2.config import CfgNode, configurable

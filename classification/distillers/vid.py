@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
-from classification.distillers.library import PAIR, LibraryLoss
 from classification.distillers.maps import map_pairs, match_sizes
 from classification.distillers.peer import PeerDistiller, check_option
 from classification.distillers.stages import StagePairs
+from classification.distillers.torchdistill_losses import PAIR, LibraryLoss
 from classification.models import Features
 
 from detectron2.config import CfgNode, configurable

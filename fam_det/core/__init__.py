@@ -4,7 +4,7 @@ from fam_det.core.frequency_attention import FrequencyAttention
 from fam_det.core.fusion import AttentionBasedFusion, WindowCrossAttention
 from fam_det.core.high_pass import high_pass_response
 from fam_det.core.losses import hierarchical_context_loss, mse_loss
-from fam_det.core.released import load_released
+from fam_det.core.released_weights import load_released
 from fam_det.core.review import KnowledgeReview, LayerToLayer, ReviewBlock
 
 __all__ = [

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fam_det.core.complex_matmul import complex_matmul
-from fam_det.core.pointwise import pointwise
-from fam_det.core.spectrum import (
+from fam_det.core.kernels.complex_matmul import complex_matmul
+from fam_det.core.kernels.pointwise import pointwise
+from fam_det.core.kernels.spectrum import (
     filter_channels,
     irfft2,
     mix_frequencies,

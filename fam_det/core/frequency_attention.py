@@ -18,7 +18,7 @@ from fam_det.core.filters import (
     SeparableFilter,
 )
 from fam_det.core.high_pass import check_high_pass, high_pass_response
-from fam_det.core.pointwise import pointwise
+from fam_det.core.kernels.pointwise import pointwise
 
 Size = int | tuple[int, int]
 BRANCHES = ("global", "local")

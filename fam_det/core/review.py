@@ -26,7 +26,7 @@ from fam_det.core.frequency_attention import (
     check_channels,
 )
 from fam_det.core.fusion import AttentionBasedFusion, WindowCrossAttention
-from fam_det.core.window_attention import resize_nearest
+from fam_det.core.kernels.window_attention import resize_nearest
 
 FUSIONS = ("cross_attention", "abf", "none")
 TRANSFORMS = ("fam", "conv3x3")

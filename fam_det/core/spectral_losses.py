@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fam_det.core.kernels.chunks import pieces
+from fam_det.core.kernels.spectrum import PIECE, irfft2, multiplicity, rfft2
 from fam_det.core.losses import ValidSizes, check_valid_sizes, comparable
 from fam_det.core.peer_losses import EPSILON
-from fam_det.core.pieces import pieces
-from fam_det.core.spectrum import PIECE, irfft2, multiplicity, rfft2
 
 BAND_EDGES = (0.125, 0.25, 0.5)  # octaves below the Nyquist frequency
 

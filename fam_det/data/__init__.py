@@ -1,10 +1,6 @@
 """A user's data sets, and the images of a training in an order that a resumed run goes on with."""
 
-from fam_det import detectron2_compat
-
-detectron2_compat.apply()
-
-from fam_det.data.coco import register_coco_datasets  # noqa: E402
-from fam_det.data.loader import ResumableLoader, build_train_loader  # noqa: E402
+from fam_det.data.coco import register_coco_datasets
+from fam_det.data.loader import ResumableLoader, build_train_loader
 
 __all__ = ["ResumableLoader", "build_train_loader", "register_coco_datasets"]

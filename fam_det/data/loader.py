@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from fam_det.data.items import Item, SeededItems
+from fam_det.data.batch_sampler import BatchOrder, SamplerOfSeed, endless, sampler_of, wide_or_high
+from fam_det.data.dataset import Item, SeededItems
 from fam_det.data.mapper import CheckedMapper, NamingMapper
-from fam_det.data.order import BatchOrder, SamplerOfSeed, endless, sampler_of, wide_or_high
 from fam_det.data.unreadable import UnreadableImages
 from fam_det.data.workers import in_worker, outliving_workers, starting_workers
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from fam_det.analysis.processes import claimed
 from fam_det.demo.pipeline import Demo, StageFailed, clear, progress_costs, run_demo
 from fam_det.demo.progress import Progress
-from fam_det.processes import claimed
 
 AnyDemo = TypeVar("AnyDemo", bound=Demo)
 

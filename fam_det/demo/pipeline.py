@@ -20,10 +20,10 @@ from typing import Any, ClassVar, TypeAlias
 
 from fvcore.common.config import CfgNode
 
+from fam_det.analysis.processes import end_with_parent
 from fam_det.demo.progress import Progress, evaluations
 from fam_det.demo.scenes import discard
-from fam_det.metrics_file import iterations_done, read_metrics
-from fam_det.processes import end_with_parent
+from fam_det.training.metrics_file import iterations_done, read_metrics
 
 SEED = 1  # of both students
 FAILURE_LINES = 15

@@ -140,6 +140,6 @@ def check_project() -> list[Fact]:
     """Import what tools/train_net.py imports, most of Detectron2 with it."""
     import fam_det
 
-    importlib.import_module("fam_det.engine")
+    importlib.import_module("fam_det.training.detection")
     folder = Path(fam_det.__file__).parent
     return [Fact(OK, "fam_det", f"{fam_det.__version__} in {folder}, ready to train")]

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from fam_det.files.text import short
+from fam_det.files.messages import short
 
 import detectron2
 from detectron2.config import CfgNode

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fam_det.modeling.distillers import Distiller, build_distiller
+from fam_det.files.checkpointer import is_below
+from fam_det.modeling.distillers.base import Distiller, build_distiller
+from fam_det.modeling.feature_images import put_maps
+from fam_det.modeling.hooks import watched
 from fam_det.modeling.inherit import inherit
 from fam_det.modeling.levels import match_levels, valid_sizes
-from fam_det.modeling.show import put_maps
+from fam_det.modeling.student_wrapper import StudentWrapper
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
-from fam_det.modeling.watch import watched
-from fam_det.part_names import is_below
-from fam_det.student_wrapper import StudentWrapper
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fam_det.part_names import is_below
+from fam_det.files.checkpointer import is_below
 
 
 @torch.no_grad()

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.config import add_distillation_config
+from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
-from fam_det.lazy.detector import DescribedDetector, load_detector
 from fam_det.modeling.frozen_backbone import speed_up
-from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.modeling.lazy_detector import DescribedDetector, load_detector
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg

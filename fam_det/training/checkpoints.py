@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.training.evaluation import at_iteration
 
 from detectron2.engine import hooks

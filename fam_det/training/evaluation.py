@@ -6,15 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fam_det import detectron2_compat
+from fam_det.data.workers import keeping_child_signals
+from fam_det.training.metrics_file import read_metrics
 
-detectron2_compat.apply()
-
-from fam_det.data.workers import keeping_child_signals  # noqa: E402
-from fam_det.metrics_file import read_metrics  # noqa: E402
-
-from detectron2.engine import hooks  # noqa: E402
-from detectron2.utils import comm  # noqa: E402
+from detectron2.engine import hooks
+from detectron2.utils import comm
 
 SECONDS = "eval_seconds"  # the metric that says which iterations were evaluated
 

@@ -4,12 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from fam_det import detectron2_compat
-
-detectron2_compat.apply()
-
-from detectron2.engine import HookBase  # noqa: E402
-from detectron2.utils import comm  # noqa: E402
+from detectron2.engine import HookBase
+from detectron2.utils import comm
 
 ATTRIBUTE = "loss_normalizer"  # of Detectron2's DenseDetector, once it has seen a batch
 METHOD = "_ema_update"  # what sets it

@@ -10,16 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fam_det import detectron2_compat
+from fam_det.training.loss_normalizer import read_normalizer, set_normalizer
+from fam_det.training.metrics_file import end_last_line
+from fam_det.training.reproducibility import same_from_the_first
 
-detectron2_compat.apply()
-
-from fam_det.metrics_file import end_last_line  # noqa: E402
-from fam_det.training.determinism import same_from_the_first  # noqa: E402
-from fam_det.training.loss_normalizer import read_normalizer, set_normalizer  # noqa: E402
-
-from detectron2.engine import AMPTrainer, SimpleTrainer  # noqa: E402
-from detectron2.utils import comm  # noqa: E402
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.utils import comm
 
 FILE = "non_finite.json"
 logger = logging.getLogger(__name__)

@@ -5,24 +5,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from fam_det import detectron2_compat
+from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.evaluation import Evaluation
+from fam_det.training.loss_normalizer import LossNormalizers
+from fam_det.training.metrics_hooks import ShortHistory, Writing
+from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
+from fam_det.training.reproducibility import RunSeed, SeedEachIteration, make_deterministic
+from fam_det.training.signals import StopOnSignal
+from fam_det.training.sync_buffers import SameBuffers
 
-detectron2_compat.apply()
-
-from fam_det.training.checkpointer import SafeCheckpointer  # noqa: E402
-from fam_det.training.checkpoints import BoundedCheckpointer  # noqa: E402
-from fam_det.training.determinism import make_deterministic  # noqa: E402
-from fam_det.training.evaluation import Evaluation  # noqa: E402
-from fam_det.training.loss_normalizer import LossNormalizers  # noqa: E402
-from fam_det.training.non_finite import AMPStepTrainer, StepTrainer  # noqa: E402
-from fam_det.training.randomness import RunSeed, SeedEachIteration  # noqa: E402
-from fam_det.training.same_buffers import SameBuffers  # noqa: E402
-from fam_det.training.stop import StopOnSignal  # noqa: E402
-from fam_det.training.writing import ShortHistory, Writing  # noqa: E402
-
-from detectron2.config import CfgNode  # noqa: E402
-from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks  # noqa: E402
-from detectron2.utils import comm  # noqa: E402
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
+from detectron2.utils import comm
 
 
 class ResumableTrainer(DefaultTrainer):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import register_coco_datasets
 from fam_det.data.class_count import check_registered

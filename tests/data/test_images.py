@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fam_det.engine import Trainer, load_config
+from fam_det.training.detection import Trainer, load_config
 from tests.data.bad_images import BAD, GOOD, SIZE, encoded, noise, rotated
 
 from detectron2.config import CfgNode

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.data.batch_sampler import BatchOrder, endless, sampler_of, wide_or_high
 from fam_det.data.loader import ResumableLoader, build_resumable_loader
-from fam_det.data.order import BatchOrder, endless, sampler_of, wide_or_high
 from fam_det.data.workers import OutlivingLoader
 
 from detectron2.config import get_cfg

@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
+from fam_det.analysis.processes import claimed
 from fam_det.demo.detection import DetectionDemo as Demo
-from fam_det.processes import claimed
 
 
 def run_tool(demo: Demo, *args: str) -> subprocess.CompletedProcess[str]:

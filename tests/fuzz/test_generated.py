@@ -18,8 +18,8 @@ from torch import nn
 
 from fam_det.config import add_distillation_config
 from fam_det.files.checkpoint_file import read_pickle, read_torch
+from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
-from fam_det.training.checkpointer import SafeCheckpointer
 
 from detectron2.config import CfgNode, get_cfg
 

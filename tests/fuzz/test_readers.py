@@ -19,8 +19,8 @@ from torch import nn
 
 from fam_det.config import add_distillation_config
 from fam_det.data.annotations import check_annotations, read_annotations
+from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
-from fam_det.training.checkpointer import SafeCheckpointer
 from tests.data.test_annotations import content
 from tests.fuzz.mutations import only_clean_errors
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
-from fam_det.engine import load_config
+import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.training.detection import load_config
 
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances

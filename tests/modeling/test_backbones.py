@@ -7,8 +7,8 @@ import torch
 import torchvision
 
 import fam_det.modeling
-from fam_det.modeling import torchvision_weights
-from fam_det.modeling.backbones import STAGE_ENDS, MobileNetV2
+from fam_det.modeling.backbones import pretrained_weights as torchvision_weights
+from fam_det.modeling.backbones.mobilenet_v2 import STAGE_ENDS, MobileNetV2
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
-from fam_det.lazy.model import build_teacher, distill, group_norm
 from fam_det.modeling import FrozenTeacher, TimmBackbone
+from fam_det.modeling.lazy import build_teacher, distill, group_norm
 from tests.modeling.small_detector import images
 
 from detectron2 import model_zoo

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fam_det.engine import load_config
 from fam_det.modeling.frozen_backbone import speed_up
+from fam_det.training.detection import load_config
 from tests.modeling.small_detector import images, small_config
 
 from detectron2.layers import Conv2d, get_norm

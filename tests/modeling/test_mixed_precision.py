@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fam_det.engine import load_config
+from fam_det.training.detection import load_config
 from tests.modeling.small_detector import images, small_config
 
 from detectron2.modeling import build_model

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from fam_det.modeling.distilled_detector import captured_backbone
-from fam_det.modeling.peers.imitation import cells_of, near_objects
-from fam_det.modeling.peers.roi_logits import box_logits
+from fam_det.modeling.distillers.dkd import box_logits
+from fam_det.modeling.distillers.fgfi import cells_of, near_objects
 from tests.modeling.small_detector import images
 
 from detectron2.structures import Boxes

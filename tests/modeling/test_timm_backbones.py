@@ -13,7 +13,7 @@ from torch import nn
 import fam_det.modeling  # noqa: F401  registers the backbones and the weights
 from fam_det.config import add_distillation_config
 from fam_det.modeling import TimmBackbone
-from fam_det.modeling.timm_networks import pixel_statistics
+from fam_det.modeling.backbones.timm_networks import pixel_statistics
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg

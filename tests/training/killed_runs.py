@@ -18,14 +18,14 @@ from typing import Any
 import torch
 
 import classification.engine
-import fam_det.engine
-from fam_det.launch import launch
+import fam_det.training.detection
+from fam_det.training.launch import launch
 
 from detectron2.engine import HookBase, default_setup
 
 ENGINES = {
-    "detection": fam_det.engine,
-    "retinanet": fam_det.engine,
+    "detection": fam_det.training.detection,
+    "retinanet": fam_det.training.detection,
     "classification": classification.engine,
 }
 HANGS = 90.0  # seconds after which a process that lost its group counts as hanging

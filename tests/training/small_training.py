@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import fam_det.modeling  # noqa: F401  makes Detectron2 ready, so it comes first
+import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.training.non_finite import StepTrainer
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fam_det.engine import Trainer
+from fam_det.training.detection import Trainer
 from tests.modeling.small_detector import STUDENTS, small_config
 
 from detectron2.engine import HookBase

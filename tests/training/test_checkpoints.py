@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.training.checkpoints import BoundedCheckpointer
 from fam_det.training.non_finite import AMPStepTrainer
 from tests.training.small_training import Batches, Model, trainer

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fam_det.metrics_file import read_metrics
-from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.training.checkpoints import BoundedCheckpointer
 from fam_det.training.evaluation import Evaluation
-from fam_det.training.stop import StopOnSignal
-from fam_det.training.writing import Writing
+from fam_det.training.metrics_file import read_metrics
+from fam_det.training.metrics_hooks import Writing
+from fam_det.training.signals import StopOnSignal
 from tests.training.small_training import trainer
 
 from detectron2.utils.events import JSONWriter

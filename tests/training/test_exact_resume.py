@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fam_det.engine import Trainer
+from fam_det.training.detection import Trainer
 from tests.modeling.small_detector import STUDENTS, small_config
 from tests.tools.conftest import cells  # noqa: F401  a fixture
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from fam_det import launch
-from fam_det.training.checkpointer import SafeCheckpointer
+from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.training import launch
 from fam_det.training.checkpoints import BoundedCheckpointer
 from fam_det.training.evaluation import Evaluation
-from fam_det.training.stop import StopOnSignal
+from fam_det.training.signals import StopOnSignal
 from fam_det.training.trainer import ddp_on
 from tests.training.small_training import Model, trainer
 

@@ -1,0 +1,166 @@
+"""What a run's config says in words: data set, teacher, student, method; and what seeds share."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fam_det.analysis.report.runs import Run, flatten
+
+ALONE = "student alone"
+REVIEWS = {
+    ("cross_attention", "fam"): "FAM-KD",
+    ("abf", "fam"): "FAM + ReviewKD",
+    ("abf", "conv3x3"): "ReviewKD",
+}
+TRANSFORMS = {"fam": "FAM", "conv3x3": "3x3 convolution"}
+# The filter and the high-pass filter that go without saying.
+USUAL_FILTER = {"classification": "dense", "detection": "separable"}
+USUAL_HIGH_PASS = "ideal"
+# Keys without an effect on what is learnt, beside those that differ between seeds.
+NO_EFFECT = re.compile(
+    r"SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|CUDNN_BENCHMARK|MODEL\.DEVICE|DATALOADER\.NUM_WORKERS"
+    r"|DETERMINISTIC|DATASETS\.DOWNLOAD|SOLVER\.CHECKPOINT_\w+|TEST\.(EVAL_\w+|EXPECTED_RESULTS|IMS_PER_BATCH)"
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Who learns what from whom, and how.
+
+    Attributes:
+        data_set: that is trained on.
+        teacher: None for a student alone.
+        student: name of the network.
+        method: in words.
+    """
+
+    data_set: str
+    teacher: str | None
+    student: str
+    method: str
+
+
+def describe(run: Run) -> Experiment:
+    """The experiment that a run is of."""
+    model = run.config["MODEL"]
+    if run.task == "classification":
+        student, teacher = str(model["STUDENT"]["NAME"]), str(model["TEACHER"]["NAME"])
+    else:
+        student, teacher = name_detector(model), name_teacher(model.get("TEACHER", {}))
+    taught = is_distilled(run)
+    method = name_method(model["DISTILLER"], run.task) if taught else ALONE
+    return Experiment(name_data_set(run), teacher if taught else None, student, method)
+
+
+def is_distilled(run: Run) -> bool:
+    """Whether the student has a teacher."""
+    model = run.config["MODEL"]
+    if run.task == "classification":
+        return bool(model["DISTILLER"]["NAME"])
+    return bool(model["META_ARCHITECTURE"] == "DistilledDetector")
+
+
+def name_data_set(run: Run) -> str:
+    """The training data; a folder of images goes by its own name."""
+    node = run.config["DATASETS"]
+    if run.task == "detection":
+        return ", ".join(node["TRAIN"])
+    name = str(node["NAME"])
+    return Path(node["ROOT"]).name if name == "folder" else name
+
+
+def name_method(node: dict[str, Any], task: str) -> str:
+    """The method of a ``MODEL.DISTILLER`` node, with what is unusual about its filters."""
+    if node["NAME"] == "KnowledgeReviewDistiller":
+        parts = (node["FUSION"], node["TRANSFORM"])
+        name = REVIEWS.get(parts, f"review ({', '.join(parts)})")
+    elif node["NAME"] == "LayerToLayerDistiller":
+        name = f"layer-to-layer {TRANSFORMS.get(node['TRANSFORM'], node['TRANSFORM'])}"
+    else:
+        return str(node["NAME"])
+    if node["TRANSFORM"] != "fam":
+        return name
+    fam = node["FAM"]
+    if fam["HIGH_PASS"] != USUAL_HIGH_PASS:
+        name += ", no HPF" if fam["HIGH_PASS"] == "none" else f", {fam['HIGH_PASS']} HPF"
+    if fam["FILTER"] != USUAL_FILTER[task]:
+        name += f", {fam['FILTER']} filter"
+    return name
+
+
+def name_detector(model: dict[str, Any]) -> str:
+    """A detector as papers name it, such as ``Faster R-CNN R18-FPN``."""
+    kind = model["META_ARCHITECTURE"]
+    if kind == "DistilledDetector":
+        kind = model["STUDENT"]["META_ARCHITECTURE"]
+    if kind == "GeneralizedRCNN":
+        kind = "Faster R-CNN"
+        if model.get("MASK_ON") or model.get("KEYPOINT_ON"):
+            kind = "Mask R-CNN" if model.get("MASK_ON") else "Keypoint R-CNN"
+        if "Cascade" in model["ROI_HEADS"]["NAME"]:
+            kind = f"Cascade {kind}"
+    return f"{kind} {name_backbone(model)}"
+
+
+def name_backbone(model: dict[str, Any]) -> str:
+    """A backbone, such as ``R50-FPN`` or ``MobileNetV2 0.35-FPN``."""
+    builder = str(model["BACKBONE"]["NAME"])
+    if "mobilenet_v2" in builder:
+        width = model["MOBILENETV2"]["WIDTH_MULT"]
+        name = "MobileNetV2" if width == 1 else f"MobileNetV2 {width}"
+    elif "resnet" in builder:
+        name = f"R{model['RESNETS']['DEPTH']}"
+    else:
+        return builder.removeprefix("build_").removesuffix("_backbone")
+    return f"{name}-FPN" if "fpn" in builder else f"{name}-C4"
+
+
+def name_teacher(node: dict[str, Any]) -> str:
+    """A detector's teacher: the name of its config, or of the folder of a training's."""
+    config = Path(node.get("CONFIG", ""))
+    return config.parent.name if config.stem == "config" else config.stem
+
+
+def relevant(run: Run) -> dict[str, Any]:
+    """The keys that decide what a run learns, apart from its seed.
+
+    A student alone keeps its pair's teacher in its config, which it never meets.
+    """
+    idle = () if is_distilled(run) else ("MODEL.TEACHER.", "MODEL.DISTILLER.", "MODEL.STUDENT.META")
+    return {
+        key: value
+        for key, value in flatten(run.config).items()
+        if not NO_EFFECT.fullmatch(key) and not key.startswith(idle)
+    }
+
+
+def differing(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
+    """Keys with another value in each; those that one lacks are of another version of the code."""
+    a, b = relevant(first), relevant(second)
+    return {key: (a[key], b[key]) for key in a if key in b and a[key] != b[key]}
+
+
+def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one experiment that differ in nothing but the seed, in the order of the first."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        for group in groups:
+            if describe(group[0]) == describe(run) and not differing(group[0], run):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
+
+
+def settings(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """What tells apart the groups that are of one experiment, such as ``LOSS_WEIGHT 5.0``."""
+    texts = []
+    for group in groups:
+        peers = [peer for peer in groups if describe(peer[0]) == describe(group[0])]
+        keys = sorted({key for peer in peers for key in differing(group[0], peer[0])})
+        values = relevant(group[0])
+        texts.append(", ".join(f"{key.rpartition('.')[2]} {values[key]}" for key in keys))
+    return texts

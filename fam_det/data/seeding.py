@@ -1,0 +1,44 @@
+"""Everything random as a function of a seed and a place in the training.
+
+An unbroken run and a resumed one, one worker and many so see the same.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derive_seed(seed: int, purpose: str, *place: int) -> int:
+    """A seed of its own for each purpose and place; 64 bits.
+
+    Args:
+        seed: of the run, 0 or more.
+        purpose: keeps the draws for one thing apart from those for another.
+        place: numbers such as the epoch, 0 or more.
+    """
+    entropy = (seed, zlib.crc32(purpose.encode()), *place)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+
+
+def seed_cpu(seed: int) -> None:
+    """Seed the generators of Python, NumPy and PyTorch on the CPU, with up to 64 bits."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What is drawn inside on the CPU is the seed's; outside, the generators go on as before."""
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    seed_cpu(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])

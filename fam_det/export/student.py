@@ -1,0 +1,111 @@
+"""The student alone, as a config and a checkpoint of plain Detectron2."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fam_det.analysis.report.checkpoint import DISTILLER
+from fam_det.export.source import DISTILLED, Source
+from fam_det.export.words import one_line
+from fam_det.files.checkpointer import SafeCheckpointer
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
+
+# Keys of this project that a student's backbone may need: words of the backbone's name, and node.
+BACKBONE_NODES = {"mobilenet_v2": "MOBILENETV2", "timm": "TIMM"}
+# What everyone who has Detectron2 has too.
+COMMON = {"torch", "torchvision", "detectron2", "fvcore"}
+# What a file that is no checkpoint, or a download that fails, raises.
+UNREADABLE = (AssertionError, EOFError, KeyError, OSError, RuntimeError, pickle.UnpicklingError)
+
+
+def student_config(cfg: CfgNode) -> CfgNode:
+    """The student's config without the keys of this project, but for those of its backbone.
+
+    Raises:
+        ValueError: a student's meta-architecture that nobody has registered.
+    """
+    plain = get_cfg()
+    _copy_known(cfg, plain)
+    if cfg.MODEL.META_ARCHITECTURE == DISTILLED:
+        plain.MODEL.META_ARCHITECTURE = cfg.MODEL.STUDENT.META_ARCHITECTURE
+    name = plain.MODEL.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY:
+        known = sorted(known for known, _ in META_ARCH_REGISTRY)
+        raise ValueError(f"META_ARCHITECTURE: got {name!r}, expected one of {known}")
+    for words, node in BACKBONE_NODES.items():
+        if words in plain.MODEL.BACKBONE.NAME:
+            plain.MODEL[node] = cfg.MODEL[node].clone()
+    return plain
+
+
+def _copy_known(source: CfgNode, target: CfgNode) -> None:
+    """Copy the values of the keys that the target has."""
+    for key, value in target.items():
+        if isinstance(value, CfgNode):
+            _copy_known(source[key], value)
+        else:
+            target[key] = source[key]
+
+
+def load_student(source: Source) -> tuple[CfgNode, Any]:
+    """The student's config and the student with its weights, on the CPU and in eval mode.
+
+    Raises:
+        ValueError: a student that cannot be built, a file that is no checkpoint, or a checkpoint
+            that is not the student's; the message names a weight.
+    """
+    cfg = student_config(source.cfg)
+    on_cpu = cfg.clone()
+    on_cpu.MODEL.DEVICE = "cpu"
+    try:
+        student = build_model(on_cpu)
+    except (AssertionError, ImportError, KeyError) as error:
+        raise ValueError(f"the student cannot be built: {one_line(error)}") from error
+    try:
+        _ExactCheckpointer(student).load(source.weights)
+    except UNREADABLE as error:
+        raise ValueError(f"--weights: {source.weights}: {one_line(error)}") from error
+    return cfg, student.eval().requires_grad_(False)
+
+
+class _ExactCheckpointer(SafeCheckpointer):
+    """A checkpointer that leaves no weight random, and leaves out nothing but the distiller."""
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        found = super()._load_model(checkpoint)
+        other_shape = [name for name, *_ in found.incorrect_shapes]
+        absent = [x for x in found.missing_keys if not x.endswith("num_batches_tracked")]
+        unknown = [x for x in found.unexpected_keys if not x.startswith(DISTILLER)]
+        for names, what in (
+            (other_shape, "are of another shape than"),
+            (absent, "are missing for"),
+            (unknown, "are not of"),
+        ):
+            if names:
+                raise ValueError(
+                    f"--weights: {len(names)} weights {what} the student of the config, the first "
+                    f"is {names[0]}; expected a checkpoint of its training"
+                )
+        return found
+
+
+def save_student(cfg: CfgNode, student: nn.Module, folder: Path) -> Path:
+    """Write ``config.yaml`` and ``model.pth``, which the config names; returns the latter."""
+    file = folder / "model.pth"
+    torch.save({"model": student.state_dict()}, file)
+    cfg = cfg.clone()
+    cfg.MODEL.WEIGHTS = str(file)
+    (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    return file
+
+
+def needed_packages(cfg: CfgNode, student: nn.Module) -> list[str]:
+    """Packages besides Detectron2 that the student is made with, such as "fam_det"."""
+    parts: list[Any] = [type(module) for module in student.modules()]
+    parts.append(BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME))
+    return sorted({part.__module__.partition(".")[0] for part in parts} - COMMON)

@@ -1,0 +1,161 @@
+"""DKD on the class logits of the student's regions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fam_det.core.logit_losses import decoupled_divergences
+from fam_det.core.losses import ValidSizes
+from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Distiller, Shapes
+from fam_det.modeling.hooks import watched
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import Boxes, Instances
+
+
+@DISTILLER_REGISTRY.register()
+class DKDDistiller(Distiller):
+    """Decoupled knowledge distillation of R-CNN's box head (Zhao et al., CVPR 2022).
+
+    As in the authors' detection code the teacher's box head reads the teacher's maps at the
+    student's sampled proposals; the logits of both, with background as a class, are compared. The
+    student's own pass is used again, where that code runs its box head twice.
+
+    Args:
+        levels: names of the maps that the teacher's box head may read.
+        alpha: weight of TCKD, 0 or more.
+        beta: weight of NCKD, 0 or more.
+        temperature: divides the logits, more than 0.
+
+    Raises:
+        ValueError: another weight or temperature.
+    """
+
+    teacher_parts = ("roi_heads",)
+
+    @configurable
+    def __init__(
+        self, *, levels: Sequence[str], alpha: float, beta: float, temperature: float
+    ) -> None:
+        super().__init__()
+        for key, value in (("ALPHA", alpha), ("BETA", beta)):
+            if value < 0:
+                raise ValueError(f"MODEL.DISTILLER.DKD.{key}: got {value}, expected 0 or more")
+        if temperature <= 0:
+            raise ValueError(
+                f"MODEL.DISTILLER.DKD.TEMPERATURE: got {temperature}, expected more than 0"
+            )
+        self.levels = list(levels)
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
+    ) -> dict[str, Any]:
+        """Arguments of ``__init__``."""
+        node = cfg.MODEL.DISTILLER.DKD
+        return {
+            "levels": levels,
+            "alpha": node.ALPHA,
+            "beta": node.BETA,
+            "temperature": node.TEMPERATURE,
+        }
+
+    def check(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Raises a ValueError for detectors whose region logits cannot be compared."""
+        own, other = (
+            box_branch(detector, owner)
+            for detector, owner in ((student, "student"), (teacher, "teacher"))
+        )
+        if own.num_classes != other.num_classes:
+            raise ValueError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES: DKDDistiller needs the teacher's "
+                f"{other.num_classes} classes, got {own.num_classes}"
+            )
+        if missing := [name for name in other.box_in_features if name not in self.levels]:
+            raise ValueError(
+                f"MODEL.DISTILLER.LEVELS: DKDDistiller needs {missing[0]!r}, which the teacher's "
+                f"box head reads, got {', '.join(self.levels)}"
+            )
+
+    @contextmanager
+    def watch(
+        self, student: nn.Module, teacher: nn.Module, batched_inputs: Sequence[dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """The student's sampled boxes, their classes and logits."""
+        heads = box_branch(student, "student")
+        seen: dict[str, Any] = {"teacher_heads": box_branch(teacher, "teacher")}
+
+        def keep_boxes(inputs: Sequence[Any], _: Tensor) -> None:
+            seen["boxes"] = inputs[1]
+
+        def keep_logits(_: Sequence[Any], output: tuple[Tensor, Tensor]) -> None:
+            seen["logits"] = output[0]
+
+        def keep_classes(_: Sequence[Any], output: tuple[list[Instances], Any]) -> None:
+            seen["classes"] = torch.cat([proposals.gt_classes for proposals in output[0]])
+
+        with (
+            watched(heads.box_pooler, keep_boxes),
+            watched(heads.box_predictor, keep_logits),
+            watched(heads, keep_classes),
+        ):
+            yield seen
+
+    def forward(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        valid_sizes: Mapping[str, ValidSizes],
+        *,
+        teacher_heads: StandardROIHeads,
+        boxes: Sequence[Boxes],
+        logits: Tensor,
+        classes: Tensor,
+    ) -> dict[str, Tensor]:
+        """The unweighted loss ``roi_logits``.
+
+        Args:
+            student: not used.
+            teacher: maps (N, C_teacher, H, W) by level.
+            valid_sizes: not used.
+            teacher_heads: gives the teacher's logits.
+            boxes: sampled proposals of each image, R of them altogether.
+            logits: (R, K + 1) of the student.
+            classes: int64 (R,) in [0, K], K for background.
+
+        Returns:
+            A scalar by its name.
+        """
+        with torch.no_grad():
+            teacher_logits = box_logits(teacher_heads, teacher, boxes)
+        own, other = (x.float() / self.temperature for x in (logits, teacher_logits))
+        target_class, others = decoupled_divergences(own, other, classes)
+        loss = self.temperature**2 * (self.alpha * target_class + self.beta * others)
+        return {"roi_logits": loss}
+
+
+def box_logits(
+    heads: StandardROIHeads, features: Mapping[str, Tensor], boxes: Sequence[Boxes]
+) -> Tensor:
+    """Class logits (R, K + 1) of a box branch at the boxes of each image."""
+    pooled = heads.box_pooler([features[name] for name in heads.box_in_features], list(boxes))
+    logits: Tensor = heads.box_predictor(heads.box_head(pooled))[0]
+    return logits
+
+
+def box_branch(detector: nn.Module, owner: str) -> StandardROIHeads:
+    """ROI heads with one box head; raises a ValueError for a detector without such."""
+    heads = getattr(detector, "roi_heads", None)
+    if not isinstance(heads, StandardROIHeads) or isinstance(heads.box_predictor, nn.ModuleList):
+        raise ValueError(
+            "MODEL.DISTILLER.NAME: DKDDistiller needs R-CNNs with StandardROIHeads, the "
+            f"{owner} has {type(heads).__name__ if heads is not None else 'no ROI heads'}"
+        )
+    return heads

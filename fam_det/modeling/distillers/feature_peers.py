@@ -1,0 +1,125 @@
+"""Peers that compare feature maps, level by level."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from fam_det.core.losses import ValidSizes, mse_loss
+from fam_det.core.peer_losses import channel_wise_loss, pearson_loss, wavelet_band_loss
+from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, FeatureDistiller, Loss
+
+from detectron2.config import CfgNode
+
+
+class Adapters(nn.Module):
+    """A 1x1 convolution for each level; none where ``only_where_needed`` and the widths agree."""
+
+    def __init__(
+        self,
+        student_channels: Sequence[int],
+        teacher_channels: Sequence[int],
+        *,
+        only_where_needed: bool,
+    ) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Identity()
+            if only_where_needed and own == other
+            else nn.Conv2d(own, other, kernel_size=1)
+            for own, other in zip(student_channels, teacher_channels, strict=True)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """(N, C, H, W) each to (N, C_teacher, H, W)."""
+        return [level(x) for level, x in zip(self.levels, maps, strict=True)]
+
+
+@DISTILLER_REGISTRY.register()
+class FitNetDistiller(FeatureDistiller):
+    """Hints of FitNets (Romero et al., ICLR 2015) on every level.
+
+    A 1x1 convolution and the mean squared error. FitNets itself trains on one hint first and on the
+    task then; here, as usual in detection, both go on together.
+    """
+
+    @classmethod
+    def build_loss(cls, distiller: CfgNode) -> Loss:
+        """The mean squared error, whatever ``LOSS`` says."""
+        return mse_loss
+
+    @classmethod
+    def build_transform(
+        cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
+    ) -> nn.Module:
+        """A regressor for each level."""
+        return Adapters(student_channels, teacher_channels, only_where_needed=False)
+
+
+@DISTILLER_REGISTRY.register()
+class PKDDistiller(FeatureDistiller):
+    """PKD (Cao et al., NeurIPS 2022): Pearson correlation of the maps.
+
+    No adapter where the widths agree, as in the paper, whose weight is 6 for detectors of one
+    family; a 1x1 convolution elsewhere.
+    """
+
+    @classmethod
+    def build_loss(cls, distiller: CfgNode) -> Loss:
+        """One minus the correlation, whatever ``LOSS`` says."""
+        return pearson_loss
+
+    @classmethod
+    def build_transform(
+        cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
+    ) -> nn.Module:
+        """An adapter where the widths differ."""
+        return Adapters(student_channels, teacher_channels, only_where_needed=True)
+
+
+@DISTILLER_REGISTRY.register()
+class CWDDistiller(PKDDistiller):
+    """CWD (Shu et al., ICCV 2021): the softmax of each channel over its cells."""
+
+    @classmethod
+    def build_loss(cls, distiller: CfgNode) -> Loss:
+        """The divergence at ``CWD.TEMPERATURE``, whatever ``LOSS`` says.
+
+        Raises:
+            ValueError: a temperature of 0 or less.
+        """
+        temperature = distiller.CWD.TEMPERATURE
+        if temperature <= 0:
+            raise ValueError(
+                f"MODEL.DISTILLER.CWD.TEMPERATURE: got {temperature}, expected more than 0"
+            )
+        return partial(channel_wise_loss, temperature=temperature)
+
+
+@DISTILLER_REGISTRY.register()
+class FreeKDDistiller(FitNetDistiller):
+    """FreeKD (Zhang et al., CVPR 2024): high wavelet bands, without the teacher's prompts.
+
+    The prompts say where a band counts, and are learned by fine-tuning the teacher with them first;
+    here every cell counts. As in the released configs a 1x1 convolution comes before, and the mean
+    squared error of the maps beside.
+    """
+
+    @classmethod
+    def build_loss(cls, distiller: CfgNode) -> Loss:
+        """The bands' differences and ``FREEKD.MSE_WEIGHT`` times the error, whatever ``LOSS`` says.
+
+        Raises:
+            ValueError: a negative weight.
+        """
+        weight = distiller.FREEKD.MSE_WEIGHT
+        if weight < 0:
+            raise ValueError(f"MODEL.DISTILLER.FREEKD.MSE_WEIGHT: got {weight}, expected 0 or more")
+        return partial(_bands_and_maps, mse_weight=weight)
+
+
+def _bands_and_maps(
+    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None, *, mse_weight: float
+) -> Tensor:
+    bands = wavelet_band_loss(student, teacher, valid_sizes)
+    return bands + mse_weight * mse_loss(student, teacher, valid_sizes)

@@ -1,0 +1,82 @@
+"""A detector out of a LazyConfig file, with what a teacher needs to know about it."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from detectron2.config import LazyConfig, instantiate
+
+IMAGE_FORMAT = "dataloader.train.mapper.image_format"
+
+
+class DescribedDetector(NamedTuple):
+    """A detector, and its config's checkpoint and images."""
+
+    detector: nn.Module
+    weights: str
+    pixel_mean: list[float]
+    pixel_std: list[float]
+    input_format: str
+
+
+def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
+    """The detector of a LazyConfig file, its checkpoint not yet loaded.
+
+    Args:
+        path: of the file, which has ``model`` and, for its checkpoint, ``train.init_checkpoint``.
+        overrides: "path.key=value", as after the options of tools/train_net.py.
+
+    Raises:
+        ValueError: a file without a model, or one that does not say the order of its channels.
+    """
+    cfg = read_config(path, overrides, "MODEL.TEACHER.OPTS")
+    if "model" not in cfg:
+        raise ValueError(f"MODEL.TEACHER.CONFIG: {path} defines {list(cfg)}, expected 'model'")
+    # A student that now teaches, see fam_det.modeling.lazy.distill.
+    detector: Any = instantiate(cfg.model.student if "student" in cfg.model else cfg.model)
+    return DescribedDetector(
+        detector,
+        OmegaConf.select(cfg, "train.init_checkpoint", default=""),
+        detector.pixel_mean.flatten().tolist(),
+        detector.pixel_std.flatten().tolist(),
+        _input_format(path, cfg, detector),
+    )
+
+
+def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
+    """A LazyConfig file with its overrides.
+
+    Args:
+        path: of the file.
+        overrides: "path.key=value".
+        key: where the overrides come from, for errors.
+
+    Raises:
+        ValueError: an override of another form, or of a node that the file lacks, which Detectron2
+            would add without a word.
+    """
+    cfg = LazyConfig.load(path)
+    for override in map(str, overrides):
+        if "=" not in override or re.split(r"[.=]", override)[0] not in cfg:
+            raise ValueError(
+                f"{key}: got {override!r}, expected path.key=value with a path in {list(cfg)}"
+            )
+    try:
+        return LazyConfig.apply_overrides(cfg, list(overrides))
+    except HydraException as error:
+        raise ValueError(f"{key}: {str(error).splitlines()[0]}") from error
+
+
+def _input_format(path: str, cfg: DictConfig, detector: nn.Module) -> str:
+    """Channel order of the images: a dense detector such as FCOS does not know its own."""
+    named = OmegaConf.select(cfg, IMAGE_FORMAT) or getattr(detector, "input_format", None)
+    if named is None:
+        raise ValueError(
+            f"MODEL.TEACHER.CONFIG: {path} has neither {IMAGE_FORMAT} nor model.input_format, "
+            "expected one of them to say 'RGB' or 'BGR'"
+        )
+    return str(named)

@@ -1,0 +1,198 @@
+"""What the config needs to know about a teacher, which is built with random weights to see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fam_det.data.annotations import read_annotations
+from fam_det.modeling.lazy_detector import read_config
+from fam_det.modeling.teacher import describe_teacher, find_config, teacher_config
+from fam_det.recipes.data import class_names
+from fam_det.recipes.overrides import Choice, Choices
+
+from detectron2 import model_zoo
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
+
+FINAL = "model_final.pth"  # what a run leaves beside its config.yaml
+STARTS = ("ImageNetPretrained", "torchvision://", "timm://")  # weights that no detector has
+ZOO_EXAMPLE = "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
+# For a teacher in Python, what the student takes its anchors, heads and image sizes from.
+TEMPLATES = {
+    "GeneralizedRCNN": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    "RetinaNet": "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher as the student's config sees it.
+
+    Attributes:
+        name: of its config.
+        detector: with random weights.
+        class_names: None where its config does not lead to them.
+        template: a config with its FPN, anchors, heads and image sizes, for the student to share.
+        in_python: whether its own config is a LazyConfig, and the template another one.
+    """
+
+    name: str
+    detector: Any
+    class_names: tuple[str, ...] | None
+    template: CfgNode
+    in_python: bool
+
+    @property
+    def student_architecture(self) -> str:
+        """The meta-architecture of a student like it."""
+        return student_architecture(self.detector)
+
+    @property
+    def num_classes(self) -> int:
+        """That it detects."""
+        count: int = getattr(self.detector, "roi_heads", self.detector).num_classes
+        return count
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it segments instances."""
+        return bool(getattr(getattr(self.detector, "roi_heads", None), "mask_on", False))
+
+
+def teacher_choices(name: str, weights: str | None) -> Choices:
+    """Keys that name the teacher.
+
+    Args:
+        name: in the model zoo, or of a config file.
+        weights: its checkpoint, "none" for random weights, or None to find it.
+
+    Raises:
+        ValueError: an unknown name, or a checkpoint that is not there or not found.
+    """
+    try:
+        path, zoo_weights = find_config(name)
+    except ValueError as error:
+        raise ValueError(_unknown(name)) from error
+    return {
+        "MODEL.TEACHER.CONFIG": Choice(name),
+        "MODEL.TEACHER.WEIGHTS": _weights(weights, path, zoo_weights),
+    }
+
+
+def read_teacher(cfg: CfgNode) -> Teacher:
+    """Build the teacher of ``cfg.MODEL.TEACHER`` on the CPU.
+
+    Raises:
+        ValueError: a config that cannot be built, or a detector that no student here is like.
+    """
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "cpu"
+    name = cfg.MODEL.TEACHER.CONFIG
+    try:
+        detector = describe_teacher(cfg).detector
+        architecture = student_architecture(detector)
+        if name.endswith(".py"):
+            datasets, entries = _lazy_datasets(cfg)
+            template = _zoo_template(architecture)
+        else:
+            template, _ = teacher_config(cfg)
+            datasets, entries = template.DATASETS.TRAIN, template.DATASETS.COCO
+        if not template.MODEL.FPN.IN_FEATURES:
+            raise ValueError("has no FPN, expected one, such as that of " + ZOO_EXAMPLE)
+    except Exception as error:  # a config in Python may raise anything
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"--teacher: {name}: {kind}{error}") from error
+    names = _class_names(datasets, entries)
+    return Teacher(name, detector, names, template, name.endswith(".py"))
+
+
+def student_architecture(detector: Any) -> str:
+    """The meta-architecture of a student like a detector.
+
+    Raises:
+        ValueError: neither an R-CNN nor a dense detector.
+    """
+    if isinstance(detector, GeneralizedRCNN):
+        return "GeneralizedRCNN"
+    if isinstance(detector, DenseDetector):
+        return "RetinaNet"
+    raise ValueError(
+        f"is a {type(detector).__name__}, expected a Faster, Mask, Cascade or Keypoint R-CNN, a "
+        "RetinaNet or an FCOS; for others write a config, see docs/detectors.md"
+    )
+
+
+def _weights(given: str | None, path: str, zoo_weights: str | None) -> Choice:
+    if given == "none":
+        return Choice("", "--teacher-weights none: random weights, to try a setup")
+    if given is not None:
+        if "://" not in given and not Path(given).is_file():
+            raise ValueError(f"--teacher-weights: {given} does not exist; give its checkpoint")
+        return Choice(given)
+    if zoo_weights is not None:
+        return Choice("auto", "the model zoo's")
+    beside = Path(path).with_name(FINAL)
+    if beside.is_file():
+        return Choice(str(beside), "found beside its config")
+    raise ValueError(
+        f"--teacher-weights: missing, and there is no {FINAL} beside {path}; give the teacher's "
+        "checkpoint, or 'none' for random weights, to try a setup"
+    )
+
+
+def _unknown(name: str) -> str:
+    known = zoo_names()
+    by_stem = {Path(x).stem: x for x in known}
+    close = [by_stem[x] for x in get_close_matches(Path(name).stem, by_stem, n=3, cutoff=0.5)]
+    hint = f"; close names: {', '.join(close)}" if close else ""
+    return f"--teacher: {name}: neither a file nor a name in Detectron2's model zoo{hint}"
+
+
+def zoo_names() -> list[str]:
+    """Names of the YAML configs in the model zoo that it has a checkpoint of."""
+    root = Path(model_zoo.__file__).parent / "configs"
+    names = []
+    for path in sorted(root.glob("*/*.yaml")):
+        name = path.relative_to(root).as_posix()
+        try:
+            model_zoo.get_checkpoint_url(name)
+        except RuntimeError:
+            continue
+        names.append(name)
+    return names
+
+
+def _zoo_template(architecture: str) -> CfgNode:
+    template: CfgNode = model_zoo.get_config(TEMPLATES[architecture])
+    return template
+
+
+def _lazy_datasets(cfg: CfgNode) -> tuple[Sequence[str], Sequence[Any]]:
+    """Names of a LazyConfig's training data, and its own data sets."""
+    path, _ = find_config(cfg.MODEL.TEACHER.CONFIG)
+    lazy = read_config(path, cfg.MODEL.TEACHER.OPTS, "MODEL.TEACHER.OPTS")
+    names = OmegaConf.select(lazy, "dataloader.train.dataset.names", default=[])
+    entries = OmegaConf.select(lazy, "datasets.coco", default=[])
+    return [names] if isinstance(names, str) else list(names), list(entries)
+
+
+def _class_names(datasets: Sequence[str], entries: Sequence[Any]) -> tuple[str, ...] | None:
+    """Class names of the first data set: of its own file, or of Detectron2's catalog."""
+    if not datasets:
+        return None
+    for name, annotations, _ in entries:
+        if name == datasets[0]:
+            try:
+                return class_names(read_annotations(name, annotations)["categories"])
+            except (ValueError, KeyError, TypeError):  # its data need not be on this machine
+                return None
+    if datasets[0] not in MetadataCatalog.list():
+        return None
+    known = MetadataCatalog.get(datasets[0]).get("thing_classes")
+    return None if known is None else tuple(known)

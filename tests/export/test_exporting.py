@@ -1,0 +1,86 @@
+"""Exported detectors give what the detector gives, on an image and on one of another size."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.export.exporting import FORMATS, eager
+from fam_det.export.measure import Agreement, agreement, compare
+
+from detectron2 import model_zoo
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+THIN = [
+    *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "TEST.DETECTIONS_PER_IMAGE", 20),
+    *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+    *("MODEL.RESNETS.NORM", "BN", "MODEL.FPN.OUT_CHANNELS", 16),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16),
+    *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,), "MODEL.ROI_HEADS.NUM_CLASSES", 3),
+    *("MODEL.RPN.PRE_NMS_TOPK_TEST", 50, "MODEL.RPN.POST_NMS_TOPK_TEST", 30),
+    # above the denormal numbers, which onnxruntime takes for 0 on some processors
+    *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1e-6, "MODEL.RETINANET.SCORE_THRESH_TEST", 1e-6),
+    *("MODEL.RETINANET.NUM_CLASSES", 3, "MODEL.RETINANET.TOPK_CANDIDATES_TEST", 30),
+]
+DETECTORS = {
+    "Faster R-CNN": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    "Mask R-CNN": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    "Cascade R-CNN": "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
+    "RetinaNet": "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+}
+# What docs/deploy.md says works.
+WORKS = [
+    *(("torchscript", name) for name in DETECTORS if name != "Cascade R-CNN"),
+    *(("scripted", name) for name in ("Faster R-CNN", "Mask R-CNN")),
+    *(("onnx", name) for name in DETECTORS),
+]
+
+
+def build(name: str) -> Any:
+    cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file(DETECTORS[name]))
+    cfg.merge_from_list(THIN)
+    torch.manual_seed(0)
+    detector = build_model(cfg).eval().requires_grad_(False)
+    for key, weight in detector.named_parameters():
+        if "cls_score" in key or "objectness" in key:
+            weight.normal_(std=0.1)  # scores apart: among equal ones rounding chooses
+    return detector
+
+
+@pytest.mark.parametrize("form, name", WORKS)
+def test_exported_detector_gives_the_same_detections(form: str, name: str, tmp_path: Path) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    detector = build(name)
+    image = 255 * torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(0))
+    run = FORMATS[form].export(detector, image, tmp_path / FORMATS[form].file)
+    found = compare(run, eager(detector), image)
+    assert found.detections > 4
+    assert found.close, found.describe()
+
+
+def detections(**changed: Any) -> dict[str, torch.Tensor]:
+    return {
+        "pred_boxes": torch.tensor([[0.0, 0, 4, 4], [1, 1, 9, 9]]),
+        "scores": torch.tensor([0.5, 0.5]),
+        "pred_classes": torch.tensor([0, 1]),
+    } | changed
+
+
+def test_a_difference_is_found() -> None:
+    expected = detections()
+    swapped = {name: x.flip(0) for name, x in expected.items()}
+    assert agreement(swapped, expected) == Agreement(2)  # equal scores, the other order
+    moved = detections(pred_boxes=torch.tensor([[0.0, 0, 4, 6], [1, 1, 9, 9]]))
+    assert agreement(moved, expected).boxes == 2.0
+    for other in (
+        detections(pred_classes=torch.tensor([0, 2])),
+        detections(scores=torch.tensor([0.5, 0.4])),
+        {name: x[:1] for name, x in expected.items()},
+    ):
+        assert not agreement(other, expected).close

@@ -1,0 +1,200 @@
+"""Configs in Python: the distilled detector as a node, and tools/train_net.py with one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.core import LayerToLayer, hierarchical_context_loss
+from fam_det.modeling import DistilledDetector, FeatureDistiller, FrozenTeacher
+from fam_det.modeling.lazy import build_teacher, distill
+from fam_det.modeling.teacher import describe_teacher
+from fam_det.training import lazy as engine
+from fam_det.training.lazy import load_config
+from tests.modeling.small_detector import small_config
+from tests.modeling.test_detectors import batch, fcos
+from tests.tools.conftest import cells  # noqa: F401  a fixture
+from tests.tools.test_train_net import train_net
+
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.engine import default_argument_parser
+from detectron2.utils.events import EventStorage
+
+CONFIG = "configs/LazyConfig/retinanet_R_101_to_fcos_R_18_FPN.py"
+TEACHER = """
+from tests.modeling.test_detectors import fcos
+model = fcos(24)
+dataloader = {"train": {"mapper": {"image_format": "RGB"}}}
+train = {"init_checkpoint": "somewhere.pth"}
+"""
+
+
+def test_nodes_by_hand_make_the_detector_that_distill_makes() -> None:
+    teacher = L(FrozenTeacher)(
+        detector=fcos(24),
+        weights="",
+        pixel_mean=[103.53, 116.28, 123.675],
+        pixel_std=[1.0, 1.0, 1.0],
+        input_format="BGR",
+        student_format="RGB",
+    )
+    by_hand = L(DistilledDetector)(
+        student=fcos(16),
+        teacher=teacher,
+        distiller=L(FeatureDistiller)(
+            levels=["p3", "p4"],
+            transform=L(LayerToLayer)(
+                student_channels=[16, 16], teacher_channels=[24, 24], relu=False
+            ),
+            loss=hierarchical_context_loss,
+        ),
+        strides={"p3": 8, "p4": 16},
+    )
+    options = {"name": "LayerToLayerDistiller", "levels": ["p3", "p4"], "warmup_iters": 0}
+    made = L(distill)(student=fcos(16), teacher=teacher, distiller=options)
+    losses = []
+    for node in (by_hand, made):
+        torch.manual_seed(0)
+        with EventStorage(0):
+            losses.append(instantiate(node).train()(batch()))
+    assert losses[0].keys() == losses[1].keys() >= {"loss_fam", "loss_fcos_cls"}
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
+
+
+def test_options_are_the_keys_of_the_distiller_in_lower_case() -> None:
+    teacher = FrozenTeacher(
+        instantiate(fcos(24)),
+        weights="",
+        pixel_mean=[0.0] * 3,
+        pixel_std=[1.0] * 3,
+        input_format="BGR",
+        student_format="BGR",
+    )
+    options = {"loss_weight": 3, "mid_channels": 8, "fam": {"branches": ["global"], "cutoff": 0.2}}
+    model = distill(student=instantiate(fcos(16)), teacher=teacher, distiller=options)
+    assert model.loss_weight == 3.0
+    assert model.strides == {f"p{i}": 2**i for i in range(3, 8)}
+    with pytest.raises(ValueError, match="distiller.fam: got 'grit', expected one of.*'grid'"):
+        distill(student=model.student, teacher=teacher, distiller={"fam": {"grit": 8}})
+
+
+def test_config_in_python_is_a_teacher_for_yaml_too(tmp_path: Path) -> None:
+    (tmp_path / "teacher.py").write_text(TEACHER)
+    path = str(tmp_path / "teacher.py")
+    opts = "['model.num_classes=7']"
+    cfg = small_config("MODEL.TEACHER.CONFIG", path, "MODEL.TEACHER.OPTS", opts)
+    described = describe_teacher(cfg)
+    assert described.detector.num_classes == 7
+    assert (described.input_format, described.weights) == ("RGB", "somewhere.pth")
+    assert described.pixel_mean == pytest.approx([103.53, 116.28, 123.675])
+    teacher = build_teacher(config=path, student_format="RGB", weights="")
+    assert not teacher.flip_channels
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train = {}", "MODEL.TEACHER.CONFIG: .*teacher.py defines .'train'., expected 'model'"),
+        (TEACHER.replace("dataloader", "_"), "MODEL.TEACHER.CONFIG: .*image_format.*'RGB'"),
+    ],
+)
+def test_unusable_teacher_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "teacher.py").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        build_teacher(config=str(tmp_path / "teacher.py"), student_format="RGB")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.device"], "command line: got 'train.device', expected path.key=value"),
+        (["optimiser.lr=1"], "command line: got 'optimiser.lr=1'.*'optimizer'"),
+        (["train.max_iter=[1"], r"command line: .*\[1"),
+        (["train.device=cuda"], "train.device: got 'cuda'.*train.device=cpu"),
+        (["train.device=cpu", "train.amp.enabled=true"], "train.amp.enabled: got True on the CPU"),
+        (["train.device=cpu", "datasets.coco=[[a,b,c]]"], "DATASETS.COCO: a: the image folder 'c'"),
+    ],
+)
+def test_wrong_override_names_the_key(overrides: list[str], message: str) -> None:
+    if "cuda" in overrides[0] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match=message):
+        load_config(CONFIG, overrides)
+
+
+def test_missing_node_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text("model = dict(a=1)\n")
+    with pytest.raises(ValueError, match="^dataloader: missing, expected the nodes .*'optimizer'"):
+        load_config(str(tmp_path / "config.py"), [])
+
+
+def test_train_resume_and_evaluate(
+    cells: str,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = "augmentations.0.short_edge_length"
+    small = [
+        f"datasets.coco={cells}",
+        "dataloader.train.dataset.names=bccd_train",
+        "dataloader.test.dataset.names=bccd_val",
+        f"dataloader.train.mapper.{size}=64",
+        f"dataloader.test.mapper.{size}=64",
+        "dataloader.train.num_workers=0",
+        "dataloader.test.num_workers=0",
+        "dataloader.train.total_batch_size=2",
+        "model.student.num_classes=3",
+        "model.student.test_score_thresh=0.0",
+        "model.student.backbone.bottom_up.stages.norm=BN",
+        "model.teacher.weights=''",
+        "model.teacher.opts=[MODEL.RESNETS.DEPTH,50,MODEL.RETINANET.NUM_CONVS,1]",
+        "model.distiller.mid_channels=16",
+        "optimizer.lr=0.0001",
+        "train.init_checkpoint=''",
+        "train.device=cpu",
+        "train.log_period=1",
+        "train.checkpointer.period=2",
+        f"train.output_dir={tmp_path}",
+    ]
+    first = train_net("--config-file", CONFIG, *small, "train.max_iter=2")
+    assert first.returncode == 0, first.stderr[-2000:]
+    again = train_net("--config-file", CONFIG, "--resume", *small, "train.max_iter=4")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "Starting training from iteration 2" in again.stdout
+    assert "copypaste: Task: bbox" in again.stdout
+    files = {f.name for f in tmp_path.iterdir() if not f.name.startswith("events.out.tfevents")}
+    assert files == {
+        "config.yaml",
+        "inference",
+        "last_checkpoint",
+        "log.txt",
+        "metrics.json",
+        "model_0000001.pth",
+        "model_0000003.pth",
+        "model_final.pth",
+    }
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    trained = [line for line in lines if "total_loss" in line]
+    assert {"loss_fam", "loss_fcos_cls", "distiller/loss_p3"} <= set(trained[-1])
+    assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    assert not any("teacher" in name for name in saved["model"])
+    assert saved["trainer"]["optimizer"]["state"] and saved["run_seed"]["seed"] >= 0
+    weights = [f"train.init_checkpoint={tmp_path / 'model_final.pth'}"]
+    cfg = load_config(CONFIG, [*small, *weights])
+    monkeypatch.setattr(engine, "set_up", lambda *_: None)  # leave the loggers as they are
+    args = default_argument_parser().parse_args(["--eval-only"])
+    assert engine.run(cfg, args)["bbox"]["AP"] == lines[-1]["bbox/AP"]
+
+
+def test_options_of_yaml_for_a_teacher_in_python_name_the_key(tmp_path: Path) -> None:
+    (tmp_path / "teacher.py").write_text(TEACHER)
+    with pytest.raises(ValueError, match="MODEL.TEACHER.OPTS: got 'MODEL.RESNETS.DEPTH', expected"):
+        build_teacher(
+            config=str(tmp_path / "teacher.py"),
+            student_format="RGB",
+            opts=["MODEL.RESNETS.DEPTH", 50],
+        )
