@@ -12,6 +12,7 @@ from fam_det.benchmark.references import (
     hierarchical_loss,
 )
 from fam_det.core import (
+    FAMOptions,
     FrequencyAttention,
     KnowledgeReview,
     WindowCrossAttention,
@@ -55,7 +56,7 @@ def test_the_full_plane_is_the_mirrored_half_plane(size) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_the_full_spectrum_module_equals_the_dense_one(size, high_pass) -> None:
     torch.manual_seed(0)
-    fam = FrequencyAttention(2, 3, size=size, high_pass=high_pass, cutoff=0.45).double()
+    fam = FrequencyAttention(2, 3, FAMOptions(high_pass=high_pass, cutoff=0.45), size=size).double()
     nn.init.normal_(fam.filter.weight)
     reference = FullSpectrumAttention(fam)
     x, probe = maps(3, 2, *size), torch.randn(3, 3, *size, dtype=torch.float64)
