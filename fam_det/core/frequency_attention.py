@@ -60,6 +60,7 @@ class FAMOptions:
     order: int = 2
 
     def __post_init__(self) -> None:
+        """Checks every value."""
         check_high_pass(self.high_pass, self.cutoff, self.order)
         if not self.branches or not set(self.branches) <= set(BRANCHES):
             raise ValueError(f"branches: got {self.branches!r}, expected one or both of {BRANCHES}")
