@@ -10,7 +10,7 @@ from tqdm import tqdm
 from fam_det.demo.picture import Curve
 from fam_det.demo.pipeline import Demo, Stage, read_state
 from fam_det.demo.progress import evaluations
-from fam_det.training.metrics_file import read_metrics, training_seconds
+from fam_det.training.metrics import read_metrics, training_seconds
 
 STYLES: tuple[dict[str, Any], ...] = (  # teacher, student alone, student taught
     {"color": "#777777", "linestyle": "--"},

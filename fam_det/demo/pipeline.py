@@ -23,7 +23,7 @@ from fvcore.common.config import CfgNode
 from fam_det.analysis.processes import end_with_parent
 from fam_det.demo.progress import Progress, evaluations
 from fam_det.demo.scenes import discard
-from fam_det.training.metrics_file import iterations_done, read_metrics
+from fam_det.training.metrics import iterations_done, read_metrics
 
 SEED = 1  # of both students
 FAILURE_LINES = 15

@@ -9,7 +9,7 @@ import pytest
 
 from fam_det.demo import progress
 from fam_det.demo.progress import Progress, evaluations
-from fam_det.training.metrics_file import iterations_done, read_metrics
+from fam_det.training.metrics import iterations_done, read_metrics
 
 
 @pytest.fixture

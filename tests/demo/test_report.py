@@ -15,7 +15,7 @@ from fam_det.demo.picture import Objects, match, spread
 from fam_det.demo.pipeline import run_demo
 from fam_det.demo.progress import Progress
 from fam_det.demo.report import AP, write_report
-from fam_det.training.metrics_file import training_seconds
+from fam_det.training.metrics import training_seconds
 from tests.demo.fake_training import FakeTraining
 
 # model, parameters, AP, AP50, AP75, small, medium, large, training time

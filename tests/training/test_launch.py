@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fam_det.training.exit_message import ending_in_one_line
+from fam_det.training.launch import exit_on_fault
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ def test_a_fault_ends_in_a_line_that_says_what_is_kept(
     error: Exception, line: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit, match=f"{line}.*; no checkpoint was written yet"):
-        with ending_in_one_line(str(tmp_path)):
+        with exit_on_fault(str(tmp_path)):
             raise error
     (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
     with pytest.raises(SystemExit, match=f"{line}.*kept: .*/model_0000003.pth; go on with --res"):
-        with ending_in_one_line(str(tmp_path)):
+        with exit_on_fault(str(tmp_path)):
             raise error

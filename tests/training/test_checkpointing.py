@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fam_det.files.checkpointer import SafeCheckpointer
-from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.non_finite import AMPStepTrainer
 from tests.training.small_training import Batches, Model, trainer
 
@@ -62,7 +62,7 @@ def test_the_scale_of_mixed_precision_goes_on(tmp_path: Path) -> None:
         model = Model()
         optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        return AMPStepTrainer(model, Batches(), optimiser, scaler)
+        return AMPStepTrainer(model, Batches(), optimiser, grad_scaler=scaler)
 
     run, again = mixed(512.0), mixed(65536.0)
     loss = run.grad_scaler.scale(sum(p.sum() for p in run.model.parameters()))
