@@ -9,7 +9,7 @@ from typing import Any
 from fam_det.data.image_file import MAX_PIXELS
 from fam_det.data.image_paths import check_files, check_name
 from fam_det.data.segmentation import check_keypoints, check_segmentation
-from fam_det.files.messages import short
+from fam_det.files import short
 
 Json = dict[str, Any]
 logger = logging.getLogger(__name__)

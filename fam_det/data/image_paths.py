@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from fam_det.files.messages import short
+from fam_det.files import short
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fam_det.files.messages import short
+from fam_det.files import short
 
 MOST_CHARACTERS = 7  # of a run in the compressed form, 5 bits each: below 2^31 with a sign
 
