@@ -9,9 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.class_count import check_registered
-from fam_det.data.mapper import NamingMapper
-from fam_det.data.workers import OutlivingLoader
+from fam_det.data.coco import check_registered
+from fam_det.data.dataset import NamingMapper
+from fam_det.data.loader import RestartingLoader
 from fam_det.files.config_file import merge_config
 from fam_det.training.coco_evaluation import FastCOCOEvaluator
 from fam_det.training.filter_images import FilterPictures
@@ -48,11 +48,11 @@ class Trainer(ResumableTrainer):
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> OutlivingLoader:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
         """The images of a data set in order; one that cannot be read is an error that names it."""
         mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
-        return OutlivingLoader(loader, cfg.DATALOADER.TIMEOUT)
+        return RestartingLoader(loader, cfg.DATALOADER.TIMEOUT)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks, and pictures of the filters every ``VIS_PERIOD`` iterations."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fam_det.data.workers import keeping_child_signals
+from fam_det.data.loader import keep_child_signals
 from fam_det.training.metrics_file import read_metrics
 
 from detectron2.engine import hooks
@@ -49,7 +49,7 @@ class Evaluation(hooks.EvalHook):
 
     def _do_eval(self) -> None:
         start = time.perf_counter()
-        with keeping_child_signals():
+        with keep_child_signals():
             super()._do_eval()
         seconds = time.perf_counter() - start
         self.trainer.storage.put_scalar(SECONDS, seconds, smoothing_hint=False)

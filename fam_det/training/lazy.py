@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.data import register_coco_datasets
-from fam_det.data.workers import OutlivingLoader
+from fam_det.data.loader import RestartingLoader
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.modeling.lazy import default_config, plain
 from fam_det.modeling.lazy_detector import read_config
@@ -164,7 +164,7 @@ def evaluate(cfg: DictConfig, model: Any) -> dict[str, Any]:
         return {}
     loader, evaluator = build_loader(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     if isinstance(loader, DataLoader):
-        loader = OutlivingLoader(loader, TIMEOUT)
+        loader = RestartingLoader(loader, TIMEOUT)
     results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)
