@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.class_count import check_registered
-from fam_det.data.mapper import NamingMapper
-from fam_det.data.workers import OutlivingLoader
+from fam_det.data.coco import check_registered
+from fam_det.data.dataset import NamingMapper
+from fam_det.data.loader import RestartingLoader
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy import default_config, plain
 from fam_det.modeling.lazy_detector import read_config
@@ -97,11 +97,11 @@ class Trainer(ResumableTrainer):
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> OutlivingLoader:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
         """Returns the images of a data set in order; one that cannot be read is an error."""
         mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
-        return OutlivingLoader(loader, cfg.DATALOADER.TIMEOUT)
+        return RestartingLoader(loader, cfg.DATALOADER.TIMEOUT)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Adds images of the filters, and the evaluation with ``TEST.AUG`` at the end."""
@@ -223,7 +223,7 @@ def evaluate_lazy(cfg: DictConfig, model: Any) -> dict[str, Any]:
         return {}
     loader = build_lazy_loader(cfg.dataloader.test)
     if isinstance(loader, DataLoader):
-        loader = OutlivingLoader(loader, TIMEOUT)
+        loader = RestartingLoader(loader, TIMEOUT)
     results: dict[str, Any] = inference_on_dataset(
         model, loader, instantiate(cfg.dataloader.evaluator)
     )

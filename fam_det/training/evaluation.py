@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 from pycocotools.coco import COCO
 
-from fam_det.data.workers import keeping_child_signals
+from fam_det.data.loader import keep_child_signals
 from fam_det.training.metrics import EVAL_SECONDS, read_metrics
 
 from detectron2.config import CfgNode
@@ -71,7 +71,7 @@ class Evaluation(hooks.EvalHook):
         if comm.get_world_size() > 1:
             for buffer in self.trainer.model.buffers():
                 dist.broadcast(buffer, 0)
-        with keeping_child_signals():
+        with keep_child_signals():
             super()._do_eval()
         seconds = time.perf_counter() - start
         self.trainer.storage.put_scalar(EVAL_SECONDS, seconds, smoothing_hint=False)

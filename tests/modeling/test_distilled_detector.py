@@ -200,7 +200,7 @@ def test_a_step_without_the_teacher_says_what_to_call(build: Build, storage: Eve
             "MODEL.DISTILLER.FUSION, MODEL.DISTILLER.MID_CHANNELS, MODEL.DISTILLER.LOSS: no effect",
         ),
         (("TRANSFORM", "conv3x3", "FAM.GRID", "4"), "MODEL.DISTILLER.FAM: no effect on Knowledge"),
-        (("NAME", "LayerToLayerDistiller", "FUSION", "abf"), "FUSION, MODEL.DISTILLER.MID_CHANNELS: no effect on LayerTo"),
+        (("NAME", "LayerToLayerDistiller", "FUSION", "abf"), "MID_CHANNELS: no effect on LayerTo"),
     ],
 )
 def test_keys_without_effect_are_named(
