@@ -8,9 +8,10 @@ from typing import Any
 
 from fvcore.common.history_buffer import HistoryBuffer
 
+from fam_det.modeling.metrics import LOG_PERIOD
+
 from detectron2.engine import HookBase, hooks
 
-LOG_PERIOD = 20  # iterations between two lines of metrics.json, fixed in Detectron2
 EVAL_SECONDS = "eval_seconds"  # the metric of the iterations that were evaluated
 HISTORY = 1000  # values of each metric, for the median that the remaining time is told by
 
