@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fam_det.modeling.backbones.pretrained_weights import NETWORKS
 from fam_det.modeling.backbones.pretrained_weights import PREFIX as TORCHVISION
-from fam_det.modeling.backbones.timm_networks import PREFIX as TIMM
-from fam_det.modeling.backbones.timm_networks import check_name, import_timm, pixel_statistics
+from fam_det.modeling.backbones.timm import PREFIX as TIMM
+from fam_det.modeling.backbones.timm import check_name, import_timm, pixel_statistics
 from fam_det.recipes.overrides import Choice, Choices
 
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # RGB, as torchvision's networks were trained
