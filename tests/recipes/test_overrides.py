@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fam_det.recipes.config_file import differences, to_yaml
-from fam_det.recipes.overrides import Choice, apply_choices, default_config, merge_options
+from fam_det.recipes.overrides import Override, build_config, default_config, to_yaml
 
 VALUES = {
     "MODEL.WEIGHTS": "",
@@ -22,20 +21,25 @@ VALUES = {
 }
 
 
-def test_read_again_it_is_the_same(tmp_path: Path) -> None:
-    cfg, again = default_config(), default_config()
-    apply_choices(cfg, {key: Choice(value) for key, value in VALUES.items()})
+def test_file_that_is_read_is_the_same_config(tmp_path: Path) -> None:
+    cfg = build_config({key: Override(value) for key, value in VALUES.items()}, [])
     file = tmp_path / "all.yaml"
-    file.write_text(to_yaml(cfg, default_config(), {"MODEL.DEVICE": "two\nlines # and more"}))
-    again.merge_from_file(str(file))
-    assert again == cfg
+    file.write_text(to_yaml(cfg, {"MODEL.DEVICE": "two\nlines # and more"}))
+    from_file = default_config()
+    from_file.merge_from_file(str(file))
+    assert from_file == cfg
 
 
 def test_text_has_what_differs_with_its_reason() -> None:
-    cfg = default_config()
-    apply_choices(cfg, {"MODEL.FPN.NORM": Choice("GN"), "MODEL.DEVICE": Choice("cpu")})
-    apply_choices(cfg, {"MODEL.FPN.OUT_CHANNELS": Choice(64), "SEED": Choice(1)})
-    assert to_yaml(cfg, default_config(), {"MODEL.FPN.NORM": "why", "SEED": ""}).splitlines() == [
+    cfg = build_config(
+        {
+            "MODEL.FPN.NORM": Override("GN"),
+            "MODEL.FPN.OUT_CHANNELS": Override(64),
+            "MODEL.DEVICE": Override("cpu"),
+        },
+        ["SEED", "1"],
+    )
+    assert to_yaml(cfg, {"MODEL.FPN.NORM": "why", "SEED": ""}).splitlines() == [
         "MODEL:",
         "  DEVICE: cpu",
         "  FPN:",
@@ -44,10 +48,6 @@ def test_text_has_what_differs_with_its_reason() -> None:
         "SEED: 1",
         "VERSION: 2",
     ]
-
-
-def test_defaults_do_not_differ() -> None:
-    assert list(differences(default_config(), default_config())) == []
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,4 @@ def test_defaults_do_not_differ() -> None:
 )
 def test_wrong_options_are_one_line(options: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        merge_options(default_config(), options)
+        build_config({}, options)
