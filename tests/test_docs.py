@@ -36,9 +36,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_commands_name_files_that_exist(page: Path) -> None:
     text = page.read_text()
-    named = re.findall(
-        r"\b(?:configs|tools|docs|tests|fam_det|classification)/[\w/.-]+\.\w+", text
-    )
+    named = re.findall(r"\b(?:configs|tools|docs|tests|fam_det|classification)/[\w/.-]+\.\w+", text)
     assert [name for name in named if not Path(name).exists()] == []
     modules = re.findall(r"python -m ((?:fam_det|classification|tools)[\w.]*)", text)
     assert [name for name in modules if find_spec(name) is None] == []
