@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.modeling.metrics import LOG_PERIOD
 from fam_det.modeling.student_wrapper import parts_of_student
 from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers
 from fam_det.training.evaluation import Evaluation
-from fam_det.training.metrics import LOG_PERIOD, MetricsWriter, ShortHistory
+from fam_det.training.metrics import MetricsWriter, ShortHistory
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 from fam_det.training.reproducibility import RunSeed, SeedEachIteration, make_deterministic
 from fam_det.training.signals import StopOnSignal

@@ -23,11 +23,7 @@ def cases(device: str) -> Iterator[Case]:
     """Full width, the recipes' head, then what else the keys of fam_det/config.py offer."""
     all_levels, no_p2 = STRIDES, STRIDES[1:]
     full: dict[str, Any] = {"mid_channels": CHANNELS}
-    best: dict[str, Any] = {
-        "fusion": None,
-        "fam": FAMOptions(["global"]),
-        "loss": "spectral_correlation",
-    }
+    best = {"fusion": None, "fam": FAMOptions(["global"]), "loss": "spectral_correlation"}
     options: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
         ("recipes: layer-to-layer separable, spectral correlation, p3 to p6", best, no_p2),
         ("layer-to-layer separable, spectral correlation", best, all_levels),
