@@ -14,12 +14,13 @@ Legend: N batch, C channels, H and W map size. Maps are listed shallow (large) t
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.core.frequency_attention import (
+    FAMOptions,
     FrequencyAttention,
     Size,
     as_height_width,
@@ -125,9 +126,7 @@ class KnowledgeReview(nn.Module):
         transform: one of ``TRANSFORMS``.
         relu: end every stage in a ReLU. None does as published: after FAM, not after the 3x3
             convolution. Turn it off for signed teacher maps, such as those of an FPN.
-        **fam_options: ``filter``, ``grid``, ``high_pass``, ``cutoff``, ``order``, ``branches`` and
-            ``init`` of :class:`FrequencyAttention`. Without a ``filter`` it is ``"dense"`` where
-            ``sizes`` are given and ``"separable"`` elsewhere.
+        fam: options of the frequency attention modules.
 
     Raises:
         ValueError: lists of different lengths, or an unknown option; the message names it.
@@ -143,7 +142,7 @@ class KnowledgeReview(nn.Module):
         fusion: str = "cross_attention",
         transform: str = "fam",
         relu: bool | None = None,
-        **fam_options: Any,
+        fam: FAMOptions | None = None,
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
@@ -159,7 +158,7 @@ class KnowledgeReview(nn.Module):
                 mids[i],
                 fusion=fusion,
                 transform=build_transform(
-                    transform, mids[i], teacher_channels[i], all_sizes[i], relu, **fam_options
+                    transform, mids[i], teacher_channels[i], all_sizes[i], relu, fam
                 ),
                 size=all_sizes[i],
             )
@@ -195,7 +194,7 @@ class LayerToLayer(nn.Module):
         teacher_channels: C of each teacher map.
         sizes: size of each teacher map, an int or (H, W), to which the student's is resized by the
             nearest neighbour; None takes maps of any size.
-        transform, relu, **fam_options: as of :class:`KnowledgeReview`.
+        transform, relu, fam: as of :class:`KnowledgeReview`.
 
     Raises:
         ValueError: lists of different lengths, or an unknown option; the message names it.
@@ -209,13 +208,13 @@ class LayerToLayer(nn.Module):
         sizes: Sequence[Size] | None = None,
         transform: str = "fam",
         relu: bool | None = None,
-        **fam_options: Any,
+        fam: FAMOptions | None = None,
     ) -> None:
         super().__init__()
         check_lengths(len(student_channels), teacher_channels=teacher_channels)
         self.sizes = per_stage_sizes(sizes, len(student_channels))
         self.transforms = nn.ModuleList(
-            build_transform(transform, *channels, relu, **fam_options)
+            build_transform(transform, *channels, relu, fam)
             for channels in zip(student_channels, teacher_channels, self.sizes, strict=True)
         )
 
@@ -238,19 +237,12 @@ def build_transform(
     out_channels: int,
     size: tuple[int, int] | None,
     relu: bool | None,
-    *,
-    filter: str | None = None,
-    **fam_options: Any,
+    fam: FAMOptions | None,
 ) -> nn.Sequential:
-    """FAM or a 3x3 convolution, then BatchNorm and, if asked, a ReLU."""
+    """Returns FAM or a 3x3 convolution, then BatchNorm and, if asked, a ReLU."""
     body: nn.Module
     if transform == "fam":
-        filter = filter or ("separable" if size is None else "dense")
-        if size == (1, 1) and filter == "banded":
-            filter = "dense"  # one frequency: the same function without the other cells
-        body = FrequencyAttention(
-            in_channels, out_channels, size=size, filter=filter, **fam_options
-        )
+        body = FrequencyAttention(in_channels, out_channels, fam, size=size)
     elif transform == "conv3x3":
         check_channels(in_channels=in_channels, out_channels=out_channels)
         body = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)

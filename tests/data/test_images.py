@@ -62,13 +62,13 @@ def trained_on(cfg: CfgNode) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_image_is_passed_over_and_named(
+def test_a_bad_image_is_skipped_and_named(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     image, reason = BAD[kind]
     seen = trained_on(config(tmp_path, image))
     assert {x["image_id"] for x in seen} == {2, 3}
-    (line,) = [r.getMessage() for r in caplog.records if "passed over" in r.getMessage()]
+    (line,) = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
     assert line.startswith(f"{tmp_path}/odd.png: ") and reason in line and "\n" not in line
 
 

@@ -32,7 +32,7 @@ def distill(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_distil_and_go_on(data: list[str], tmp_path: Path) -> None:
+def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     output = ["--output", str(tmp_path), "--inherit-heads"]
     first = distill(*ARGUMENTS, *data, *output, "--schedule", "2", *SMALL)
     assert first.returncode == 0, first.stderr[-2000:]
@@ -57,7 +57,7 @@ def test_distil_and_go_on(data: list[str], tmp_path: Path) -> None:
 
     again = run_tool("distill", *ARGUMENTS, *data, *output, "--schedule", "3", *SMALL)
     assert again.stderr.strip().splitlines()[-1] == (
-        f"--output: {tmp_path} holds a run; add --resume to go on with it, or give another"
+        f"--output: {tmp_path} holds a run; add --resume to resume it, or give another"
     )
     again = distill(*ARGUMENTS, *data, *output, "--schedule", "3", "--resume", *SMALL)
     assert again.returncode == 0, again.stderr[-2000:]

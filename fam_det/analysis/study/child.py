@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fam_det.analysis.processes import end_with_parent
 from fam_det.analysis.study.jobs import Job
-from fam_det.files.atomic_write import write_whole
+from fam_det.files.atomic_write import atomic_write_text
 
 MARK = "definition"  # file in an output folder that says which job it is of
 LOG = "study.log"
@@ -167,7 +167,7 @@ def prepare(job: Job, folder: Path) -> bool:
             raise ValueError(f"{folder}: holds files, but none is {MARK!r}: not a study's; move it")
         folder.rename(doomed)  # first: an interrupted removal leaves nothing half there
         shutil.rmtree(doomed)
-    write_whole(folder / MARK, job.definition)
+    atomic_write_text(folder / MARK, job.definition)
     return False
 
 

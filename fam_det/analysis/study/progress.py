@@ -13,7 +13,7 @@ from fam_det.analysis.report.runs import read_config
 from fam_det.analysis.study.child import Training
 from fam_det.analysis.study.jobs import Job
 from fam_det.analysis.study.plan import Plan
-from fam_det.training.metrics_file import iterations_done
+from fam_det.training.metrics import iterations_done
 
 LINE_SECONDS = 300  # between two lines where there is no terminal
 DRAW_SECONDS = 1  # between two reads of the running trainings' metrics

@@ -11,7 +11,7 @@ from typing import Any
 
 from fam_det.analysis.report.runs import Run, read_run
 from fam_det.analysis.study.jobs import Job
-from fam_det.files.atomic_write import write_whole
+from fam_det.files.atomic_write import atomic_write_text
 
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
 
@@ -82,7 +82,7 @@ class Results:
             "versions": _versions(),
             "commit": _commit(),
         }
-        write_whole(self.path(job), json.dumps(node, indent=1, default=str) + "\n")
+        atomic_write_text(self.path(job), json.dumps(node, indent=1, default=str) + "\n")
 
 
 def read_output(job: Job, folder: Path, metric: str) -> Result:
