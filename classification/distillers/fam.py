@@ -1,17 +1,23 @@
 """FAM-KD, FAM + ReviewKD, ReviewKD and layer-to-layer FAM: the core's distillers on stage maps."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from classification.distillers.base import DISTILLER_REGISTRY, Distiller, FeatureShapes
+from classification.distillers.base import (
+    DISTILLER_REGISTRY,
+    STAGE_KEYS,
+    Distiller,
+    FeatureShapes,
+)
 from classification.distillers.stages import StagePairs, stage_pairs
 from classification.models import Features
-from fam_det.core import FrequencyAttention, KnowledgeReview, LayerToLayer
+from fam_det.config import fam_options
+from fam_det.core import KnowledgeReview, LayerToLayer
 from fam_det.core.named_losses import LOSSES
+from fam_det.modeling.metrics import gammas
 
 from detectron2.config import CfgNode, configurable
 
@@ -20,7 +26,7 @@ MAX_REVIEW_WIDTH = 512
 
 
 class StageDistiller(Distiller):
-    """Transform the student's maps, then compare each stage with the teacher's.
+    """Transforms the student's maps, then compares each stage with the teacher's.
 
     Args:
         pairs: the stages.
@@ -32,6 +38,7 @@ class StageDistiller(Distiller):
     """
 
     warmup_epochs = 20.0
+    reads: Collection[str] = (*STAGE_KEYS, "POOLED", "TRANSFORM", "RELU", "LOSS", "FAM")
 
     @configurable
     def __init__(self, *, pairs: StagePairs, transform: nn.Module, loss: str) -> None:
@@ -46,11 +53,20 @@ class StageDistiller(Distiller):
     def from_config(
         cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
     ) -> dict[str, Any]:
-        """Arguments of ``__init__``."""
+        """Returns the arguments of ``__init__``."""
         node = cfg.MODEL.DISTILLER
-        pairs = stage_pairs(node, student, teacher)
+        pairs = stage_pairs(node, student, teacher, pooled=node.POOLED)
+        options = {
+            "sizes": [(height, width) for _, height, width in pairs.teacher_shapes],
+            "transform": node.TRANSFORM,
+            "relu": node.RELU,
+            "fam": fam_options(node),
+        }
         transform = cls.build_transform(
-            node, pairs.shapes(student, teacher=False), pairs.shapes(teacher, teacher=True)
+            node,
+            [channels for channels, _, _ in pairs.student_shapes],
+            [channels for channels, _, _ in pairs.teacher_shapes],
+            options,
         )
         return {"pairs": pairs, "transform": transform, "loss": node.LOSS}
 
@@ -59,55 +75,53 @@ class StageDistiller(Distiller):
     def build_transform(
         cls,
         node: CfgNode,
-        student: Sequence[tuple[int, int, int]],
-        teacher: Sequence[tuple[int, int, int]],
+        student_channels: list[int],
+        teacher_channels: list[int],
+        options: dict[str, Any],
     ) -> nn.Module:
-        """The transform for a ``MODEL.DISTILLER`` node and the (C, H, W) of each stage."""
+        """Builds the transform for a ``MODEL.DISTILLER`` node.
+
+        Args:
+            node: the config.
+            student_channels: C of each of the student's maps.
+            teacher_channels: C of each of the teacher's.
+            options: sizes of the teacher's maps, and the options of the transform of a stage.
+        """
 
     def forward(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """Unweighted loss of each stage."""
+        """Returns the unweighted loss of each stage."""
         transformed = self.transform(self.pairs.student_maps(student))
+        teacher_maps = self.pairs.teacher_maps(teacher)
         return {
             name: self.loss(x, y, None)
-            for name, x, y in zip(
-                self.pairs.names, transformed, self.pairs.teacher_maps(teacher), strict=True
-            )
+            for name, x, y in zip(self.pairs.names, transformed, teacher_maps, strict=True)
         }
 
-    def metrics(self) -> dict[str, float]:
-        """gamma_global and gamma_local (gamma1 and gamma2 of the paper) of every stage."""
-        fams = [m for m in self.transform.modules() if isinstance(m, FrequencyAttention)]
-        if not fams:
-            return {}
-        gammas = torch.stack([torch.cat([fam.gamma_global, fam.gamma_local]) for fam in fams])
-        metrics = {}
-        for name, (for_global, for_local) in zip(self.pairs.names, gammas.tolist(), strict=True):
-            metrics[f"gamma_global_{name}"] = for_global
-            metrics[f"gamma_local_{name}"] = for_local
-        return metrics
+    def metrics(self) -> dict[str, Tensor]:
+        """Returns gamma_global and gamma_local (gamma1 and gamma2 of the paper) of every stage."""
+        return gammas(self.transform, self.pairs.names)
 
 
 @DISTILLER_REGISTRY.register()
 class KnowledgeReviewDistiller(StageDistiller):
     """FAM-KD, FAM + ReviewKD and ReviewKD, by ``FUSION`` and ``TRANSFORM``."""
 
+    reads = (*StageDistiller.reads, "FUSION", "MID_CHANNELS")
+
     @classmethod
     def build_transform(
         cls,
         node: CfgNode,
-        student: Sequence[tuple[int, int, int]],
-        teacher: Sequence[tuple[int, int, int]],
+        student_channels: list[int],
+        teacher_channels: list[int],
+        options: dict[str, Any],
     ) -> nn.Module:
-        """A review over all stages."""
+        """Builds a review over all stages."""
+        widths = mid_channels(node, student_channels)
         return KnowledgeReview(
-            [channels for channels, _, _ in student],
-            mid_channels(node, [channels for channels, _, _ in student]),
-            [channels for channels, _, _ in teacher],
-            sizes=[(height, width) for _, height, width in teacher],
-            fusion=node.FUSION,
-            **transform_options(node),
+            student_channels, widths, teacher_channels, fusion=node.FUSION, **options
         )
 
 
@@ -119,20 +133,16 @@ class LayerToLayerDistiller(StageDistiller):
     def build_transform(
         cls,
         node: CfgNode,
-        student: Sequence[tuple[int, int, int]],
-        teacher: Sequence[tuple[int, int, int]],
+        student_channels: list[int],
+        teacher_channels: list[int],
+        options: dict[str, Any],
     ) -> nn.Module:
-        """A transform for each stage."""
-        return LayerToLayer(
-            [channels for channels, _, _ in student],
-            [channels for channels, _, _ in teacher],
-            sizes=[(height, width) for _, height, width in teacher],
-            **transform_options(node),
-        )
+        """Builds a transform for each stage."""
+        return LayerToLayer(student_channels, teacher_channels, **options)
 
 
 def mid_channels(node: CfgNode, student_channels: list[int]) -> list[int]:
-    """Width of the fused map of each stage.
+    """Returns the width of the fused map of each stage.
 
     Raises:
         ValueError: another number of widths than of stages.
@@ -146,17 +156,3 @@ def mid_channels(node: CfgNode, student_channels: list[int]) -> list[int]:
     if node.TRANSFORM == "conv3x3":
         return [min(MAX_REVIEW_WIDTH, student_channels[-1])] * stages
     return student_channels
-
-
-def transform_options(node: CfgNode) -> dict[str, Any]:
-    """Arguments of the core's distillers for a ``MODEL.DISTILLER`` node."""
-    return {
-        "transform": node.TRANSFORM,
-        "relu": node.RELU,
-        "branches": node.FAM.BRANCHES,
-        "filter": node.FAM.FILTER,
-        "grid": node.FAM.GRID,
-        "high_pass": node.FAM.HIGH_PASS,
-        "cutoff": node.FAM.CUTOFF,
-        "order": node.FAM.ORDER,
-    }
