@@ -102,9 +102,12 @@ def stage_pairs(
 
 def choose_stages(key: str, stages: Sequence[int], number: int, published: int | None) -> list[int]:
     """Returns the stages that a key of the config names, or those that the authors compare."""
-    if not stages and published is None:
+    if stages:
+        chosen = list(stages)
+    elif published is None:
         return list(range(1, number))
-    chosen = list(stages) or [number - 1 if published == -1 else published]
+    else:
+        chosen = [number - 1 if published == -1 else published]
     if any(not 0 <= stage < number for stage in chosen) or chosen != sorted(set(chosen)):
         raise ValueError(f"{key}: got {chosen}, expected rising numbers from 0 to {number - 1}")
     return chosen
