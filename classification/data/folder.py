@@ -14,7 +14,7 @@ from fam_det.data.images import error_reason, open_checked_image
 
 
 def list_folder(root: str | Path) -> ImageFiles:
-    """The image files of ``root/<class>/``, classes and files sorted by name.
+    """Lists the image files of ``root/<class>/``, classes and files sorted by name.
 
     Raises:
         ValueError: no such folder, no classes in it, or a class without images.
@@ -30,7 +30,7 @@ def list_folder(root: str | Path) -> ImageFiles:
 
 
 def load_folder(root: str | Path, size: int) -> ImageSet:
-    """The images of ``root/<class>/`` in memory, decoded by several threads.
+    """Reads the images of ``root/<class>/`` into memory, in several threads.
 
     An image of another size is scaled until its shorter side fits, and cropped at its centre.
 
@@ -54,7 +54,7 @@ def load_folder(root: str | Path, size: int) -> ImageSet:
 
 
 def read_pixels(path: str, size: int) -> Tensor:
-    """An image file scaled and cropped to (3, size, size) uint8, RGB.
+    """Reads an image file, scaled and cropped to (3, size, size) uint8, RGB.
 
     Raises:
         ValueError: a file that is no image.
@@ -66,7 +66,7 @@ def read_pixels(path: str, size: int) -> Tensor:
 
 
 def open_image(path: str) -> Image.Image:
-    """An image file, decoded, in RGB; not turned as its EXIF says, as in torchvision.
+    """Reads an image file in RGB; not turned as its EXIF says, as in torchvision.
 
     Raises:
         ValueError: a file that is no image, or one that could do harm; the message names it.

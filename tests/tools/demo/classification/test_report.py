@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from classification.data.digits import load_digits
+from classification.config import get_cfg
+from classification.data.datasets import digits
 from tests.tools.demo.classification.fake_training import FakeTraining
 from tools.demo import digits_report as report
 from tools.demo.digits import DigitsDemo
@@ -50,7 +51,7 @@ def test_pictured_digits_are_the_first_of_each_class_that_the_student_alone_misr
     finished: DigitsDemo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fake ones say 7 to everything: the first test digit of each class but 7."""
-    test = load_digits(train=False)
+    test = digits(get_cfg(), train=False)
     labels = test.labels.tolist()
     others = [labels.index(digit) for digit in range(10) if digit != 7]
     readings = find_misread(finished)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classification.data import ImageFiles, ImageSet, hold_out
-from classification.data.split import stratified_order
+from classification.data.images import stratified_order
 
 
 def numbered(class_sizes: list[int]) -> ImageSet:
