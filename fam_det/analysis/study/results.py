@@ -1,8 +1,10 @@
-"""The results of a study: one small JSON a job, which is kept with the code."""
+"""The results of a study: one file with a line a job, which is kept with the code."""
 
+import fcntl
 import importlib.metadata
 import json
 import math
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from typing import Any
 
 from fam_det.analysis.report.runs import Run, read_run
 from fam_det.analysis.study.jobs import Job
-from fam_det.files.atomic_write import atomic_write_text
 
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
 
@@ -36,7 +37,9 @@ class Result:
 
 
 class Results:
-    """A folder of results.
+    """A folder of results: ``runs.jsonl``, one line a result, of which the newest one counts.
+
+    Results that earlier versions wrote, a ``JOB.json`` each, are read as well.
 
     Args:
         folder: created when the first result is written.
@@ -44,35 +47,26 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    def path(self, job: Job) -> Path:
-        """The job's file."""
-        return self.folder / f"{job.name}.json"
+        self.file = folder / "runs.jsonl"
+        self._results: dict[str, dict[str, Result]] = {}  # by job name, then by definition
+        self._state: tuple[int, int] | None = None  # of the file that they were read from
 
     def read(self, job: Job) -> Result | None:
-        """The job's result; None if there is none, or only that of another definition.
+        """Returns the job's result; None if there is none, or only that of another definition.
 
         Raises:
-            ValueError: a file that is not a result.
+            ValueError: A line or file is not a result.
         """
-        path = self.path(job)
-        if not path.exists():
-            return None
-        try:
-            node = json.loads(path.read_text())
-            fields = ("definition", "figures", "curve", "seconds", "failure")
-            result = Result(**{name: node[name] for name in fields})
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: is no result of a study ({error}); delete it") from error
-        return result if result.definition == job.definition else None
+        return self._read_all().get(job.name, {}).get(job.definition)
 
     def is_stale(self, job: Job) -> bool:
-        """Whether there is a result, but of another definition."""
-        return self.path(job).exists() and self.read(job) is None
+        """Returns whether there is a result, but only of another definition."""
+        return job.name in self._read_all() and self.read(job) is None
 
     def write(self, job: Job, result: Result) -> None:
-        """Write a result whole or not at all."""
+        """Appends a result."""
         node = {
+            "job": job.name,
             "run": job.run.name,
             "seed": job.seed,
             "trial": job.trial,
@@ -82,7 +76,54 @@ class Results:
             "versions": _versions(),
             "commit": _commit(),
         }
-        atomic_write_text(self.path(job), json.dumps(node, indent=1, default=str) + "\n")
+        append_line(self.file, json.dumps(node, default=str))
+
+    def _read_all(self) -> dict[str, dict[str, Result]]:
+        """Reads the folder again if the file has changed, for example by another process."""
+        status = self.file.stat() if self.file.exists() else None
+        state = (status.st_mtime_ns, status.st_size) if status else (0, 0)
+        if state == self._state:
+            return self._results
+        self._results = {}
+        for file in sorted(self.folder.glob("*.json")):
+            if file.name != "table.json":
+                self._add(parse(file.read_text(encoding="utf-8")), str(file), file.stem)
+        if status:
+            lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
+            for number, line in enumerate(lines, start=1):
+                if node := parse(line):  # a killed process may have left half a line
+                    self._add(node, f"{self.file}: line {number}")
+        self._state = state
+        return self._results
+
+    def _add(self, node: Any, where: str, job: str | None = None) -> None:
+        try:
+            fields = ("definition", "figures", "curve", "seconds", "failure")
+            result = Result(**{name: node[name] for name in fields})
+            self._results.setdefault(job or node["job"], {})[result.definition] = result
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{where}: is no result of a study ({error}); delete it") from error
+
+
+def parse(text: str) -> Any:
+    """Returns what a text is as JSON; None for one that is not whole."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def append_line(file: Path, line: str) -> None:
+    """Adds a line to a file that other processes may add to, after ending a half line there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        data = f"{line}\n".encode()
+        if stream.seek(0, os.SEEK_END) > 0:
+            stream.seek(-1, os.SEEK_END)
+            data = data if stream.read(1) == b"\n" else b"\n" + data
+        stream.write(data)
+        os.fsync(stream.fileno())
 
 
 def read_output(job: Job, folder: Path, metric: str) -> Result:

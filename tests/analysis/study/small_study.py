@@ -138,6 +138,11 @@ class Studio:
     def files(self) -> set[str]:
         return {file.name for file in self.results.iterdir()}
 
+    def lines(self) -> dict[str, str]:
+        """Lines of the results by the job's name, the last one of each."""
+        text = (self.results / "runs.jsonl").read_text()
+        return {json.loads(line)["job"]: line for line in text.splitlines()}
+
     def kill_when_held(self, *held: str) -> None:
         """Start, ``kill -9`` once these trainings run at once, and wait for their end."""
         self.control("hold", *held)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.analysis.study.small_study import ALL, Studio, wait_for
 
-FILES = {*(f"{name}.json" for name in ALL), "README.md", "table.csv", "table.json", "scores.png"}
+FILES = {"runs.jsonl", "README.md", "table.csv", "table.json", "scores.png"}
 
 
 def test_all_is_done_once_and_written(studio: Studio) -> None:
@@ -19,6 +19,7 @@ def test_all_is_done_once_and_written(studio: Studio) -> None:
     assert status == 0, err
     assert set(studio.names()) == ALL and len(studio.names()) == len(ALL)
     assert studio.files() == FILES
+    assert sorted(studio.lines()) == sorted(ALL)
     assert studio.table() == f"# small\n\n{out}"
     # alone: 30 + 3 s; taught at 5: 34 + 5 + s; teacher: 60 + 2 s (see fake_training.score)
     rows = {row["run"]: row for row in csv.DictReader((studio.results / "table.csv").open())}
@@ -93,7 +94,7 @@ def test_under_nohup_a_closed_terminal_ends_nothing(studio: Studio) -> None:
     studio.control("hold")
     process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "teacher_seed1.json" in studio.files()
+    assert "teacher_seed1" in studio.lines()
 
 
 def test_failure_is_a_row_and_tried_again(studio: Studio) -> None:
@@ -151,14 +152,16 @@ def test_stale_result_is_done_again(studio: Studio) -> None:
 
 def test_another_clone_goes_on_from_the_results_alone(studio: Studio) -> None:
     studio.call("--jobs", "2")
-    teacher = (studio.results / "teacher_seed1.json").read_text()
+    lines = studio.lines()
     subprocess.run(["rm", "-r", str(studio.outputs)], check=True)
     assert studio.call()[0] == 0
     assert studio.names() == []  # the teacher is of no use to anyone
-    (studio.results / "taught_seed3.json").unlink()
+    kept = [line for job, line in lines.items() if job != "taught_seed3"]
+    (studio.results / "runs.jsonl").write_text("\n".join(kept))  # and the last one has no end
     assert studio.call("--jobs", "2")[0] == 0
     assert studio.names() == ["teacher_seed1", "taught_seed3"]
-    assert (studio.results / "teacher_seed1.json").read_text() == teacher
+    assert studio.lines()["teacher_seed1"] == lines["teacher_seed1"]
+    assert set(studio.lines()) == set(lines)
 
 
 def test_only_does_the_named_runs_and_what_they_need(studio: Studio) -> None:
@@ -192,12 +195,13 @@ def test_second_call_at_the_same_time_is_refused(studio: Studio) -> None:
 def test_results_have_no_paths_of_this_machine(studio: Studio) -> None:
     studio.control("fail", "alone_seed3")
     studio.call("--jobs", "2")
-    for file in studio.results.glob("*.json"):
+    for file in studio.results.glob("*.json*"):
         text = file.read_text()
         assert str(studio.folder) not in text and "/data/bccd" not in text
-        if not file.name.startswith("table"):
-            node = json.loads(text)
-            assert {"run", "seed", "config", "overrides", "figures", "versions"} <= set(node)
+    for line in studio.lines().values():
+        assert {"run", "seed", "config", "overrides", "figures", "versions"} <= set(
+            json.loads(line)
+        )
 
 
 def test_folder_of_somebody_else_is_left_alone(studio: Studio) -> None:
