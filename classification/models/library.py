@@ -1,22 +1,20 @@
 """ImageNet networks of torchvision (``torchvision/resnet50``) and of timm.
 
-They are the libraries' own modules with their own names of parameters; their stages are read by
-hooks. timm is imported when one of its networks is asked for.
+They are the libraries' own modules with their own names of parameters; hooks read their stages.
+timm is imported when one of its networks is asked for.
 
 Legend: N batch, C channels, H and W map size.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
-from types import ModuleType
 from typing import Any
 
 import torchvision.models
 from torch import Tensor, nn
 
-from classification.models.features import Features
+from classification.models.base import Features
 
 TORCHVISION_PREFIX = "torchvision/"
 TIMM_PREFIX = "timm/"
@@ -25,7 +23,7 @@ ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU)
 
 
 def torchvision_names() -> list[str]:
-    """The torchvision classifiers with ``layer1`` to ``layer4``."""
+    """Lists the torchvision classifiers with ``layer1`` to ``layer4``."""
     home = torchvision.models.resnet.__name__
     return [
         name
@@ -35,7 +33,7 @@ def torchvision_names() -> list[str]:
 
 
 def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
-    """A torchvision ResNet.
+    """Builds a torchvision ResNet.
 
     Args:
         name: without the prefix.
@@ -67,7 +65,7 @@ def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
 
 
 def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
-    """A timm network.
+    """Builds a timm network.
 
     Args:
         name: without the prefix, such as ``"mobilenetv1_100"``.
@@ -78,7 +76,10 @@ def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
         ImportError: timm is not installed.
         ValueError: an unknown name, unknown weights, or a network that does not list its stages.
     """
-    timm = import_timm()
+    try:
+        import timm  # takes seconds
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{TIMM_PREFIX}*: timm is missing: pip install timm") from error
     if name not in timm.list_models(name):
         close = [TIMM_PREFIX + known for known in get_close_matches(name, timm.list_models())]
         raise ValueError(
@@ -99,47 +100,51 @@ def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
     return model
 
 
-def import_timm() -> ModuleType:
-    """The timm package; it takes seconds to import, and not everyone needs it."""
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise ImportError(f"{TIMM_PREFIX}*: timm is missing: pip install timm") from error
-    return timm
-
-
 def library_features(model: nn.Module, x: Tensor) -> Features:
-    """Stage maps, pooled feature and logits of images (N, 3, H, W).
+    """Returns stage maps, pooled feature and logits of images (N, 3, H, W).
 
-    A torchvision ResNet gives five maps, of stride 4 (the stem behind its pooling), 4, 8, 16 and
-    32. A timm network gives what its ``feature_info`` lists. The pre-activation of a stage that
-    does not end in an activation is the map itself.
+    A torchvision ResNet has five maps, of stride 4 (the stem after its pooling), 4, 8, 16 and 32,
+    a timm network those of its ``feature_info``. The pre-activation of a stage that does not end in
+    an activation is the map itself.
 
     Raises:
         TypeError: a network of another kind.
-        ValueError: a network whose stages do not give (N, C, H, W) maps.
+        ValueError: a network whose stages have other maps than (N, C, H, W).
     """
     stages, classifier = stage_modules(model)
-    with captured_stages(model, stages, classifier) as captured:
+    maps: list[Tensor] = []
+    preactivation: list[Tensor] = []
+    pooled: list[Tensor] = []
+    last_activation: dict[str, Tensor] = {}
+
+    def keep_activation(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        last_activation.update(before=args[0], after=output)
+
+    def keep_stage(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        # A stage ends in an activation if it returns the very tensor that one returned.
+        is_activated = last_activation.get("after") is output
+        maps.append(output)
+        preactivation.append(last_activation["before"] if is_activated else output)
+
+    def keep_pooled(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        pooled.append(args[0])
+
+    with ExitStack() as stack:
+        stack.enter_context(inplace_disabled(model))
+        # Activations first: a stage may be one.
+        for module in model.modules():
+            if isinstance(module, ACTIVATIONS):
+                stack.enter_context(module.register_forward_hook(keep_activation))
+        for stage in stages:
+            stack.enter_context(stage.register_forward_hook(keep_stage))
+        stack.enter_context(classifier.register_forward_pre_hook(keep_pooled))
         logits = model(x)
-    check_maps(model, captured.maps)
-    return Features(captured.maps, captured.preactivation, captured.pooled[0], logits)
-
-
-def check_maps(model: nn.Module, maps: Sequence[Tensor]) -> None:
-    """Raise for the tokens of a transformer, and for maps with their channels last."""
-    info: Any = getattr(model, "feature_info", None)
-    channels = [stage["num_chs"] for stage in info] if info else [x.shape[1] for x in maps]
-    for x, c in zip(maps, channels, strict=True):
-        if x.dim() != 4 or x.shape[1] != c:
-            raise ValueError(
-                f"model: {type(model).__name__} has a stage of shape {tuple(x.shape)}, "
-                f"expected (N, C, H, W) with C = {c}"
-            )
+    check_maps(model, maps)
+    return Features(maps, preactivation, pooled[0], logits)
 
 
 def stage_modules(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
-    """The modules whose outputs are the stages, and the classifier."""
+    """Returns the modules whose outputs are the stages, and the classifier."""
     network: Any = model
     if isinstance(model, torchvision.models.ResNet):
         names, classifier = RESNET_STAGES, network.fc
@@ -154,53 +159,9 @@ def stage_modules(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
     return [model.get_submodule(name) for name in names], classifier
 
 
-@dataclass
-class CapturedStages:
-    """What hooks have seen in a forward pass, shallow to deep; ``pooled`` has one entry."""
-
-    maps: list[Tensor] = field(default_factory=list)
-    preactivation: list[Tensor] = field(default_factory=list)
-    pooled: list[Tensor] = field(default_factory=list)
-
-
-@contextmanager
-def captured_stages(
-    model: nn.Module, stages: Sequence[nn.Module], classifier: nn.Module
-) -> Iterator[CapturedStages]:
-    """Within this context, keep the stages of the forward pass, and the classifier's input."""
-    captured = CapturedStages()
-    latest: dict[str, Tensor] = {}
-
-    def keep_activation(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        latest.update(before=args[0], after=output)
-
-    def keep_stage(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        # A stage ends in an activation if it hands on the very tensor that one returned.
-        ends_activated = latest.get("after") is output
-        captured.maps.append(output)
-        captured.preactivation.append(latest["before"] if ends_activated else output)
-
-    def keep_pooled(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        captured.pooled.append(args[0])
-
-    handles = []
-    with inplace_disabled(model):
-        try:
-            # Activations first: a stage may be one.
-            for module in model.modules():
-                if isinstance(module, ACTIVATIONS):
-                    handles.append(module.register_forward_hook(keep_activation))
-            handles += [stage.register_forward_hook(keep_stage) for stage in stages]
-            handles.append(classifier.register_forward_pre_hook(keep_pooled))
-            yield captured
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
 @contextmanager
 def inplace_disabled(model: nn.Module) -> Iterator[None]:
-    """Within this context no activation overwrites its input, which would lose a pre-activation."""
+    """Keeps activations from overwriting their input, which would lose a pre-activation."""
     modules: list[Any] = [m for m in model.modules() if getattr(m, "inplace", False) is True]
     for module in modules:
         module.inplace = False
@@ -209,3 +170,15 @@ def inplace_disabled(model: nn.Module) -> Iterator[None]:
     finally:
         for module in modules:
             module.inplace = True
+
+
+def check_maps(model: nn.Module, maps: Sequence[Tensor]) -> None:
+    """Raises for the tokens of a transformer, and for maps with their channels last."""
+    info: Any = getattr(model, "feature_info", None)
+    channels = [stage["num_chs"] for stage in info] if info else [x.shape[1] for x in maps]
+    for x, c in zip(maps, channels, strict=True):
+        if x.dim() != 4 or x.shape[1] != c:
+            raise ValueError(
+                f"model: {type(model).__name__} has a stage of shape {tuple(x.shape)}, "
+                f"expected (N, C, H, W) with C = {c}"
+            )
