@@ -160,14 +160,14 @@ class BandedFilter(GlobalFilter):
 
     def spectrum(self, height: int, width: int) -> Tensor:
         """The filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
-        rows, columns = self._cells(height, width)
+        rows, columns = self._nearest_cells(height, width)
         return applied_spectrum(self.weight, self.grid)[rows][:, columns]
 
     def start_as_identity(self) -> None:
         """The identity matrix in every cell."""
         fill_with_identity(self.weight, self.grid)
 
-    def _cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _nearest_cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Grid row of each of H rows, grid column of each of V columns (int64, on the CPU)."""
         u, v = grid_positions(height, width, self.grid, torch.device("cpu"))
         return u.round().long() % self.grid, v.round().long()
@@ -175,7 +175,7 @@ class BandedFilter(GlobalFilter):
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
         n, c_in, height, width = x.shape
-        rows, columns = self._cells(height, width)
+        rows, columns = self._nearest_cells(height, width)
         cell = (rows[:, None] * (self.grid // 2 + 1) + columns).flatten()  # (F,)
         # made on the CPU, which needs the counts: a GPU is never waited for
         order = cell.argsort(stable=True)

@@ -9,9 +9,9 @@ Legend: N batch, C_in and C_out channels, H and W map size.
 import torch
 from torch import Tensor
 
-from fam_det.core.kernels.chunks import pieces
+from fam_det.core.kernels import chunks
 
-PIECE = 2**18  # values of the products that are summed at once: 1 MiB of float32
+CHUNK = 2**18  # values of the products that are summed at once: 1 MiB of float32
 
 
 def pointwise(x: Tensor, weight: Tensor) -> Tensor:
@@ -37,6 +37,6 @@ def pointwise_weight_grad(grad: Tensor, x: Tensor) -> Tensor:
     grads, maps = grad.flatten(2), x.flatten(2)
     dtype = torch.promote_types(grad.dtype, torch.float32)
     total = grad.new_zeros(grad.shape[1], x.shape[1], dtype=dtype)
-    for images in pieces(len(x), total.numel(), PIECE, x.device):
+    for images in chunks(len(x), total.numel(), CHUNK, x.device):
         total += torch.bmm(grads[images], maps[images].mT).sum(0)
     return total.to(grad.dtype)

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fam_det.config import add_distillation_config
-from fam_det.core.losses import ValidSizes
-from fam_det.core.named_losses import LOSSES
+from fam_det.core.losses import LOSSES, ValidSizes
 from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
 
