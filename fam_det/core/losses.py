@@ -21,7 +21,7 @@ EPSILON = 1e-8  # of a variance: a channel that is constant over the batch has n
 
 
 def mse_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None) -> Tensor:
-    """Mean squared error, the loss of FAM-KD.
+    """Computes the mean squared error, the loss of FAM-KD.
 
     Args:
         student: (N, C, H, W).
@@ -41,7 +41,7 @@ def mse_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = 
 def hierarchical_context_loss(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None
 ) -> Tensor:
-    """Hierarchical context loss (HCL) of ReviewKD, Chen et al., CVPR 2021.
+    """Computes the hierarchical context loss (HCL) of ReviewKD, Chen et al., CVPR 2021.
 
     The mean squared error of the maps, and of the maps average-pooled to 4x4, 2x2 and 1x1, weighted
     1, 1/2, 1/4 and 1/8 and divided by the sum of the weights used. A pooled size takes part where
@@ -62,7 +62,7 @@ def hierarchical_context_loss(
 
 
 def pearson_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None) -> Tensor:
-    """One minus Pearson's correlation, of PKD (Cao et al., NeurIPS 2022, equation 5).
+    """Computes one minus Pearson's correlation, of PKD (Cao et al., NeurIPS 2022, equation 5).
 
     Every channel is normalised over the batch to mean 0 and deviation 1; the loss is half the mean
     squared difference.
@@ -86,7 +86,7 @@ def spectral_correlation_loss(
     *,
     edges: Sequence[float] = BAND_EDGES,
 ) -> Tensor:
-    """One minus the correlation of student and teacher in each channel and band of frequencies.
+    """Computes one minus the correlation of the maps in each channel and band of frequencies.
 
     The mean squared error, and Pearson's correlation (PKD) with it, hear little but the lowest
     frequencies, which hold most of a feature map's energy. Here each channel is cut into bands, and
@@ -134,7 +134,7 @@ def _mean_over_images(
     teacher: Tensor,
     valid_sizes: ValidSizes | None,
 ) -> Tensor:
-    """``loss_of`` the difference of the maps, as a whole or image by image on the valid cells."""
+    """Applies a loss to the difference of the maps, whole or image by image on the valid cells."""
     student, teacher = matching_maps(student, teacher)
     difference = student - teacher
     if valid_sizes is None:
@@ -151,7 +151,7 @@ def _mean_over_images(
 
 
 def matching_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps in float32 or better, the teacher's without a gradient.
+    """Returns both maps in float32 or better, the teacher's without a gradient.
 
     Raises:
         ValueError: shapes that differ.
@@ -166,7 +166,7 @@ def matching_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
-    """Raise a ValueError unless there is one size for each image, and it lies in the map."""
+    """Raises a ValueError unless there is one size for each image, and it lies in the map."""
     if len(valid_sizes) != len(maps):
         raise ValueError(
             f"valid_sizes: got {len(valid_sizes)} entries, expected {len(maps)}, one an image"
@@ -180,7 +180,7 @@ def check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
 
 
 def _hierarchical_mean_square(difference: Tensor) -> Tensor:
-    """Pooling is linear, so the difference of the pooled maps is the pooled difference."""
+    """Pools the difference: pooling is linear, so it is the difference of the pooled maps."""
     smaller = min(difference.shape[2:])
     return mean_squares(difference, [side for side in (4, 2, 1) if side < smaller])
 
@@ -188,7 +188,7 @@ def _hierarchical_mean_square(difference: Tensor) -> Tensor:
 def valid_cells(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
 ) -> tuple[Tensor, Tensor]:
-    """Both maps as (C, L) in float32 or better, without the padding."""
+    """Returns both maps as (C, L) in float32 or better, without the padding."""
     pairs = valid_images(student, teacher, valid_sizes)
     x, y = (torch.cat([m.flatten(1) for m in maps], dim=1) for maps in zip(*pairs, strict=True))
     return x, y
@@ -197,14 +197,14 @@ def valid_cells(
 def valid_images(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
 ) -> list[tuple[Tensor, Tensor]]:
-    """Both maps of each image, (C, h, w) in float32 or better, without the padding."""
+    """Returns both maps of each image, (C, h, w) in float32 or better, without the padding."""
     sizes = valid_sizes or [(student.shape[2], student.shape[3])] * len(student)
     maps = matching_maps(student, teacher)
     return [(x[:, :h, :w], y[:, :h, :w]) for x, y, (h, w) in zip(*maps, sizes, strict=True)]
 
 
 def _standardised(x: Tensor) -> Tensor:
-    """(C, L) with mean 0 and deviation 1 in each row."""
+    """Returns (C, L) with mean 0 and deviation 1 in each row."""
     centred = x - x.mean(1, keepdim=True)
     return centred * (centred.square().mean(1, keepdim=True) + EPSILON).rsqrt()
 
@@ -212,7 +212,7 @@ def _standardised(x: Tensor) -> Tensor:
 def _stacks(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both maps of the images of one size together, (n, C, h, w): one transform for all of them."""
+    """Yields both maps of all images of one size, (n, C, h, w): one transform serves them all."""
     if valid_sizes is None:
         valid_sizes = [(student.shape[2], student.shape[3])] * len(student)
     check_valid_sizes(valid_sizes, student)
@@ -224,7 +224,7 @@ def _stacks(
 
 @torch.no_grad()
 def _channel_means(maps: Sequence[Tensor]) -> Tensor:
-    """Mean of each channel over all cells of (n, C, h, w) each: (C,).
+    """Returns mean of each channel over all cells of (n, C, h, w) each: (C,).
 
     No gradient passes: what the mean does to one map's energies it takes back from the others'.
     """
@@ -233,7 +233,7 @@ def _channel_means(maps: Sequence[Tensor]) -> Tensor:
 
 
 def _bands(height: int, width: int, edges: Sequence[float]) -> Tensor:
-    """How often each bin of the half plane counts in each band, float64 (H, V, B)."""
+    """Returns how often each bin of the half plane counts in each band, float64 (H, V, B)."""
     u = 2.0 * torch.fft.fftfreq(height, dtype=torch.float64).abs()[:, None]
     v = 2.0 * torch.fft.rfftfreq(width, dtype=torch.float64)[None, :]
     band = torch.bucketize(torch.maximum(u, v), torch.tensor(edges, dtype=u.dtype), right=True)

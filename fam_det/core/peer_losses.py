@@ -20,7 +20,7 @@ def channel_wise_loss(
     *,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Channel-wise distillation (CWD, Shu et al., ICCV 2021, equation 5).
+    """Computes channel-wise distillation (CWD, Shu et al., ICCV 2021, equation 5).
 
     The softmax of each channel over its cells, at a temperature T; the Kullback-Leibler divergence
     from the teacher's, times T^2, averaged over channels and images.
@@ -46,7 +46,7 @@ def channel_wise_loss(
 def wavelet_band_loss(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None
 ) -> Tensor:
-    """Absolute differences of the high Haar bands (FreeKD, Zhang et al., CVPR 2024).
+    """Averages absolute differences of the high Haar bands (FreeKD, Zhang et al., CVPR 2024).
 
     Without the masks of the paper, which come from prompts that the teacher is fine-tuned with
     first. The low band is left out, as in the released code, which takes three levels of the
@@ -68,7 +68,7 @@ def wavelet_band_loss(
 
 
 def imitation_loss(student: Tensor, teacher: Tensor, near_objects: Tensor) -> Tensor:
-    """Half the squared distance on cells near objects (FGFI, Wang et al., CVPR 2019).
+    """Computes half the squared distance near objects (FGFI, Wang et al., CVPR 2019).
 
     Args:
         student: (N, C, H, W).
@@ -104,7 +104,7 @@ def haar_bands(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def haar_pyramid(x: Tensor, levels: int) -> list[Tensor]:
-    """The three high bands of each of so many levels, fine to coarse.
+    """Returns the three high bands of each of so many levels, fine to coarse.
 
     Args:
         x: (..., H, W), real.
@@ -123,7 +123,7 @@ def haar_pyramid(x: Tensor, levels: int) -> list[Tensor]:
 def decoupled_divergences(
     student: Tensor, teacher: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """TCKD and NCKD, equation 5 of DKD (Zhao et al., CVPR 2022), with the teacher's side first.
+    """Computes TCKD and NCKD, equation 5 of DKD (Zhao et al., CVPR 2022), teacher's side first.
 
     In logarithms throughout, so that a probability of 0 gives no NaN; the released code subtracts
     1000 from the target's logit where this leaves the target out.
@@ -147,7 +147,7 @@ def decoupled_divergences(
 
 
 def _mean_divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL(p || q) of log probabilities (N, K), the mean over N."""
+    """Returns KL(p || q) of log probabilities (N, K), the mean over N."""
     return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / max(len(log_q), 1)
 
 
@@ -157,6 +157,6 @@ def _without_target(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _log_target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
-    """Logarithm of the probability of the target and of all others: (N, K) -> (N, 2)."""
+    """Returns log probabilities of the target and of all others: (N, K) -> (N, 2)."""
     rest = _without_target(logits, target).logsumexp(1)
     return F.log_softmax(torch.stack([logits[target], rest], 1), 1)

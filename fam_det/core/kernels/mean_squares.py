@@ -62,13 +62,13 @@ class _MeanSquares(torch.autograd.Function):
 
 
 def _pyramid_weights(levels: int) -> list[float]:
-    """1, 1/2, 1/4, ... divided by their sum."""
+    """Returns 1, 1/2, 1/4, ... divided by their sum."""
     weights = [0.5**i for i in range(levels)]
     return [w / sum(weights) for w in weights]
 
 
 def _pooling_matrix(size: int, side: int, like: Tensor) -> Tensor:
-    """What adaptive average pooling does along one dimension, (``side``, ``size``)."""
+    """Returns adaptive average pooling along one dimension as a matrix, (``side``, ``size``)."""
     matrix = like.new_zeros(side, size)
     for i in range(side):
         cells = slice(i * size // side, -(-(i + 1) * size // side))

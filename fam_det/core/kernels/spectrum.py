@@ -26,23 +26,23 @@ CHUNK = 2**17  # values that are worked on at once: half a MiB of float32
 
 
 def rfft2(x: Tensor) -> Tensor:
-    """Half spectrum of real maps, zero frequency first: (..., H, W) -> complex (..., H, V)."""
+    """Transforms real maps, zero frequency first: (..., H, W) -> complex (..., H, V)."""
     return torch.fft.rfft2(x, norm="ortho")
 
 
 def irfft2(x: Tensor, width: int) -> Tensor:
-    """Inverse of :func:`rfft2`: complex (..., H, V) -> (..., H, W), W = ``width``."""
+    """Inverts :func:`rfft2`: complex (..., H, V) -> (..., H, W), W = ``width``."""
     return torch.fft.irfft2(x, s=(x.shape[-2], width), norm="ortho")
 
 
 def multiplicity(width: int) -> Tensor:
-    """How many columns of the full plane each column of the half plane is: 1 or 2, float64 (V,)."""
+    """Counts the columns of the full plane for each of the half plane: 1 or 2, float64 (V,)."""
     v = torch.arange(width // 2 + 1)
     return 1.0 + ((v > 0) & (2 * v < width)).double()
 
 
 def mix_frequencies(x: Tensor, k: Tensor, factor: Tensor, local: Tensor) -> Tensor:
-    """IFFT(factor * (FFT(x) @ k)) + local @ x, one matrix a frequency and one for all.
+    """Computes IFFT(factor * (FFT(x) @ k)) + local @ x, one matrix a frequency and one for all.
 
     On column 0 and (even widths) the Nyquist column the Hermitian part of ``k`` acts.
 
@@ -93,7 +93,7 @@ class _MixFrequencies(torch.autograd.Function):
 
 
 def to_bins(x: Tensor) -> Tensor:
-    """Half spectrum with the frequency first: (N, C, H, W) -> complex (F, N, C)."""
+    """Transforms maps, frequency first: (N, C, H, W) -> complex (F, N, C)."""
     n, c, height, width = x.shape
     shape = (height * (width // 2 + 1), n, c)
     bins = torch.empty(shape, dtype=x.dtype.to_complex(), device=x.device)
@@ -124,7 +124,7 @@ def from_bins(bins: Tensor, factor: Tensor, width: int) -> Tensor:
 
 
 def make_hermitian(half: Tensor, width: int) -> None:
-    """Replace Y(u) by (Y(u) + conj Y(-u)) / 2 on the columns that are their own mirror, in place.
+    """Replaces Y(u) by (Y(u) + conj Y(-u)) / 2 on the columns that are their own mirror, in place.
 
     FFT libraries disagree on what an inverse transform does with the rest.
 
@@ -146,7 +146,7 @@ def filter_channels(
     mix: Tensor,
     local: Tensor,
 ) -> Tensor:
-    """Give mix @ IFFT(response * (by_row @ gain @ by_column^T) * FFT(x)) + local @ x.
+    """Returns mix @ IFFT(response * (by_row @ gain @ by_column^T) * FFT(x)) + local @ x.
 
     Args:
         x: (N, C_in, H, W), float32 or float64.
@@ -213,11 +213,11 @@ class _FilterChannels(torch.autograd.Function):
 
 
 def _matrices(k: Tensor) -> Tensor:
-    """(H, V, C_in, C_out, 2) -> complex (F, C_in, C_out)."""
+    """Views (H, V, C_in, C_out, 2) as complex (F, C_in, C_out)."""
     return torch.view_as_complex(k.contiguous()).flatten(0, 1)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Re <a, b> of each frequency: complex (F, N, C) twice -> (F,)."""
+    """Returns Re <a, b> of each frequency: complex (F, N, C) twice -> (F,)."""
     flat_a, flat_b = (torch.view_as_real(t).flatten(1) for t in (a, b))
     return torch.bmm(flat_a[:, None], flat_b[:, :, None]).flatten()

@@ -23,7 +23,7 @@ CHUNK = 2**15  # values of a map that are worked on at once, k * k times as many
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
-    """Weighted sum of the values in the window around each position.
+    """Sums the values in the window around each position, weighted.
 
     With j over the k x k window positions, for each channel on its own::
 
@@ -82,7 +82,7 @@ class _WindowAttention(torch.autograd.Function):
 def _channel_chunks(
     x: Tensor, k: int, buffers: int
 ) -> Iterator[tuple[tuple[slice, slice], list[Tensor]]]:
-    """Cut (N, C, H, W) along images and channels, with buffers (k, k, n, c, H, W) for each chunk.
+    """Cuts (N, C, H, W) along images and channels, with buffers (k, k, n, c, H, W) each.
 
     The buffers are the same memory for every chunk.
     """
@@ -98,12 +98,12 @@ def _channel_chunks(
 
 
 def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize maps (N, C, H, W) by the nearest neighbour; the same tensor if they fit."""
+    """Resizes maps (N, C, H, W) by the nearest neighbour; returns those that fit as they are."""
     return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, list(size), mode="nearest")
 
 
 def _resize_nearest_adjoint(grad: Tensor, like: Tensor) -> Tensor:
-    """Sum over the cells that show each cell of ``like``: gradient of :func:`resize_nearest`."""
+    """Sums over the cells that show each cell of ``like``: gradient of :func:`resize_nearest`."""
     if grad.shape == like.shape:
         return grad
     size = list(grad.shape[2:])
@@ -111,13 +111,13 @@ def _resize_nearest_adjoint(grad: Tensor, like: Tensor) -> Tensor:
 
 
 def _windows(x: Tensor, k: int) -> Tensor:
-    """View of the k x k neighbours, zero outside: (n, c, H, W) -> (k, k, n, c, H, W)."""
+    """Views the k x k neighbours, zero outside: (n, c, H, W) -> (k, k, n, c, H, W)."""
     padded = F.pad(x, [k // 2] * 4)
     return padded.unfold(2, k, 1).unfold(3, k, 1).permute(4, 5, 0, 1, 2, 3)
 
 
 def _sum_windows(windows: Tensor) -> Tensor:
-    """Adjoint of :func:`_windows`: (k, k, n, c, H, W) -> (n, c, H, W)."""
+    """Applies the adjoint of :func:`_windows`: (k, k, n, c, H, W) -> (n, c, H, W)."""
     k, _, n, c, height, width = windows.shape
     padded = windows.new_zeros(n, c, height + k - 1, width + k - 1)
     for i in range(k):
@@ -128,12 +128,12 @@ def _sum_windows(windows: Tensor) -> Tensor:
 
 
 def _by_window(offsets: Tensor) -> Tensor:
-    """(c, k, k) -> (k, k, 1, c, 1, 1)."""
+    """Views (c, k, k) as (k, k, 1, c, 1, 1)."""
     return offsets.permute(1, 2, 0)[:, :, None, :, None, None]
 
 
 def _softmax_(logits: Tensor) -> Tensor:
-    """Softmax over the window positions, in place: (k, k, n, c, H, W)."""
+    """Takes the softmax over the window positions, in place: (k, k, n, c, H, W)."""
     flat = logits.flatten(0, 1)
     torch.softmax(flat, 0, out=flat)
     return logits
