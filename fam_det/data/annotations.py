@@ -2,8 +2,6 @@
 
 pycocotools and its like read masks in C and trust them: run lengths that do not fit their image
 make them write past their memory, and a polygon far outside of it fills the machine's.
-
-Legend: H and W height and width of an image in pixels.
 """
 
 import json
@@ -30,8 +28,8 @@ UNUSABLE = (
     "%d of %d objects have a box that is empty or reaches out of its image, or no polygon of three "
     "points (left out or clipped in a training, hard to find in an evaluation), such as: %s"
 )
-# A number of COCO's compressed run lengths: 5 bits a character, up to 2^31 with a sign.
-COMPRESSED_NUMBER = re.compile("[P-o]{0,6}[0-O]")
+# COCO's compressed run lengths: numbers of up to 7 characters, below 2^31 with a sign.
+COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
 
 def read_annotations(where: str, file: str) -> Json:
@@ -184,20 +182,11 @@ def check_keypoints(keypoints: Any) -> None:
 
 
 def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
-    """Checks polygons or run lengths.
-
-    Args:
-        segmentation: of an annotation; None or an empty one for none.
-        height: H.
-        width: W.
-
-    Returns:
-        Whether it can be used: Detectron2 leaves out an object none of whose polygons has three
-        points.
+    """Returns whether a mask can be used: Detectron2 needs a polygon of three points or more.
 
     Raises:
-        ValueError: another form, a point that is no number or more than a side outside of the
-            image, or run lengths that are not those of an image of this size.
+        ValueError: neither polygons nor run lengths, a point more than a side outside of the image,
+            or run lengths that are not those of an image of this size.
     """
     if not segmentation:
         return True
@@ -241,16 +230,20 @@ def decode_runs(counts: str) -> list[int] | None:
     Returns:
         The lengths, or None for text that is not of that form.
     """
-    numbers = COMPRESSED_NUMBER.findall(counts)
-    if not counts or "".join(numbers) != counts:
+    if not COMPRESSED_RUNS.fullmatch(counts):
         return None
     runs: list[int] = []
-    for number in numbers:
-        codes = [ord(letter) - ord("0") for letter in number]
-        run = sum((code & 31) << 5 * place for place, code in enumerate(codes))
-        if codes[-1] & 16:
-            run -= 1 << 5 * len(codes)  # negative
+    run = bits = 0
+    for letter in counts.encode():
+        code = letter - ord("0")
+        run |= (code & 31) << bits
+        bits += 5
+        if code & 32:
+            continue
+        if code & 16:  # the sign
+            run -= 1 << bits
         runs.append(run + (runs[-2] if len(runs) > 2 else 0))
+        run = bits = 0
     return runs
 
 
