@@ -24,20 +24,12 @@ FIELDS = {
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
 SINGULAR = {"images": "image", "categories": "category", "annotations": "annotation"}
-UNUSABLE = (
-    "%d of %d objects have a box that is empty or reaches out of its image, or no polygon of three "
-    "points (left out or clipped in a training, hard to find in an evaluation), such as: %s"
-)
 # COCO's compressed run lengths: numbers of up to 7 characters, below 2^31 with a sign.
 COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
 
 def read_annotations(where: str, file: str) -> Json:
-    """Reads an annotation file, and checks that its lists are there.
-
-    Args:
-        where: start of a message, such as the key that names the file.
-        file: path of the JSON file.
+    """Reads an annotation file; ``where`` starts a message, such as the key that names the file.
 
     Raises:
         ValueError: a file that is missing, truncated or of another format.
@@ -100,13 +92,17 @@ def check_annotations(
         files = [image["file_name"] for image in images.values()]
         check_files(where, files, Path(folder), max_missing=max_missing, follow_links=follow_links)
         _check_each(content, "annotations", check_object)
-        if unusable and strict:
-            raise ValueError(UNUSABLE % (len(unusable), len(content["annotations"]), unusable[0]))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if unusable:
-        found = len(unusable), len(content["annotations"]), unusable[0]
-        logger.warning(f"%s: {UNUSABLE}", where, *found)
+        message = (
+            f"{where}: {len(unusable)} of {len(content['annotations'])} objects have a box that is "
+            "empty or reaches out of its image, or no polygon of three points (left out or clipped "
+            f"in a training, hard to find in an evaluation), such as: {unusable[0]}"
+        )
+        if strict:
+            raise ValueError(message)
+        logger.warning("%s", message)
 
 
 def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:
@@ -166,11 +162,11 @@ def _check_object(annotation: Json, image: Json) -> bool:
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise ValueError(f"iscrowd: got {short(annotation['iscrowd'])}, expected 0 or 1")
     check_keypoints(annotation.get("keypoints"))
+    has_mask = check_segmentation(annotation.get("segmentation"), image["height"], image["width"])
     x, y, width, height = box
-    is_drawn = check_segmentation(annotation.get("segmentation"), image["height"], image["width"])
-    is_inside = x >= -1 and y >= -1 and x + width <= image["width"] + 1
-    is_inside = is_inside and y + height <= image["height"] + 1
-    return is_drawn and is_inside and width > 0 and height > 0
+    x_inside = x >= -1 and x + width <= image["width"] + 1  # a pixel more, for rounded boxes
+    y_inside = y >= -1 and y + height <= image["height"] + 1
+    return has_mask and x_inside and y_inside and width > 0 and height > 0
 
 
 def check_keypoints(keypoints: Any) -> None:
