@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fam_det.analysis.processes import claimed
-from fam_det.analysis.report.checkpoint import count_parameters, read_weights
-from fam_det.analysis.report.runs import read_run
-from fam_det.analysis.study.child import MARK, make_slots
-from fam_det.analysis.study.definition import load_study
-from fam_det.analysis.study.jobs import Job
-from fam_det.analysis.study.plan import Plan
-from fam_det.analysis.study.results import Results
-from fam_det.analysis.study.runner import Runner
+from fam_det.analysis.checkpoint import count_parameters, read_weights
+from fam_det.analysis.jobs import Job
+from fam_det.analysis.plan import Plan
+from fam_det.analysis.processes import MARK, claimed, make_slots
+from fam_det.analysis.results import Results
+from fam_det.analysis.runner import Runner
+from fam_det.analysis.runs import read_run
+from fam_det.analysis.study import load_study
 from tools.demo.outcome import Metric, Outcome, describe_gain, format_table
 
 ROOT = Path(__file__).resolve().parents[2]
