@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fam_det.analysis.checkpoint import count_parameters, read_weights
-from fam_det.analysis.jobs import Job
-from fam_det.analysis.plan import Plan
-from fam_det.analysis.processes import MARK, claimed, make_slots
+from fam_det.analysis.jobs import MARK, Job
+from fam_det.analysis.plan import CHECKPOINT, Plan
+from fam_det.analysis.processes import claimed, make_slots
 from fam_det.analysis.results import Results
 from fam_det.analysis.runner import Runner
 from fam_det.analysis.runs import read_run
@@ -123,13 +123,16 @@ def make_plan(demo: Demo, output: Path, opts: Sequence[str]) -> Plan:
 
 
 def forget(plan: Plan, *, everything: bool) -> None:
-    """Deletes results whose training has lost its folder, or all that earlier calls have left."""
-    for job in plan.known_jobs():
-        folder = plan.folder(job)
+    """Deletes what earlier calls have left, or only results whose training has lost its folder.
+
+    A finished training that is collected again is not repeated.
+    """
+    jobs = list(plan.known_jobs())
+    for folder in map(plan.folder, jobs):
         if everything and (folder / MARK).exists():
             shutil.rmtree(folder)
-        if not plan.has_checkpoint(job):
-            plan.results.path(job).unlink(missing_ok=True)
+    if not all((plan.folder(job) / CHECKPOINT).exists() for job in jobs if plan.results.read(job)):
+        plan.results.file.unlink()
 
 
 def train(plan: Plan, output: Path) -> None:
