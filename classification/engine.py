@@ -2,6 +2,7 @@
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ class Trainer(ResumableTrainer):
         """Returns batches without end, of a new seed in each run unless the config has one."""
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         return build_train_loader(cfg, seed)
+
+    @classmethod
+    def parts_to_load(cls, cfg: CfgNode, model: nn.Module) -> Sequence[str]:
+        """Returns none without ``MODEL.WEIGHTS``: those of ``MODEL.STUDENT`` may be enough."""
+        return super().parts_to_load(cfg, model) if cfg.MODEL.WEIGHTS else ()
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:

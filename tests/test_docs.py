@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from fam_det.analysis.study.definition import load_study
+from fam_det.analysis.study import load_study
 from fam_det.config import add_distillation_config
 from tests.core.core_reference import prefixed, random_released_block
 

@@ -5,7 +5,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from fam_det.training.detection import Trainer, load_config, load_lazy_config, prepare_lazy
+from fam_det.training.detection import LazyTrainer, Trainer, load_config, load_lazy_config
 from fam_det.training.launch import run, start_tool
 
 EXAMPLES = """
@@ -24,7 +24,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     file, opts = args.config_file, args.opts
     if file.endswith(".py"):
         opts += ["datasets.strict=True"] if args.strict else []
-        return run(args, partial(load_lazy_config, file, opts), prepare_lazy)
+        return run(args, partial(load_lazy_config, file, opts), LazyTrainer.prepare)
     opts += ["DATASETS.STRICT", "True"] if args.strict else []
     load = partial(load_config, file, opts, allow_unsafe=args.allow_unsafe_config)
     return run(args, load, Trainer.prepare)

@@ -16,7 +16,7 @@ from classification.distillers.stages import StagePairs, stage_pairs
 from classification.models import Features
 from fam_det.config import fam_options
 from fam_det.core import KnowledgeReview, LayerToLayer
-from fam_det.core.named_losses import LOSSES
+from fam_det.core.losses import LOSSES
 from fam_det.modeling.metrics import gammas
 
 from detectron2.config import CfgNode, configurable
@@ -31,7 +31,7 @@ class StageDistiller(Distiller):
     Args:
         pairs: the stages.
         transform: list of student maps -> list of maps of the teacher's channels and sizes.
-        loss: name in ``fam_det.core.named_losses.LOSSES``.
+        loss: name in ``fam_det.core.losses.LOSSES``.
 
     Raises:
         ValueError: an unknown loss.

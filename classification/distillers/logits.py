@@ -9,7 +9,7 @@ from classification.distillers.base import DISTILLER_REGISTRY, PeerDistiller
 from classification.distillers.config import check_positive
 from classification.distillers.torchdistill_losses import MODULES, TorchdistillLoss
 from classification.models import Features
-from fam_det.core.logit_losses import decoupled_divergences
+from fam_det.core.peer_losses import decoupled_divergences
 
 from detectron2.config import configurable
 

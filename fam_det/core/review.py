@@ -41,7 +41,7 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise maps (N, C, H, W)."""
+        """Normalises maps (N, C, H, W)."""
         if self.training and x.numel() == x.shape[1]:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -88,7 +88,7 @@ class ReviewBlock(nn.Module):
         self.transform = transform
 
     def forward(self, student_map: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Review one stage.
+        """Reviews one stage.
 
         Args:
             student_map: (N, C_student, H, W).
@@ -166,7 +166,7 @@ class KnowledgeReview(nn.Module):
         )
 
     def forward(self, student_maps: Sequence[Tensor]) -> list[Tensor]:
-        """Review the student's maps from the deepest up.
+        """Reviews the student's maps from the deepest up.
 
         Args:
             student_maps: (N, C, H, W) each, shallow to deep.
@@ -219,7 +219,7 @@ class LayerToLayer(nn.Module):
         )
 
     def forward(self, student_maps: Sequence[Tensor]) -> list[Tensor]:
-        """Transform maps (N, C, H, W) each to (N, C_teacher, H, W), in the same order.
+        """Transforms maps (N, C, H, W) each to (N, C_teacher, H, W), in the same order.
 
         Raises:
             ValueError: another number of maps, or a map of wrong channels.
@@ -254,7 +254,7 @@ def build_transform(
 
 
 def conv_norm(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
-    """1x1 convolution, BatchNorm and, if asked, a ReLU."""
+    """Returns a 1x1 convolution, BatchNorm and, if asked, a ReLU."""
     check_channels(in_channels=in_channels, out_channels=out_channels)
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)
@@ -262,12 +262,12 @@ def conv_norm(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
 
 
 def build_fusion(fusion: str, channels: int) -> WindowCrossAttention | AttentionBasedFusion:
-    """The module that fuses two maps of ``channels`` channels."""
+    """Returns the module that fuses two maps of ``channels`` channels."""
     return (WindowCrossAttention if fusion == "cross_attention" else AttentionBasedFusion)(channels)
 
 
 def per_stage_sizes(sizes: Sequence[Size] | None, stages: int) -> list[tuple[int, int] | None]:
-    """(H, W) of each stage, None where any size is taken."""
+    """Returns (H, W) of each stage, None where any size is taken."""
     if sizes is None:
         return [None] * stages
     check_lengths(stages, sizes=sizes)
@@ -275,7 +275,7 @@ def per_stage_sizes(sizes: Sequence[Size] | None, stages: int) -> list[tuple[int
 
 
 def check_lengths(stages: int, **lists: Sequence[object]) -> None:
-    """Raise a ValueError that names the first list without one entry for each stage."""
+    """Raises a ValueError that names the first list without one entry for each stage."""
     if stages < 1:
         raise ValueError("student_channels: got no stages, expected at least one")
     for name, values in lists.items():

@@ -2,8 +2,6 @@
 
 pycocotools and its like read masks in C and trust them: run lengths that do not fit their image
 make them write past their memory, and a polygon far outside of it fills the machine's.
-
-Legend: H and W height and width of an image in pixels.
 """
 
 import json
@@ -26,20 +24,12 @@ FIELDS = {
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
 SINGULAR = {"images": "image", "categories": "category", "annotations": "annotation"}
-UNUSABLE = (
-    "%d of %d objects have a box that is empty or reaches out of its image, or no polygon of three "
-    "points (left out or clipped in a training, hard to find in an evaluation), such as: %s"
-)
-# A number of COCO's compressed run lengths: 5 bits a character, up to 2^31 with a sign.
-COMPRESSED_NUMBER = re.compile("[P-o]{0,6}[0-O]")
+# COCO's compressed run lengths: numbers of up to 7 characters, below 2^31 with a sign.
+COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
 
 def read_annotations(where: str, file: str) -> Json:
-    """Reads an annotation file, and checks that its lists are there.
-
-    Args:
-        where: start of a message, such as the key that names the file.
-        file: path of the JSON file.
+    """Reads an annotation file; ``where`` starts a message, such as the key that names the file.
 
     Raises:
         ValueError: a file that is missing, truncated or of another format.
@@ -102,13 +92,17 @@ def check_annotations(
         files = [image["file_name"] for image in images.values()]
         check_files(where, files, Path(folder), max_missing=max_missing, follow_links=follow_links)
         _check_each(content, "annotations", check_object)
-        if unusable and strict:
-            raise ValueError(UNUSABLE % (len(unusable), len(content["annotations"]), unusable[0]))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if unusable:
-        found = len(unusable), len(content["annotations"]), unusable[0]
-        logger.warning(f"%s: {UNUSABLE}", where, *found)
+        message = (
+            f"{where}: {len(unusable)} of {len(content['annotations'])} objects have a box that is "
+            "empty or reaches out of its image, or no polygon of three points (left out or clipped "
+            f"in a training, hard to find in an evaluation), such as: {unusable[0]}"
+        )
+        if strict:
+            raise ValueError(message)
+        logger.warning("%s", message)
 
 
 def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:
@@ -168,11 +162,11 @@ def _check_object(annotation: Json, image: Json) -> bool:
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise ValueError(f"iscrowd: got {short(annotation['iscrowd'])}, expected 0 or 1")
     check_keypoints(annotation.get("keypoints"))
+    has_mask = check_segmentation(annotation.get("segmentation"), image["height"], image["width"])
     x, y, width, height = box
-    is_drawn = check_segmentation(annotation.get("segmentation"), image["height"], image["width"])
-    is_inside = x >= -1 and y >= -1 and x + width <= image["width"] + 1
-    is_inside = is_inside and y + height <= image["height"] + 1
-    return is_drawn and is_inside and width > 0 and height > 0
+    x_inside = x >= -1 and x + width <= image["width"] + 1  # a pixel more, for rounded boxes
+    y_inside = y >= -1 and y + height <= image["height"] + 1
+    return has_mask and x_inside and y_inside and width > 0 and height > 0
 
 
 def check_keypoints(keypoints: Any) -> None:
@@ -184,20 +178,11 @@ def check_keypoints(keypoints: Any) -> None:
 
 
 def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
-    """Checks polygons or run lengths.
-
-    Args:
-        segmentation: of an annotation; None or an empty one for none.
-        height: H.
-        width: W.
-
-    Returns:
-        Whether it can be used: Detectron2 leaves out an object none of whose polygons has three
-        points.
+    """Returns whether a mask can be used: Detectron2 needs a polygon of three points or more.
 
     Raises:
-        ValueError: another form, a point that is no number or more than a side outside of the
-            image, or run lengths that are not those of an image of this size.
+        ValueError: neither polygons nor run lengths, a point more than a side outside of the image,
+            or run lengths that are not those of an image of this size.
     """
     if not segmentation:
         return True
@@ -241,16 +226,20 @@ def decode_runs(counts: str) -> list[int] | None:
     Returns:
         The lengths, or None for text that is not of that form.
     """
-    numbers = COMPRESSED_NUMBER.findall(counts)
-    if not counts or "".join(numbers) != counts:
+    if not COMPRESSED_RUNS.fullmatch(counts):
         return None
     runs: list[int] = []
-    for number in numbers:
-        codes = [ord(letter) - ord("0") for letter in number]
-        run = sum((code & 31) << 5 * place for place, code in enumerate(codes))
-        if codes[-1] & 16:
-            run -= 1 << 5 * len(codes)  # negative
+    run = bits = 0
+    for letter in counts.encode():
+        code = letter - ord("0")
+        run |= (code & 31) << bits
+        bits += 5
+        if code & 32:
+            continue
+        if code & 16:  # the sign
+            run -= 1 << bits
         runs.append(run + (runs[-2] if len(runs) > 2 else 0))
+        run = bits = 0
     return runs
 
 

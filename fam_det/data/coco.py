@@ -60,11 +60,7 @@ def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None
     )
     if is_trained or is_tested:
         _check_class_count(cfg, name, len(content["categories"]))
-        objects = [entry for entry in content["annotations"] if not entry.get("iscrowd", 0)]
-        if is_trained:
-            _check_trained(cfg, where, objects)
-        if cfg.MODEL.MASK_ON:
-            _check_masks(cfg, where, objects, is_trained)
+        _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
 
 
 def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:
@@ -83,25 +79,25 @@ def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:
         )
 
 
-def _check_trained(cfg: CfgNode, where: str, objects: list[dict[str, Any]]) -> None:
-    if not objects:
+def _check_objects(
+    cfg: CfgNode, where: str, annotations: list[dict[str, Any]], *, is_trained: bool
+) -> None:
+    """Checks what would otherwise end a training in the middle of a loss."""
+    objects = [entry for entry in annotations if not entry.get("iscrowd", 0)]
+    if is_trained and not objects:
         raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
-    if cfg.MODEL.KEYPOINT_ON:
+    if is_trained and cfg.MODEL.KEYPOINT_ON:
         raise ValueError(
             f"MODEL.KEYPOINT_ON: got True, but {where} gives its keypoints no names; register the "
             "data set in Python, with keypoint_names and keypoint_flip_map"
         )
-
-
-def _check_masks(cfg: CfgNode, where: str, objects: list[dict[str, Any]], is_trained: bool) -> None:
-    """Raises a ValueError for an object without a mask, or with one of the wrong kind."""
-    for entry in objects:
-        if not entry.get("segmentation"):
+    for entry in objects if cfg.MODEL.MASK_ON else ():
+        mask = entry.get("segmentation")
+        if not mask:
             raise ValueError(
                 f"{where}: annotation {entry['id']} has no segmentation, which MODEL.MASK_ON needs"
             )
-        is_encoded = isinstance(entry["segmentation"], dict)
-        if is_trained and is_encoded and cfg.INPUT.MASK_FORMAT != "bitmask":
+        if is_trained and isinstance(mask, dict) and cfg.INPUT.MASK_FORMAT != "bitmask":
             raise ValueError(
                 f"INPUT.MASK_FORMAT: got {cfg.INPUT.MASK_FORMAT!r}, expected 'bitmask': annotation "
                 f"{entry['id']} of {where} is run-length encoded"

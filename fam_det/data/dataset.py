@@ -16,21 +16,13 @@ Record = dict[str, Any]  # in Detectron2's format
 
 
 class CheckedMapper:
-    """A mapper that refuses an image before it is decoded if it could do harm.
-
-    Args:
-        mapper: from a record to what the model takes.
-    """
+    """A mapper of records that refuses an image before it is decoded if it could do harm."""
 
     def __init__(self, mapper: Callable[[Record], Any]) -> None:
         self.mapper = mapper
 
     def __call__(self, record: Record) -> Any:
-        """Maps a record; reading the header costs a hundredth of that.
-
-        Raises:
-            ValueError: an image that is too big, of too many bits, or a program.
-        """
+        """Maps a record; reading the header first costs a hundredth of that."""
         if "file_name" in record:
             with PathManager.open(record["file_name"], "rb") as file, open_checked_image(file):
                 pass
@@ -38,14 +30,10 @@ class CheckedMapper:
 
 
 class NamingMapper(CheckedMapper):
-    """The same for an evaluation, which needs every image: an error names the file."""
+    """The same for an evaluation, which needs every image: any error names the file."""
 
     def __call__(self, record: Record) -> Any:
-        """Maps a record.
-
-        Raises:
-            ValueError: whatever is wrong with the image, in one line that names it.
-        """
+        """Maps a record; raises a ValueError of one line for whatever is wrong with its image."""
         try:
             return super().__call__(record)
         except Exception as error:  # a broken file makes Pillow raise errors of many types
@@ -80,11 +68,7 @@ class SeededDataset(Dataset[Sample]):
         self.seed = seed
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Returns the image of a key, or another where it cannot be read or is mapped to None.
-
-        Raises:
-            ValueError: several in a row cannot be read.
-        """
+        """Returns the image of a key, or another where it cannot be read or is mapped to None."""
         place, index = key
         unreadable: dict[str, str] = {}
         with seeded(derive_seed(self.seed, "item", place)):

@@ -32,17 +32,11 @@ def check_name(file: object) -> None:
 def check_files(
     where: str, files: list[str], folder: Path, *, max_missing: int, follow_links: bool
 ) -> None:
-    """Checks that files exist inside the image folder.
-
-    Args:
-        where: start of a warning.
-        files: names that ``check_name`` accepts.
-        folder: with the images; it may itself be a link.
-        max_missing: files that may be missing, with a warning.
-        follow_links: let a link in the folder lead out of it.
+    """Checks that files are inside the image folder, which may itself be a link.
 
     Raises:
-        ValueError: too many files that are missing, or a link that leads out.
+        ValueError: more files than ``max_missing`` are not there, or a link leads out of the folder
+            without ``follow_links``.
     """
     leaves_folder: dict[str, bool] = {}
     for part in {PurePath(file).parent for file in files}:
@@ -130,22 +124,14 @@ def error_reason(error: Exception, file: str) -> str:
 
 
 class UnreadableImages:
-    """Counts the files that could not be read, and names each once.
-
-    Args:
-        max_files: different files that may be unreadable; the next one is an error.
-    """
+    """Counts the files that could not be read, and names each once."""
 
     def __init__(self, max_files: int) -> None:
         self.max_files = max_files
         self.reasons: dict[str, str] = {}
 
     def add(self, reasons: Mapping[str, str]) -> None:
-        """Notes files and reasons.
-
-        Raises:
-            ValueError: more files than are allowed; the message names the last one.
-        """
+        """Notes files and reasons; raises a ValueError for more files than are allowed."""
         for file, reason in reasons.items():
             if file in self.reasons:
                 continue

@@ -137,6 +137,7 @@ class ResumableLoader:
 
     Attributes:
         start_iter: the iteration that comes first; read when the first batch is asked for.
+        seed: a resumed run sets that of its checkpoint; read at the same time.
     """
 
     def __init__(
@@ -157,19 +158,12 @@ class ResumableLoader:
         self.batch_size = batch_size
         self.groups = aspect_groups(records) if group else None
         # Serialised: workers share its memory, where they would each copy a list of dictionaries.
-        self.dataset = SeededDataset(DatasetFromList(list(records), copy=False), mapper, seed)
+        self.records = DatasetFromList(list(records), copy=False)
+        self.mapper = mapper
+        self.seed = seed
         self.num_workers = num_workers
         self.timeout = timeout if num_workers else 0.0
         self.unreadable = UnreadableImages(max_unreadable)
-
-    @property
-    def seed(self) -> int:
-        """The seed of all batches; a resumed run continues with that of its checkpoint."""
-        return self.dataset.seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        self.dataset.seed = seed
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """Yields batches from ``start_iter`` on; nothing happens before the first is asked for.
@@ -186,7 +180,7 @@ class ResumableLoader:
         keys = form_batches(self.sampler(self.seed), self.batch_size, self.groups)
         return start_workers(
             DataLoader(
-                self.dataset,
+                SeededDataset(self.records, self.mapper, self.seed),
                 batch_sampler=islice(keys, iteration, None),
                 num_workers=self.num_workers,
                 collate_fn=list,

@@ -13,13 +13,7 @@ import torch
 
 
 def derive_seed(seed: int, purpose: str, *place: int) -> int:
-    """Returns a 64-bit seed for each purpose and place.
-
-    Args:
-        seed: of the run, 0 or more.
-        purpose: keeps the draws for one thing apart from those for another.
-        place: numbers such as the epoch, 0 or more.
-    """
+    """Returns a 64-bit seed for a purpose and a place, such as an epoch; numbers are 0 or more."""
     entropy = (seed, zlib.crc32(purpose.encode()), *place)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 

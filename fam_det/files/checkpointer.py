@@ -70,10 +70,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         with atomic_write(file) as temporary:
             try:
                 torch.save(data | extra, temporary)
+                problem = "" if is_whole(temporary) else "it does not read back"
             except RuntimeError as error:  # PyTorch's error for a full disk
-                raise _write_error(file, str(error).splitlines()[0]) from error
-            if not is_whole(temporary):
-                raise _write_error(file, "it does not read back")
+                problem = str(error).splitlines()[0]
+            if problem:
+                raise OSError(
+                    f"{file}: could not be written ({problem}); is the disk full? What was there "
+                    "before is kept"
+                )
         if name != BEST:
             self.tag_last_checkpoint(file.name)
 
@@ -175,9 +179,3 @@ def _cached(url: str) -> Path:
     prefix = Detectron2Handler.PREFIX
     url = url.replace(prefix, Detectron2Handler.S3_DETECTRON2_PREFIX, 1)
     return Path(get_cache_dir()) / urlsplit(url).path.lstrip("/")
-
-
-def _write_error(file: Path, reason: str) -> OSError:
-    return OSError(
-        f"{file}: could not be written ({reason}); is the disk full? What was there before is kept"
-    )

@@ -1,8 +1,6 @@
 """Training and evaluation of detectors, from a config in YAML or in Python (LazyConfig)."""
 
-import argparse
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.config import add_distillation_config
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.coco import check_registered
 from fam_det.data.dataset import NamingMapper
@@ -21,28 +18,23 @@ from fam_det.modeling.lazy import default_config, plain
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.training.evaluation import build_evaluator
 from fam_det.training.filter_images import FilterImages
-from fam_det.training.reproducibility import make_deterministic
 from fam_det.training.trainer import (
     ResumableTrainer,
     TrainingOptions,
-    build_hooks,
-    build_trainer,
     check_device,
-    load_model,
-    resume_or_load,
+    ddp_options,
     unwrapped,
-    wrap_in_ddp,
 )
 
-from detectron2.config import CfgNode, get_cfg, instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import (
     DatasetMapper,
     build_detection_test_loader,
     build_detection_train_loader,
 )
-from detectron2.engine import HookBase, default_writers, hooks
+from detectron2.engine import HookBase, hooks
+from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import (
-    DatasetEvaluator,
     inference_on_dataset,
     print_csv_format,
     verify_results,
@@ -70,8 +62,7 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
         ValueError: a file that is wrong or would run code, a device that is not there or cannot do
             what it should, or a data set that is not as its entry says.
     """
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
     keys = ("MODEL.DEVICE", "SOLVER.AMP.ENABLED")
     check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, keys)
@@ -84,17 +75,8 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
 class Trainer(ResumableTrainer):
     """Detectron2's default trainer with the evaluators of its own ``tools/train_net.py``."""
 
-    @classmethod
-    def build_evaluator(
-        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-    ) -> DatasetEvaluator:
-        """Returns the evaluator of a data set, by its ``evaluator_type``."""
-        return build_evaluator(cfg, dataset_name, output_folder)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Returns batches without end of the images of ``DATASETS.TRAIN``."""
-        return build_train_loader(cfg)
+    build_train_loader = staticmethod(build_train_loader)
+    build_evaluator = staticmethod(build_evaluator)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
@@ -149,7 +131,7 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
     if missing:
         raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
     keys = ("train.device", "train.amp.enabled")
-    check_device(str(cfg.train.device), cfg.train.amp.enabled, keys, assign="=")
+    check_device(str(cfg.train.device), cfg.train.amp.enabled, keys, sign="=")
     yacs = default_config()
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
     for key in ("strict", "follow_links"):
@@ -158,56 +140,88 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
     return cfg
 
 
-def prepare_lazy(cfg: DictConfig, args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
-    """Returns a LazyConfig's training or, with ``--eval-only``, evaluation, its weights loaded."""
-    if cfg.train.get("deterministic", False) and not args.eval_only:
-        make_deterministic(cfg.train.get("seed", -1))
-    model = instantiate(cfg.model).to(cfg.train.device)
-    if not args.eval_only:
-        return prepare_lazy_training(cfg, model, args.resume)
-    load_model(model, cfg.train.output_dir, cfg.train.init_checkpoint, resume=args.resume)
-    return partial(evaluate_lazy, cfg, model)
+class LazyTrainer(ResumableTrainer):
+    """The trainer of a LazyConfig, with what Detectron2's ``lazyconfig_train_net.py`` does.
+
+    Its checkpoints are those of that script: the optimiser is beside the hooks.
+    """
+
+    @classmethod
+    def read_options(cls, cfg: DictConfig) -> TrainingOptions:
+        """Returns the options in the node ``train``."""
+        train = cfg.train
+        return TrainingOptions(
+            folder=train.output_dir,
+            weights=train.init_checkpoint,
+            max_iter=train.max_iter,
+            mixed_precision=train.amp.enabled,
+            max_non_finite=train.get("max_non_finite", 10),
+            eval_period=train.eval_period,
+            checkpoint_period=train.checkpointer.period,
+            checkpoint_keep=train.checkpointer.get("max_to_keep") or 0,
+            ddp=ddp_options(train.device, **train.ddp),
+            log_period=train.log_period,
+            deterministic_seed=train.get("seed", -1) if train.get("deterministic") else None,
+        )
+
+    @classmethod
+    def build_model(cls, cfg: DictConfig) -> Any:
+        """Builds ``model``."""
+        return instantiate(cfg.model).to(cfg.train.device)
+
+    @classmethod
+    def build_optimizer(cls, cfg: DictConfig, model: Any) -> Any:
+        """Builds ``optimizer``."""
+        cfg.optimizer.params.model = model
+        return instantiate(cfg.optimizer)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: DictConfig, optimizer: Any) -> Any:
+        """Builds ``lr_multiplier``."""
+        return instantiate(cfg.lr_multiplier)
+
+    @classmethod
+    def build_train_loader(cls, cfg: DictConfig) -> Any:
+        """Builds ``dataloader.train``."""
+        strict = bool(OmegaConf.select(cfg, "datasets.strict"))
+        return build_loader(cfg.dataloader.train, **({"max_unreadable": 0} if strict else {}))
+
+    def hooks_before_checkpoint(self) -> list[HookBase]:
+        """Returns none, as Detectron2's script."""
+        return []
+
+    @classmethod
+    def test(cls, cfg: DictConfig, model: Any, evaluators: Any = None) -> dict[str, Any]:
+        """Evaluates ``dataloader.test`` with ``dataloader.evaluator``; nothing without one."""
+        if "evaluator" not in cfg.dataloader:
+            return {}
+        loader, evaluator = build_loader(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        if isinstance(loader, DataLoader):
+            loader = RestartingLoader(loader, TIMEOUT)
+        results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)
+        if comm.is_main_process():
+            print_csv_format(results)
+        return results or {}
+
+    evaluate = test
+
+    def train(self) -> dict[str, Any]:
+        """Trains; returns the last results of the evaluation."""
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        return self._last_eval_results
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state with the inner trainer's beside the hooks."""
+        state = super().state_dict()
+        return state.pop("_trainer") | state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resumes from a checkpoint's state."""
+        inner = {key: value for key, value in state_dict.items() if key != "hooks"}
+        super().load_state_dict({**state_dict, "_trainer": inner})
 
 
-def prepare_lazy_training(
-    cfg: DictConfig, model: Any, resume: bool
-) -> Callable[[], dict[str, Any]]:
-    """Returns a function that trains a model and gives the last results of its evaluation."""
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    strict = bool(OmegaConf.select(cfg, "datasets.strict"))
-    loader = build_lazy_loader(cfg.dataloader.train, **({"max_unreadable": 0} if strict else {}))
-    model = wrap_in_ddp(model, cfg.train.device, **cfg.train.ddp)
-    options = TrainingOptions(
-        folder=cfg.train.output_dir,
-        max_iter=cfg.train.max_iter,
-        mixed_precision=cfg.train.amp.enabled,
-        max_non_finite=cfg.train.get("max_non_finite", 10),
-        eval_period=cfg.train.eval_period,
-        checkpoint_period=cfg.train.checkpointer.period,
-        checkpoint_keep=cfg.train.checkpointer.get("max_to_keep") or 0,
-        log_period=cfg.train.log_period,
-    )
-    trainer, checkpointer = build_trainer(options, model, optimizer, loader)
-    results: dict[str, Any] = {}
-
-    def evaluate() -> dict[str, Any]:
-        results.update(evaluate_lazy(cfg, model))
-        return results
-
-    writers = default_writers(options.folder, options.max_iter) if comm.is_main_process() else []
-    scheduler = instantiate(cfg.lr_multiplier)
-    trainer.register_hooks(build_hooks(options, checkpointer, scheduler, evaluate, writers))
-    start = resume_or_load(trainer, checkpointer, cfg.train.init_checkpoint, resume)
-
-    def train() -> dict[str, Any]:
-        trainer.train(start, options.max_iter)
-        return results
-
-    return train
-
-
-def build_lazy_loader(node: DictConfig, **options: Any) -> Any:
+def build_loader(node: DictConfig, **options: Any) -> Any:
     """Returns a loader; for Detectron2's functions ours, with the same arguments and options."""
     if node.get("_target_") not in LOADERS:
         return instantiate(node)
@@ -215,18 +229,3 @@ def build_lazy_loader(node: DictConfig, **options: Any) -> Any:
     node["_target_"] = LOADERS[node["_target_"]]
     node.update(options)
     return instantiate(node)
-
-
-def evaluate_lazy(cfg: DictConfig, model: Any) -> dict[str, Any]:
-    """Returns the results of ``dataloader.evaluator`` on ``dataloader.test``; without one none."""
-    if "evaluator" not in cfg.dataloader:
-        return {}
-    loader = build_lazy_loader(cfg.dataloader.test)
-    if isinstance(loader, DataLoader):
-        loader = RestartingLoader(loader, TIMEOUT)
-    results: dict[str, Any] = inference_on_dataset(
-        model, loader, instantiate(cfg.dataloader.evaluator)
-    )
-    if comm.is_main_process():
-        print_csv_format(results)
-    return results or {}

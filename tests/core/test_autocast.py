@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from fam_det.core import FAMOptions, FrequencyAttention, KnowledgeReview
 from fam_det.core.kernels.complex_matmul import complex_matmul
-from fam_det.core.named_losses import LOSSES
+from fam_det.core.losses import LOSSES
 
 FILTERS = ("dense", "pooled", "banded", "separable")
 TRANSFORMS = {"_fft_r2c", "_fft_c2r", "_fft_c2c"}

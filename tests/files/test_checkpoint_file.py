@@ -22,7 +22,7 @@ class Hostile:
         return os.system, (f"touch {self.mark}",)
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(
     tmp_path: Path, protocol: int
 ) -> None:

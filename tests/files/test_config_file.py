@@ -1,4 +1,4 @@
-"""Config files: what they may hold, and what is said of what they may not."""
+"""Config files: their bases, values that are refused, and the line that names each mistake."""
 
 from pathlib import Path
 
@@ -126,14 +126,14 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pairs, words",
+    "pairs, message",
     [
         (["SEED"], "KEY VALUE pairs"),
         (["MODEL.DISTILLER.LOSS_WEIGT", "3"], "did you mean MODEL.DISTILLER.LOSS_WEIGHT"),
         (["SEED", "one"], "SEED"),
     ],
 )
-def test_wrong_pairs(tmp_path: Path, pairs: list[str], words: str) -> None:
-    with pytest.raises(ValueError, match=words) as error:
+def test_wrong_pairs(tmp_path: Path, pairs: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         merge_config(config(), write(tmp_path, "SEED: 1\n"), pairs)
     assert "\n" not in str(error.value)

@@ -11,7 +11,7 @@ from fam_det.core import LayerToLayer, hierarchical_context_loss
 from fam_det.modeling import DistilledDetector, FeatureDistiller, FrozenTeacher
 from fam_det.modeling.lazy import build_teacher, distill
 from fam_det.modeling.teacher import describe_teacher
-from fam_det.training.detection import load_lazy_config, prepare_lazy
+from fam_det.training.detection import LazyTrainer, load_lazy_config
 from tests.modeling.small_detector import small_config
 from tests.modeling.test_detectors import batch, fcos
 from tests.tools.conftest import cells  # noqa: F401  a fixture
@@ -184,7 +184,7 @@ def test_train_resume_and_evaluate(
     weights = [f"train.init_checkpoint={tmp_path / 'model_final.pth'}"]
     cfg = load_lazy_config(CONFIG, [*small, *weights])
     args = default_argument_parser().parse_args(["--eval-only"])
-    assert prepare_lazy(cfg, args)()["bbox"]["AP"] == lines[-1]["bbox/AP"]
+    assert LazyTrainer.prepare(cfg, args)()["bbox"]["AP"] == lines[-1]["bbox/AP"]
 
 
 def test_options_of_yaml_for_a_teacher_in_python_name_the_key(tmp_path: Path) -> None:

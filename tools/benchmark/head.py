@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.core import FAMOptions, KnowledgeReview, LayerToLayer
-from fam_det.core.named_losses import LOSSES
+from fam_det.core.losses import LOSSES
 from tools.benchmark.references import ReviewKDHead, hierarchical_loss
 from tools.benchmark.rows import Case
 from tools.benchmark.timing import Function

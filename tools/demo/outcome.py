@@ -1,16 +1,13 @@
-"""What came out of a demo's trainings: figures, a table and a sentence on what they mean."""
+"""The outcome of a demo's trainings: a table, learning curves, and a sentence on what they mean."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
 from tqdm import tqdm
-
-from fam_det.training.metrics import read_metrics, training_seconds
-from tools.demo.picture import Curve
-from tools.demo.pipeline import Demo, Stage, read_state
-from tools.demo.progress import evaluations
 
 STYLES: tuple[dict[str, Any], ...] = (  # teacher, student alone, student taught
     {"color": "#777777", "linestyle": "--"},
@@ -20,86 +17,63 @@ STYLES: tuple[dict[str, Any], ...] = (  # teacher, student alone, student taught
 
 
 class Outcome(NamedTuple):
-    """A finished stage.
+    """A finished training.
 
-    Args:
-        title: for people.
+    Attributes:
+        title: of the model.
+        folder: output folder of the training.
         parameters: of the model at inference.
-        scores: the last value of each of the demo's scores, NaN where it is not defined.
+        scores: last value of each score, by its key in ``metrics.json``.
         curve: (iterations, metric) of each evaluation.
         seconds: of training, without evaluations.
     """
 
     title: str
+    folder: Path
     parameters: int
-    scores: list[float]
-    curve: list[tuple[int, float]]
+    scores: Mapping[str, float]
+    curve: Sequence[tuple[int, float]]
     seconds: float
 
 
 class Metric(NamedTuple):
-    """How the verdict speaks of a score.
+    """The score that says how good a model is.
 
-    Args:
+    Attributes:
+        key: in ``metrics.json``.
         name: of the score.
         unit: of a difference.
         noise: two seeds of one training may differ by so much.
-        method: what taught the student.
+        method: that taught the student.
     """
 
+    key: str
     name: str
     unit: str
     noise: float
     method: str
 
 
-def read_outcomes(demo: Demo) -> list[Outcome]:
-    """What the stages of a finished demo have left in their folders."""
-    return [read_outcome(demo, stage) for stage in demo.stages]
+def format_table(columns: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
+    """Returns a Markdown table, a model a row.
+
+    Args:
+        columns: keys of scores, by the column's title.
+        outcomes: the rows.
+    """
+    header = ["model", "parameters", *columns, "training time"]
+    rows = []
+    for outcome in outcomes:
+        scores = [outcome.scores.get(key, math.nan) for key in columns.values()]
+        cells = ["-" if math.isnan(score) else f"{score:.1f}" for score in scores]
+        time = tqdm.format_interval(outcome.seconds)
+        rows.append([outcome.title, f"{outcome.parameters / 1e6:.2f} M", *cells, time])
+    alignment = ["left", *["right"] * (len(header) - 1)]
+    return str(tabulate(rows, header, "pipe", colalign=alignment, disable_numparse=True))
 
 
-def read_outcome(demo: Demo, stage: Stage) -> Outcome:
-    """What a finished stage has left in its folder."""
-    folder, max_iter = demo.folder(stage), demo.max_iter(stage)
-    key = demo.scores[demo.metric]
-    metrics = read_metrics(folder / "metrics.json")
-    evaluated = evaluations(metrics, key)
-    # Detectron2 counts from 0, except in the line of the evaluation after the last iteration.
-    curve = [(min(int(line["iteration"]) + 1, max_iter), line[key]) for line in evaluated]
-    return Outcome(
-        stage.title,
-        read_state(folder)["result"]["parameters"],
-        [evaluated[-1].get(name, math.nan) for name in demo.scores.values()],
-        curve,
-        training_seconds(metrics),
-    )
-
-
-def learning_curves(outcomes: Sequence[Outcome]) -> list[Curve]:
-    """One a stage, in its colour."""
-    return [Curve(o.title, o.curve, style) for o, style in zip(outcomes, STYLES, strict=True)]
-
-
-def format_table(demo: Demo, outcomes: Sequence[Outcome]) -> str:
-    """A Markdown table, a model a row."""
-    columns = ["model", "parameters", *demo.scores, "training time"]
-    rows = [
-        [
-            outcome.title,
-            f"{outcome.parameters / 1e6:.2f} M",
-            *("-" if math.isnan(score) else f"{score:.1f}" for score in outcome.scores),
-            tqdm.format_interval(outcome.seconds),
-        ]
-        for outcome in outcomes
-    ]
-    alignment = ["left", *["right"] * (len(columns) - 1)]
-    table: str = tabulate(rows, columns, tablefmt="pipe", colalign=alignment, disable_numparse=True)
-    return table
-
-
-def describe_gain(metric: Metric, outcomes: Sequence[Outcome]) -> str:
-    """What the table says about the method, no better than it is."""
-    teacher, alone, taught = (outcome.scores[0] for outcome in outcomes)
+def describe_gain(metric: Metric, teacher: float, alone: float, taught: float) -> str:
+    """Returns what the three scores say about the method, no better than it is."""
     gain, gap, method = taught - alone, teacher - alone, metric.method
     if gain > metric.noise:
         verdict = f"With {method} the same student gained {gain:.1f} {metric.unit}"
@@ -114,15 +88,28 @@ def describe_gain(metric: Metric, outcomes: Sequence[Outcome]) -> str:
     return f"{verdict} One seed and a short schedule: an example, not a measurement."
 
 
-def write_table(demo: Demo, title: str, text: str, picture: str) -> str:
-    """Write ``report.md`` beside ``report.png``; returns what to print.
+def draw_curves(axes: Any, outcomes: Sequence[Outcome], label: str) -> None:
+    """Draws the metric over the training, the last value at the end of each curve."""
+    heights = spread([outcome.curve[-1][1] for outcome in outcomes])
+    for outcome, style, height in zip(outcomes, STYLES, heights, strict=True):
+        iterations, scores = zip(*outcome.curve, strict=True)
+        axes.plot(iterations, scores, label=outcome.title, **style)
+        place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+        look = {"color": style["color"], "weight": "bold"}
+        axes.annotate(f"{scores[-1]:.1f}", (iterations[-1], height), **look, **place)
+    axes.set_xlabel("training iterations")
+    axes.set_ylabel(label)
+    axes.set_xlim(0, 1.06 * max(outcome.curve[-1][0] for outcome in outcomes))
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left")
 
-    Args:
-        demo: whose folder to write into.
-        title: heading of the file.
-        text: the table and what it means.
-        picture: what ``report.png`` shows.
-    """
-    table, image = demo.output / "report.md", demo.output / "report.png"
-    table.write_text(f"# {title}\n\n{text}\n\n![{picture}]({image.name})\n")
-    return f"\n{text}\n\nTable:   {table}\nPicture: {image}"
+
+def spread(heights: Sequence[float]) -> list[float]:
+    """Returns heights of texts beside points, moved up where two would overlap."""
+    apart = 0.07 * max(heights, default=0)
+    moved = list(heights)
+    by_height = sorted(range(len(moved)), key=moved.__getitem__)
+    for lower, upper in pairwise(by_height):
+        moved[upper] = max(moved[upper], moved[lower] + apart)
+    return moved

@@ -7,7 +7,7 @@ Legend: H, W size of a scene; h, w size of a digit in it; boxes are (x, y, w, h)
 """
 
 import json
-import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,7 +199,7 @@ def write_split(folder: Path, digits: DigitPool, split: str, params: SceneParams
     """Write ``<split>/images/*.jpg`` and ``annotations/<split>.json``."""
     paths = split_paths(folder, split)
     paths.images.mkdir(parents=True)
-    paths.annotations.parent.mkdir(exist_ok=True)
+    paths.annotations.parent.mkdir(exist_ok=True, parents=True)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for image_id, scene in enumerate(draw_scenes(digits, split, params), start=1):
@@ -221,8 +221,8 @@ def split_paths(folder: Path, split: str) -> CocoSplit:
     return CocoSplit(folder / "annotations" / f"{split}.json", folder / split / "images")
 
 
-def build_dataset(folder: Path, params: SceneParams) -> bool:
-    """Make the data set, unless it stands there complete and of the same parameters.
+def build_dataset(folder: Path, params: SceneParams = SceneParams()) -> bool:
+    """Builds the data set, unless it is there, complete and of the same parameters.
 
     It is built beside its place and renamed at the end, so what is in place is complete.
 
@@ -232,36 +232,19 @@ def build_dataset(folder: Path, params: SceneParams) -> bool:
     Raises:
         FileExistsError: the folder holds something else.
     """
-    record = folder / RECORD_FILE
-    wanted = json.dumps(asdict(params), indent=2)
-    if record.exists() and record.read_text() == wanted:
+    record, text = folder / RECORD_FILE, json.dumps(asdict(params), indent=2)
+    if record.exists() and record.read_text() == text:
         return False
-    discard(folder, RECORD_FILE)
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    digits = load_digits()
-    for split in ("train", "val"):
-        write_split(unfinished, digits, split, params)
-    (unfinished / RECORD_FILE).write_text(wanted)
-    unfinished.rename(folder)
+    if folder.exists() and not record.exists():
+        raise FileExistsError(f"{folder} is not the demo's: it has no {RECORD_FILE}; move it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as name:
+        unfinished = Path(name) / "unfinished"
+        digits = load_digits()
+        for split in ("train", "val"):
+            write_split(unfinished, digits, split, params)
+        (unfinished / RECORD_FILE).write_text(text)
+        if folder.exists():
+            folder.rename(Path(name) / "old")
+        unfinished.rename(folder)
     return True
-
-
-def discard(folder: Path, record: str) -> None:
-    """Remove a folder that the demo made, which a file named `record` in it shows.
-
-    Renamed first: an interrupted removal leaves nothing half there under the folder's name.
-
-    Raises:
-        FileExistsError: the folder holds something else.
-    """
-    doomed = folder.with_name(f"{folder.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
-    if not folder.exists():
-        return
-    others = [file for file in folder.iterdir() if file.suffix != ".unfinished"]
-    if others and not (folder / record).exists():
-        raise FileExistsError(f"{folder} is not the demo's: it has files but no {record}")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)

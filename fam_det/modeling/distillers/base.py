@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fam_det.config import add_distillation_config
-from fam_det.core.losses import ValidSizes
-from fam_det.core.named_losses import LOSSES
+from fam_det.core.losses import LOSSES, ValidSizes
 from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
 
@@ -100,7 +99,7 @@ class FeatureDistiller(Distiller):
 
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
-        """The loss that a ``MODEL.DISTILLER`` node names.
+        """Returns the loss that a ``MODEL.DISTILLER`` node names.
 
         Raises:
             ValueError: an unknown one.
@@ -116,7 +115,7 @@ class FeatureDistiller(Distiller):
     def build_transform(
         cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
     ) -> nn.Module:
-        """The transform for a ``MODEL.DISTILLER`` node and the channels of each level."""
+        """Builds the transform for a ``MODEL.DISTILLER`` node and the channels of each level."""
 
     def forward(
         self,
@@ -124,7 +123,7 @@ class FeatureDistiller(Distiller):
         teacher: Mapping[str, Tensor],
         valid_sizes: Mapping[str, ValidSizes],
     ) -> dict[str, Tensor]:
-        """Unweighted loss of each level.
+        """Returns unweighted loss of each level.
 
         Args:
             student: maps (N, C, H, W) by level.
@@ -148,7 +147,7 @@ class FeatureDistiller(Distiller):
 def build_distiller(
     cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
 ) -> Distiller:
-    """The distiller that ``MODEL.DISTILLER.NAME`` names, on ``MODEL.DEVICE``.
+    """Builds the distiller that ``MODEL.DISTILLER.NAME`` names, on ``MODEL.DEVICE``.
 
     Raises:
         ValueError: an unknown name or option; the message names the key.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fam_det.core.logit_losses import decoupled_divergences
 from fam_det.core.losses import ValidSizes
+from fam_det.core.peer_losses import decoupled_divergences
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Distiller, Shapes
 from fam_det.modeling.hooks import forward_hook
 

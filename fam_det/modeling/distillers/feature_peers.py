@@ -5,8 +5,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from fam_det.core.losses import ValidSizes, mse_loss
-from fam_det.core.peer_losses import channel_wise_loss, pearson_loss, wavelet_band_loss
+from fam_det.core.losses import ValidSizes, mse_loss, pearson_loss
+from fam_det.core.peer_losses import channel_wise_loss, wavelet_band_loss
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, FeatureDistiller, Loss
 
 from detectron2.config import CfgNode

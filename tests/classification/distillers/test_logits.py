@@ -11,7 +11,7 @@ from torch import Tensor
 
 from classification.distillers import Distiller
 from classification.models import Features
-from fam_det.core.logit_losses import decoupled_divergences
+from fam_det.core.peer_losses import decoupled_divergences
 
 Make = Callable[..., Distiller]
 
