@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from classification.engine import Trainer
 from tests.classification.conftest import make_cfg  # noqa: F401  a fixture
 from tests.tools.conftest import cells  # noqa: F401  a fixture
@@ -35,6 +37,7 @@ def classify(cfg: Any, folder: Path, *hooks: HookBase) -> Any:
     return losses.seen, run.model.state_dict()
 
 
+@pytest.mark.slow
 def test_they_do_not_disturb_each_other(
     tmp_path: Path,
     cells: str,  # noqa: F811
