@@ -22,12 +22,12 @@ class Losses(HookBase):
     """Every loss of every iteration; ends the run after one, as a kill would."""
 
     def __init__(self, stop_after: int | None) -> None:
-        self.seen: dict[int, dict[str, float]] = {}
+        self.by_iteration: dict[int, dict[str, float]] = {}
         self.stop_after = stop_after
 
     def after_step(self) -> None:
         latest = self.trainer.storage.latest()
-        self.seen[self.trainer.iter] = {x: latest[x][0] for x in latest if "loss" in x}
+        self.by_iteration[self.trainer.iter] = {x: latest[x][0] for x in latest if "loss" in x}
         if self.trainer.iter == self.stop_after:
             raise Stop
 
@@ -55,7 +55,7 @@ def train(opts: list[str], *, resume: bool = False, stop_after: int | None = Non
         run.train()
     except Stop:
         pass
-    return losses.seen, {name: x.clone() for name, x in run.model.state_dict().items()}
+    return losses.by_iteration, {name: x.clone() for name, x in run.model.state_dict().items()}
 
 
 def assert_same(first: Any, second: Any) -> None:
@@ -85,13 +85,13 @@ def test_a_run_resumed_after_its_last_step_ends_with_the_same_checkpoint(
     cells: str,  # noqa: F811
 ) -> None:
     """Killed between the checkpoint of its last iteration and the final one."""
-    words = [*opts(cells, tmp_path, "RetinaNet"), "SOLVER.MAX_ITER", "2"]
-    train(words)
+    options = [*opts(cells, tmp_path, "RetinaNet"), "SOLVER.MAX_ITER", "2"]
+    train(options)
     final = tmp_path / "model_final.pth"
     unbroken = torch.load(final, weights_only=True)
     final.unlink()
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
-    train(words, resume=True)
+    train(options, resume=True)
     hooks = [x["trainer"]["hooks"] for x in (unbroken, torch.load(final, weights_only=True))]
     assert hooks[0] == hooks[1]
     assert hooks[0]["LossNormalizers"]["loss_normalizers"][0] > 0

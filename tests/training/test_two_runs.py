@@ -17,13 +17,13 @@ from detectron2.utils.env import seed_all_rng
 class InTheMiddle(HookBase):
     """Another training, whole, between two iterations of this one."""
 
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
+    def __init__(self, options: list[str]) -> None:
+        self.options = options
         self.outcome: Any = None
 
     def after_step(self) -> None:
         if self.trainer.iter == 2:
-            self.outcome = train(self.words)
+            self.outcome = train(self.options)
 
 
 def classify(cfg: Any, folder: Path, *hooks: HookBase) -> Any:
@@ -34,7 +34,7 @@ def classify(cfg: Any, folder: Path, *hooks: HookBase) -> Any:
     losses = Losses(None)
     run.register_hooks([*hooks, losses])
     run.train()
-    return losses.seen, run.model.state_dict()
+    return losses.by_iteration, run.model.state_dict()
 
 
 @pytest.mark.slow
