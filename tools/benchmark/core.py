@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, WindowCrossAttention
+from tools.benchmark.measuring import Function
 from tools.benchmark.references import FullSpectrumAttention, UnfoldAttention
 from tools.benchmark.rows import Case
-from tools.benchmark.timing import Function
 
 DENSE_SHAPES = ((64, 64, 32), (64, 128, 16), (64, 256, 8), (8, 64, 56), (64, 32, 32))
 ATTENTION_SHAPES = ((8, 256, 50, 84), (64, 64, 32, 32))

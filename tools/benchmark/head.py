@@ -1,6 +1,9 @@
 """Suite ``head``: the whole distillation head on the FPN levels of one 800 x 1344 image.
 
 Forward, the loss of every level, and backward, beside ReviewKD's head on the same maps.
+
+Suite ``growth``: how its time and memory grow with the image and with the channels. Each row
+compares with the smallest of its kind, so its ratio is how much more it costs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fam_det.core import KnowledgeReview, LayerToLayer
+from fam_det.core import KnowledgeReview, LayerToLayer, hierarchical_context_loss
 from fam_det.core.named_losses import LOSSES
+from tools.benchmark.measuring import Function
 from tools.benchmark.references import ReviewKDHead, hierarchical_loss
 from tools.benchmark.rows import Case
-from tools.benchmark.timing import Function
 
 STRIDES = (4, 8, 16, 32, 64)  # p2 to p6
 CHANNELS = 256
+AREAS = ((512, 512), (1024, 512), (1024, 1024), (2048, 1024), (2048, 2048))  # of growth
+WIDTHS = (64, 128, 256, 512)
 
 
 def cases(device: str) -> Iterator[Case]:
@@ -112,3 +117,32 @@ def distillation(
             tensor.grad = None
 
     return run
+
+
+def growth_cases(device: str) -> Iterator[Case]:
+    """Areas at 64 channels, channels at 512 x 512 pixels."""
+    smallest = head_step(AREAS[0], WIDTHS[0], device)
+    base = AREAS[0][0] * AREAS[0][1]
+    for height, width in AREAS[1:]:
+        area = height * width
+        yield Case(
+            name=f"{area / 2**20:g} megapixels over {base / 2**20:g}, {WIDTHS[0]} channels",
+            project=head_step((height, width), WIDTHS[0], device),
+            reference=smallest,
+            growth=("area", area / base),
+        )
+    for channels in WIDTHS[1:]:
+        yield Case(
+            name=f"{channels} channels over {WIDTHS[0]}, {base / 2**20:g} megapixels",
+            project=head_step(AREAS[0], channels, device),
+            reference=smallest,
+            growth=("channels", channels / WIDTHS[0]),
+        )
+
+
+def head_step(size: tuple[int, int], channels: int, device: str) -> Function:
+    """The default head, forward and backward, on the levels of one image."""
+    head = build_head(len(STRIDES), channels=channels).to(device)
+    student = level_maps(size, channels, STRIDES, device)
+    teacher = [torch.randn_like(x) for x in student]
+    return distillation(head, hierarchical_context_loss, student, teacher)

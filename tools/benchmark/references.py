@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, WindowCrossAttention, high_pass_response
-from fam_det.core.filters import DenseFilter
+from fam_det.core.filters import DenseFilter, SeparableFilter
+from fam_det.core.kernels.spectrum import multiplicity
+from fam_det.core.peer_losses import EPSILON
+from fam_det.core.spectral_losses import BAND_EDGES
 
 
 class FullSpectrumAttention(nn.Module):
@@ -81,18 +84,65 @@ class UnfoldAttention(nn.Module):
 
     def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
         """Fuse two maps of one shape, (N, C, H, W) each, to one."""
-        k, c = self.window, self.row_offset.shape[0]
-        padded = F.pad(student_map, [k // 2] * 4)
-        query = self.query(residual)[..., None]  # (N, C, H, W, 1)
-        key, value = (
-            conv(padded).unfold(2, k, 1).unfold(3, k, 1)  # (N, C, H, W, k, k)
-            for conv in (self.key, self.value)
+        query, key, value = (
+            conv(x)
+            for conv, x in (
+                (self.query, residual),
+                (self.key, student_map),
+                (self.value, student_map),
+            )
         )
-        by_row, by_column = key.split(c, dim=1)
-        by_row = by_row + self.row_offset[:, None, None, :, None]
-        by_column = by_column + self.column_offset[:, None, None, None, :]
-        weight = (query * torch.cat([by_row, by_column], dim=1).flatten(4)).softmax(-1)
-        return torch.einsum("nchwk,nchwk->nchw", weight, value.flatten(4))
+        by_row = self.row_offset[:, :, None].expand(-1, -1, self.window)
+        by_column = self.column_offset[:, None, :].expand(-1, self.window, -1)
+        return unfold_attention(query, key, value, torch.cat([by_row, by_column]))
+
+
+def unfold_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
+    """Returns window attention of maps (N, C, H, W) with offsets (C, k, k), windows copied out."""
+    k = offsets.shape[-1]
+    keys, values = (
+        F.pad(x, [k // 2] * 4).unfold(2, k, 1).unfold(3, k, 1).flatten(4) for x in (key, value)
+    )  # (N, C, H, W, k * k)
+    logits = query[..., None] * (keys + offsets.flatten(1)[:, None, None])
+    return torch.einsum("nchwk,nchwk->nchw", logits.softmax(-1), values)
+
+
+def dense_filter(module: DenseFilter, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
+    """Returns the dense filter on half a spectrum, beside a 1x1 convolution."""
+    matrices = module.spectrum(*x.shape[2:])  # (H, V, C_in, C_out)
+    spectrum = torch.fft.rfft2(x, norm="ortho").permute(2, 3, 0, 1) @ matrices
+    filtered = spectrum.permute(2, 3, 0, 1) * response
+    y = torch.fft.irfft2(filtered, s=x.shape[2:], norm="ortho")
+    return y + F.conv2d(x, local[:, :, None, None])
+
+
+def separable_filter(module: SeparableFilter, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
+    """Returns the separable filter on half a spectrum, beside a 1x1 convolution."""
+    gains = module.gains(*x.shape[2:]) * response  # (C_in, H, V)
+    spectrum = torch.fft.rfft2(x, norm="ortho") * gains
+    y = torch.fft.irfft2(spectrum, s=x.shape[2:], norm="ortho")
+    return F.conv2d(y, module.mix.weight) + F.conv2d(x, local[:, :, None, None])
+
+
+def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns one minus the correlation of each channel in each octave of frequencies."""
+    height, width = student.shape[2:]
+    u = 2 * torch.fft.fftfreq(height).abs()[:, None]
+    v = 2 * torch.fft.rfftfreq(width)[None, :]
+    octave = torch.bucketize(torch.maximum(u, v), torch.tensor(BAND_EDGES), right=True)
+    counts = F.one_hot(octave, len(BAND_EDGES) + 1) * multiplicity(width)[:, None]  # (H, V, B)
+    counts = counts.to(student)
+    x, y = (
+        torch.fft.rfft2(m - m.mean((0, 2, 3), keepdim=True), norm="ortho")
+        for m in (student, teacher)
+    )
+    xx, yy, xy = (
+        torch.einsum("nchv,hvb->cb", (p * q.conj()).real, counts)
+        for p, q in ((x, x), (y, y), (x, y))
+    )
+    floor = EPSILON * len(x) * counts.sum((0, 1))
+    correlation = xy / ((xx + floor) * (yy + floor)).clamp(min=1e-30).sqrt()
+    return 1 - correlation[:, floor > 0].mean()
 
 
 class ReviewKDHead(nn.Module):

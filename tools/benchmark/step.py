@@ -14,8 +14,8 @@ from torch import Tensor
 import fam_det.modeling  # noqa: F401  registers the models
 from fam_det.config import add_distillation_config
 from fam_det.modeling.distilled_detector import DistilledDetector, captured_backbone
+from tools.benchmark.measuring import Function
 from tools.benchmark.rows import Case
-from tools.benchmark.timing import Function
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
