@@ -25,7 +25,7 @@ examples:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the suites and print a table of each; returns the exit status."""
+    """Runs the suites and prints a table of each; returns the exit status."""
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     machine = measure_machine(args.device)

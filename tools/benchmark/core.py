@@ -18,7 +18,7 @@ ATTENTION_SHAPES = ((8, 256, 50, 84), (64, 64, 32, 32))
 
 
 def cases(device: str) -> Iterator[Case]:
-    """One case a shape."""
+    """Yields one case a shape."""
     for dense_shape in DENSE_SHAPES:
         yield dense_case(*dense_shape, device)
     for shape in ATTENTION_SHAPES:
@@ -26,7 +26,7 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def dense_case(n: int, c: int, side: int, device: str) -> Case:
-    """FAM with the dense filter on square maps, against the full complex formula."""
+    """Compares FAM with the dense filter on square maps with the full complex formula."""
     torch.manual_seed(0)
     fam = FrequencyAttention(c, c, size=side).to(device)
     reference = FullSpectrumAttention(fam)
@@ -50,7 +50,7 @@ def dense_case(n: int, c: int, side: int, device: str) -> Case:
 
 
 def attention_case(shape: tuple[int, int, int, int], device: str) -> Case:
-    """Window cross attention, against unfolded windows."""
+    """Compares window cross attention with unfolded windows."""
     torch.manual_seed(0)
     n, c, h, w = shape
     attention = WindowCrossAttention(c).to(device)
@@ -73,7 +73,7 @@ def attention_case(shape: tuple[int, int, int, int], device: str) -> Case:
 
 
 def forward_backward(module: nn.Module, *inputs: Tensor) -> Function:
-    """A call that gives a gradient to the inputs and the parameters, and lets it go."""
+    """Returns a call that gives a gradient to the inputs and the parameters, and frees it."""
     probe = torch.randn_like(module(*inputs))
 
     def run() -> None:

@@ -25,7 +25,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Full width, the recipes' head, then what else the keys of fam_det/config.py offer."""
+    """Yields the recipes' head, then what else the keys of fam_det/config.py offer."""
     all_levels, no_p2 = STRIDES, STRIDES[1:]
     full: dict[str, Any] = {"mid_channels": CHANNELS}
     best: dict[str, Any] = {"fusion": None, "branches": ["global"], "loss": "spectral_correlation"}
@@ -50,7 +50,7 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def head_case(name: str, settings: dict[str, Any], strides: Sequence[int], device: str) -> Case:
-    """A head on the levels of some strides, against ReviewKD's on all of them."""
+    """Compares a head on the levels of some strides with ReviewKD's on all of them."""
     torch.manual_seed(0)
     loss = LOSSES[settings.get("loss", "hierarchical")]
     head = build_head(len(strides), **{k: v for k, v in settings.items() if k != "loss"}).to(device)
@@ -72,7 +72,7 @@ def head_case(name: str, settings: dict[str, Any], strides: Sequence[int], devic
 
 
 def build_head(levels: int, *, channels: int = CHANNELS, **settings: Any) -> nn.Module:
-    """A head for FPN maps with defaults as in fam_det/config.py, half as wide within."""
+    """Builds a head for FPN maps with defaults as in fam_det/config.py, half as wide within."""
     widths = [channels] * levels
     options: dict[str, Any] = {
         "filter": "separable",
@@ -90,7 +90,7 @@ def build_head(levels: int, *, channels: int = CHANNELS, **settings: Any) -> nn.
 def level_maps(
     image: tuple[int, int], channels: int, strides: Sequence[int], device: str
 ) -> list[Tensor]:
-    """Random student maps of one image, of ceil(side / stride) cells."""
+    """Draws random student maps of one image, of ceil(side / stride) cells."""
     return [
         torch.randn(
             1, channels, *(-(-side // stride) for side in image), device=device, requires_grad=True
@@ -105,7 +105,7 @@ def distillation(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
 ) -> Function:
-    """One step of a head: its loss, and the gradients of head and maps, which are then let go."""
+    """Returns one step of a head: its loss, and the gradients of head and maps, then freed."""
 
     def loss() -> Tensor:
         losses = [loss_of(x, t) for x, t in zip(head(student), teacher, strict=True)]
@@ -120,7 +120,7 @@ def distillation(
 
 
 def growth_cases(device: str) -> Iterator[Case]:
-    """Areas at 64 channels, channels at 512 x 512 pixels."""
+    """Yields areas at 64 channels, then channels at 512 x 512 pixels."""
     smallest = head_step(AREAS[0], WIDTHS[0], device)
     base = AREAS[0][0] * AREAS[0][1]
     for height, width in AREAS[1:]:
@@ -141,7 +141,7 @@ def growth_cases(device: str) -> Iterator[Case]:
 
 
 def head_step(size: tuple[int, int], channels: int, device: str) -> Function:
-    """The default head, forward and backward, on the levels of one image."""
+    """Returns a step of the default head, on the levels of one image."""
     head = build_head(len(STRIDES), channels=channels).to(device)
     student = level_maps(size, channels, STRIDES, device)
     teacher = [torch.randn_like(x) for x in student]

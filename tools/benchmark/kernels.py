@@ -77,19 +77,20 @@ def filter_case(
     shape: tuple[int, ...],
 ) -> Case:
     """Returns a filter with the local branch, against plain operators on its parameters."""
-    x = torch.randn(shape, device=next(module.parameters()).device, requires_grad=True)
-    response = torch.ones_like(x[0, 0, :, : shape[3] // 2 + 1]).requires_grad_()
-    local = torch.randn_like(x[0, :, : shape[1], 0].new_empty(shape[1], shape[1])).requires_grad_()
-    parameters = tuple(module.parameters())
+    device, c = next(module.parameters()).device, shape[1]
+    x = torch.randn(shape, device=device, requires_grad=True)
+    high_pass = torch.ones(shape[2], shape[3] // 2 + 1, device=device)
+    gamma = torch.ones(1, device=device, requires_grad=True)
+    local = torch.randn(c, c, device=device, requires_grad=True)
 
-    def project(x: Tensor, response: Tensor, local: Tensor, *_: Tensor) -> Tensor:
-        return module(x, response, local)
+    def project(x: Tensor, gamma: Tensor, local: Tensor, *_: Tensor) -> Tensor:
+        return module(x, gamma * high_pass, local)
 
-    def plain(x: Tensor, response: Tensor, local: Tensor, *_: Tensor) -> Tensor:
-        return reference(module, x, response, local)
+    def plain(x: Tensor, gamma: Tensor, local: Tensor, *_: Tensor) -> Tensor:
+        return reference(module, x, gamma * high_pass, local)
 
-    name = type(module).__name__
-    return case(name, shape, project, plain, x, response, local, *parameters)
+    inputs = (x, gamma, local, *module.parameters())
+    return case(type(module).__name__, shape, project, plain, *inputs)
 
 
 def half_precision(device: str) -> Case:

@@ -1,4 +1,4 @@
-"""What the project is compared with, as plain formulas with plain automatic differentiation.
+"""The formulas that the project is compared with, in plain operators.
 
 The tests hold each of them equal to the project's own module in value and gradient; ReviewKD's head
 equals a KnowledgeReview with ReviewKD's parts.
@@ -51,14 +51,14 @@ class FullSpectrumAttention(nn.Module):
         self.register_buffer("h", full_plane(h, width).to(half.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H, W)."""
+        """Filters (N, C_in, H, W) -> (N, C_out, H, W)."""
         spectrum = torch.einsum("nihw,iohw->nohw", torch.fft.fft2(x, norm="ortho"), self.k)
         global_branch = torch.fft.ifft2(self.h * spectrum, norm="ortho").real
         return self.gamma_global * global_branch + self.gamma_local * self.local(x)
 
 
 def full_plane(half: Tensor, width: int) -> Tensor:
-    """(H, V, ...) of the half plane -> (H, W, ...), by K(-u, -v) = conj K(u, v)."""
+    """Completes (H, V, ...) of the half plane -> (H, W, ...), by K(-u, -v) = conj K(u, v)."""
     mirrored = torch.roll(half.flip(0), 1, 0)[:, 1 : (width + 1) // 2].flip(1)
     return torch.cat([half, mirrored.conj().resolve_conj()], dim=1)
 
@@ -83,7 +83,7 @@ class UnfoldAttention(nn.Module):
         self.load_state_dict(attention.state_dict())
 
     def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuse two maps of one shape, (N, C, H, W) each, to one."""
+        """Fuses two maps of one shape, (N, C, H, W) each, to one."""
         query, key, value = (
             conv(x)
             for conv, x in (
@@ -163,7 +163,7 @@ class ReviewKDHead(nn.Module):
         self.transform = nn.ModuleList(_conv_norm(channels, 3) for _ in range(levels))
 
     def forward(self, student_maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (N, C, H, W), shallow to deep, to maps for the comparison with the teacher's."""
+        """Transforms maps (N, C, H, W), shallow to deep, to be compared with the teacher's."""
         outputs: list[Tensor] = []
         residual: Tensor | None = None
         for i in reversed(range(len(student_maps))):
@@ -178,7 +178,7 @@ class ReviewKDHead(nn.Module):
 
 
 def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """ReviewKD's loss on one level, each pooled map pooled on its own."""
+    """Returns ReviewKD's loss on one level, each pooled map pooled separately."""
     loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
     for side in (4, 2, 1):
         if side >= min(student.shape[2:]):

@@ -28,7 +28,7 @@ IMAGES = {"cpu": (2, 480, 640), "cuda": (8, 800, 1344)}
 
 
 def cases(device: str) -> Iterator[Case]:
-    """The step with several heads, then what the wrapper costs at inference."""
+    """Yields the step with several heads, then inference and the teacher alone."""
     full = ["MID_CHANNELS", 256]
     no_p2 = ["LEVELS", ["p3", "p4", "p5", "p6"]]
     layers = ["NAME", "LayerToLayerDistiller"]
@@ -49,7 +49,7 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
-    """A training step, against teacher and student without the distiller."""
+    """Compares a training step with teacher and student without the distiller."""
     model = build(settings, device).train()
     inputs = random_inputs(device)
     return Case(
@@ -64,7 +64,7 @@ def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
 
 
 def inference_case(device: str) -> Case:
-    """Detection by the distilled wrapper, against the student alone."""
+    """Compares detection by the distilled wrapper with the student alone."""
     model = build([], device).eval()
     inputs = random_inputs(device)
     return Case(
@@ -80,7 +80,7 @@ def inference_case(device: str) -> Case:
 
 
 def teacher_case(device: str) -> Case:
-    """The frozen teacher, against its backbone run as any module in float32."""
+    """Compares the frozen teacher with its backbone run as any module in float32."""
     teacher = build([], device).train().teacher
     plain = copy.deepcopy(teacher.backbone)  # before its first use makes it fast
     inputs = random_inputs(device)
@@ -99,7 +99,7 @@ def teacher_case(device: str) -> Case:
 
 
 def build(settings: list[Any], device: str) -> DistilledDetector:
-    """The detector of configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml, random weights."""
+    """Builds the detector of configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml, random weights."""
     torch.manual_seed(0)
     cfg: CfgNode = get_cfg()
     add_distillation_config(cfg)
@@ -119,7 +119,7 @@ def build(settings: list[Any], device: str) -> DistilledDetector:
 
 
 def random_inputs(device: str) -> list[dict[str, Any]]:
-    """A batch of noise with eight boxes an image."""
+    """Draws a batch of noise with eight boxes an image."""
     generator = torch.Generator().manual_seed(0)
     n, height, width = IMAGES["cuda" if device.startswith("cuda") else "cpu"]
     inputs = []
@@ -135,7 +135,7 @@ def random_inputs(device: str) -> list[dict[str, Any]]:
 
 
 def step(model: DistilledDetector, inputs: list[dict[str, Any]], *, distil: bool) -> Function:
-    """Forward and backward of a training step; without ``distil`` the teacher still runs."""
+    """Returns a training step; without ``distil`` the teacher still runs."""
 
     def losses() -> dict[str, Tensor]:
         if distil:
@@ -163,5 +163,5 @@ def step(model: DistilledDetector, inputs: list[dict[str, Any]], *, distil: bool
 
 @torch.no_grad()
 def run_frozen(model: Any, inputs: Any) -> Any:
-    """The output, without a graph."""
+    """Returns the output, without a graph."""
     return model(inputs)
