@@ -99,7 +99,7 @@ def teacher_case(device: str) -> Case:
 
 
 def build(settings: list[Any], device: str) -> DistilledDetector:
-    """Builds the detector of configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml, random weights."""
+    """Builds configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml with random weights."""
     torch.manual_seed(0)
     cfg: CfgNode = get_cfg()
     add_distillation_config(cfg)

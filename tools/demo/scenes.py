@@ -87,7 +87,7 @@ def load_digits() -> DigitPool:
 
 
 def split_digits(labels: NDArray[np.int64], val_fraction: float, seed: int) -> dict[str, list[int]]:
-    """Returns indices of the digits of "train" and of "val": disjoint, the same share of every class."""
+    """Returns disjoint indices of digits of "train" and "val", the same share of every class."""
     rng = np.random.default_rng(seed)
     split: dict[str, list[int]] = {"train": [], "val": []}
     for label in np.unique(labels):
