@@ -6,10 +6,9 @@ Legend: N batch, C channels, H and W map size, V = W // 2 + 1 columns of the hal
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, WindowCrossAttention
-from tools.benchmark.measuring import Function
+from tools.benchmark.measuring import forward_backward
 from tools.benchmark.references import FullSpectrumAttention, UnfoldAttention
 from tools.benchmark.rows import Case
 
@@ -39,8 +38,8 @@ def dense_case(n: int, c: int, side: int, device: str) -> Case:
     moved = 4 * (8 * x.numel() + 3 * filter_values)
     return Case(
         name=f"dense FAM {n}x{c}x{side}x{side}",
-        project=forward_backward(fam, x),
-        reference=forward_backward(reference, x),
+        project=forward_backward(fam, x, parameters=fam.parameters()),
+        reference=forward_backward(reference, x, parameters=reference.parameters()),
         modules=(fam, reference),
         flops=flops,
         moved=moved,
@@ -62,23 +61,11 @@ def attention_case(shape: tuple[int, int, int, int], device: str) -> Case:
     moved = 4 * 12 * n * c * h * w
     return Case(
         name=f"window attention {n}x{c}x{h}x{w}",
-        project=forward_backward(attention, *maps),
-        reference=forward_backward(reference, *maps),
+        project=forward_backward(attention, *maps, parameters=attention.parameters()),
+        reference=forward_backward(reference, *maps, parameters=reference.parameters()),
         modules=(attention, reference),
         flops=flops,
         moved=moved,
         time_goal=1 / 3,
         memory_goal=0.25,
     )
-
-
-def forward_backward(module: nn.Module, *inputs: Tensor) -> Function:
-    """Returns a call that gives a gradient to the inputs and the parameters, and frees it."""
-    probe = torch.randn_like(module(*inputs))
-
-    def run() -> None:
-        module(*inputs).backward(probe)
-        for tensor in (*inputs, *module.parameters()):
-            tensor.grad = None
-
-    return run

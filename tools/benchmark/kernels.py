@@ -16,7 +16,7 @@ from fam_det.core.kernels.pointwise import pointwise, pointwise_weight_grad
 from fam_det.core.kernels.window_attention import window_attention
 from fam_det.core.losses import hierarchical_context_loss, mse_loss
 from fam_det.core.spectral_losses import spectral_correlation_loss
-from tools.benchmark.measuring import Function
+from tools.benchmark.measuring import forward_backward
 from tools.benchmark.references import (
     correlation_loss,
     dense_filter,
@@ -83,14 +83,18 @@ def filter_case(
     gamma = torch.ones(1, device=device, requires_grad=True)
     local = torch.randn(c, c, device=device, requires_grad=True)
 
-    def project(x: Tensor, gamma: Tensor, local: Tensor, *_: Tensor) -> Tensor:
+    def project(x: Tensor, gamma: Tensor, local: Tensor) -> Tensor:
         return module(x, gamma * high_pass, local)
 
-    def plain(x: Tensor, gamma: Tensor, local: Tensor, *_: Tensor) -> Tensor:
+    def plain(x: Tensor, gamma: Tensor, local: Tensor) -> Tensor:
         return reference(module, x, gamma * high_pass, local)
 
-    inputs = (x, gamma, local, *module.parameters())
-    return case(type(module).__name__, shape, project, plain, *inputs)
+    parameters = list(module.parameters())
+    return Case(
+        name=f"{type(module).__name__} {'x'.join(map(str, shape))}",
+        project=forward_backward(project, x, gamma, local, parameters=parameters),
+        reference=forward_backward(plain, x, gamma, local, parameters=parameters),
+    )
 
 
 def half_precision(device: str) -> Case:
@@ -118,11 +122,8 @@ def case(
     *inputs: Tensor,
 ) -> Case:
     """Returns two functions of the same tensors, forward and backward."""
-    wanted = [x for x in inputs if x.requires_grad]
-    probe = torch.randn_like(project(*inputs).detach())
-
-    def step(function: Callable[..., Tensor]) -> Function:
-        return lambda: torch.autograd.grad(function(*inputs), wanted, probe)
-
-    name = f"{name} {'x'.join(map(str, shape))}"
-    return Case(name=name, project=step(project), reference=step(reference))
+    return Case(
+        name=f"{name} {'x'.join(map(str, shape))}",
+        project=forward_backward(project, *inputs),
+        reference=forward_backward(reference, *inputs),
+    )

@@ -4,12 +4,13 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer, timer  # both wait for a GPU
 
@@ -59,6 +60,17 @@ def time_once(function: Function) -> float:
     start = timer()
     function()
     return timer() - start
+
+
+def forward_backward(
+    function: Callable[..., Tensor], *inputs: Tensor, parameters: Iterable[Tensor] = ()
+) -> Function:
+    """Returns a call of a function that computes the gradients of its inputs and parameters too."""
+    wanted = [x for x in (*inputs, *parameters) if x.requires_grad]
+    output = function(*inputs).detach()
+    generator = torch.Generator(output.device).manual_seed(0)  # two ways get the same gradient
+    probe = output.new_empty(output.shape).normal_(generator=generator)
+    return lambda: torch.autograd.grad(function(*inputs), wanted, probe)
 
 
 def peak_memory(function: Function, *, device: str = "cpu") -> int:
@@ -129,17 +141,15 @@ class Machine:
 def measure_machine(device: str) -> Machine:
     """Measures a matrix product and a copy."""
     a = torch.randn(1024, 1024, device=device)
-    source = torch.zeros(2**25, device=device)
-    tensors = {"a": a, "b": torch.empty_like(a), "x": source, "y": torch.zeros_like(source)}
+    x = torch.zeros(2**25, device=device)
+    names = {"torch": torch, "a": a, "b": torch.empty_like(a), "x": x, "y": torch.zeros_like(x)}
 
     def seconds(statement: str) -> float:
-        clock = Timer(
-            f"{statement}", "import torch", globals=tensors, num_threads=torch.get_num_threads()
-        )
+        clock = Timer(statement, globals=names, num_threads=torch.get_num_threads())
         return float(clock.blocked_autorange(min_run_time=0.3).median)
 
     product, copy = seconds("torch.mm(a, a, out=b)"), seconds("y.copy_(x)")
-    return Machine(device, 2 * 1024**3 / product, 2 * source.nbytes / copy)
+    return Machine(device, 2 * 1024**3 / product, 2 * x.nbytes / copy)
 
 
 def processor() -> str:
