@@ -336,14 +336,14 @@ def torchvision_cache() -> Path:
 def check_host(url: str) -> Iterator[Fact]:
     """Asks a host of weights for the head of a file."""
     host = url.split("/")[2]
-    place, key = torchvision_cache(), "MODEL.WEIGHTS"
-    if url == ZOO:
-        place, key = zoo_cache() / "detectron2" / "...", "MODEL.TEACHER.WEIGHTS"
     try:
         with urlopen(Request(url, method="HEAD"), timeout=5.0) as answer:
             yield Fact(OK, host, f"answers ({answer.status})")
     except OSError as error:  # urllib's errors are of this kind
-        advice = f"copy the files to {place}, as in the URL, or set {key} to a file"
+        key, cache = "MODEL.WEIGHTS", torchvision_cache()
+        if url == ZOO:  # laid out there as in its URLs
+            key, cache = "MODEL.TEACHER.WEIGHTS", zoo_cache() / "detectron2" / "..."
+        advice = f"copy the files to {cache}, or set {key} to a file"
         yield Fact(NOTE, host, f"does not answer ({getattr(error, 'reason', error)})", advice)
 
 

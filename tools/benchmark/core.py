@@ -4,12 +4,13 @@ Legend: N batch, C channels, H and W map size, V = W // 2 + 1 columns of the hal
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
 from fam_det.core import FrequencyAttention, WindowCrossAttention
 from tools.benchmark.measuring import forward_backward
-from tools.benchmark.references import FullSpectrumAttention, UnfoldAttention
+from tools.benchmark.references import FullSpectrumAttention, unfold_fusion
 from tools.benchmark.rows import Case
 
 DENSE_SHAPES = ((64, 64, 32), (64, 128, 16), (64, 256, 8), (8, 64, 56), (64, 32, 32))
@@ -53,7 +54,6 @@ def attention_case(shape: tuple[int, int, int, int], device: str) -> Case:
     torch.manual_seed(0)
     n, c, h, w = shape
     attention = WindowCrossAttention(c).to(device)
-    reference = UnfoldAttention(attention)
     maps = [torch.randn(shape, device=device, requires_grad=True) for _ in range(2)]
     # three 1x1 convolutions, thrice for the backward pass; 9 positions of about 4 + 8 operations
     flops = n * h * w * c * (3 * 3 * 2 * c + 9 * 12)
@@ -62,8 +62,10 @@ def attention_case(shape: tuple[int, int, int, int], device: str) -> Case:
     return Case(
         name=f"window attention {n}x{c}x{h}x{w}",
         project=forward_backward(attention, *maps, parameters=attention.parameters()),
-        reference=forward_backward(reference, *maps, parameters=reference.parameters()),
-        modules=(attention, reference),
+        reference=forward_backward(
+            partial(unfold_fusion, attention), *maps, parameters=attention.parameters()
+        ),
+        modules=(attention, attention),
         flops=flops,
         moved=moved,
         time_goal=1 / 3,

@@ -63,38 +63,12 @@ def full_plane(half: Tensor, width: int) -> Tensor:
     return torch.cat([half, mirrored.conj().resolve_conj()], dim=1)
 
 
-class UnfoldAttention(nn.Module):
-    """Window cross attention with every window copied out, as in the released code.
-
-    Args:
-        attention: a module whose parameters are taken.
-    """
-
-    def __init__(self, attention: WindowCrossAttention) -> None:
-        super().__init__()
-        self.window = attention.window
-        self.query, self.key, self.value = (
-            nn.Conv2d(attention.channels, attention.channels, 1, bias=False) for _ in range(3)
-        )
-        self.row_offset, self.column_offset = (
-            nn.Parameter(torch.empty(attention.channels // 2, self.window)) for _ in range(2)
-        )
-        self.to(attention.row_offset)
-        self.load_state_dict(attention.state_dict())
-
-    def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuses two maps of one shape, (N, C, H, W) each, to one."""
-        query, key, value = (
-            conv(x)
-            for conv, x in (
-                (self.query, residual),
-                (self.key, student_map),
-                (self.value, student_map),
-            )
-        )
-        by_row = self.row_offset[:, :, None].expand(-1, -1, self.window)
-        by_column = self.column_offset[:, None, :].expand(-1, self.window, -1)
-        return unfold_attention(query, key, value, torch.cat([by_row, by_column]))
+def unfold_fusion(module: WindowCrossAttention, student_map: Tensor, residual: Tensor) -> Tensor:
+    """Returns window cross attention with every window copied out, as in the released code."""
+    query, key, value = module.query(residual), module.key(student_map), module.value(student_map)
+    by_row = module.row_offset[:, :, None].expand(-1, -1, module.window)
+    by_column = module.column_offset[:, None, :].expand(-1, module.window, -1)
+    return unfold_attention(query, key, value, torch.cat([by_row, by_column]))
 
 
 def unfold_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 TEACHER = "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
+LONG: dict[str, Any] = {"seconds": 15.0, "pairs": (4, 20), "warmup": 1}  # a step takes seconds
 IMAGES = {"cpu": (2, 480, 640), "cuda": (8, 800, 1344)}
 
 
@@ -57,9 +58,7 @@ def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
         project=step(model, inputs, distil=True),
         reference=step(model, inputs, distil=False),
         time_goal=goal,
-        seconds=15.0,
-        pairs=(4, 20),
-        warmup=1,
+        **LONG,
     )
 
 
@@ -73,9 +72,7 @@ def inference_case(device: str) -> Case:
         reference=lambda: run_frozen(model.student, inputs),
         time_goal=1.0,
         memory_goal=1.0,
-        seconds=15.0,
-        pairs=(4, 20),
-        warmup=1,
+        **LONG,
     )
 
 
@@ -92,9 +89,7 @@ def teacher_case(device: str) -> Case:
         project=lambda: teacher(inputs, size),
         reference=lambda: run_frozen(plain, batch),
         time_goal=0.9 if device == "cpu" else 0.6,
-        seconds=15.0,
-        pairs=(4, 20),
-        warmup=1,
+        **LONG,
     )
 
 

