@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.coco import check_registered
-from fam_det.data.loader import build_resumable_loader, build_test_loader
 from fam_det.data.dataset import NamingMapper
-from fam_det.data.loader import RestartingLoader
+from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy import default_config, plain
 from fam_det.modeling.lazy_detector import read_config
