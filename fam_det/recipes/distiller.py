@@ -38,7 +38,7 @@ def distiller_overrides(
             data's; False to do without; None to inherit them where everything is the same.
 
     Raises:
-        ValueError: no common level, or heads that are insisted on and do not fit.
+        ValueError: no common level, or heads that are asked for and do not fit.
     """
     levels = _shared_levels(student.backbone, teacher)
     obstacle = _obstacle(student, teacher, names, inherit_heads)
@@ -107,14 +107,14 @@ def _misfit(student: Any, teacher: Teacher, names: Sequence[str]) -> str | None:
 
 def _other_names(teacher: Teacher, names: Sequence[str]) -> str | None:
     """Returns why the teacher's classes may not be the data's; None where they are."""
-    insist = "if its heads fit, --inherit-heads takes them"
+    hint = "if its heads fit, --inherit-heads takes them"
     if teacher.in_python:
-        return f"the teacher's heads are described in Python ({insist})"
+        return f"the teacher's heads are described in Python ({hint})"
     if teacher.class_names is None:
-        return f"the names of the teacher's {teacher.num_classes} classes are not known ({insist})"
+        return f"the names of the teacher's {teacher.num_classes} classes are not known ({hint})"
     if teacher.class_names == tuple(names):
         return None
     return (
         f"the teacher's classes are {list_names(teacher.class_names)}, those of the data "
-        f"{list_names(names)} ({insist})"
+        f"{list_names(names)} ({hint})"
     )
