@@ -6,17 +6,16 @@ Runs that differ in their seed alone are one row: mean and sample standard devia
 """
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from fam_det.analysis.report.attention_plots import plot_filters, plot_gammas
-from fam_det.analysis.report.checkpoint import find_checkpoint
-from fam_det.analysis.report.plots import plot_learning_curves
-from fam_det.analysis.report.rows import Row, build_rows, title
-from fam_det.analysis.report.runs import read_run
-from fam_det.analysis.report.style import file_name
-from fam_det.analysis.report.table import FORMATS, format_csv, format_report
+from fam_det.analysis.checkpoint import find_checkpoint
+from fam_det.analysis.rows import Row, build_rows, title
+from fam_det.analysis.run_plots import plot_filters, plot_gammas, plot_learning_curves
+from fam_det.analysis.runs import read_run
+from fam_det.analysis.tables import FORMATS, format_csv, format_report
 
 EXAMPLE = """
 example:
@@ -26,7 +25,7 @@ prints the table and writes report.md, report.csv and the plots to output/report
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Write the report; returns the exit status. Standard output has the table alone."""
+    """Writes the report; returns the exit status. Standard output has the table alone."""
     args = parse_arguments()
     folders = dict.fromkeys(folder.resolve() for folder in args.runs)  # each once
     try:
@@ -66,12 +65,12 @@ def main() -> int:
 
 
 def say(text: str) -> None:
-    """Tell the user what is not the table."""
+    """Prints to standard error, as standard output has the table."""
     print(text, file=sys.stderr, flush=True)
 
 
 def write_plots(rows: Sequence[Row], output: Path) -> dict[str, str]:
-    """Every plot that the runs have something for: what it shows, by the name of its file."""
+    """Draws every plot that the runs have data for; returns captions by the names of the files."""
     pictures: dict[str, str] = {}
     for data_set in dict.fromkeys(row.experiment.data_set for row in rows):
         own = [row for row in rows if row.experiment.data_set == data_set]
@@ -87,13 +86,22 @@ def write_plots(rows: Sequence[Row], output: Path) -> dict[str, str]:
     return pictures
 
 
+def file_name(text: str, taken: Collection[str]) -> str:
+    """Returns a name for a plot that is not taken, such as ``gammas_fam_kd_s1.png``."""
+    stem = re.sub(r"[^a-z0-9.-]+", "_", text.lower()).strip("_")
+    name, number = f"{stem}.png", 2
+    while name in taken:
+        name, number = f"{stem}_{number}.png", number + 1
+    return name
+
+
 def plot_maps(row: Row, file: Path) -> bool:
-    """Stage maps of a classifier; says why there are none where its data or teacher are gone."""
+    """Draws a classifier's stage maps; prints why there are none if its data or teacher is gone."""
     run = row.counted[0]
     checkpoint = find_checkpoint(run)
     if run.task != "classification" or row.experiment.teacher is None or checkpoint is None:
         return False
-    from classification.stage_maps import plot_stage_maps  # seconds: Detectron2 and the data
+    from classification.stage_maps import plot_stage_maps  # here, as it takes seconds
 
     try:
         return plot_stage_maps(run.folder / "config.yaml", checkpoint, title(row), file)

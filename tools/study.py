@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run a study: a list of runs over seeds in, one table out; call it again to go on."""
+"""Run a study: a list of runs over seeds in, one table out; call it again to resume."""
 
 import argparse
 import os
@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fam_det.analysis.report.experiment import NO_EFFECT
-from fam_det.analysis.study.child import make_slots
-from fam_det.analysis.study.definition import Study, load_study
-from fam_det.analysis.study.jobs import device
-from fam_det.analysis.study.plan import Plan
-from fam_det.analysis.study.plots import plot_curves, plot_scores
-from fam_det.analysis.study.results import Results
-from fam_det.analysis.study.runner import Runner
-from fam_det.analysis.study.summary import format_csv, format_json, format_markdown, summarise
-from fam_det.files.atomic_write import write_whole
+from fam_det.analysis.experiment import NO_EFFECT
+from fam_det.analysis.jobs import device
+from fam_det.analysis.plan import Plan
+from fam_det.analysis.plots import plot_curves, plot_scores
+from fam_det.analysis.processes import make_slots
+from fam_det.analysis.results import Results
+from fam_det.analysis.runner import Runner
+from fam_det.analysis.study import Study, load_study
+from fam_det.analysis.summary import format_csv, format_json, format_markdown, summarise
+from fam_det.files.atomic_write import atomic_write_text
 
 EXAMPLES = """
 examples:
@@ -30,7 +30,7 @@ examples:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog=EXAMPLES,
@@ -38,15 +38,15 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("study", type=Path, help="a file such as those in configs/Studies")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="what {NAME} stands for"
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="value of {NAME}"
     )
     parser.add_argument("--only", metavar="REGEX", help="do only runs whose name matches")
     parser.add_argument("--jobs", type=int, help="trainings at once (default: one a GPU or core)")
     parser.add_argument("--results", type=Path, help="default: docs/studies/NAME")
     parser.add_argument("--outputs", type=Path, help="default: output/studies/NAME")
-    parser.add_argument("--list", action="store_true", help="say what is to do and stop")
+    parser.add_argument("--list", action="store_true", help="print what is to do and stop")
     parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="of config keys that change no result"
+        "opts", nargs="*", metavar="KEY VALUE", help="config keys that change no result"
     )
     parser.add_argument("--table-only", action="store_true", help="write the table and stop")
     args = parser.parse_intermixed_args()  # KEY VALUE may come after options
@@ -56,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def parse_settings(pairs: list[str], study: Study) -> dict[str, str]:
-    """NAME=VALUE pairs; raises a ValueError for one that is unknown or not there."""
+    """Parses NAME=VALUE pairs; raises a ValueError for an unknown name."""
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -68,7 +68,7 @@ def parse_settings(pairs: list[str], study: Study) -> dict[str, str]:
 
 
 def parse_options(opts: list[str]) -> dict[str, str]:
-    """KEY VALUE pairs; raises a ValueError for a key that would change the results."""
+    """Parses KEY VALUE pairs; raises a ValueError for a key that would change the results."""
     if len(opts) % 2:
         raise ValueError(f"got {opts[-1]!r} at the end, expected pairs of KEY VALUE")
     options = dict(zip(opts[::2], opts[1::2], strict=True))
@@ -82,7 +82,7 @@ def parse_options(opts: list[str]) -> dict[str, str]:
 
 
 def make_plan(args: argparse.Namespace, study: Study) -> Plan:
-    """The plan for a command line; raises a ValueError for a wrong one."""
+    """Makes the plan for a command line; raises a ValueError for a wrong one."""
     names = [name for name in study.runs if re.search(args.only or "", name)]
     if not names:
         raise ValueError(f"--only: no run matches {args.only!r}, there are {list(study.runs)}")
@@ -91,7 +91,7 @@ def make_plan(args: argparse.Namespace, study: Study) -> Plan:
 
 
 def run_study(args: argparse.Namespace, plan: Plan) -> None:
-    """Do what is to do; raises a ValueError for a wrong command line."""
+    """Runs the jobs that are to do; raises a ValueError for a wrong command line."""
     study, options = plan.study, parse_options(args.opts)
     settings = parse_settings(args.set, study)
     if missing := sorted(study.placeholders - set(settings)):
@@ -108,13 +108,13 @@ def run_study(args: argparse.Namespace, plan: Plan) -> None:
 
 
 def training_command(study: Study) -> list[str]:
-    """What starts a training."""
+    """Returns the command that starts a training."""
     return [sys.executable, str(Path(__file__).with_name(f"{study.tool}.py"))]
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs for ``CUDA_VISIBLE_DEVICES``."""
-    import torch  # seconds
+    """Returns the names of the GPUs for ``CUDA_VISIBLE_DEVICES``."""
+    import torch  # here, as it takes seconds
 
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     numbers = [str(i) for i in range(torch.cuda.device_count())]
@@ -122,17 +122,17 @@ def visible_gpus() -> list[str]:
 
 
 def write_tables(study: Study, results: Results) -> str:
-    """Write the tables beside the results; gives the one for people."""
+    """Writes the tables beside the results; returns the one for people."""
     rows = summarise(study, results)
     table = format_markdown(study, rows, results)
-    write_whole(results.folder / "README.md", f"# {study.name}\n\n{table}")
-    write_whole(results.folder / "table.csv", format_csv(study, rows))
-    write_whole(results.folder / "table.json", format_json(rows))
+    atomic_write_text(results.folder / "README.md", f"# {study.name}\n\n{table}")
+    atomic_write_text(results.folder / "table.csv", format_csv(study, rows))
+    atomic_write_text(results.folder / "table.json", format_json(rows))
     return table
 
 
 def write_plots(study: Study, results: Results) -> None:
-    """Write the plots beside the results, where there is something to show."""
+    """Writes the plots beside the results, if there are any scores."""
     rows = summarise(study, results)
     if any(row.scores for row in rows):
         plot_scores(study, rows, results.folder / "scores.png")
@@ -140,21 +140,21 @@ def write_plots(study: Study, results: Results) -> None:
 
 
 def stop(*_: Any) -> None:
-    """SIGTERM and a closed terminal end the study as Ctrl-C does."""
+    """Ends the study as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
-def end_as_asked() -> None:
-    """Stop at the signals that end a program, but for those that ``nohup`` had it ignore."""
+def handle_signals() -> None:
+    """Stops on SIGTERM and a closed terminal, unless ``nohup`` has them ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
 
 
 def main() -> int:
-    """Returns the exit status: 0 when all runs have a result, 1 when some failed, 130 stopped."""
+    """Returns the exit status: 0 if all runs have a result, 1 if some failed, 130 if stopped."""
     args = parse_arguments()
-    end_as_asked()
+    handle_signals()
     try:
         study = load_study(args.study)
         plan = make_plan(args, study)
@@ -170,13 +170,13 @@ def main() -> int:
     except BlockingIOError:
         sys.exit(f"{plan.outputs}: another call of this study is running there")
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return 130
     return 1 if plan.failed else 0
 
 
 def print_list(plan: Plan) -> None:
-    """What is to do, and what that depends on."""
+    """Prints the jobs that are to do, and the runs that wait for a choice."""
     print(*[job.title for job in plan.to_do()], sep="\n")
     for run in plan.undecided():
         print(f"{run.name}, seeds {', '.join(map(str, run.seeds))}: when its value is chosen")

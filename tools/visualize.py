@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""See what a run learnt: teacher, student alone and distilled student on the same images.
+"""Show what a run learnt: teacher, student alone and distilled student on the same images.
 
 RUN is an output folder of tools/train_net.py. Writes PNG files and one page, index.html, that
 needs no network: detections beside the ground truth, feature maps, filters, gammas.
@@ -10,12 +10,12 @@ import logging
 import sys
 from pathlib import Path
 
-from fam_det.analysis.report.rows import Row, build_rows, title
-from fam_det.analysis.report.runs import SCORES, read_run
-from fam_det.analysis.visualize.detectors import checkpoint_name, detectors_of
-from fam_det.analysis.visualize.examples import choose_examples
-from fam_det.analysis.visualize.page import format_page
-from fam_det.analysis.visualize.sections import image_sections, training_sections
+from fam_det.analysis.detectors import checkpoint_name, load_detectors
+from fam_det.analysis.images import choose_examples
+from fam_det.analysis.page import format_page
+from fam_det.analysis.rows import Row, build_rows, title
+from fam_det.analysis.runs import SCORES, read_run
+from fam_det.analysis.sections import image_sections, training_sections
 
 EXAMPLES = """
 examples:
@@ -25,7 +25,7 @@ examples:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,14 +55,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Write pictures and page; returns the exit status."""
+    """Writes pictures and page; returns the exit status."""
     args = parse_arguments()
     logging.getLogger("fvcore").setLevel(logging.WARNING)
     output = args.output or args.run / "visualize"
     try:
         run = read_run(args.run)
         alone = read_run(args.alone) if args.alone else None
-        cfg, detectors = detectors_of(run, alone, args.device)
+        cfg, detectors = load_detectors(run, alone, args.device)
         examples = choose_examples(cfg, args.image, args.count)
         output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def facts_of(row: Row, alone: Row | None, test_set: str) -> list[tuple[str, str]]:
-    """What the page says of the run at its top."""
+    """Returns the table at the top of the page."""
     facts = [("data", test_set)]
     for name, own in (("distilled" if alone else "run", row), ("alone", alone)):
         if own is None:

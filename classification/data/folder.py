@@ -10,8 +10,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from classification.data.images import ImageFiles, ImageSet
-from fam_det.data.image_file import opened
-from fam_det.data.mapper import reason_of
+from fam_det.data.images import error_reason, open_checked_image
 
 
 def list_folder(root: str | Path) -> ImageFiles:
@@ -73,8 +72,8 @@ def open_image(path: str) -> Image.Image:
         ValueError: a file that is no image, or one that could do harm; the message names it.
     """
     try:
-        with Path(path).open("rb") as stream, opened(stream) as image:
+        with Path(path).open("rb") as stream, open_checked_image(stream) as image:
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # a broken file makes Pillow raise errors of many types
-        raise ValueError(f"{path}: {reason_of(error, path)}") from error
+        raise ValueError(f"{path}: {error_reason(error, path)}") from error

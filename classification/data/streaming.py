@@ -18,9 +18,9 @@ from classification.data.folder import open_image
 from classification.data.images import Batch, ImageFiles, share_of_rank
 from classification.data.shuffle import EndlessOrder, rank_part
 from fam_det.data.dataset import TRIES
+from fam_det.data.images import UnreadableImages
+from fam_det.data.loader import ignore_signals, restarting_batches, start_workers
 from fam_det.data.seeding import derive_seed
-from fam_det.data.unreadable import UnreadableImages
-from fam_det.data.workers import in_worker, outliving_workers, starting_workers
 
 Key: TypeAlias = tuple[int, int]  # epoch, position in the set
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
@@ -181,7 +181,7 @@ class StreamingLoader:
         Raises:
             ValueError: more files that cannot be read than are allowed.
         """
-        for batch, reasons in outliving_workers(self._batches_from, self.start_iter):
+        for batch, reasons in restarting_batches(self._batches_from, self.start_iter):
             self.unreadable.add(reasons)
             yield batch
 
@@ -249,7 +249,7 @@ class StreamingEvaluationLoader:
         Raises:
             ValueError: an image that cannot be read; without it the accuracy would be another.
         """
-        for batch, _ in outliving_workers(self._batches_from, 0):
+        for batch, _ in restarting_batches(self._batches_from, 0):
             yield batch
 
     def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
@@ -282,10 +282,10 @@ def decoded_batches(
         pin_memory=device.type == "cuda",
         # of its own: otherwise the workers' seeds are drawn from the default generator
         generator=torch.Generator(),
-        worker_init_fn=in_worker,
+        worker_init_fn=ignore_signals,
         timeout=timeout if num_workers else 0.0,
     )
-    for pixels, *rest, unreadable in starting_workers(loader):
+    for pixels, *rest, unreadable in start_workers(loader):
         labels, indices = (value.to(device, non_blocking=True) for value in rest)
         pixels = pixels.to(device, non_blocking=True)
         yield Batch(normalise(pixels, mean, std), labels, indices), unreadable

@@ -7,7 +7,7 @@ from torch import Tensor
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
 from classification.distillers.peer import PeerDistiller, check_positive, check_weight
 from classification.models import Features
-from fam_det.core.logit_losses import decoupled_divergences
+from fam_det.core.peer_losses import decoupled_divergences
 
 from detectron2.config import CfgNode, configurable
 

@@ -11,7 +11,7 @@ from classification.distillers.base import DISTILLER_REGISTRY, Distiller, Featur
 from classification.distillers.stages import StagePairs, stage_pairs
 from classification.models import Features
 from fam_det.core import FrequencyAttention, KnowledgeReview, LayerToLayer
-from fam_det.core.named_losses import LOSSES
+from fam_det.core.losses import LOSSES
 
 from detectron2.config import CfgNode, configurable
 
@@ -25,7 +25,7 @@ class StageDistiller(Distiller):
     Args:
         pairs: the stages.
         transform: list of student maps -> list of maps of the teacher's channels and sizes.
-        loss: name in ``fam_det.core.named_losses.LOSSES``.
+        loss: name in ``fam_det.core.losses.LOSSES``.
 
     Raises:
         ValueError: an unknown loss.

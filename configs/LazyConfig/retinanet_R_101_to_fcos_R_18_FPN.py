@@ -6,7 +6,7 @@ The supplement's schedule: 180,000 iterations, batch 8, a tenth of the rate at 1
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from fam_det.modeling.lazy import build_teacher, distill, group_norm
-from fam_det.training.coco_evaluation import FastCOCOEvaluator
+from fam_det.training.evaluation import FastCOCOEvaluator
 
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L

@@ -1,22 +1,34 @@
-"""What a program that starts trainings needs of the operating system."""
+"""Operating system processes: one per folder, and trainings as children on their own cores."""
 
 import contextlib
 import ctypes
 import fcntl
+import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from fam_det.analysis.jobs import MARK, Job
+from fam_det.files.atomic_write import atomic_write_text
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STOP_SECONDS = 10  # between SIGTERM and SIGKILL
+ERROR = re.compile(r"^\w[\w.]*(Error|Exception|Interrupt)\b|^\S+: ")
+MAX_JOBS = 4  # trainings at once by default, of about 1.5 GB each
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a folder; the claim ends with this process, however it ends.
+    """Locks a folder against a second process, until this process ends in any way.
 
     Raises:
-        BlockingIOError: another process is there.
+        BlockingIOError: Another process has locked it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
@@ -25,11 +37,157 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def end_with_parent(signal_number: signal.Signals) -> Callable[[], None] | None:
-    """For ``preexec_fn``: on Linux the system ends the child with us, be it by ``kill -9``.
+    """Returns a ``preexec_fn`` with which Linux ends the child with us, even on ``kill -9``.
 
-    A training left behind would write into the same folder as the one that takes over.
+    A training left behind would write into the same folder as the one that resumes it.
     """
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: after the fork less is safe
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, after which less is safe
     return lambda: prctl(PR_SET_PDEATHSIG, signal_number)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Resources of one training: CPU cores, and a GPU's name or None to leave the GPUs as is."""
+
+    number: int
+    cores: tuple[int, ...]
+    gpu: str | None = None
+
+
+def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[Slot]:
+    """Shares out the cores, and one GPU per training if there are any.
+
+    Two trainings on the same cores would wait for each other in every parallel loop.
+
+    Args:
+        jobs: trainings at once; None for one per GPU, or one per core but at most four.
+        gpus: names for ``CUDA_VISIBLE_DEVICES``.
+    """
+    cores = list(range(os.cpu_count() or 1))
+    if sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+    count = jobs or len(gpus) or min(len(cores), MAX_JOBS)
+    share = max(len(cores) // count, 1)
+    slots = []
+    for i in range(count):
+        start = i * share % len(cores)
+        gpu = gpus[i % len(gpus)] if gpus else None
+        slots.append(Slot(i, tuple(cores[start : start + share]), gpu))
+    return slots
+
+
+class Training:
+    """A running job.
+
+    Args:
+        job: run and seed.
+        command: the training tool, to which arguments are added.
+        folder: the job's output folder. Files of another definition are deleted; those of this one
+            are resumed.
+        options: KEY VALUE pairs.
+        slot: where it runs.
+
+    Raises:
+        ValueError: The folder holds files that no study has written.
+    """
+
+    def __init__(
+        self, job: Job, command: Sequence[str], folder: Path, options: Sequence[str], slot: Slot
+    ) -> None:
+        self.job, self.folder, self.slot = job, folder, slot
+        self.log = folder / "study.log"
+        self.resumed = prepare_folder(job, folder)
+        self.started = time.monotonic()
+        arguments = [*command, "--config-file", job.run.config, *["--resume"] * self.resumed]
+        arguments += [*options, "OUTPUT_DIR", str(folder)]
+        environment = os.environ | {"OMP_NUM_THREADS": str(len(slot.cores))}
+        if slot.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches it through stop_all alone
+                preexec_fn=_prepare_child(slot.cores),
+            )
+
+    def failure(self, settings: Mapping[str, str]) -> str:
+        """Returns the last line of the log that names an error, without paths of this machine."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        lines = [line.strip() for line in lines if line.strip()] or ["no output"]
+        last = next((line for line in reversed(lines[-20:]) if ERROR.match(line)), lines[-1])
+        for name, value in settings.items():
+            last = last.replace(value, f"{{{name}}}") if value else last
+        last = last.replace(f"{Path.cwd()}/", "")
+        return f"exit status {self.process.returncode}: {last[:300]}; see {self.log}"
+
+    def forget_bad_checkpoint(self) -> None:
+        """Starts from scratch next time if a resumed training failed: perhaps by its checkpoint."""
+        if self.resumed:
+            (self.folder / "last_checkpoint").unlink(missing_ok=True)
+
+    def delete_checkpoints(self) -> None:
+        """Keeps the final checkpoint alone: those of a whole study are large."""
+        for checkpoint in self.folder.glob("model_[0-9]*.pth"):
+            checkpoint.unlink()
+
+
+def stop_all(trainings: Sequence[Training]) -> None:
+    """Ends the processes and their children, by force if they take too long."""
+    for training in trainings:
+        _signal_group(training, signal.SIGTERM)
+    end = time.monotonic() + STOP_SECONDS
+    for training in trainings:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            training.process.wait(timeout=max(end - time.monotonic(), 0.1))
+        _signal_group(training, signal.SIGKILL)  # children that are left
+        training.process.wait()
+
+
+def _signal_group(training: Training, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(training.process.pid, number)
+
+
+def prepare_folder(job: Job, folder: Path) -> bool:
+    """Makes an output folder ready; returns whether it has a checkpoint to resume from.
+
+    Raises:
+        ValueError: The folder holds files that no study has written.
+    """
+    if job.owns(folder) and _has_last_checkpoint(folder):
+        return True
+    doomed = folder.with_name(f"{folder.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder.exists():
+        others = [file for file in folder.iterdir() if not file.name.startswith(f".{MARK}")]
+        if others and not (folder / MARK).exists():
+            raise ValueError(f"{folder}: holds files, but none is {MARK!r}: not a study's; move it")
+        folder.rename(doomed)  # first, so that an interrupted removal leaves no half folder
+        shutil.rmtree(doomed)
+    atomic_write_text(folder / MARK, job.definition)
+    return False
+
+
+def _has_last_checkpoint(folder: Path) -> bool:
+    tag = folder / "last_checkpoint"
+    name = tag.read_text().strip() if tag.exists() else ""
+    return bool(name) and (folder / name).is_file()
+
+
+def _prepare_child(cores: Sequence[int]) -> Callable[[], None] | None:
+    """On Linux, keeps the child to its cores and ends it with us."""
+    end = end_with_parent(signal.SIGKILL)
+    if end is None:
+        return None
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, cores)
+        end()
+
+    return prepare

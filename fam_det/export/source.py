@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.analysis.report.checkpoint import find_checkpoint
-from fam_det.analysis.report.runs import Run, read_config
+from fam_det.analysis.checkpoint import find_checkpoint
+from fam_det.analysis.runs import Run, read_config
 from fam_det.config import add_distillation_config
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fam_det.analysis.report.checkpoint import DISTILLER
+from fam_det.analysis.checkpoint import DISTILLER
 from fam_det.export.source import DISTILLED, Source, one_line
 from fam_det.files.checkpointer import SafeCheckpointer
 

@@ -22,7 +22,7 @@ def build_teacher(
     opts: Sequence[Any] = (),
     precision: str = "auto",
 ) -> FrozenTeacher:
-    """A teacher, its checkpoint not yet loaded; the arguments are the keys of ``MODEL.TEACHER``.
+    """Builds a teacher, its weights not yet loaded, from the keys of ``MODEL.TEACHER``.
 
     Args:
         config: a name in Detectron2's model zoo or a file, ".yaml" or ".py".
@@ -46,7 +46,7 @@ def distill(
     distiller: Mapping[str, Any] | None = None,
     inherit: Sequence[str] = (),
 ) -> DistilledDetector:
-    """The student with its teacher and a distiller that fits the two.
+    """Builds the student with its teacher and a distiller that fits the two.
 
     Args:
         student: a Detectron2 detector with a ``backbone``.

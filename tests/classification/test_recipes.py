@@ -12,10 +12,7 @@ from detectron2.utils.events import EventStorage
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 RECIPES = sorted(
-    path
-    for folder in ("CIFAR-100", "ImageNet")
-    for path in (CONFIGS / folder).glob("*/*.yaml")
-    if path.name != "Base.yaml"
+    path for folder in ("CIFAR-100", "ImageNet") for path in (CONFIGS / folder).glob("*/*.yaml")
 )
 METHODS = {"student", "kd", "reviewkd", "fam_layer_to_layer", "fam_reviewkd", "fam_kd"}
 PAIRS = 14

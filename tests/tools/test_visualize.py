@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fam_det.analysis.visualize.page import format_page
+from fam_det.analysis.page import format_page
 from tests.tools.browser import BROWSER, look_at
 
 WIDTHS = (390, 1280)  # pixels of a phone and of a screen

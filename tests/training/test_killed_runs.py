@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fam_det.training.metrics_file import read_metrics
+from fam_det.training.metrics import read_metrics
 from tests.modeling.small_detector import STUDENTS
 from tests.tools.conftest import cells  # noqa: F401
 

@@ -11,7 +11,7 @@ from iopath.common.file_io import PathHandler, get_cache_dir
 from torch import Tensor
 from torchvision.models import get_model_weights
 
-from fam_det.files.atomic_write import replacing
+from fam_det.files.atomic_write import atomic_write
 
 from detectron2.utils.file_io import PathManager
 
@@ -47,7 +47,7 @@ class PretrainedHandler(PathHandler):
         target = Path(get_cache_dir()) / self.library / f"{name}{self.version}.pth"
         if force or not target.is_file():
             content = {"model": self.load(name), "__author__": self.library}
-            with replacing(target) as temporary:
+            with atomic_write(target) as temporary:
                 torch.save({**content, "matching_heuristics": True}, temporary)
         return str(target)
 

@@ -1,0 +1,136 @@
+"""Checkpoints of runs: parameter counts and the global filters K of a distiller.
+
+Legend: H, W size of a plane of frequencies, V = W // 2 + 1 columns of the half plane, G grid size.
+"""
+
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fam_det.analysis.runs import Run
+from fam_det.core.filters import BandedFilter, DenseFilter, SeparableFilter
+from fam_det.training.filter_images import Filter
+
+DISTILLER = "distiller."
+# Of batch norm, anchor generators, and the contrastive methods' memories.
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "memory_student", "memory_teacher")
+ANCHORS = "cell_anchors."
+GAMMA = ".gamma_global"  # every frequency attention module has one
+
+
+class Parameters(NamedTuple):
+    """Counts of trained parameters."""
+
+    student: int
+    distiller: int
+
+
+def find_checkpoint(run: Run) -> Path | None:
+    """Returns the final checkpoint, else the last one, else the best one; None before the first."""
+    tag = run.folder / "last_checkpoint"
+    last = tag.read_text().strip() if tag.exists() else ""
+    for name in ("model_final.pth", last, "model_best.pth"):
+        file = run.folder / name
+        if name and file.is_file():
+            return file
+    return None
+
+
+def read_weights(run: Run) -> dict[str, Tensor]:
+    """Reads the model's state dict onto the CPU; empty before the first checkpoint.
+
+    Raises:
+        ValueError: The file is not a checkpoint; the message names it.
+    """
+    file = find_checkpoint(run)
+    if file is None:
+        return {}
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise ValueError(f"{file}: not a checkpoint that can be read: {reason}") from error
+    if not isinstance(loaded, dict) or "model" not in loaded:
+        raise ValueError(f"{file}: has no 'model'; expected a checkpoint of a training")
+    return dict(loaded["model"])
+
+
+def count_parameters(weights: Mapping[str, Tensor]) -> Parameters:
+    """Counts the trained parameters of the student and of the distiller in a state dict."""
+    trained = {k: x.numel() for k, x in weights.items() if not is_buffer(k, weights)}
+    distiller = sum(count for name, count in trained.items() if name.startswith(DISTILLER))
+    return Parameters(sum(trained.values()) - distiller, distiller)
+
+
+def is_buffer(name: str, weights: Mapping[str, Tensor]) -> bool:
+    """Returns whether an entry is not trained; a frozen batch norm counts no batches."""
+    module, _, leaf = name.rpartition(".")
+    if leaf in BUFFERS or ANCHORS in name:
+        return True
+    frozen = f"{module}.running_mean" in weights and f"{module}.num_batches_tracked" not in weights
+    return frozen and leaf in ("weight", "bias")
+
+
+def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[Filter]:
+    """Builds the global filters of a distiller from a state dict, shallow to deep.
+
+    Args:
+        weights: with ``distiller.*`` keys.
+        kind: ``MODEL.DISTILLER.FAM.FILTER``; tells dense from banded filters of the same shape.
+    """
+    modules = [name.removesuffix(GAMMA) for name in weights if name.endswith(GAMMA)]
+    return [read_filter(weights, f"{module}.filter.", kind) for module in modules]
+
+
+def read_filter(weights: Mapping[str, Tensor], prefix: str, kind: str) -> Filter:
+    """Builds one filter in the shape of its weights, for square maps where both would do."""
+    state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    state = {k.removeprefix("dense."): v for k, v in state.items()}  # what a pooled filter holds
+    module: Filter
+    with torch.device("meta"):  # no memory and no random numbers for weights that are given
+        if "gain" in state:
+            grid, _, c_in, _ = state["gain"].shape
+            module = SeparableFilter(c_in, state["mix.weight"].shape[0], grid)
+        else:
+            rows, columns, c_in, c_out, _ = state["weight"].shape
+            # the pooled feature's 1x1 filter is dense under every setting
+            if kind == "banded" and rows > 1:
+                module = BandedFilter(c_in, c_out, rows)
+            else:
+                width = rows if rows // 2 + 1 == columns else 2 * (columns - 1)
+                module = DenseFilter(c_in, c_out, rows, width)
+    module.load_state_dict(state, assign=True)
+    return module
+
+
+def extent(height: int, width: int) -> tuple[float, float, float, float]:
+    """Returns the left, right, bottom and top edge of a centred plane, in units of Nyquist.
+
+    Each frequency is in the middle of its cell; rows run downwards.
+    """
+    left, right = (-(width // 2) - 0.5) * 2 / width, ((width + 1) // 2 - 0.5) * 2 / width
+    top, bottom = (-(height // 2) - 0.5) * 2 / height, ((height + 1) // 2 - 0.5) * 2 / height
+    return left, right, bottom, top
+
+
+def high_pass_edge(fam: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Returns where the high-pass filter's response is a half, in units of Nyquist.
+
+    Args:
+        fam: the node ``MODEL.DISTILLER.FAM``.
+
+    Returns:
+        ``"box"`` and half its side, or ``"circle"`` and its radius; None without such an edge.
+    """
+    kind, cutoff = fam["HIGH_PASS"], float(fam["CUTOFF"])
+    if kind == "none" or cutoff == 0.0:
+        return None
+    if kind == "ideal":
+        return "box", cutoff
+    # 1 - exp(-D^2 / (2 D0^2)) = 1/2 at D = D0 sqrt(2 ln 2); 1 / (1 + (D0 / D)^2n) at D = D0
+    return "circle", cutoff * (math.sqrt(2 * math.log(2)) if kind == "gaussian" else 1.0)

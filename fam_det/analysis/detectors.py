@@ -1,0 +1,160 @@
+"""The detectors of runs on an image: detections, feature maps, and how many objects are found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fam_det.analysis.checkpoint import find_checkpoint
+from fam_det.analysis.runs import Run
+from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.modeling import DistilledDetector
+from fam_det.modeling.hooks import captured_backbone
+from fam_det.training.detection import load_config
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.utils.events import EventStorage
+
+TEACHER, ALONE, DISTILLED = "teacher", "student alone", "distilled student"
+MIN_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector with its name; ``flip_channels`` if it takes RGB where inputs are BGR."""
+
+    name: str
+    model: Any
+    flip_channels: bool = False
+
+    @torch.no_grad()
+    def detect(
+        self, inputs: dict[str, Any], levels: Sequence[str]
+    ) -> tuple[Instances, dict[str, Tensor]]:
+        """Runs the detector on one image.
+
+        Args:
+            inputs: an image as Detectron2's models take it.
+            levels: names of the feature maps to keep.
+
+        Returns:
+            Detections in the image's own size; feature maps (C, h, w) by level, without padding.
+        """
+        if self.flip_channels:
+            inputs = inputs | {"image": inputs["image"].flip(0)}
+        with captured_backbone(self.model.backbone) as captured:
+            instances = self.model([inputs])[0]["instances"].to("cpu")
+        height, width = inputs["image"].shape[-2:]
+        shapes = self.model.backbone.output_shape()
+        maps = {}
+        for level in set(levels) & set(shapes):
+            stride = shapes[level].stride
+            feature_map = captured["features"][level][0]
+            maps[level] = feature_map[:, : -(-height // stride), : -(-width // stride)]
+        return instances, {x: maps[x].float().cpu() for x in levels if x in maps}
+
+    @torch.no_grad()
+    def transform(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Applies the distiller's transform to maps: (C_teacher, h, w) by level.
+
+        Returns:
+            The transformed maps; empty without a transform of all levels.
+        """
+        distiller = getattr(self.model, "distiller", None)
+        transform, levels = getattr(distiller, "transform", None), getattr(distiller, "levels", [])
+        if transform is None or any(level not in maps for level in levels):
+            return {}
+        device = next(self.model.parameters()).device
+        with EventStorage():  # the transform logs its gammas
+            outputs = transform([maps[level][None].to(device) for level in levels])
+        return {level: x[0].float().cpu() for level, x in zip(levels, outputs, strict=True)}
+
+
+def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
+    """Builds the config and the model of a run, with the weights of its checkpoint.
+
+    Raises:
+        ValueError: The run has no checkpoint, or is of another tool.
+    """
+    if run.task != "detection":
+        raise ValueError(f"{run.folder}: the run of a classifier; see tools/report.py for its maps")
+    checkpoint = find_checkpoint(run)
+    if checkpoint is None:
+        raise ValueError(f"{run.folder}: has no checkpoint yet, such as model_final.pth")
+    cfg = load_config(str(run.folder / "config.yaml"), ["MODEL.DEVICE", device])
+    model = build_model(cfg).eval()
+    SafeCheckpointer(model, needed=["*"]).load(str(checkpoint))
+    return cfg, model
+
+
+def load_detectors(run: Run, alone: Run | None, device: str) -> tuple[CfgNode, list[Detector]]:
+    """Loads the detectors to compare: teacher, student alone and distilled student, if they exist.
+
+    Args:
+        run: any training of ``tools/train_net.py``; one with a teacher gives two detectors.
+        alone: the same student trained without it.
+        device: such as ``cpu``.
+
+    Raises:
+        ValueError: A run has no checkpoint.
+    """
+    cfg, model = load_run(run, device)
+    if not isinstance(model, DistilledDetector):
+        if alone is not None:
+            raise ValueError(f"{run.folder}: has no teacher; give its folder as the only one")
+        return cfg, [Detector(ALONE, model)]
+    model.teacher.load_weights()
+    detectors = [Detector(TEACHER, model.teacher.detector, model.teacher.flip_channels)]
+    if alone is not None:
+        alone_cfg, alone_model = load_run(alone, device)
+        flip = alone_cfg.INPUT.FORMAT != cfg.INPUT.FORMAT
+        detectors.append(Detector(ALONE, alone_model, flip))
+    return cfg, [*detectors, Detector(DISTILLED, model)]
+
+
+def checkpoint_name(run: Run) -> str:
+    """Returns folder and file of the checkpoint, for people."""
+    file = find_checkpoint(run)
+    return str(Path(run.folder.name) / file.name) if file else run.folder.name
+
+
+class Matches(NamedTuple):
+    """Numbers of objects, of objects found, and of detections that match no object."""
+
+    objects: int
+    found: int
+    wrong: int
+
+    def __str__(self) -> str:
+        """Returns text such as ``5 of 6 objects found, 1 false detection``."""
+        objects = "object" if self.objects == 1 else "objects"
+        wrong = {0: "no false detections", 1: "1 false detection"}
+        return (
+            f"{self.found} of {self.objects} {objects} found, "
+            f"{wrong.get(self.wrong, f'{self.wrong} false detections')}"
+        )
+
+
+def match(boxes: Tensor, classes: Tensor, detections: Instances) -> Matches:
+    """Matches detections, in order of score, to the object of their class that they cover best.
+
+    Args:
+        boxes: (N, 4) of the objects, xyxy.
+        classes: (N,) of the objects.
+        detections: those above the threshold.
+    """
+    detections = detections[detections.scores.argsort(descending=True)]
+    overlaps = pairwise_iou(detections.pred_boxes, Boxes(boxes))  # (M, N)
+    overlaps[detections.pred_classes[:, None] != classes[None, :]] = 0.0
+    free = torch.ones(len(boxes), dtype=torch.bool)
+    for overlap in overlaps if len(boxes) else ():
+        best, index = (overlap * free).max(0)
+        if best >= MIN_IOU:
+            free[index] = False
+    found = int((~free).sum())
+    return Matches(len(boxes), found, len(detections) - found)

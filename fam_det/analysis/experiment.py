@@ -1,0 +1,161 @@
+"""Names the experiment of a run from its config, and groups runs that differ in their seed."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fam_det.analysis.runs import Run, flatten
+
+ALONE = "student alone"
+REVIEWS = {
+    ("cross_attention", "fam"): "FAM-KD",
+    ("abf", "fam"): "FAM + ReviewKD",
+    ("abf", "conv3x3"): "ReviewKD",
+}
+TRANSFORMS = {"fam": "FAM", "conv3x3": "3x3 convolution"}
+# The filter and the high-pass filter that a name leaves out.
+USUAL_FILTER = {"classification": "dense", "detection": "separable"}
+USUAL_HIGH_PASS = "ideal"
+# Keys without an effect on what is learnt, and the seed.
+NO_EFFECT = re.compile(
+    r"SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|CUDNN_BENCHMARK|MODEL\.DEVICE|DATALOADER\.NUM_WORKERS"
+    r"|DETERMINISTIC|DATASETS\.DOWNLOAD|SOLVER\.CHECKPOINT_\w+|TEST\.(EVAL_\w+|EXPECTED_RESULTS|IMS_PER_BATCH)"
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A student's training: names of data set, networks and method; no teacher if alone."""
+
+    data_set: str
+    teacher: str | None
+    student: str
+    method: str
+
+
+def describe(run: Run) -> Experiment:
+    """Names the experiment of a run."""
+    model = run.config["MODEL"]
+    if run.task == "classification":
+        student, teacher = str(model["STUDENT"]["NAME"]), str(model["TEACHER"]["NAME"])
+    else:
+        student, teacher = name_detector(model), name_teacher(model.get("TEACHER", {}))
+    taught = is_distilled(run)
+    method = name_method(model["DISTILLER"], run.task) if taught else ALONE
+    return Experiment(name_data_set(run), teacher if taught else None, student, method)
+
+
+def is_distilled(run: Run) -> bool:
+    """Returns whether the student has a teacher."""
+    model = run.config["MODEL"]
+    if run.task == "classification":
+        return bool(model["DISTILLER"]["NAME"])
+    return bool(model["META_ARCHITECTURE"] == "DistilledDetector")
+
+
+def name_data_set(run: Run) -> str:
+    """Names the training data; a folder of images by its own name."""
+    node = run.config["DATASETS"]
+    if run.task == "detection":
+        return ", ".join(node["TRAIN"])
+    name = str(node["NAME"])
+    return Path(node["ROOT"]).name if name == "folder" else name
+
+
+def name_method(node: dict[str, Any], task: str) -> str:
+    """Names the method of a ``MODEL.DISTILLER`` node, with unusual filters."""
+    if node["NAME"] == "KnowledgeReviewDistiller":
+        fusion, transform = node["FUSION"], node["TRANSFORM"]
+        name = REVIEWS.get((fusion, transform), f"review ({fusion}, {transform})")
+    elif node["NAME"] == "LayerToLayerDistiller":
+        name = f"layer-to-layer {TRANSFORMS.get(node['TRANSFORM'], node['TRANSFORM'])}"
+    else:
+        return str(node["NAME"])
+    if node["TRANSFORM"] != "fam":
+        return name
+    fam = node["FAM"]
+    if fam["HIGH_PASS"] != USUAL_HIGH_PASS:
+        name += ", no HPF" if fam["HIGH_PASS"] == "none" else f", {fam['HIGH_PASS']} HPF"
+    if fam["FILTER"] != USUAL_FILTER[task]:
+        name += f", {fam['FILTER']} filter"
+    return name
+
+
+def name_detector(model: dict[str, Any]) -> str:
+    """Names a detector as papers do, such as ``Faster R-CNN R18-FPN``."""
+    kind = model["META_ARCHITECTURE"]
+    if kind == "DistilledDetector":
+        kind = model["STUDENT"]["META_ARCHITECTURE"]
+    if kind == "GeneralizedRCNN":
+        kind = "Faster R-CNN"
+        if model.get("MASK_ON") or model.get("KEYPOINT_ON"):
+            kind = "Mask R-CNN" if model.get("MASK_ON") else "Keypoint R-CNN"
+        if "Cascade" in model["ROI_HEADS"]["NAME"]:
+            kind = f"Cascade {kind}"
+    return f"{kind} {name_backbone(model)}"
+
+
+def name_backbone(model: dict[str, Any]) -> str:
+    """Names a backbone, such as ``R50-FPN`` or ``MobileNetV2 0.35-FPN``."""
+    builder = str(model["BACKBONE"]["NAME"])
+    if "mobilenet_v2" in builder:
+        width = model["MOBILENETV2"]["WIDTH_MULT"]
+        name = "MobileNetV2" if width == 1 else f"MobileNetV2 {width}"
+    elif "resnet" in builder:
+        name = f"R{model['RESNETS']['DEPTH']}"
+    else:
+        return builder.removeprefix("build_").removesuffix("_backbone")
+    return f"{name}-FPN" if "fpn" in builder else f"{name}-C4"
+
+
+def name_teacher(node: dict[str, Any]) -> str:
+    """Names a detector's teacher by its config, or by the output folder that the config is in."""
+    config = Path(node.get("CONFIG", ""))
+    return config.parent.name if config.stem == "config" else config.stem
+
+
+def relevant(run: Run) -> dict[str, Any]:
+    """Returns the values that decide what a run learns, by key, apart from its seed.
+
+    The teacher in the config of a student alone has no effect.
+    """
+    ignored = (
+        () if is_distilled(run) else ("MODEL.TEACHER.", "MODEL.DISTILLER.", "MODEL.STUDENT.META")
+    )
+    return {
+        key: value
+        for key, value in flatten(run.config).items()
+        if not NO_EFFECT.fullmatch(key) and not key.startswith(ignored)
+    }
+
+
+def differing(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys with different values; a key that one lacks is of another version."""
+    a, b = relevant(first), relevant(second)
+    return {key: (a[key], b[key]) for key in a if key in b and a[key] != b[key]}
+
+
+def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups runs that differ in nothing but the seed, in the order of the first of each."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        for group in groups:
+            if describe(group[0]) == describe(run) and not differing(group[0], run):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
+
+
+def settings(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Returns what tells apart the groups of one experiment, such as ``LOSS_WEIGHT 5.0``."""
+    texts = []
+    for group in groups:
+        peers = [peer for peer in groups if describe(peer[0]) == describe(group[0])]
+        keys = sorted({key for peer in peers for key in differing(group[0], peer[0])})
+        values = relevant(group[0])
+        texts.append(", ".join(f"{key.rpartition('.')[2]} {values[key]}" for key in keys))
+    return texts

@@ -1,0 +1,171 @@
+"""Test images with their ground truth, and drawings of boxes, masks and feature maps."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fam_det.analysis.plots import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data.detection_utils import read_image, transform_instance_annotations
+from detectron2.data.transforms import ResizeTransform
+from detectron2.structures import BoxMode, Instances
+from detectron2.utils.visualizer import Visualizer
+
+MIN_WIDTH = 640  # pixels of a picture: boxes need room for their names
+CLASS_COLOURS = (VERMILION, SKY, GREEN, ORANGE, PURPLE, BLUE)
+FONT = 0.028  # points per pixel of an image's width
+MAP_WIDTH = 320  # pixels of a drawn map, about
+TOP_QUANTILE = 0.99  # end of a map's colour scale: one bright cell would hide the others
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test image.
+
+    Attributes:
+        name: file name.
+        image: uint8 (H, W, 3) in RGB, small images enlarged.
+        record: dataset dict with annotations in pixels of ``image``.
+        inputs: resized input of a detector, whose output is in pixels of ``image``.
+        metadata: class names and colours of the data set.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    record: dict[str, Any]
+    inputs: dict[str, Any]
+    metadata: Any
+
+
+def choose_examples(cfg: CfgNode, wanted: Sequence[str], count: int) -> list[Example]:
+    """Reads images of the first test set.
+
+    Args:
+        cfg: config of a run, for the data set, the size and the channel order.
+        wanted: ids or file names; empty for the ``count`` images with the most objects.
+        count: number of images if none are named.
+
+    Raises:
+        ValueError: There is no test set, or it does not have an image.
+    """
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST: is empty; expected a data set to take images from")
+    name = cfg.DATASETS.TEST[0]
+    records: list[dict[str, Any]] = DatasetCatalog.get(name)
+    if wanted:
+        chosen = [_find(records, text, name) for text in wanted]
+    else:
+        chosen = sorted(records, key=lambda x: -len(x.get("annotations", [])))[:count]
+    mapper = DatasetMapper(cfg, is_train=False)
+    hidden = set() if cfg.MODEL.MASK_ON else {"segmentation"}  # the detector predicts no masks
+    return [_example(record, mapper, MetadataCatalog.get(name), hidden) for record in chosen]
+
+
+def _find(records: Sequence[dict[str, Any]], text: str, data_set: str) -> dict[str, Any]:
+    for record in records:
+        if text in (str(record["image_id"]), Path(record["file_name"]).name, record["file_name"]):
+            return record
+    first = records[0]
+    raise ValueError(
+        f"--image: {data_set} has no {text!r}; expected an id such as {first['image_id']} or a "
+        f"file name such as {Path(first['file_name']).name}"
+    )
+
+
+def _example(
+    record: dict[str, Any], mapper: DatasetMapper, metadata: Any, hidden: set[str]
+) -> Example:
+    image = read_image(record["file_name"], format="RGB")
+    height, width = image.shape[:2]
+    times = -(-MIN_WIDTH // width)
+    size = (times * height, times * width)
+    enlarge = ResizeTransform(height, width, *size)
+    annotations = [
+        transform_instance_annotations(
+            {k: copy.deepcopy(v) for k, v in annotation.items() if k not in hidden}, enlarge, size
+        )
+        for annotation in record.get("annotations", [])
+    ]
+    return Example(
+        Path(record["file_name"]).name,
+        enlarge.apply_image(image),
+        record | {"annotations": annotations},
+        mapper(record) | {"height": size[0], "width": size[1]},
+        metadata,
+    )
+
+
+def draw_truth(example: Example) -> NDArray[np.uint8]:
+    """Draws the ground truth on the image: uint8 (H, W, 3) in RGB."""
+    annotations = example.record["annotations"]
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    classes = [annotation["category_id"] for annotation in annotations]
+    return _draw(example, classes, boxes, [a.get("segmentation") for a in annotations])
+
+
+def draw_detections(example: Example, detections: Instances) -> NDArray[np.uint8]:
+    """Draws detections on the image: uint8 (H, W, 3) in RGB."""
+    return _draw(
+        example,
+        detections.pred_classes.tolist(),
+        detections.pred_boxes.tensor.numpy(),
+        detections.pred_masks.numpy() if detections.has("pred_masks") else [],
+        [f" {score:.0%}" for score in detections.scores.tolist()],
+    )
+
+
+def class_colour(index: int) -> str:
+    """Returns the colour of a class, the same in every picture."""
+    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
+
+
+def _draw(
+    example: Example, classes: Sequence[int], boxes: Any, masks: Any, scores: Sequence[str] = ()
+) -> NDArray[np.uint8]:
+    """Draws boxes, names, and masks where every object has one, in the colours of the classes."""
+    default_names = [str(c) for c in range(max(classes or [0]) + 1)]
+    names = example.metadata.get("thing_classes") or default_names
+    labels = [f"{names[int(c)]}{s}" for c, s in zip_longest(classes, scores, fillvalue="")]
+    visualizer = Visualizer(example.image, example.metadata)
+    # Detectron2's size is for a picture that fills a screen; these are a quarter as wide.
+    visualizer._default_font_size = FONT * example.image.shape[1]
+    boxes, colours = np.asarray(boxes, dtype=float).reshape(-1, 4), map(class_colour, classes)
+    for box, colour in zip(boxes, colours, strict=True):  # opaque lines below the names
+        visualizer.draw_box(box, alpha=1.0, edge_color=colour)
+    drawn = visualizer.overlay_instances(
+        boxes=boxes,
+        labels=labels,
+        masks=masks if len(masks) and all(mask is not None for mask in masks) else None,
+        assigned_colors=[to_rgb(class_colour(c)) for c in classes],
+    )
+    return np.asarray(drawn.get_image())
+
+
+def energy(features: Tensor) -> Tensor:
+    """Returns the root mean square over the channels: (C, h, w) -> (h, w)."""
+    return features.square().mean(0).sqrt()
+
+
+def colour_limit(plane: Tensor) -> float:
+    """Returns the value of the brightest colour."""
+    return max(float(plane.quantile(TOP_QUANTILE)), 1e-12)
+
+
+def draw_plane(plane: Tensor) -> NDArray[np.uint8]:
+    """Draws a map (h, w) in colours from 0 to its limit, a square per cell: uint8 RGB."""
+    scaled = (plane / colour_limit(plane)).clamp(max=1.0)
+    colours = colormaps["viridis"](scaled.numpy(), bytes=True)[..., :3]
+    cell = max(1, MAP_WIDTH // plane.shape[1])
+    picture: NDArray[np.uint8] = colours.repeat(cell, axis=0).repeat(cell, axis=1)
+    return picture

@@ -1,0 +1,109 @@
+"""The jobs of a study that are still to do, by its results and output folders."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fam_det.analysis.jobs import Job, reported, trials
+from fam_det.analysis.results import Results
+from fam_det.analysis.study import RunDefinition, Study
+
+CHECKPOINT = "model_final.pth"  # both training tools write it last, and other runs need it
+
+
+class Plan:
+    """The jobs of a study, and which of them come next.
+
+    Args:
+        study: definition of the runs.
+        results: where results are kept.
+        outputs: where the trainings write.
+        only: names of the runs to do; the runs that these need are done as well.
+    """
+
+    def __init__(
+        self, study: Study, results: Results, outputs: Path, only: Sequence[str] | None = None
+    ) -> None:
+        self.study, self.results, self.outputs = study, results, outputs
+        self.runs = [study.runs[name] for name in (study.runs if only is None else only)]
+        self.failed: dict[str, str] = {}  # reasons in this call, by the job's name
+
+    def folder(self, job: Job) -> Path:
+        """Returns the job's output folder."""
+        return self.outputs / job.name
+
+    def known_jobs(self) -> Iterator[Job]:
+        """Yields every job whose definition is known now; trials first, then seed by seed."""
+        for run in self.runs:
+            yield from trials(self.study, run)
+        known = [(run, chosen) for run in self.runs if (chosen := self.chosen(run)) is not None]
+        seeds = sorted({seed for run in self.runs for seed in run.seeds})
+        for seed in seeds:  # every run's first seed before any run's second: pairs come early
+            for run, chosen in known:
+                yield from (job for job in reported(self.study, run, chosen) if job.seed == seed)
+
+    def chosen(self, run: RunDefinition) -> Mapping[str, Any] | None:
+        """Returns the chosen value by its key, {} if nothing is chosen, None while it is open."""
+        return choose(self.study, run, self.results, self.failed)
+
+    def undecided(self) -> list[RunDefinition]:
+        """Returns the runs whose value is not chosen yet."""
+        return [run for run in self.runs if self.chosen(run) is None]
+
+    def stale(self) -> list[Job]:
+        """Returns the jobs that have only a result of another definition."""
+        return [job for job in self.known_jobs() if self.results.is_stale(job)]
+
+    def to_do(self) -> list[Job]:
+        """Returns the jobs without a result; those that others need come first."""
+        todo: dict[str, Job] = {}
+        for job in self.known_jobs():
+            if job.name in self.failed or not self.is_open(job):
+                continue
+            if job.needs and job.needs.name in self.failed:
+                self.failed[job.name] = f"{job.needs.title} failed"
+                continue
+            if job.needs and not self.is_ready(job):
+                todo.setdefault(job.needs.name, job.needs)
+            todo.setdefault(job.name, job)
+        return sorted(todo.values(), key=lambda job: job.needs is not None)
+
+    def is_open(self, job: Job) -> bool:
+        """Returns whether the job has no result, or only a failure."""
+        result = self.results.read(job)
+        return result is None or bool(result.failure)
+
+    def is_ready(self, job: Job) -> bool:
+        """Returns whether the job that this one needs has left its checkpoint."""
+        if job.needs is None:
+            return True
+        folder = self.folder(job.needs)
+        return job.needs.owns(folder) and (folder / CHECKPOINT).exists()
+
+
+def choose(
+    study: Study, run: RunDefinition, results: Results, failed: Mapping[str, str] | None = None
+) -> Mapping[str, Any] | None:
+    """Chooses the value that did best on the extra seed, the first of equals.
+
+    Args:
+        study: of the run.
+        run: whose value is chosen.
+        results: of the trials.
+        failed: trials that failed in this call, such as a diverged one, and lose; other failed
+            ones are open, to be tried again. None: every failed one loses.
+
+    Returns:
+        The value by its key; {} if nothing is chosen; None while a trial is open or if all failed.
+    """
+    best: tuple[float, Mapping[str, Any]] | None = None
+    for job in trials(study, run):
+        result = results.read(job)
+        if result is None or (result.failure and failed is not None and job.name not in failed):
+            return None
+        value = result.figures.get(study.metric)
+        if value is not None and (best is None or value > best[0]):
+            best = value, job.chosen
+    if run.choose is None:
+        return {}
+    return best[1] if best else None

@@ -1,0 +1,66 @@
+"""Colours of all plots, and a study's plots: every seed, and the metric over the training."""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from matplotlib.figure import Figure  # not pyplot, which looks for a display
+
+from fam_det.analysis.experiment import ALONE
+from fam_det.analysis.study import Study
+from fam_det.analysis.summary import SummaryRow
+
+# Okabe and Ito's colours, which colour-blind people can tell apart.
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#777777"
+METHODS = {
+    **{ALONE: GREY, "FAM-KD": BLUE, "FAM + ReviewKD": VERMILION, "ReviewKD": GREEN},
+    **{"layer-to-layer FAM": SKY, "KD": ORANGE, "DKD": PURPLE, "CRD": BLACK},
+}
+OTHERS = (PURPLE, BLACK, ORANGE, SKY)
+
+
+def method_colour(method: str) -> str:
+    """Returns the colour of a method, the same in every report; a variant has its method's."""
+    for name in (method, method.partition(",")[0]):
+        if name in METHODS:
+            return METHODS[name]
+    return OTHERS[zlib.crc32(method.encode()) % len(OTHERS)]
+
+
+def plot_scores(study: Study, rows: Sequence[SummaryRow], file: Path) -> None:
+    """Draws a line per run, best on top: seeds as dots, mean and standard deviation as a bar."""
+    rows = sorted((row for row in rows if row.mean is not None), key=lambda row: row.mean or 0.0)
+    figure = Figure(figsize=(8.0, 0.4 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for y, row in enumerate(rows):
+        colour = method_colour(row.name)
+        axes.errorbar(
+            row.mean or 0.0, y, xerr=row.std or 0.0, fmt="|", color=colour, capsize=3, markersize=12
+        )
+        axes.plot(list(row.scores.values()), [y] * len(row.scores), "o", color=colour, alpha=0.5)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_xlabel(f"{study.metric}: seeds, mean and standard deviation")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(file, dpi=120)
+
+
+def plot_curves(study: Study, rows: Sequence[SummaryRow], file: Path) -> bool:
+    """Draws the mean over seeds at every evaluation; False if no run evaluated more than once."""
+    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        curves = [dict(curve) for curve in row.curves.values()]
+        shared = sorted(set.intersection(*map(set, curves))) if curves else []
+        if len(shared) < 2:
+            continue
+        means = [mean(curve[iteration] for curve in curves) for iteration in shared]
+        axes.plot(shared, means, label=row.name, color=method_colour(row.name))
+    if not axes.lines:
+        return False
+    axes.set_xlabel("iterations")
+    axes.set_ylabel(study.metric)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+    return True

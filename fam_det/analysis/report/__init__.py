@@ -1,1 +1,0 @@
-"""Tables and plots of finished and running trainings, detectors and classifiers alike."""

@@ -1,0 +1,173 @@
+"""The results of a study: one file with a line a job, which is kept with the code."""
+
+import fcntl
+import importlib.metadata
+import json
+import math
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fam_det.analysis.jobs import Job
+from fam_det.analysis.runs import Run, read_run
+
+PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
+FIGURES = ("bbox/", "segm/", "keypoints/", "accuracy/", "distiller/gamma")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a job.
+
+    Attributes:
+        definition: digest of the job that was done.
+        figures: last value of each score, by its key in ``metrics.json``.
+        curve: (iterations done, value) of the study's metric.
+        seconds: of training, without evaluations.
+        failure: reason why there are no figures, "" for none.
+    """
+
+    definition: str
+    figures: Mapping[str, float]
+    curve: list[tuple[int, float]]
+    seconds: float
+    failure: str = ""
+
+
+class Results:
+    """A folder of results: ``runs.jsonl``, one line a result, of which the newest one counts.
+
+    Results that earlier versions wrote, a ``JOB.json`` each, are read as well.
+
+    Args:
+        folder: created when the first result is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "runs.jsonl"
+        self._results: dict[str, dict[str, Result]] = {}  # by job name, then by definition
+        self._state: tuple[int, int] | None = None  # of the file that they were read from
+
+    def read(self, job: Job) -> Result | None:
+        """Returns the job's result; None if there is none, or only that of another definition.
+
+        Raises:
+            ValueError: A line or file is not a result.
+        """
+        return self._read_all().get(job.name, {}).get(job.definition)
+
+    def is_stale(self, job: Job) -> bool:
+        """Returns whether there is a result, but only of another definition."""
+        return job.name in self._read_all() and self.read(job) is None
+
+    def write(self, job: Job, result: Result) -> None:
+        """Appends a result."""
+        node = {
+            "job": job.name,
+            "run": job.run.name,
+            "seed": job.seed,
+            "trial": job.trial,
+            "config": job.run.config,
+            "overrides": {**job.run.overrides, **job.chosen},
+            **vars(result),
+            "versions": _versions(),
+            "commit": _commit(),
+        }
+        append_line(self.file, json.dumps(node, default=str))
+
+    def _read_all(self) -> dict[str, dict[str, Result]]:
+        """Reads the folder again if the file has changed, for example by another process."""
+        status = self.file.stat() if self.file.exists() else None
+        state = (status.st_mtime_ns, status.st_size) if status else (0, 0)
+        if state == self._state:
+            return self._results
+        self._results = {}
+        for file in sorted(self.folder.glob("*.json")):
+            if file.name != "table.json":
+                self._add(parse(file.read_text(encoding="utf-8")), str(file), file.stem)
+        if status:
+            lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
+            for number, line in enumerate(lines, start=1):
+                if node := parse(line):  # a killed process may have left half a line
+                    self._add(node, f"{self.file}: line {number}")
+        self._state = state
+        return self._results
+
+    def _add(self, node: Any, where: str, job: str | None = None) -> None:
+        try:
+            fields = ("definition", "figures", "curve", "seconds", "failure")
+            result = Result(**{name: node[name] for name in fields})
+            self._results.setdefault(job or node["job"], {})[result.definition] = result
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{where}: is no result of a study ({error}); delete it") from error
+
+
+def parse(text: str) -> Any:
+    """Parses JSON; returns None for a text that is not whole."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def append_line(file: Path, line: str) -> None:
+    """Adds a line to a file that other processes may add to, after ending a half line there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        data = f"{line}\n".encode()
+        if stream.seek(0, os.SEEK_END) > 0:
+            stream.seek(-1, os.SEEK_END)
+            data = data if stream.read(1) == b"\n" else b"\n" + data
+        stream.write(data)
+        os.fsync(stream.fileno())
+
+
+def read_output(job: Job, folder: Path, metric: str) -> Result:
+    """Reads the result of a finished job from its output folder.
+
+    Raises:
+        ValueError: The metric is missing at the end of the training.
+    """
+    run = read_run(folder)
+    for line in run.metrics:
+        # AP of a detector that finds nothing at all; without these runs the mean would be too high
+        if math.isnan(line.get(metric, 0.0)):
+            line[metric] = 0.0
+    curve = list(dict(run.series(metric)).items())  # a resumed run evaluates its end twice
+    figures = _figures(run)
+    if not run.finished or not curve or curve[-1][0] < run.max_iter:
+        raise ValueError(
+            f"no {metric} after the last iteration, {run.max_iter}; the study's metric is one of "
+            f"{sorted(figures) or 'nothing that was logged'}"
+        )
+    return Result(job.definition, figures, curve, round(run.seconds, 1))
+
+
+def _figures(run: Run) -> dict[str, float]:
+    """Returns the last value of each evaluation's figure, and of the gammas."""
+    keys = {key for line in run.metrics for key in line if key.startswith(FIGURES)}
+    return {key: series[-1][1] for key in sorted(keys) if (series := run.series(key))}
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed by a package manager"
+    return versions
+
+
+def _commit() -> str:
+    """Returns the commit of the working folder, "" without git."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

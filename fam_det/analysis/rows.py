@@ -1,0 +1,116 @@
+"""A row of the report: means over runs that differ in their seed alone."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fam_det.analysis.checkpoint import Parameters, count_parameters, read_weights
+from fam_det.analysis.experiment import Experiment, describe, group_seeds, settings
+from fam_det.analysis.published import FIGURES, Figure
+from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs, and the sample standard deviation of two or more."""
+
+    mean: float
+    std: float | None
+
+    def format(self, digits: int) -> str:
+        """Returns text such as ``71.50 ± 2.12``."""
+        mean = f"{self.mean:.{digits}f}"
+        return mean if self.std is None else f"{mean} ± {self.std:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of runs that differ in their seed alone.
+
+    Attributes:
+        experiment: of all runs.
+        settings: keys that differ from other rows of the same experiment, as text.
+        runs: finished or not.
+        counted: runs that the means are of: the finished ones, all if none is.
+        scores: last value of each score by its key in ``metrics.json``.
+        best: the highest value of the main score, None if no run has evaluated twice.
+        gammas: (gamma1, gamma2) at the end by stage, shallow to deep.
+        parameters: None before the first checkpoint.
+        seconds: of training, without evaluations.
+    """
+
+    experiment: Experiment
+    settings: str
+    runs: Sequence[Run]
+    counted: Sequence[Run]
+    scores: dict[str, Estimate]
+    best: Estimate | None
+    gammas: dict[str, tuple[Estimate, Estimate]]
+    parameters: Parameters | None
+    seconds: Estimate
+
+    @property
+    def published(self) -> Figure | None:
+        """Returns the published figure of the experiment."""
+        return FIGURES.get(self.experiment)
+
+    @property
+    def same_schedule(self) -> bool:
+        """Returns whether the published training saw as many images, within one percent."""
+        if self.published is None:
+            return False
+        solver = self.runs[0].config["SOLVER"]
+        images = solver["MAX_ITER"] * solver["IMS_PER_BATCH"]
+        return bool(abs(images - self.published.images) <= 0.01 * self.published.images)
+
+
+def title(row: Row) -> str:
+    """Returns text such as ``FAM-KD, resnet56 → resnet20, cifar100``."""
+    experiment = row.experiment
+    pair = " → ".join(name for name in (experiment.teacher, experiment.student) if name)
+    return ", ".join(filter(None, (experiment.method, row.settings, pair, experiment.data_set)))
+
+
+def build_rows(runs: Sequence[Run]) -> list[Row]:
+    """Builds one row per group of seeds, in the order of the first run of each."""
+    groups = group_seeds(runs)
+    return [build_row(group, text) for group, text in zip(groups, settings(groups), strict=True)]
+
+
+def build_row(runs: Sequence[Run], text: str) -> Row:
+    """Builds the row of one group of seeds with its settings as text."""
+    counted = [run for run in runs if run.finished] or list(runs)
+    weights = next((found for run in counted if (found := read_weights(run))), None)
+    scores = {key: estimate_last(counted, key) for key in SCORES[runs[0].task]}
+    curves = [[value for _, value in run.series(run.main_score)] for run in counted]
+    gammas = {}
+    for stage in counted[0].stages():
+        first = estimate_last(counted, f"{GAMMA_GLOBAL}{stage}")
+        second = estimate_last(counted, f"{GAMMA_LOCAL}{stage}")
+        if first and second:
+            gammas[stage] = (first, second)
+    seconds = estimate([run.seconds for run in counted])
+    assert seconds is not None  # a group has at least one run
+    return Row(
+        describe(runs[0]),
+        text,
+        runs,
+        counted,
+        {key: score for key, score in scores.items() if score},
+        estimate([max(curve) for curve in curves if len(curve) > 1]),
+        gammas,
+        count_parameters(weights) if weights else None,
+        seconds,
+    )
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Returns the mean and sample standard deviation; None of no values."""
+    if not values:
+        return None
+    return Estimate(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def estimate_last(runs: Sequence[Run], key: str) -> Estimate | None:
+    """Returns the mean of the last value of a key in each run that has one."""
+    return estimate([series[-1][1] for run in runs if (series := run.series(key))])

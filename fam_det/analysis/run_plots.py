@@ -1,0 +1,199 @@
+"""Plots of runs: learning curves, and the gammas and filters of frequency attention modules."""
+
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure  # not pyplot, which looks for a display
+from matplotlib.patches import Circle, Patch, Rectangle
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from torch import Tensor
+
+from fam_det.analysis.checkpoint import extent, high_pass_edge, read_filters, read_weights
+from fam_det.analysis.plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    method_colour,
+)
+from fam_det.analysis.rows import Row, title
+from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run, columns
+from fam_det.training.filter_images import magnitude
+
+STAGES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
+LINES = ("-", "--", ":", "-.")
+GAMMAS = {
+    "gamma1, of the global branch": GAMMA_GLOBAL,
+    "gamma2, of the local branch": GAMMA_LOCAL,
+}
+EDGE: dict[str, Any] = {  # a pink that stands out from every shade of viridis
+    "fill": False,
+    "edgecolor": "#FF6DB6",
+    "linewidth": 1.6,
+}
+FLAT = 1e-3  # a relative spread of |K| below this has one colour
+TICKS = [-1, -0.5, 0, 0.5, 1]
+SMALL = (4.4, 3.6)  # inches of a plot that is shown on a phone
+SMALL_DPI = 200
+
+
+def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
+    """Draws the main score and the training metric of one data set; False before any score.
+
+    A colour is a method, a line style one of its settings, a line a seed.
+    """
+    rows = [row for row in rows if row.scores]
+    if not rows:
+        return False
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    scores, training = figure.subplots(1, 2)
+    used: list[str] = []  # colours of the rows so far
+    for row in rows:
+        colour = method_colour(row.experiment.method)
+        look = {"color": colour, "linestyle": LINES[used.count(colour) % len(LINES)]}
+        used.append(colour)
+        for run in row.runs:
+            scores.plot(*columns(run.series(run.main_score)), marker="o", markersize=4, **look)
+            training.plot(*columns(training_metric(run)), alpha=0.8, **look)
+        names = (row.experiment.method, row.experiment.student, row.settings)
+        scores.plot([], [], marker="o", label=", ".join(filter(None, names)), **look)
+    name, _ = next(iter(SCORES[rows[0].runs[0].task].values()))
+    scores.set(xlabel="iterations", ylabel=name, title=f"{name}, test images")
+    if rows[0].runs[0].task == "classification":
+        training.set(xlabel="iterations", ylabel=name, title=f"{name}, training batches")
+    else:
+        heading = "Training loss without the distillation loss"
+        training.set(xlabel="iterations", ylabel="loss", title=heading)
+    for axes in (scores, training):
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+    figure.suptitle(f"Learning curves on {rows[0].experiment.data_set}, a line a seed")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    figure.savefig(file, dpi=120)
+    return True
+
+
+def training_metric(run: Run) -> list[tuple[int, float]]:
+    """Returns a classifier's top-1 on its batches; a detector's loss without distillation.
+
+    A classifier's losses are weighted by method and cannot be compared.
+    """
+    if run.task == "classification":
+        return run.series("train/top1")
+    added = dict(run.series("loss_distill"))
+    return [(i, value - added.get(i, 0.0)) for i, value in run.series("total_loss")]
+
+
+def plot_gammas(row: Row, file: Path) -> bool:
+    """Draws gamma1 and gamma2 of every stage over iterations, a line per seed; False if none."""
+    if not row.gammas:
+        return False
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (name, prefix) in zip(panels, GAMMAS.items(), strict=True):
+        _draw_gammas(axes, row, prefix)
+        axes.set(title=name)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    seeds = f", {len(row.runs)} seeds" if len(row.runs) > 1 else ""
+    figure.suptitle(f"{title(row)}{seeds}")
+    figure.savefig(file, dpi=120)
+    return True
+
+
+def plot_each_gamma(row: Row, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Draws gamma1 and gamma2 in a file each; yields their captions and files."""
+    for number, (name, prefix) in enumerate(GAMMAS.items() if row.gammas else (), start=1):
+        figure = Figure(figsize=SMALL, layout="constrained")
+        axes = figure.subplots()
+        _draw_gammas(axes, row, prefix)
+        axes.set(ylabel=f"gamma{number}")
+        axes.legend(ncols=2)
+        figure.savefig(file := folder / f"gamma{number}.png", dpi=SMALL_DPI)
+        yield name, file
+
+
+def _draw_gammas(axes: Any, row: Row, prefix: str) -> None:
+    for stage, colour in zip(row.gammas, cycle(STAGES), strict=False):
+        for number, run in enumerate(row.runs):
+            points = columns(run.series(f"{prefix}{stage}"))
+            dot = "o" if len(points[0]) == 1 else None
+            label = None if number else stage
+            axes.plot(*points, color=colour, alpha=0.9, label=label, marker=dot)
+    axes.set(xlabel="iterations")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.get_major_formatter().set_useOffset(False)
+    axes.grid(alpha=0.3)
+
+
+def plot_filters(row: Row, file: Path) -> bool:
+    """Draws |K| of every stage of one run with the high-pass filter's edge; False if none."""
+    planes = filter_planes(row)
+    if not planes:
+        return False
+    figure = Figure(figsize=(3.3 * len(planes) + 0.4, 4.0), layout="constrained")
+    panels = figure.subplots(1, len(planes), squeeze=False)[0]
+    for axes, (name, plane) in zip(panels, planes.items(), strict=True):
+        _draw_filter(figure, axes, row, plane)
+        axes.set(title=f"{name}, {plane.shape[0]}x{plane.shape[1]}")
+    if name := edge_name(row):
+        figure.legend(handles=[Patch(label=name, **EDGE)], loc="outside lower center")
+    figure.suptitle(f"|K| averaged over channels: {title(row)}")
+    figure.savefig(file, dpi=120)
+    return True
+
+
+def plot_each_filter(row: Row, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Draws |K| of every stage in a file each; yields their captions and files."""
+    for name, plane in filter_planes(row).items():
+        figure = Figure(figsize=SMALL, layout="constrained")
+        _draw_filter(figure, figure.subplots(), row, plane)
+        figure.savefig(file := folder / f"filter_{name.replace(' ', '_')}.png", dpi=SMALL_DPI)
+        yield f"{name}, {plane.shape[0]} x {plane.shape[1]} frequencies", file
+
+
+def filter_planes(row: Row) -> dict[str, Tensor]:
+    """Returns |K| of the first run's modules by stage, without 1x1 stages, which have one value."""
+    run = row.counted[0]
+    modules = read_filters(read_weights(run), _fam(row).get("FILTER", ""))
+    planes = [magnitude(module) for module in modules]
+    names = run.stages()
+    if len(names) != len(planes):
+        names = [f"stage {i}" for i in range(1, len(planes) + 1)]
+    return {n: plane for n, plane in zip(names, planes, strict=True) if plane.numel() > 1}
+
+
+def edge_name(row: Row) -> str:
+    """Returns the legend of the line in the plots of filters; empty without a line."""
+    fam = _fam(row)
+    if high_pass_edge(fam) is None:
+        return ""
+    return f"edge of the {fam['HIGH_PASS']} high-pass filter, cut-off {fam['CUTOFF']:g} of Nyquist"
+
+
+def _fam(row: Row) -> dict[str, Any]:
+    node: dict[str, Any] = row.counted[0].config["MODEL"].get("DISTILLER", {}).get("FAM", {})
+    return node
+
+
+def _draw_filter(figure: Figure, axes: Any, row: Row, plane: Tensor) -> None:
+    left, right, bottom, top = box = extent(*plane.shape)
+    low, high = float(plane.min()), float(plane.max())
+    if high - low < FLAT * high:  # otherwise rounding errors would fill the colour scale
+        low, high = 0.0, 2 * high
+    image = axes.imshow(plane.numpy(), extent=box, cmap="viridis", vmin=low, vmax=high)
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.9)
+    bar.locator = MaxNLocator(3)
+    bar.formatter = ScalarFormatter(useOffset=False)
+    bar.update_ticks()
+    axes.set(xlabel="horizontal frequency / Nyquist", ylabel="vertical", xticks=TICKS, yticks=TICKS)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    if edge := high_pass_edge(_fam(row)):
+        shape, radius = edge
+        square = Rectangle((-radius, -radius), 2 * radius, 2 * radius, **EDGE)
+        axes.add_patch(square if shape == "box" else Circle((0.0, 0.0), radius, **EDGE))

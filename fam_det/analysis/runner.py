@@ -1,0 +1,193 @@
+"""Runs a study's jobs: skips finished ones, resumes interrupted ones, and shows the progress."""
+
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from tqdm import tqdm
+
+from fam_det.analysis.jobs import Job
+from fam_det.analysis.plan import CHECKPOINT, Plan
+from fam_det.analysis.processes import Slot, Training, claimed, stop_all
+from fam_det.analysis.results import Result, read_output
+from fam_det.analysis.runs import read_config
+from fam_det.training.metrics import iterations_done
+
+POLL_SECONDS = 0.25
+LINE_SECONDS = 300  # between two lines of progress if there is no terminal
+DRAW_SECONDS = 1  # between two updates of the line on a terminal
+
+
+class Runner:
+    """Works through a study.
+
+    Args:
+        plan: jobs to do.
+        settings: values of the placeholders.
+        command: the training tool.
+        options: KEY VALUE pairs for every training, which change no result.
+        on_result: called after every result.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Mapping[str, str],
+        command: Sequence[str],
+        *,
+        options: Sequence[str] = (),
+        on_result: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.plan, self.settings, self.command = plan, settings, command
+        self.options, self.on_result = list(options), on_result
+        self.progress = Progress()
+        self.running: list[Training] = []
+
+    def run(self, slots: Sequence[Slot]) -> None:
+        """Does all jobs, one per slot at a time; whatever ends this call stops the trainings.
+
+        Raises:
+            BlockingIOError: Another process runs this study.
+        """
+        with claimed(self.plan.outputs):
+            for job in self.plan.stale():
+                self.progress.say(f"{job.title}: its result is of another definition; done again")
+            try:
+                while self._start(slots):
+                    self._wait()
+            finally:
+                stop_all(self.running)
+                self.progress.clear()
+
+    def _start(self, slots: Sequence[Slot]) -> bool:
+        """Fills the free slots; returns whether anything runs."""
+        todo = self.plan.to_do()
+        for slot in slots:
+            if slot in [training.slot for training in self.running]:
+                continue
+            job = next(filter(self._can_start, todo), None)
+            if job is None:
+                break
+            self.running.append(self._training(job, slot))
+        self.progress.update(self.plan, todo, len(slots))
+        return bool(self.running)
+
+    def _can_start(self, job: Job) -> bool:
+        busy = [training.job.name for training in self.running]
+        if job.name in busy or (job.needs and job.needs.name in busy):
+            return False
+        return self.plan.is_ready(job)
+
+    def _training(self, job: Job, slot: Slot) -> Training:
+        settings = dict(self.settings)
+        if job.needs:
+            settings["needs"] = str(self.plan.folder(job.needs))
+        options = [*job.arguments(settings), *self.options]
+        return Training(job, self.command, self.plan.folder(job), options, slot)
+
+    def _wait(self) -> None:
+        """Waits until a training ends."""
+        while not (ended := [t for t in self.running if t.process.poll() is not None]):
+            self.progress.show(self.running)
+            time.sleep(POLL_SECONDS)
+        for training in ended:
+            self.running.remove(training)
+            self._finish(training)
+
+    def _finish(self, training: Training) -> None:
+        job, metric = training.job, self.plan.study.metric
+        try:
+            if training.process.returncode != 0:
+                raise ValueError(training.failure(self.settings))
+            if not (training.folder / CHECKPOINT).exists():
+                raise ValueError(f"it ended without a {CHECKPOINT}; see {training.log}")
+            result = read_output(job, training.folder, metric)
+            training.delete_checkpoints()
+        except ValueError as error:
+            result = Result(job.definition, {}, [], 0.0, str(error))
+            self.plan.failed[job.name] = str(error)
+            training.forget_bad_checkpoint()
+        if self.plan.is_open(job):  # a teacher may be trained again for others beside its result
+            self.plan.results.write(job, result)
+            self.on_result()
+        text = result.failure or f"{metric} {result.figures[metric]:.2f}"
+        self.progress.say(f"{job.title}: {text}")
+
+
+class Progress:
+    """Shows what runs and how long the rest takes: one line on a terminal, otherwise a log."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = float("-inf")
+        self._jobs: list[Job] = []  # to do, the running ones included
+        self._waiting = 0  # jobs whose value is not chosen yet
+        self._failed = 0
+        self._slots = 1
+        self._seconds: dict[str, float] = {}  # of a job, by the name of its run
+
+    def update(self, plan: Plan, jobs: Sequence[Job], slots: int) -> None:
+        """Sets the jobs that are to do."""
+        self._jobs, self._slots, self._failed = list(jobs), slots, len(plan.failed)
+        self._waiting = sum(len(run.seeds) for run in plan.undecided())
+        known: dict[str, list[float]] = {}
+        for job in plan.known_jobs():
+            result = plan.results.read(job)
+            if result is not None and not result.failure:
+                known.setdefault(job.run.name, []).append(result.seconds)
+        self._seconds = {name: statistics.mean(values) for name, values in known.items()}
+        self._shown = float("-inf") if self._terminal else self._shown
+
+    def show(self, running: Sequence[Training]) -> None:
+        """Writes the line, such as ``12 to do, about 1:10:00 left; FAM-KD, seed 2: 45 %``."""
+        now = time.monotonic()
+        if now - self._shown < (DRAW_SECONDS if self._terminal else LINE_SECONDS):
+            return
+        self._shown = now
+        done = {training.job.name: fraction_done(training) for training in running}
+        text = f"{len(self._jobs) + self._waiting} to do"
+        text += f", {self._failed} failed" if self._failed else ""
+        seconds = self._seconds_left(running, done)
+        text += f", about {tqdm.format_interval(seconds)} left" if seconds is not None else ""
+        for training in running:
+            text += f"; {training.job.title}: {done[training.job.name]:.0%}"
+        if self._terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Writes a line that stays."""
+        self.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Clears the line on a terminal."""
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def _seconds_left(self, running: Sequence[Training], done: Mapping[str, float]) -> float | None:
+        """Estimates a job's seconds by the other seeds of its run, else by the mean of all runs."""
+        by_run = dict(self._seconds)
+        for training in running:
+            part, passed = done[training.job.name], time.monotonic() - training.started
+            if part > 0.1 and not training.resumed:
+                by_run.setdefault(training.job.run.name, passed / part)
+        if not by_run:
+            return None
+        mean = statistics.mean(by_run.values())
+        left = [by_run.get(job.run.name, mean) * (1 - done.get(job.name, 0)) for job in self._jobs]
+        total = sum(left) + self._waiting * mean
+        return max([total / self._slots, *left])  # the longest one cannot be shared
+
+
+def fraction_done(training: Training) -> float:
+    """Returns the fraction of a running training's iterations that are done."""
+    try:
+        max_iter = int(read_config(training.folder / "config.yaml")["SOLVER"]["MAX_ITER"])
+        return iterations_done(training.folder / "metrics.json", max_iter, time.time()) / max_iter
+    except (ValueError, KeyError, OSError):  # it has not written them yet
+        return 0.0

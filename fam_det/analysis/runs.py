@@ -1,0 +1,166 @@
+"""Runs: the output folders of ``tools/train_net.py`` and ``tools/train_classifier.py``."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fam_det.training.metrics import read_metrics, training_seconds
+
+# Scores by task, the main one first: key in metrics.json, title, digits behind the point.
+SCORES = {
+    "classification": {"accuracy/top1": ("top-1, %", 2), "accuracy/top5": ("top-5, %", 2)},
+    "detection": {
+        "bbox/AP": ("box AP", 1),
+        "bbox/AP50": ("AP50", 1),
+        "bbox/AP75": ("AP75", 1),
+        "segm/AP": ("mask AP", 1),
+    },
+}
+GAMMA_GLOBAL, GAMMA_LOCAL = "distiller/gamma_global_", "distiller/gamma_local_"
+OLD_NAMES = {"loss_fam": "loss_distill"}  # keys in the metrics.json of earlier versions
+
+
+@dataclass(frozen=True)
+class Run:
+    """The config and the logged metrics of a run.
+
+    Attributes:
+        folder: output folder.
+        config: contents of ``config.yaml``.
+        metrics: lines of ``metrics.json``, ordered by iteration.
+        notes: warnings about the files, for the user.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: list[dict[str, float]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def task(self) -> str:
+        """Returns ``classification`` or ``detection``."""
+        return "classification" if "NAME" in self.config["DATASETS"] else "detection"
+
+    @property
+    def main_score(self) -> str:
+        """Returns the key of the score that methods are compared by."""
+        return next(iter(SCORES[self.task]))
+
+    @property
+    def max_iter(self) -> int:
+        """Returns the number of iterations of the whole training."""
+        return int(self.config["SOLVER"]["MAX_ITER"])
+
+    @property
+    def iterations(self) -> int:
+        """Returns how many iterations are done, as far as they are logged."""
+        return self._done(self.metrics[-1]) if self.metrics else 0
+
+    @property
+    def finished(self) -> bool:
+        """Returns whether all iterations are done."""
+        return self.iterations >= self.max_iter
+
+    @property
+    def seconds(self) -> float:
+        """Returns the seconds of all iterations."""
+        return training_seconds(self.metrics)
+
+    def series(self, key: str) -> list[tuple[int, float]]:
+        """Returns (iterations done, value) of each line that has a number under the key.
+
+        With several test sets Detectron2 puts their names before the key; the first one counts.
+        """
+        tests = self.config["DATASETS"].get("TEST") or [""]
+        points = []
+        for line in self.metrics:
+            for name in (key, f"{tests[0]}/{key}"):
+                if name in line and not math.isnan(line[name]):
+                    points.append((self._done(line), line[name]))
+        return points
+
+    def stages(self) -> list[str]:
+        """Returns the names of the stages that have gammas, shallow to deep, ``pooled`` last."""
+        keys = {key for line in self.metrics for key in line if key.startswith(GAMMA_GLOBAL)}
+        names = [key.removeprefix(GAMMA_GLOBAL) for key in keys]
+        return sorted(names, key=lambda name: (name == "pooled", len(name), name))
+
+    def _done(self, line: dict[str, float]) -> int:
+        # Detectron2 counts from 0, except in the line of the evaluation after the last iteration.
+        return min(int(line["iteration"]) + 1, self.max_iter)
+
+
+def columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    """Splits points into abscissas and ordinates."""
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def read_run(folder: Path) -> Run:
+    """Reads an output folder.
+
+    Raises:
+        ValueError: A file is missing or not as a training writes it; the message names it.
+    """
+    config = read_config(folder / "config.yaml")
+    file = folder / "metrics.json"
+    if not file.exists():
+        raise ValueError(f"{file}: not there; the run has logged nothing yet")
+    notes = check_metrics(file)
+    metrics = [
+        {OLD_NAMES.get(key, key): value for key, value in line.items()}
+        for line in read_metrics(file)
+    ]
+    return Run(folder, config, metrics, notes)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Reads the ``config.yaml`` of a training.
+
+    Raises:
+        ValueError: It is missing or not a training's; the message names it.
+    """
+    if not file.exists():
+        raise ValueError(
+            f"{file}: not there; expected an output folder of tools/train_net.py or "
+            "tools/train_classifier.py"
+        )
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+    missing = {"DATASETS", "MODEL", "SOLVER"} - set(config if isinstance(config, dict) else ())
+    if missing:
+        raise ValueError(f"{file}: has no {sorted(missing)}; expected the config of a training")
+    return dict(config)
+
+
+def check_metrics(file: Path) -> list[str]:
+    """Returns a note for each line of a ``metrics.json`` that a stopped run has left half written.
+
+    Raises:
+        ValueError: A whole line is not of a training; the message names it.
+    """
+    notes = []
+    for number, text in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            notes.append(f"{file}: line {number} is not whole, as of a stopped run; skipped")
+            continue
+        if not isinstance(line, dict) or "iteration" not in line:
+            raise ValueError(f"{file}: line {number}: expected an object with an 'iteration'")
+    return notes
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of a config by their full keys, such as ``SOLVER.BASE_LR``."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

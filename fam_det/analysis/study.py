@@ -1,0 +1,208 @@
+"""A study's file: runs, their seeds, and the row that they are compared with."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TOOLS = ("train_net", "train_classifier")
+REQUIRED_KEYS = {"tool", "metric", "seeds", "baseline", "runs"}
+STUDY_KEYS = {*REQUIRED_KEYS, "about", "choice_seed", "peer", "overrides"}
+RUN_KEYS = {"name", "config", "overrides", "seeds", "choose", "needs"}
+PLACEHOLDER = re.compile(r"\{(\w[\w -]*)\}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values of a config key, of which one is chosen on a seed that is not reported."""
+
+    key: str
+    values: Sequence[Any]
+    seed: int
+
+
+@dataclass(frozen=True)
+class RunDefinition:
+    """One row of the study's table.
+
+    Attributes:
+        name: title of the row.
+        config: config file.
+        overrides: values by config key, with placeholders.
+        seeds: reported seeds.
+        choose: value to choose first, None for none.
+        needs: name of the run whose output folder is ``{needs}``, such as the teacher.
+    """
+
+    name: str
+    config: str
+    overrides: Mapping[str, Any]
+    seeds: Sequence[int]
+    choose: Choice | None = None
+    needs: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study.
+
+    Attributes:
+        name: stem of its file.
+        about: question of the study, for the head of its report.
+        tool: one of ``TOOLS``.
+        metric: key in ``metrics.json`` that runs are compared by; larger is better.
+        runs: rows by name.
+        baseline: row that every other is compared with.
+        peer: second such row.
+        placeholders: names that ``--set`` gives values to.
+    """
+
+    name: str
+    about: str
+    tool: str
+    metric: str
+    runs: Mapping[str, RunDefinition]
+    baseline: str
+    peer: str | None
+    placeholders: frozenset[str]
+
+
+def load_study(file: Path) -> Study:
+    """Reads a study's file.
+
+    Raises:
+        ValueError: The file is wrong; one line names the file, the key, and what was expected.
+    """
+    try:
+        return _study(file.stem, yaml.safe_load(file.read_text()))
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def file_name(text: str) -> str:
+    """Returns a text as part of a file name."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+
+
+def _study(name: str, node: Any) -> Study:
+    _check_keys("the file", node, STUDY_KEYS, REQUIRED_KEYS)
+    if node["tool"] not in TOOLS:
+        raise ValueError(f"tool: got {node['tool']!r}, expected one of {TOOLS}")
+    if not isinstance(node["runs"], list) or not node["runs"]:
+        raise ValueError("runs: expected a list of at least one run")
+    runs: dict[str, RunDefinition] = {}
+    for entry in node["runs"]:
+        run = _run(entry, node)
+        for other in runs:
+            if file_name(other) == file_name(run.name):  # they would share an output folder
+                raise ValueError(f"runs: name: got {run.name!r} beside {other!r}, too alike")
+        runs[run.name] = run
+    placeholders = set()
+    for run in runs.values():
+        _check_needs(run, runs)
+        placeholders |= _placeholders(run) - {"needs"}
+    for key in ("baseline", "peer"):
+        if node.get(key) is not None and node[key] not in runs:
+            raise ValueError(f"{key}: got {node[key]!r}, expected the name of a run")
+    return Study(
+        name,
+        str(node.get("about", "")).strip(),
+        node["tool"],
+        str(node["metric"]),
+        runs,
+        node["baseline"],
+        node.get("peer"),
+        frozenset(placeholders),
+    )
+
+
+def _run(node: Any, study: Mapping[str, Any]) -> RunDefinition:
+    where = f"run {node.get('name')!r}" if isinstance(node, dict) else "runs"
+    _check_keys(where, node, RUN_KEYS, {"name", "config"})
+    if not isinstance(node["name"], str) or not node["name"].strip():
+        raise ValueError(f"runs: name: got {node['name']!r}, expected words")
+    if not isinstance(node["config"], str) or not Path(node["config"]).is_file():
+        raise ValueError(f"{where}: config: no file {node['config']}")
+    overrides: dict[str, Any] = {}
+    for part in (study.get("overrides"), node.get("overrides")):
+        if part is not None and not _has_config_keys(part):
+            raise ValueError(f"{where}: overrides: got {part!r}, expected values by config key")
+        overrides |= part or {}
+    for key in ("SEED", "OUTPUT_DIR"):
+        if key in overrides:
+            raise ValueError(f"{where}: overrides: {key} is set by the study itself")
+    seeds = node.get("seeds", study["seeds"])
+    if not _are_seeds(seeds):
+        raise ValueError(f"{where}: seeds: got {seeds!r}, expected different integers of 0 or more")
+    choice = None
+    if node.get("choose") is not None:
+        choice = _choice(where, node["choose"], study.get("choice_seed"), seeds)
+    return RunDefinition(node["name"], node["config"], overrides, seeds, choice, node.get("needs"))
+
+
+def _choice(where: str, node: Any, seed: Any, seeds: Sequence[int]) -> Choice:
+    if not _has_config_keys(node) or len(node) != 1:
+        raise ValueError(f"{where}: choose: got {node!r}, expected one key with a list of values")
+    ((key, values),) = node.items()
+    if not isinstance(values, list) or len(values) < 2 or len({*map(str, values)}) < len(values):
+        raise ValueError(f"{where}: choose: {key}: got {values!r}, expected different values, 2+")
+    if not _are_seeds([seed]) or seed in seeds:
+        raise ValueError(
+            f"choice_seed: got {seed!r}, expected an integer that is not among the seeds of "
+            f"{where}, {list(seeds)}"
+        )
+    return Choice(key, values, seed)
+
+
+def _has_config_keys(node: Any) -> bool:
+    return isinstance(node, dict) and all(isinstance(key, str) and key for key in node)
+
+
+def _are_seeds(seeds: Any) -> bool:
+    if not isinstance(seeds, list) or not all(type(s) is int and s >= 0 for s in seeds):
+        return False
+    return 0 < len(seeds) == len(set(seeds))
+
+
+def _check_needs(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> None:
+    if run.needs is None:
+        return
+    where = f"run {run.name!r}: needs:"
+    if run.needs not in runs:
+        raise ValueError(f"{where} got {run.needs!r}, expected the name of a run")
+    needed = runs[run.needs]
+    if needed.needs or len(needed.seeds) != 1:
+        raise ValueError(f"{where} {run.needs!r} must have one seed and need no other run")
+    if needed.choose:
+        raise ValueError(f"{where} {run.needs!r} must not choose a value")
+
+
+def _placeholders(run: RunDefinition) -> set[str]:
+    found = set()
+    for key, value in run.overrides.items():
+        for name in PLACEHOLDER.findall(str(value)):
+            if name == "needs" and run.needs is None:
+                raise ValueError(f"run {run.name!r}: has {{needs}} in an override, but no 'needs'")
+            if name != "needs" and not name.isupper():
+                raise ValueError(
+                    f"run {run.name!r}: overrides: {key}: unknown placeholder {{{name}}}, expected "
+                    "{needs} or a name in capitals, which --set gives"
+                )
+            found.add(name)
+    return found
+
+
+def _check_keys(where: str, node: Any, known: set[str], required: set[str]) -> None:
+    if not isinstance(node, dict):
+        raise ValueError(f"{where}: got {type(node).__name__}, expected keys {sorted(required)}")
+    for key in sorted(set(node) - known, key=str):
+        raise ValueError(f"{where}: unknown key {key!r}, expected {sorted(known)}")
+    for key in sorted(required - set(node)):
+        raise ValueError(f"{where}: {key!r} is missing")

@@ -1,1 +1,0 @@
-"""Studies: a list of runs over seeds, done in any order, compared in one table."""

@@ -1,1 +1,0 @@
-"""Pictures of detectors beside one another, and the page that shows them."""

@@ -1,0 +1,62 @@
+"""Every shipped study loads, and every value in it is of a key that its tool's config has."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fam_det.modeling  # noqa: F401  registers models and weights
+from classification.config import get_cfg as get_classification_cfg
+from fam_det.analysis.jobs import Job, reported, trials
+from fam_det.analysis.study import Study, load_study
+from fam_det.config import add_distillation_config
+from fam_det.modeling.distillers.base import DISTILLER_REGISTRY
+
+from detectron2.config import CfgNode, get_cfg
+
+FILES = sorted(Path("configs/Studies").glob("*.yaml"))
+
+
+def get_detection_cfg() -> CfgNode:
+    cfg = get_cfg()
+    add_distillation_config(cfg)
+    return cfg
+
+
+DEFAULTS: dict[str, Callable[[], CfgNode]] = {
+    "train_net": get_detection_cfg,
+    "train_classifier": get_classification_cfg,
+}
+
+
+def build_cfg(study: Study, job: Job) -> CfgNode:
+    """As the training tool does."""
+    cfg = DEFAULTS[study.tool]()
+    cfg.merge_from_file(job.run.config)
+    settings = dict.fromkeys(study.placeholders, "data") | {"needs": "output/teacher"}
+    cfg.merge_from_list(job.arguments(settings))
+    return cfg
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_run_builds_a_config_of_its_own(file: Path) -> None:
+    study = load_study(file)
+    seen: dict[str, str] = {}
+    for run in study.runs.values():
+        first = trials(study, run) or reported(study, run, {})[:1]
+        for job in first:
+            cfg = build_cfg(study, job)
+            cfg.SEED = 0
+            other = seen.setdefault(cfg.dump(), job.title)
+            assert other == job.title, f"{job.title} is the same as {other}"
+            if study.tool == "train_net":
+                DISTILLER_REGISTRY.get(cfg.MODEL.DISTILLER.NAME)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_evaluates_at_the_end_only(file: Path) -> None:
+    """Several trainings share a machine."""
+    study = load_study(file)
+    for run in study.runs.values():
+        test = build_cfg(study, reported(study, run, {})[0]).TEST
+        assert not test.EVAL_PERIOD and not test.get("EVAL_EPOCHS")

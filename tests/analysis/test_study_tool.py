@@ -1,0 +1,243 @@
+"""tools/study.py as a user calls it, with a stand-in for its trainings."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.analysis.small_study import ALL, Studio, wait_for
+
+FILES = {"runs.jsonl", "README.md", "table.csv", "table.json", "scores.png"}
+
+
+def test_all_is_done_once_and_written(studio: Studio) -> None:
+    status, out, err = studio.call("--jobs", "2")
+    assert status == 0, err
+    assert set(studio.names()) == ALL and len(studio.names()) == len(ALL)
+    assert studio.files() == FILES
+    assert sorted(studio.lines()) == sorted(ALL)
+    assert studio.table() == f"# small\n\n{out}"
+    # alone: 30 + 3 s; taught at 5: 34 + 5 + s; teacher: 60 + 2 s (see fake_training.score)
+    rows = {row["run"]: row for row in csv.DictReader((studio.results / "table.csv").open())}
+    assert [rows["alone"][key] for key in ("n", "mean", "seed 2")] == ["2", "37.5", "36.0"]
+    assert [rows["taught"][key] for key in ("chosen", "mean")] == ["LOSS_WEIGHT 5.0", "41.5"]
+    assert float(rows["taught"]["baseline_mean"]) == 4.0
+    assert rows["teacher"]["baseline_mean"] == ""  # no seed in common
+
+
+def test_second_call_does_nothing(studio: Studio) -> None:
+    studio.call("--jobs", "2")
+    table, count = studio.table(), len(studio.names())
+    assert studio.call()[0] == 0
+    assert (studio.table(), len(studio.names())) == (table, count)
+
+
+def test_choice_comes_first_and_is_not_in_the_means(studio: Studio) -> None:
+    studio.call("--jobs", "1")
+    order = studio.names()
+    assert order[0] == "teacher_seed1"
+    trials = [order.index(f"taught_{weight}_seed1") for weight in ("1.0", "5.0", "15.0")]
+    assert max(trials) < order.index("taught_seed2")
+    options = {name: opts for name, *_, opts in studio.started()}
+    assert options["taught_seed2"]["MODEL.DISTILLER.LOSS_WEIGHT"] == "5.0"
+    assert "1.0: 36.0, 5.0: 40.0, 15.0: 38.0" in studio.table()
+    assert "40.0, " not in studio.table().partition("Chosen on")[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system ends the trainings on Linux only")
+def test_killed_at_any_moment_it_goes_on_to_the_same_table(studio: Studio) -> None:
+    studio.kill_when_held("teacher_seed1", "alone_seed2")
+    assert not studio.results.exists()
+    studio.kill_when_held("taught_5.0_seed1")
+    (studio.outputs / "alone_seed3" / "last_checkpoint").unlink(missing_ok=True)
+    studio.kill_when_held("taught_seed3")
+    assert studio.call("--jobs", "2")[0] == 0
+    how = [(name, how) for name, how, *_ in studio.started()]
+    for name in ("teacher_seed1", "alone_seed2", "taught_5.0_seed1", "taught_seed3"):
+        assert (name, "resumed") in how
+        assert how.count((name, "anew")) == 1
+    fresh = Studio(studio.folder.parent / "fresh")
+    fresh.folder.mkdir()
+    for file in studio.folder.glob("*.yaml"):
+        (fresh.folder / file.name).write_text(file.read_text())
+    assert fresh.call("--jobs", "2")[0] == 0
+    assert fresh.table() == studio.table()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_ends_its_trainings_and_says_how_to_go_on(
+    studio: Studio, number: signal.Signals
+) -> None:
+    studio.control("hold", "teacher_seed1", "alone_seed2")
+    process = studio.start("--set", "DATA=/data/bccd", "--jobs", "2")
+    wait_for(lambda: len(studio.started()) == 2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command resumes" in err
+    for _, _, pid, *_ in studio.started():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(studio: Studio) -> None:
+    studio.control("hold", "teacher_seed1")
+    process = studio.start(
+        "--set", "DATA=/data/bccd", "--only", "teacher", ignoring=[signal.SIGHUP]
+    )
+    wait_for(lambda: len(studio.started()) == 1)
+    process.send_signal(signal.SIGHUP)
+    studio.control("hold")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "teacher_seed1" in studio.lines()
+
+
+def test_failure_is_a_row_and_tried_again(studio: Studio) -> None:
+    studio.control("fail", "alone_seed2")
+    status, out, _ = studio.call("--jobs", "2")
+    assert status == 1
+    assert "1 of 2" in out
+    reason = (
+        "exit status 1: ValueError: no good in {DATA}/images; see output/studies/small/alone_seed2"
+    )
+    assert f"alone, seed 2: {reason}" in out
+    assert set(studio.names()) == ALL
+    studio.control("fail")
+    status, out, _ = studio.call()
+    assert status == 0 and "Failed" not in out
+    assert studio.names().count("alone_seed2") == 2 and len(studio.names()) == len(ALL) + 1
+
+
+def test_failed_resume_begins_anew_next(studio: Studio) -> None:
+    studio.control("fail", "alone_seed2")
+    for _ in range(3):
+        studio.call("--only", "alone")
+    how = [how for name, how, *_ in studio.started() if name == "alone_seed2"]
+    assert how == ["anew", "resumed", "anew"]
+
+
+def test_failed_teacher_holds_up_its_students_alone(studio: Studio) -> None:
+    studio.control("fail", "teacher_seed1")
+    assert studio.call("--jobs", "2")[0] == 1
+    assert set(studio.names()) == {"teacher_seed1", "alone_seed2", "alone_seed3"}
+
+
+def test_failed_trial_loses(studio: Studio) -> None:
+    studio.control("fail", "taught_5.0_seed1")
+    status, out, _ = studio.call("--jobs", "2")
+    assert status == 1
+    assert "LOSS_WEIGHT 15.0" in out and "5.0: failed" in out
+    studio.control("fail")
+    status, out, _ = studio.call("--jobs", "2")  # the choice falls on 5.0 now
+    assert status == 0
+    assert "LOSS_WEIGHT 5.0" in out
+    assert studio.names().count("taught_seed2") == 2
+
+
+def test_stale_result_is_done_again(studio: Studio) -> None:
+    studio.call("--jobs", "2")
+    before = len(studio.names())
+    (studio.folder / "alone.yaml").write_text("MODEL: {DEVICE: cpu, WIDTH: 2}\n")
+    status, _, err = studio.call()
+    assert status == 0
+    assert "alone, seed 2: its result is of another definition; done again" in err
+    again = [(name, how) for name, how, *_ in studio.started()[before:]]
+    assert sorted(again) == [("alone_seed2", "anew"), ("alone_seed3", "anew")]
+
+
+def test_another_clone_goes_on_from_the_results_alone(studio: Studio) -> None:
+    studio.call("--jobs", "2")
+    lines = studio.lines()
+    subprocess.run(["rm", "-r", str(studio.outputs)], check=True)
+    assert studio.call()[0] == 0
+    assert studio.names() == []  # the teacher is of no use to anyone
+    kept = [line for job, line in lines.items() if job != "taught_seed3"]
+    (studio.results / "runs.jsonl").write_text("\n".join(kept))  # and the last one has no end
+    assert studio.call("--jobs", "2")[0] == 0
+    assert studio.names() == ["teacher_seed1", "taught_seed3"]
+    assert studio.lines()["teacher_seed1"] == lines["teacher_seed1"]
+    assert set(studio.lines()) == set(lines)
+
+
+def test_only_does_the_named_runs_and_what_they_need(studio: Studio) -> None:
+    studio.call("--only", "taught", "--jobs", "2")
+    assert set(studio.names()) == {name for name in ALL if not name.startswith("alone")}
+
+
+def test_trainings_run_at_once_on_their_own_cores(studio: Studio) -> None:
+    studio.control("hold", "teacher_seed1", "alone_seed2")
+    process = studio.start("--set", "DATA=/data/bccd", "--jobs", "2")
+    wait_for(lambda: len(studio.started()) == 2)  # both wait: they run at once
+    first, second = studio.started()
+    studio.control("hold")
+    process.communicate(timeout=120)
+    if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
+        assert not set(first[4]) & set(second[4])
+        assert first[3] == str(len(first[4]))
+
+
+def test_second_call_at_the_same_time_is_refused(studio: Studio) -> None:
+    studio.control("hold", "teacher_seed1")
+    process = studio.start("--set", "DATA=/data/bccd", "--jobs", "1")
+    wait_for(lambda: len(studio.started()) == 1)
+    status, _, err = studio.call()
+    studio.control("hold")
+    process.communicate(timeout=120)
+    assert status == 1
+    assert err.count("\n") == 1 and "another call of this study is running" in err
+
+
+def test_results_have_no_paths_of_this_machine(studio: Studio) -> None:
+    studio.control("fail", "alone_seed3")
+    studio.call("--jobs", "2")
+    for file in studio.results.glob("*.json*"):
+        text = file.read_text()
+        assert str(studio.folder) not in text and "/data/bccd" not in text
+    for line in studio.lines().values():
+        assert {"run", "seed", "config", "overrides", "figures", "versions"} <= set(
+            json.loads(line)
+        )
+
+
+def test_folder_of_somebody_else_is_left_alone(studio: Studio) -> None:
+    folder = studio.outputs / "alone_seed2"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("years of work")
+    status, _, err = studio.call("--only", "alone")
+    assert status == 1 and "not a study's" in err
+    assert (folder / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "DAT=x"], "--set: got 'DAT=x', expected NAME=VALUE with NAME of ['DATA']"),
+        (["--only", "nobody"], "--only: no run matches 'nobody'"),
+        (["--only", "("], "small.yaml: "),
+        (["SOLVER.BASE_LR", "1"], "SOLVER.BASE_LR: expected a key that changes no result"),
+        (["MODEL.DEVICE"], "expected pairs of KEY VALUE"),
+    ],
+)
+def test_wrong_command_line_is_one_line(studio: Studio, words: list[str], message: str) -> None:
+    status, _, err = studio.call(*words)
+    assert status == 1
+    assert message in err and err.count("\n") == 1
+    assert studio.names() == []
+
+
+def test_device_is_given_to_every_training(studio: Studio) -> None:
+    studio.call("--only", "alone", "MODEL.DEVICE", "cpu")
+    assert all(opts["MODEL.DEVICE"] == "cpu" for *_, opts in studio.started())
+    assert len(studio.started()) == 2
+
+
+def test_detector_that_finds_nothing_counts_as_zero(studio: Studio) -> None:
+    studio.control("nan", "alone_seed2")
+    assert studio.call("--only", "alone", "--jobs", "2")[0] == 0
+    rows = {row["run"]: row for row in csv.DictReader((studio.results / "table.csv").open())}
+    assert (rows["alone"]["seed 2"], rows["alone"]["n"]) == ("0.0", "2")

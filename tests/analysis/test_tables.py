@@ -1,0 +1,206 @@
+"""Figures of the tables, worked by hand."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fam_det.analysis.experiment import Experiment, describe
+from fam_det.analysis.published import FIGURES
+from fam_det.analysis.rows import Row, build_rows
+from fam_det.analysis.runs import Run, read_run
+from fam_det.analysis.tables import (
+    format_csv,
+    format_report,
+    gamma_table,
+    score_table,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows_of(*folders: Path) -> list[Row]:
+    return build_rows([read_run(folder) for folder in folders])
+
+
+def cells(rows: list[Row]) -> list[dict[str, str]]:
+    header, *body = score_table(rows)
+    return [dict(zip(header, line, strict=True)) for line in body]
+
+
+def test_seeds_of_one_experiment_are_one_row(make_run: Any) -> None:
+    top1 = ((50.0, 74.0, 70.0), (50.0, 72.0, 73.0))
+    (row,) = cells(rows_of(make_run("a", 1, top1[0]), make_run("b", 2, top1[1])))
+    assert row["runs"] == "2"
+    # last: mean 71.5; sample standard deviation of 70 and 73: 3 / sqrt(2) = 2.12
+    assert row["top-1, %"] == "71.50 ± 2.12"
+    # best: 74 and 73, 1 / sqrt(2) = 0.71
+    assert row["best top-1, %"] == "73.50 ± 0.71"
+    assert row["published"] == "76.84"  # supplement of FAM-KD
+    assert (row["iterations"], row["training"]) == ("100", "00:50")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "joined"),
+    [
+        ("SOLVER__MAX_ITER", 99, False),
+        ("MODEL__TEACHER__WEIGHTS", "other.pth", False),
+        ("MODEL__DEVICE", "cuda", True),
+        ("TEST__EVAL_PERIOD", 3, True),
+        ("MODEL__DISTILLER__NEW_KEY", 1, True),  # of another version of the code
+    ],
+)
+def test_only_what_changes_the_learning_parts_runs(
+    make_run: Any, key: str, value: Any, joined: bool
+) -> None:
+    rows = rows_of(make_run("a", 1), make_run("b", 2, **{key: value}))
+    assert len(rows) == (1 if joined else 2)
+
+
+def test_rows_of_one_experiment_say_what_differs(make_run: Any) -> None:
+    weights = [make_run("a"), make_run("b", MODEL__DISTILLER__LOSS_WEIGHT=5.0)]
+    alone = make_run("c", MODEL__DISTILLER__NAME="")
+    rows = rows_of(*weights, alone)
+    assert [row.settings for row in rows] == ["LOSS_WEIGHT 20.0", "LOSS_WEIGHT 5.0", ""]
+    assert [row.experiment.method for row in rows] == ["FAM-KD", "FAM-KD", "student alone"]
+
+
+def test_student_alone_has_no_teacher(make_run: Any) -> None:
+    folders = [make_run("a", MODEL__DISTILLER__NAME="")]
+    folders += [make_run("b", MODEL__DISTILLER__NAME="", MODEL__TEACHER__NAME="resnet56")]
+    (row,) = rows_of(*folders)
+    assert row.experiment == Experiment("cifar100", None, "resnet8x4", "student alone")
+    assert row.published is not None and row.published.value == 72.50
+
+
+def test_unfinished_run_does_not_count_beside_a_finished_one(make_run: Any) -> None:
+    short = make_run("b", 2, (50.0, 60.0))
+    (row,) = cells(rows_of(make_run("a"), short))
+    assert (row["runs"], row["top-1, %"]) == ("1 of 2", "70.00")
+    (row,) = cells(rows_of(short))
+    assert (row["runs"], row["top-1, %"], row["iterations"]) == ("1", "60.00", "61 of 100")
+
+
+def test_run_without_an_evaluation_has_a_dash(make_run: Any) -> None:
+    folder = make_run("a")
+    (folder / "metrics.json").write_text('{"iteration": 19, "time": 0.5}\n')
+    (folder / "model_final.pth").unlink()
+    rows = rows_of(folder)
+    assert cells(rows)[0]["top-1, %"] == "-"
+    assert "top-5" not in format_report(rows, "text")
+
+
+def test_figure_of_another_schedule_is_marked(make_run: Any) -> None:
+    rows = rows_of(make_run("a", SOLVER__IMS_PER_BATCH=60_000))
+    assert cells(rows)[0]["published"] == "76.84*"
+    assert "*: of another number of training images seen" in format_report(rows, "text")
+    assert "*" not in format_report(rows_of(make_run("b")), "text")
+
+
+def test_gammas_at_the_end_beside_the_published(make_run: Any) -> None:
+    folders = [make_run("a", 1), make_run("b", 2)]
+    file = folders[1] / "metrics.json"
+    file.write_text(file.read_text().replace('"distiller/gamma_global_stage1": 2.5', '"x": 0'))
+    with file.open("a") as text:
+        text.write('{"iteration": 99, "distiller/gamma_global_stage1": 4.5}\n')
+    header, own, published = gamma_table(rows_of(*folders))
+    assert header[-2:] == ["stage1", "pooled"]
+    # 2.5 and 4.5: mean 3.5, sample standard deviation sqrt(2) = 1.41
+    assert own[-2:] == ["3.50 ± 1.41 / 0.25 ± 0.00", "2.50 ± 0.00 / 0.25 ± 0.00"]
+    assert published[-2:] == ["5.65 / 0.37", ""]
+
+
+@pytest.mark.parametrize(
+    ("edit", "method"),
+    [
+        ({"FUSION": "abf"}, "FAM + ReviewKD"),
+        ({"FUSION": "abf", "TRANSFORM": "conv3x3"}, "ReviewKD"),
+        ({"FUSION": "none"}, "review (none, fam)"),
+        ({"NAME": "LayerToLayerDistiller"}, "layer-to-layer FAM"),
+        ({"NAME": "KD"}, "KD"),
+        ({"FAM__HIGH_PASS": "butterworth"}, "FAM-KD, butterworth HPF"),
+        ({"FAM__HIGH_PASS": "none", "FAM__FILTER": "banded"}, "FAM-KD, no HPF, banded filter"),
+    ],
+)
+def test_method_in_words(make_run: Any, edit: dict[str, Any], method: str) -> None:
+    keys = {f"MODEL__DISTILLER__{key}": value for key, value in edit.items()}
+    assert describe(read_run(make_run("a", **keys))).method == method
+
+
+def test_detectors_go_by_the_names_of_papers() -> None:
+    model = {
+        "META_ARCHITECTURE": "DistilledDetector",
+        "STUDENT": {"META_ARCHITECTURE": "GeneralizedRCNN"},
+        "TEACHER": {"CONFIG": "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"},
+        "MASK_ON": True,
+        "ROI_HEADS": {"NAME": "StandardROIHeads"},
+        "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+        "RESNETS": {"DEPTH": 18},
+        "DISTILLER": {"NAME": "LayerToLayerDistiller", "TRANSFORM": "conv3x3"},
+    }
+    config = {"MODEL": model, "DATASETS": {"TRAIN": ["coco_2017_train"]}, "SOLVER": {}}
+    assert describe(Run(Path("x"), config, [])) == Experiment(
+        "coco_2017_train",
+        "faster_rcnn_R_101_FPN_3x",
+        "Mask R-CNN R18-FPN",
+        "layer-to-layer 3x3 convolution",
+    )
+
+
+@pytest.mark.parametrize(
+    ("experiment", "value", "source"),
+    [
+        (("cifar100", "resnet56", "resnet20", "DKD"), 71.97, "mdistiller"),
+        (("cifar100", "resnet110", "resnet32", "FAM + ReviewKD"), 74.28, "supplement of FAM-KD"),
+        (("cifar100", "resnet110", "resnet32", "FAM-KD, gaussian HPF"), 74.49, "supplement"),
+        (("cifar100", None, "vgg13", "student alone"), 74.64, "RepDistiller"),
+        (("imagenet", None, "torchvision/resnet18", "student alone"), 69.75, "ReviewKD"),
+        (("coco_2017_train", None, "Faster R-CNN R50-FPN", "student alone"), 37.9, "model zoo"),
+    ],
+)
+def test_published_figures_and_their_sources(
+    experiment: tuple[str, str | None, str, str], value: float, source: str
+) -> None:
+    figure = FIGURES[Experiment(*experiment)]
+    assert figure.value == value and source in figure.source
+
+
+def test_published_pairs_are_those_of_the_recipes() -> None:
+    """A misspelt name would never be found."""
+    known = set()
+    for data_set, folder in (("cifar100", "CIFAR-100"), ("imagenet", "ImageNet")):
+        for file in (ROOT / "configs" / folder).glob("*/student.yaml"):
+            config = read_config_of(file)
+            known.add((data_set, config["TEACHER"]["NAME"], config["STUDENT"]["NAME"]))
+    pairs = {(e.data_set, e.teacher, e.student) for e in FIGURES if e.teacher is not None}
+    assert pairs <= known
+    networks = {(data_set, name) for data_set, *names in known for name in names}
+    alone = {(e.data_set, e.student) for e in FIGURES if e.teacher is None}
+    assert {entry for entry in alone if entry[0] != "coco_2017_train"} <= networks
+
+
+def read_config_of(file: Path) -> dict[str, Any]:
+    import yaml
+
+    model: dict[str, Any] = yaml.safe_load(file.read_text())["MODEL"]
+    return model
+
+
+def test_csv_reads_back_in_plain_numbers(make_run: Any) -> None:
+    rows = rows_of(make_run("a", 1), make_run("b", 2), make_run("c", MODEL__DISTILLER__NAME=""))
+    first, second = csv.DictReader(io.StringIO(format_csv(rows)))
+    assert float(first["accuracy/top1 mean"]) == 70.0 and float(first["accuracy/top1 std"]) == 0.0
+    assert float(first["gamma1_stage1 mean"]) == 2.5
+    assert first["student_parameters"] == "8" and first["published"] == "76.84"
+    assert (second["method"], second["gamma1_stage1 mean"]) == ("student alone", "")
+    assert second["accuracy/top1 std"] == ""  # one seed
+
+
+def test_markdown_is_a_table_a_data_set(make_run: Any) -> None:
+    text = format_report(
+        rows_of(make_run("a"), make_run("b", DATASETS__NAME="cifar10")), "markdown"
+    )
+    assert text.count("## cifar100") == text.count("## cifar10\n") == 1
+    assert sum(line.startswith("| resnet8x4") for line in text.splitlines()) == 5
