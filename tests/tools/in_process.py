@@ -9,14 +9,18 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from detectron2.utils.logger import setup_logger
+
 ROOT = Path(__file__).parent.parent.parent
 
 
 def run_tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """What ``python tools/NAME.py WORDS`` gives, for a command line that trains nothing."""
+    """Runs ``python tools/NAME.py WORDS``, and puts the loggers back as they were."""
     file = str(ROOT / "tools" / f"{name}.py")
     out, err, code = io.StringIO(), io.StringIO(), 0
     disabled = logging.root.manager.disable
+    loggers = [logging.getLogger(x) for x in ("fam_det", "classification", "detectron2", "fvcore")]
+    before = [(logger.propagate, logger.handlers.copy()) for logger in loggers]
     with (
         mock.patch.object(sys, "argv", [file, *words]),
         contextlib.redirect_stdout(out),
@@ -30,4 +34,7 @@ def run_tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:
             logging.disable(disabled)  # tools/deploy.py is quiet, the tests after it are not
+            for logger, (propagate, handlers) in zip(loggers, before, strict=True):
+                logger.propagate, logger.handlers = propagate, handlers
+            setup_logger.cache_clear()  # a later call adds its handlers again
     return subprocess.CompletedProcess([file, *words], code, out.getvalue(), err.getvalue())
