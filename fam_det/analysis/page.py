@@ -18,7 +18,7 @@ HEAD = f"""<!doctype html>
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedImage:
     """A PNG file with its name and a note for the caption."""
 
     file: Path
@@ -27,21 +27,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures under a small heading, up to ``columns`` side by side."""
+class ImageGrid:
+    """Images under a small heading, up to ``columns`` side by side."""
 
     heading: str
-    pictures: Sequence[Picture]
+    images: Sequence[CaptionedImage]
     columns: int = 4
 
 
 @dataclass(frozen=True)
-class Maps:
+class MapGrid:
     """Feature maps under a small heading: rows by level, None where a column has no such map."""
 
     heading: str
     columns: Sequence[str]
-    rows: Mapping[str, Sequence[Picture | None]]
+    rows: Mapping[str, Sequence[CaptionedImage | None]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Section:
 
     heading: str
     note: str
-    parts: Sequence[Pictures | Maps]
+    parts: Sequence[ImageGrid | MapGrid]
     key: Sequence[tuple[str, str]] = ()
     bar: str = ""
 
@@ -64,7 +64,7 @@ def format_page(
         title: heading; plain text, as all text here.
         lead: subtitle of one line.
         facts: names and values of the table at the top.
-        sections: parts in order, whose pictures are read from their files.
+        sections: parts in order, whose images are read from their files.
     """
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts)
     links = "".join(
@@ -90,28 +90,27 @@ def _section(number: int, section: Section) -> str:
     text += f'<ul class="key">{key}</ul>\n' if key else ""
     for part in section.parts:
         text += f"<h3>{escape(part.heading)}</h3>\n" if part.heading else ""
-        text += _maps(part) if isinstance(part, Maps) else _pictures(part)
+        text += _map_grid(part) if isinstance(part, MapGrid) else _image_grid(part)
     return text
 
 
-def _pictures(part: Pictures) -> str:
+def _image_grid(part: ImageGrid) -> str:
     figures = "".join(
-        _figure(picture, f"<b>{escape(picture.name)}</b>{escape(picture.note)}")
-        for picture in part.pictures
+        _figure(image, f"<b>{escape(image.name)}</b>{escape(image.note)}") for image in part.images
     )
     return f'<div class="row" style="--columns: {part.columns}">\n{figures}</div>\n'
 
 
-def _maps(part: Maps) -> str:
+def _map_grid(part: MapGrid) -> str:
     cells = "".join(f"<b>{escape(name)}</b>" for name in part.columns)
-    for level, pictures in part.rows.items():
+    for level, images in part.rows.items():
         cells += f'<span class="level">{escape(level)}</span>\n'
-        cells += "".join(_figure(x, escape(x.note)) if x else "<span></span>" for x in pictures)
+        cells += "".join(_figure(x, escape(x.note)) if x else "<span></span>" for x in images)
     return f'<div class="maps" style="--columns: {len(part.columns)}">\n{cells}</div>\n'
 
 
-def _figure(picture: Picture, caption: str) -> str:
-    data = base64.b64encode(picture.file.read_bytes()).decode()
-    alt = escape(", ".join(filter(None, (picture.name, picture.note))))
-    image = f'<img alt="{alt}" src="data:image/png;base64,{data}">\n'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>\n"
+def _figure(image: CaptionedImage, caption: str) -> str:
+    data = base64.b64encode(image.file.read_bytes()).decode()
+    alt = escape(", ".join(filter(None, (image.name, image.note))))
+    element = f'<img alt="{alt}" src="data:image/png;base64,{data}">\n'
+    return f"<figure>{element}<figcaption>{caption}</figcaption></figure>\n"

@@ -24,7 +24,7 @@ GAMMAS = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class PublishedScore:
     """A published score.
 
     Attributes:
@@ -38,14 +38,14 @@ class Figure:
     images: int
 
 
-def _read_figures() -> dict[Experiment, Figure]:
-    figures = {}
+def _read_scores() -> dict[Experiment, PublishedScore]:
+    scores = {}
     with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             names = (row["data_set"], row["teacher"] or None, row["student"], row["method"])
-            figure = Figure(float(row["score"]), row["source"], int(row["images"]))
-            figures[Experiment(*names)] = figure
-    return figures
+            score = PublishedScore(float(row["score"]), row["source"], int(row["images"]))
+            scores[Experiment(*names)] = score
+    return scores
 
 
-FIGURES: Mapping[Experiment, Figure] = _read_figures()
+PUBLISHED_SCORES: Mapping[Experiment, PublishedScore] = _read_scores()

@@ -52,7 +52,7 @@ class Runner:
             BlockingIOError: Another process runs this study.
         """
         with claimed(self.plan.outputs):
-            for job in self.plan.stale():
+            for job in filter(self.plan.results.is_stale, self.plan.known_jobs()):
                 self.progress.say(f"{job.title}: its result is of another definition; done again")
             try:
                 while self._start(slots):
