@@ -1,4 +1,4 @@
-"""A classifier's maps before and after the transform, beside its teacher's, as a picture.
+"""Plot of a classifier's maps before and after the transform, beside its teacher's.
 
 Legend: N images, S stages, H and W map size.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from matplotlib.figure import Figure  # not pyplot: that would look for a display
+from matplotlib.figure import Figure  # not pyplot, which looks for a display
 from torch import Tensor
 
 from classification.build import build_classifier
@@ -25,7 +25,7 @@ COLUMNS = ("student", "after the transform", "teacher")
 
 
 class StageMaps(NamedTuple):
-    """A stage: its name, and maps averaged over channels, (N, H, W) each."""
+    """The name of a stage, and its maps averaged over channels, (N, H, W) each."""
 
     name: str
     student: Tensor
@@ -34,16 +34,16 @@ class StageMaps(NamedTuple):
 
 
 def plot_stage_maps(config: Path, checkpoint: Path, title: str, file: Path) -> bool:
-    """Draw the maps of the first test images; False for a method that transforms no maps.
+    """Draws the maps of the first test images; False for a method that transforms no maps.
 
     Args:
-        config: the run's ``config.yaml``; its data set and its teacher must still be there.
+        config: the run's ``config.yaml``.
         checkpoint: of the run.
-        title: of the picture.
+        title: of the plot.
         file: PNG to write.
 
     Raises:
-        ValueError: a data set, teacher or checkpoint that is gone or does not fit.
+        ValueError: The data set, teacher or checkpoint is gone or does not fit.
     """
     cfg = load_run_config(config)
     if cfg.MODEL.DISTILLER.NAME not in ("KnowledgeReviewDistiller", "LayerToLayerDistiller"):
@@ -54,10 +54,10 @@ def plot_stage_maps(config: Path, checkpoint: Path, title: str, file: Path) -> b
 
 
 def load_run_config(file: Path) -> CfgNode:
-    """A run's config, for the CPU and without a download.
+    """Loads a run's config for the CPU, without a download.
 
     Raises:
-        ValueError: a key of another version of the code.
+        ValueError: A key is of another version of the code.
     """
     cfg = get_cfg()
     merge_config(cfg, file)
@@ -70,10 +70,10 @@ def load_run_config(file: Path) -> CfgNode:
 
 @torch.no_grad()
 def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, list[StageMaps]]:
-    """The first test images, (N, H, W, 3) in [0, 1], and the maps of each stage of 2x2 or more.
+    """Returns the first test images, (N, H, W, 3) in [0, 1], and the maps of stages above 1x1.
 
     Raises:
-        ValueError: a data set, teacher or checkpoint that is gone or does not fit.
+        ValueError: The data set, teacher or checkpoint is gone or does not fit.
     """
     try:
         model = build_classifier(cfg).eval()
@@ -100,12 +100,12 @@ def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, list[StageMaps]]:
 
 
 def draw(images: Tensor, stages: list[StageMaps], title: str, file: Path) -> None:
-    """A row an image, three columns a stage; what is compared shares its colours, dark to bright.
+    """Draws a row per image and three columns per stage, with one scale for those compared.
 
     Args:
         images: (N, H, W, 3) in [0, 1].
         stages: S of them.
-        title: of the picture.
+        title: of the plot.
         file: PNG to write.
     """
     count, per_stage = len(images), len(COLUMNS)

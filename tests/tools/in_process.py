@@ -32,7 +32,7 @@ def logging_kept() -> Iterator[None]:
 
 
 def run_tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """What ``python tools/NAME.py WORDS`` gives."""
+    """Runs ``python tools/NAME.py WORDS``, and puts the loggers back as they were."""
     file = str(ROOT / "tools" / f"{name}.py")
     out, err, code = io.StringIO(), io.StringIO(), 0
     disabled = logging.root.manager.disable
