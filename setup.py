@@ -20,7 +20,10 @@ setup(
     # With the root explicit, an editable install is a path entry: a new package needs no reinstall.
     package_dir={"": "."},
     packages=find_packages(include=["fam_det", "fam_det.*", "classification", "classification.*"]),
-    package_data={"fam_det": ["py.typed"], "classification": ["py.typed"]},
+    package_data={
+        "fam_det": ["py.typed", "analysis/*.css", "analysis/*.csv"],
+        "classification": ["py.typed"],
+    },
     python_requires=">=3.10",
     # Detectron2 is not among them: the package index has no release of it that pip can install
     # beside a current PyTorch. Build the official main branch from source, or run

@@ -132,7 +132,7 @@ def verdict(gaps: list[Fact]) -> str:
     found = f"{len(gaps)} {'gap keeps' if len(gaps) == 1 else 'gaps keep'} a training from starting"
     if not any(fact.advice.startswith(INSTALL) for fact in gaps):
         return f"{found}."
-    return f"{found}; `{INSTALL}` makes a .venv without them: a few minutes, 6 GB."
+    return f"{found}; `{INSTALL}` makes a .venv without gaps: a few minutes, 6 GB."
 
 
 def run_check(name: str, find: Callable[[], Iterator[Fact]], advice: str) -> list[Fact]:
@@ -228,8 +228,9 @@ def check_detectron2() -> Iterator[Fact]:
     from fam_det import detectron2_compat
 
     detectron2_compat.apply()
-    detectron2 = importlib.import_module("detectron2.utils")
-    folder = Path(detectron2.__path__[0]).parent
+    detectron2 = importlib.import_module("detectron2")
+    importlib.import_module("detectron2.utils")  # a mere folder of that name has none
+    folder = Path(detectron2.__path__[0])
     copy, kind = folder / "_compat.py", "the release"
     if copy.is_file():
         kind = "the pure-Python one of tools/install_detectron2.py"
@@ -335,14 +336,14 @@ def torchvision_cache() -> Path:
 def check_host(url: str) -> Iterator[Fact]:
     """Asks a host of weights for the head of a file."""
     host = url.split("/")[2]
-    place, key = torchvision_cache(), "MODEL.WEIGHTS"
-    if url == ZOO:
-        place, key = zoo_cache() / "detectron2" / "...", "MODEL.TEACHER.WEIGHTS"
     try:
         with urlopen(Request(url, method="HEAD"), timeout=5.0) as answer:
             yield Fact(OK, host, f"answers ({answer.status})")
     except OSError as error:  # urllib's errors are of this kind
-        advice = f"copy the files to {place}, as in the URL, or set {key} to a file"
+        key, cache = "MODEL.WEIGHTS", torchvision_cache()
+        if url == ZOO:  # laid out there as in its URLs
+            key, cache = "MODEL.TEACHER.WEIGHTS", zoo_cache() / "detectron2" / "..."
+        advice = f"copy the files to {cache}, or set {key} to a file"
         yield Fact(NOTE, host, f"does not answer ({getattr(error, 'reason', error)})", advice)
 
 

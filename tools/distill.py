@@ -18,7 +18,7 @@ CONFIG = "distill.yaml"
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s --teacher NAME --student NAME --train JSON IMAGES --val JSON IMAGES [...]",
         description=__doc__.splitlines()[0],

@@ -27,5 +27,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     return run(args, load, Trainer.prepare)
 
 
-if __name__ == "__main__":
+def invoke_main() -> None:
+    """Starts one process a device, as the command line says."""
     start_tool(main, EXAMPLES)
+
+
+if __name__ == "__main__":
+    invoke_main()

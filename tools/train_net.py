@@ -30,5 +30,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     return run(args, load, Trainer.prepare)
 
 
-if __name__ == "__main__":
+def invoke_main() -> None:
+    """Starts one process a device, as the command line says."""
     start_tool(main, EXAMPLES, also_strict=", and at boxes that cannot be used as they are")
+
+
+if __name__ == "__main__":
+    invoke_main()

@@ -42,7 +42,7 @@ model.student.backbone.bottom_up.stages.depth = 18
 del model.student.backbone.bottom_up.stages.stride_in_1x1  # a basic block has no 1x1
 model.student.backbone.bottom_up.freeze_at = 2
 model.student.head.norm = group_norm
-# What torchvision's weights were trained with.
+# Of torchvision's weights.
 model.student.pixel_mean = [123.675, 116.280, 103.530]
 model.student.pixel_std = [58.395, 57.120, 57.375]
 

@@ -15,7 +15,7 @@ REVIEWS = {
     ("abf", "conv3x3"): "ReviewKD",
 }
 TRANSFORMS = {"fam": "FAM", "conv3x3": "3x3 convolution"}
-# The filter and the high-pass filter that a name leaves out.
+# A name leaves out these filters.
 USUAL_FILTER = {"classification": "dense", "detection": "separable"}
 USUAL_HIGH_PASS = "ideal"
 # Keys without an effect on what is learnt, and the seed.
@@ -23,6 +23,7 @@ NO_EFFECT = re.compile(
     r"SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|CUDNN_BENCHMARK|MODEL\.DEVICE|DATALOADER\.NUM_WORKERS"
     r"|DETERMINISTIC|DATASETS\.DOWNLOAD|SOLVER\.CHECKPOINT_\w+|TEST\.(EVAL_\w+|EXPECTED_RESULTS|IMS_PER_BATCH)"
 )
+OF_TEACHER = ("MODEL.TEACHER.", "MODEL.DISTILLER.", "MODEL.STUDENT.META")
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ def describe(run: Run) -> Experiment:
         student, teacher = str(model["STUDENT"]["NAME"]), str(model["TEACHER"]["NAME"])
     else:
         student, teacher = name_detector(model), name_teacher(model.get("TEACHER", {}))
-    taught = is_distilled(run)
-    method = name_method(model["DISTILLER"], run.task) if taught else ALONE
-    return Experiment(name_data_set(run), teacher if taught else None, student, method)
+    if not is_distilled(run):
+        return Experiment(name_data_set(run), None, student, ALONE)
+    return Experiment(
+        name_data_set(run), teacher, student, name_method(model["DISTILLER"], run.task)
+    )
 
 
 def is_distilled(run: Run) -> bool:
@@ -121,20 +124,19 @@ def relevant(run: Run) -> dict[str, Any]:
 
     The teacher in the config of a student alone has no effect.
     """
-    ignored = (
-        () if is_distilled(run) else ("MODEL.TEACHER.", "MODEL.DISTILLER.", "MODEL.STUDENT.META")
-    )
+    values = flatten(run.config)
+    ignored = () if is_distilled(run) else OF_TEACHER
     return {
-        key: value
-        for key, value in flatten(run.config).items()
+        key: values[key]
+        for key in values
         if not NO_EFFECT.fullmatch(key) and not key.startswith(ignored)
     }
 
 
-def differing(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
+def differing(first: Run, second: Run) -> set[str]:
     """Returns the keys with different values; a key that one lacks is of another version."""
     a, b = relevant(first), relevant(second)
-    return {key: (a[key], b[key]) for key in a if key in b and a[key] != b[key]}
+    return {key for key in a.keys() & b.keys() if a[key] != b[key]}
 
 
 def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
@@ -155,7 +157,7 @@ def settings(groups: Sequence[Sequence[Run]]) -> list[str]:
     texts = []
     for group in groups:
         peers = [peer for peer in groups if describe(peer[0]) == describe(group[0])]
-        keys = sorted({key for peer in peers for key in differing(group[0], peer[0])})
+        keys = sorted(set().union(*(differing(group[0], peer[0]) for peer in peers)))
         values = relevant(group[0])
         texts.append(", ".join(f"{key.rpartition('.')[2]} {values[key]}" for key in keys))
     return texts

@@ -7,49 +7,7 @@ from html import escape
 from pathlib import Path
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-STYLE = """
-:root { color-scheme: light; --ink: #1b1f24; --quiet: #57606a; --line: #d8dee4; }
-* { box-sizing: border-box; }
-body {
-  background: #fff; color: var(--ink); font: 16px/1.5 system-ui, sans-serif;
-  margin: 0 auto; max-width: 1500px; overflow-wrap: anywhere; padding: 1rem;
-}
-h1 { font-size: 1.75rem; line-height: 1.2; margin: .5rem 0 .25rem; }
-h2 { border-top: 1px solid var(--line); font-size: 1.3rem; }
-h2 { margin: 2.5rem 0 .5rem; padding-top: 1rem; }
-h3 { font-size: 1rem; margin: 1.75rem 0 .5rem; }
-p { margin: .25rem 0 .75rem; max-width: 46rem; }
-.lead { font-size: 1.1rem; }
-figcaption { color: var(--quiet); font-size: .9rem; padding-top: .25rem; }
-figcaption b { color: var(--ink); display: block; }
-nav a { color: #0b5cad; display: inline-block; margin-right: 1.25rem; padding: .4rem 0; }
-table { border-collapse: collapse; margin: .75rem 0; }
-td, th { border-top: 1px solid var(--line); padding: .3rem 1.25rem .3rem 0; text-align: left; }
-td + td { font-variant-numeric: tabular-nums; }
-th { font-weight: 600; vertical-align: top; white-space: nowrap; }
-figure { margin: 0; min-width: 0; }
-img { display: block; height: auto; width: 100%; }
-.row { display: grid; gap: 1rem; grid-template-columns: minmax(0, 32rem); }
-@media (min-width: 36rem) { .row { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-@media (min-width: 64rem) {
-  .row { grid-template-columns: repeat(var(--columns), minmax(0, 32rem)); }
-}
-.maps { display: grid; gap: .25rem .5rem; max-width: calc(var(--columns) * 14rem); }
-.maps { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }
-.maps > b { align-self: end; font-size: .9rem; line-height: 1.25; overflow-wrap: break-word; }
-.maps > .level { color: var(--quiet); font-size: .9rem; grid-column: 1 / -1; padding-top: .5rem; }
-.maps img { image-rendering: pixelated; }
-.maps figcaption { font-size: .8rem; padding: .1rem 0 .25rem; }
-.bar {
-  background: linear-gradient(to right, #440154, #3b528b, #21918c, #5ec962, #fde725);
-  display: inline-block; height: .7em; margin: 0 .3em; width: 5em;
-}
-.key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
-.key { list-style: none; margin: .75rem 0; padding: 0; }
-.key span { border: 3px solid; border-radius: 3px; display: inline-block; height: 1em; width: 1em; }
-.key span { margin-right: .4em; vertical-align: -.15em; }
-@media (max-width: 40rem) { .maps > b { font-size: .75rem; } }
-"""
+STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 HEAD = f"""<!doctype html>
 <html lang="en">
 <head>
@@ -60,7 +18,7 @@ HEAD = f"""<!doctype html>
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedImage:
     """A PNG file with its name and a note for the caption."""
 
     file: Path
@@ -69,21 +27,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures under a small heading, up to ``columns`` side by side."""
+class ImageGrid:
+    """Images under a small heading, up to ``columns`` side by side."""
 
     heading: str
-    pictures: Sequence[Picture]
+    images: Sequence[CaptionedImage]
     columns: int = 4
 
 
 @dataclass(frozen=True)
-class Maps:
+class MapGrid:
     """Feature maps under a small heading: rows by level, None where a column has no such map."""
 
     heading: str
     columns: Sequence[str]
-    rows: Mapping[str, Sequence[Picture | None]]
+    rows: Mapping[str, Sequence[CaptionedImage | None]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +50,7 @@ class Section:
 
     heading: str
     note: str
-    parts: Sequence[Pictures | Maps]
+    parts: Sequence[ImageGrid | MapGrid]
     key: Sequence[tuple[str, str]] = ()
     bar: str = ""
 
@@ -106,7 +64,7 @@ def format_page(
         title: heading; plain text, as all text here.
         lead: subtitle of one line.
         facts: names and values of the table at the top.
-        sections: parts in order, whose pictures are read from their files.
+        sections: parts in order, whose images are read from their files.
     """
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts)
     links = "".join(
@@ -132,28 +90,27 @@ def _section(number: int, section: Section) -> str:
     text += f'<ul class="key">{key}</ul>\n' if key else ""
     for part in section.parts:
         text += f"<h3>{escape(part.heading)}</h3>\n" if part.heading else ""
-        text += _maps(part) if isinstance(part, Maps) else _pictures(part)
+        text += _map_grid(part) if isinstance(part, MapGrid) else _image_grid(part)
     return text
 
 
-def _pictures(part: Pictures) -> str:
+def _image_grid(part: ImageGrid) -> str:
     figures = "".join(
-        _figure(picture, f"<b>{escape(picture.name)}</b>{escape(picture.note)}")
-        for picture in part.pictures
+        _figure(image, f"<b>{escape(image.name)}</b>{escape(image.note)}") for image in part.images
     )
     return f'<div class="row" style="--columns: {part.columns}">\n{figures}</div>\n'
 
 
-def _maps(part: Maps) -> str:
+def _map_grid(part: MapGrid) -> str:
     cells = "".join(f"<b>{escape(name)}</b>" for name in part.columns)
-    for level, pictures in part.rows.items():
+    for level, images in part.rows.items():
         cells += f'<span class="level">{escape(level)}</span>\n'
-        cells += "".join(_figure(x, escape(x.note)) if x else "<span></span>" for x in pictures)
+        cells += "".join(_figure(x, escape(x.note)) if x else "<span></span>" for x in images)
     return f'<div class="maps" style="--columns: {len(part.columns)}">\n{cells}</div>\n'
 
 
-def _figure(picture: Picture, caption: str) -> str:
-    data = base64.b64encode(picture.file.read_bytes()).decode()
-    alt = escape(", ".join(filter(None, (picture.name, picture.note))))
-    image = f'<img alt="{alt}" src="data:image/png;base64,{data}">\n'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>\n"
+def _figure(image: CaptionedImage, caption: str) -> str:
+    data = base64.b64encode(image.file.read_bytes()).decode()
+    alt = escape(", ".join(filter(None, (image.name, image.note))))
+    element = f'<img alt="{alt}" src="data:image/png;base64,{data}">\n'
+    return f"<figure>{element}<figcaption>{caption}</figcaption></figure>\n"

@@ -50,10 +50,6 @@ class Plan:
         """Returns the runs whose value is not chosen yet."""
         return [run for run in self.runs if self.chosen(run) is None]
 
-    def stale(self) -> list[Job]:
-        """Returns the jobs that have only a result of another definition."""
-        return [job for job in self.known_jobs() if self.results.is_stale(job)]
-
     def to_do(self) -> list[Job]:
         """Returns the jobs without a result; those that others need come first."""
         todo: dict[str, Job] = {}
@@ -75,10 +71,12 @@ class Plan:
 
     def is_ready(self, job: Job) -> bool:
         """Returns whether the job that this one needs has left its checkpoint."""
-        if job.needs is None:
-            return True
-        folder = self.folder(job.needs)
-        return job.needs.owns(folder) and (folder / CHECKPOINT).exists()
+        return job.needs is None or self.has_checkpoint(job.needs)
+
+    def has_checkpoint(self, job: Job) -> bool:
+        """Returns whether the job has left the checkpoint that other jobs need."""
+        folder = self.folder(job)
+        return job.owns(folder) and (folder / CHECKPOINT).exists()
 
 
 def choose(

@@ -58,11 +58,12 @@ class Results:
         Raises:
             ValueError: A line or file is not a result.
         """
-        return self._read_all().get(job.name, {}).get(job.definition)
+        return self._by_definition(job).get(job.definition)
 
     def is_stale(self, job: Job) -> bool:
         """Returns whether there is a result, but only of another definition."""
-        return job.name in self._read_all() and self.read(job) is None
+        results = self._by_definition(job)
+        return bool(results) and job.definition not in results
 
     def write(self, job: Job, result: Result) -> None:
         """Appends a result."""
@@ -79,25 +80,28 @@ class Results:
         }
         append_line(self.file, json.dumps(node, default=str))
 
-    def _read_all(self) -> dict[str, dict[str, Result]]:
-        """Reads the folder again if the file has changed, for example by another process."""
-        status = self.file.stat() if self.file.exists() else None
-        state = (status.st_mtime_ns, status.st_size) if status else (0, 0)
-        if state == self._state:
-            return self._results
-        self._results = {}
-        for file in sorted(self.folder.glob("*.json")):
-            if file.name != "table.json":
-                self._add(parse(file.read_text(encoding="utf-8")), str(file), file.stem)
-        if status:
-            lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
-            for number, line in enumerate(lines, start=1):
-                if node := parse(line):  # a killed process may have left half a line
-                    self._add(node, f"{self.file}: line {number}")
-        self._state = state
-        return self._results
+    def _by_definition(self, job: Job) -> dict[str, Result]:
+        if self.file.exists():
+            self._read_lines()
+        old = self.folder / f"{job.name}.json"
+        if job.name not in self._results and old.exists():
+            self._add(parse(old.read_text(encoding="utf-8")), str(old), job.name)
+        return self._results.get(job.name, {})
 
-    def _add(self, node: Any, where: str, job: str | None = None) -> None:
+    def _read_lines(self) -> None:
+        """Reads the file again if it has changed, for example by another process."""
+        status = self.file.stat()
+        state = (status.st_mtime_ns, status.st_size)
+        if state == self._state:
+            return
+        self._results = {}
+        lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines, start=1):
+            if node := parse(line):  # a killed process may have left half a line
+                self._add(node, f"{self.file}: line {number}")
+        self._state = state
+
+    def _add(self, node: Any, where: str, job: str = "") -> None:
         try:
             fields = ("definition", "figures", "curve", "seconds", "failure")
             result = Result(**{name: node[name] for name in fields})
@@ -117,13 +121,14 @@ def parse(text: str) -> Any:
 def append_line(file: Path, line: str) -> None:
     """Adds a line to a file that other processes may add to, after ending a half line there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b", buffering=0) as stream:
+    with file.open("a+b") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         data = f"{line}\n".encode()
         if stream.seek(0, os.SEEK_END) > 0:
             stream.seek(-1, os.SEEK_END)
             data = data if stream.read(1) == b"\n" else b"\n" + data
         stream.write(data)
+        stream.flush()
         os.fsync(stream.fileno())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fam_det.analysis.checkpoint import Parameters, count_parameters, read_weights
 from fam_det.analysis.experiment import Experiment, describe, group_seeds, settings
-from fam_det.analysis.published import FIGURES, Figure
+from fam_det.analysis.published import PUBLISHED_SCORES, PublishedScore
 from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run
 
 
@@ -36,7 +36,7 @@ class Row:
         best: the highest value of the main score, None if no run has evaluated twice.
         gammas: (gamma1, gamma2) at the end by stage, shallow to deep.
         parameters: None before the first checkpoint.
-        seconds: of training, without evaluations.
+        seconds: mean of the trainings, without evaluations.
     """
 
     experiment: Experiment
@@ -47,12 +47,12 @@ class Row:
     best: Estimate | None
     gammas: dict[str, tuple[Estimate, Estimate]]
     parameters: Parameters | None
-    seconds: Estimate
+    seconds: float
 
     @property
-    def published(self) -> Figure | None:
+    def published(self) -> PublishedScore | None:
         """Returns the published figure of the experiment."""
-        return FIGURES.get(self.experiment)
+        return PUBLISHED_SCORES.get(self.experiment)
 
     @property
     def same_schedule(self) -> bool:
@@ -89,8 +89,6 @@ def build_row(runs: Sequence[Run], text: str) -> Row:
         second = estimate_last(counted, f"{GAMMA_LOCAL}{stage}")
         if first and second:
             gammas[stage] = (first, second)
-    seconds = estimate([run.seconds for run in counted])
-    assert seconds is not None  # a group has at least one run
     return Row(
         describe(runs[0]),
         text,
@@ -100,7 +98,7 @@ def build_row(runs: Sequence[Run], text: str) -> Row:
         estimate([max(curve) for curve in curves if len(curve) > 1]),
         gammas,
         count_parameters(weights) if weights else None,
-        seconds,
+        statistics.mean(run.seconds for run in counted),
     )
 
 

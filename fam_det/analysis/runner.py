@@ -42,7 +42,7 @@ class Runner:
     ) -> None:
         self.plan, self.settings, self.command = plan, settings, command
         self.options, self.on_result = list(options), on_result
-        self.progress = Progress()
+        self.progress = Progress(plan)
         self.running: list[Training] = []
 
     def run(self, slots: Sequence[Slot]) -> None:
@@ -52,11 +52,11 @@ class Runner:
             BlockingIOError: Another process runs this study.
         """
         with claimed(self.plan.outputs):
-            for job in self.plan.stale():
+            for job in filter(self.plan.results.is_stale, self.plan.known_jobs()):
                 self.progress.say(f"{job.title}: its result is of another definition; done again")
             try:
                 while self._start(slots):
-                    self._wait()
+                    self._wait(len(slots))
             finally:
                 stop_all(self.running)
                 self.progress.clear()
@@ -71,7 +71,6 @@ class Runner:
             if job is None:
                 break
             self.running.append(self._training(job, slot))
-        self.progress.update(self.plan, todo, len(slots))
         return bool(self.running)
 
     def _can_start(self, job: Job) -> bool:
@@ -87,10 +86,10 @@ class Runner:
         options = [*job.arguments(settings), *self.options]
         return Training(job, self.command, self.plan.folder(job), options, slot)
 
-    def _wait(self) -> None:
+    def _wait(self, slots: int) -> None:
         """Waits until a training ends."""
         while not (ended := [t for t in self.running if t.process.poll() is not None]):
-            self.progress.show(self.running)
+            self.progress.show(self.running, slots)
             time.sleep(POLL_SECONDS)
         for training in ended:
             self.running.remove(training)
@@ -119,38 +118,29 @@ class Runner:
 class Progress:
     """Shows what runs and how long the rest takes: one line on a terminal, otherwise a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._terminal = sys.stderr.isatty()
         self._shown = float("-inf")
-        self._jobs: list[Job] = []  # to do, the running ones included
-        self._waiting = 0  # jobs whose value is not chosen yet
-        self._failed = 0
-        self._slots = 1
-        self._seconds: dict[str, float] = {}  # of a job, by the name of its run
 
-    def update(self, plan: Plan, jobs: Sequence[Job], slots: int) -> None:
-        """Sets the jobs that are to do."""
-        self._jobs, self._slots, self._failed = list(jobs), slots, len(plan.failed)
-        self._waiting = sum(len(run.seeds) for run in plan.undecided())
-        known: dict[str, list[float]] = {}
-        for job in plan.known_jobs():
-            result = plan.results.read(job)
-            if result is not None and not result.failure:
-                known.setdefault(job.run.name, []).append(result.seconds)
-        self._seconds = {name: statistics.mean(values) for name, values in known.items()}
-        self._shown = float("-inf") if self._terminal else self._shown
-
-    def show(self, running: Sequence[Training]) -> None:
+    def show(self, running: Sequence[Training], slots: int) -> None:
         """Writes the line, such as ``12 to do, about 1:10:00 left; FAM-KD, seed 2: 45 %``."""
         now = time.monotonic()
         if now - self._shown < (DRAW_SECONDS if self._terminal else LINE_SECONDS):
             return
         self._shown = now
+        jobs = self._plan.to_do()
+        waiting = sum(len(run.seeds) for run in self._plan.undecided())
         done = {training.job.name: fraction_done(training) for training in running}
-        text = f"{len(self._jobs) + self._waiting} to do"
-        text += f", {self._failed} failed" if self._failed else ""
-        seconds = self._seconds_left(running, done)
-        text += f", about {tqdm.format_interval(seconds)} left" if seconds is not None else ""
+        text = f"{len(jobs) + waiting} to do"
+        text += f", {len(self._plan.failed)} failed" if self._plan.failed else ""
+        by_run = self._seconds_by_run(running, done)
+        if by_run:
+            mean = statistics.mean(by_run.values())
+            left = [by_run.get(job.run.name, mean) * (1 - done.get(job.name, 0)) for job in jobs]
+            total = (sum(left) + waiting * mean) / slots
+            seconds = max([total, *left])  # the longest job cannot be shared
+            text += f", about {tqdm.format_interval(seconds)} left"
         for training in running:
             text += f"; {training.job.title}: {done[training.job.name]:.0%}"
         if self._terminal:
@@ -169,19 +159,22 @@ class Progress:
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
-    def _seconds_left(self, running: Sequence[Training], done: Mapping[str, float]) -> float | None:
-        """Estimates a job's seconds by the other seeds of its run, else by the mean of all runs."""
-        by_run = dict(self._seconds)
+    def _seconds_by_run(
+        self, running: Sequence[Training], done: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Estimates a job's seconds by the finished seeds of its run, else by the running one."""
+        known: dict[str, list[float]] = {}
+        for job in self._plan.known_jobs():
+            result = self._plan.results.read(job)
+            if result is not None and not result.failure:
+                known.setdefault(job.run.name, []).append(result.seconds)
+        by_run = {name: statistics.mean(seconds) for name, seconds in known.items()}
         for training in running:
-            part, passed = done[training.job.name], time.monotonic() - training.started
-            if part > 0.1 and not training.resumed:
-                by_run.setdefault(training.job.run.name, passed / part)
-        if not by_run:
-            return None
-        mean = statistics.mean(by_run.values())
-        left = [by_run.get(job.run.name, mean) * (1 - done.get(job.name, 0)) for job in self._jobs]
-        total = sum(left) + self._waiting * mean
-        return max([total / self._slots, *left])  # the longest one cannot be shared
+            fraction = done[training.job.name]
+            if fraction > 0.1 and not training.resumed:
+                seconds = (time.monotonic() - training.started) / fraction
+                by_run.setdefault(training.job.run.name, seconds)
+        return by_run
 
 
 def fraction_done(training: Training) -> float:

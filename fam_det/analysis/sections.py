@@ -19,7 +19,7 @@ from fam_det.analysis.images import (
     draw_truth,
     energy,
 )
-from fam_det.analysis.page import Maps, Picture, Pictures, Section
+from fam_det.analysis.page import CaptionedImage, ImageGrid, MapGrid, Section
 from fam_det.analysis.rows import Row
 from fam_det.analysis.run_plots import edge_name, plot_each_filter, plot_each_gamma
 
@@ -48,17 +48,17 @@ def image_sections(
     for number, example in enumerate(examples, start=1):
         file = output / f"{number}_truth.png"
         note = f"{len(example.record['annotations'])} in the annotations"
-        pictures = [save_image(draw_truth(example), file, "ground truth", note)]
+        images = [save_image(draw_truth(example), file, "ground truth", note)]
         columns: dict[str, Mapping[str, Tensor]] = {}
         for detector in detectors:
             instances, columns[detector.name] = detector.detect(example.inputs, levels)
             instances = instances[instances.scores >= threshold]
             file = output / f"{number}_{file_stem(detector.name)}.png"
             image, note = draw_detections(example, instances), count_found(example, instances)
-            pictures.append(save_image(image, file, detector.name, note))
+            images.append(save_image(image, file, detector.name, note))
             if transformed := detector.transform(columns[detector.name]):
                 columns[TRANSFORMED] = transformed
-        detections.append(Pictures(example.name, pictures))
+        detections.append(ImageGrid(example.name, images))
         maps.append(draw_maps(example.name, columns, output, str(number)))
     note = (
         f"Boxes with a score of {threshold:g} or more. An object is found by a box of its class "
@@ -94,31 +94,31 @@ def class_key(examples: Sequence[Example]) -> list[tuple[str, str]]:
 
 def draw_maps(
     heading: str, columns: Mapping[str, Mapping[str, Tensor]], output: Path, stem: str
-) -> Maps:
+) -> MapGrid:
     """Draws maps by column, then by level; the first column has every level."""
     rows = {}
     for level, first in next(iter(columns.values())).items():
-        pictures: list[Picture | None] = []
+        images: list[CaptionedImage | None] = []
         for name, maps in columns.items():
             if level not in maps:
-                pictures.append(None)
+                images.append(None)
                 continue
             plane = energy(maps[level])
             file = output / f"{stem}_{level}_{file_stem(name)}.png"
             note = f"{colour_limit(plane):.3g}"
-            pictures.append(save_image(draw_plane(plane), file, f"{level} of {name}", note))
-        rows[f"{level}, {first.shape[-2]} x {first.shape[-1]} cells"] = pictures
-    return Maps(heading, list(columns), rows)
+            images.append(save_image(draw_plane(plane), file, f"{level} of {name}", note))
+        rows[f"{level}, {first.shape[-2]} x {first.shape[-1]} cells"] = images
+    return MapGrid(heading, list(columns), rows)
 
 
 def training_sections(row: Row, output: Path) -> list[Section]:
     """Draws filters and gammas, if the run has them."""
     sections = []
-    if filters := [Picture(file, name) for name, file in plot_each_filter(row, output)]:
+    if filters := [CaptionedImage(file, name) for name, file in plot_each_filter(row, output)]:
         edge = f" The pink line is the {edge_name(row)}." if edge_name(row) else ""
-        sections.append(Section("Filters", FILTERS + edge, [Pictures("", filters, columns=3)]))
-    if gammas := [Picture(file, name) for name, file in plot_each_gamma(row, output)]:
-        sections.append(Section("Gammas", GAMMAS, [Pictures("", gammas, columns=2)]))
+        sections.append(Section("Filters", FILTERS + edge, [ImageGrid("", filters, columns=3)]))
+    if gammas := [CaptionedImage(file, name) for name, file in plot_each_gamma(row, output)]:
+        sections.append(Section("Gammas", GAMMAS, [ImageGrid("", gammas, columns=2)]))
     return sections
 
 
@@ -127,7 +127,7 @@ def file_stem(name: str) -> str:
     return name.replace(" ", "_")
 
 
-def save_image(image: NDArray[np.uint8], file: Path, name: str, note: str = "") -> Picture:
+def save_image(image: NDArray[np.uint8], file: Path, name: str, note: str = "") -> CaptionedImage:
     """Writes an RGB array."""
     Image.fromarray(image).save(file)
-    return Picture(file, name, note)
+    return CaptionedImage(file, name, note)

@@ -68,7 +68,7 @@ def score_cells(row: Row) -> dict[str, str]:
         cells["published"] = f"{row.published.value:.{digits}f}{mark}"
     cells["student, M"] = millions(row.parameters and row.parameters.student)
     cells["distiller, M"] = millions(row.parameters and row.parameters.distiller)
-    cells["training"] = tqdm.format_interval(row.seconds.mean)
+    cells["training"] = tqdm.format_interval(row.seconds)
     return cells
 
 
@@ -143,7 +143,7 @@ def record(row: Row) -> dict[str, object]:
         "max_iter": row.runs[0].max_iter,
         "student_parameters": parameters.student if parameters else "",
         "distiller_parameters": parameters.distiller if parameters else "",
-        "seconds": row.seconds.mean,
+        "seconds": row.seconds,
         "published": published.value if published else "",
         "published_source": published.source if published else "",
         "published_same_schedule": row.same_schedule if published else "",

@@ -131,7 +131,7 @@ class Agreement(NamedTuple):
         return self.boxes < 0.1 and self.scores < 1e-3
 
     def describe(self) -> str:
-        """Returns the words for the table."""
+        """Returns a few words for the table."""
         if self.detections == 0:
             return "nothing detected; give --image"
         if self.boxes == INFINITE:

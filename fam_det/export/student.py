@@ -1,6 +1,5 @@
 """The student alone, as a config and a checkpoint of plain Detectron2."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 # Keys of this project that a student's backbone may need, by a part of the backbone's name.
 BACKBONE_NODES = {"mobilenet_v2": "MOBILENETV2", "timm": "TIMM"}
 COMMON = {"torch", "torchvision", "detectron2", "fvcore"}  # everyone who has Detectron2 has these
-# Errors of a file that is no checkpoint, or of a download that fails.
-UNREADABLE = (AssertionError, EOFError, KeyError, OSError, RuntimeError, pickle.UnpicklingError)
 
 
 def student_config(cfg: CfgNode) -> CfgNode:
@@ -66,7 +63,7 @@ def load_student(source: Source) -> tuple[CfgNode, Any]:
         raise ValueError(f"the student cannot be built: {one_line(error)}") from error
     try:
         _ExactCheckpointer(student).load(source.weights)
-    except UNREADABLE as error:
+    except (AssertionError, KeyError, OSError, RuntimeError) as error:  # of a failed download too
         raise ValueError(f"--weights: {source.weights}: {one_line(error)}") from error
     return cfg, student.eval().requires_grad_(False)
 

@@ -16,12 +16,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
-        _sync(temporary)  # before the rename: a power failure may keep the rename alone
+        _sync(temporary)  # a power failure could otherwise keep the rename without the content
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        _sync(path.parent)
+    _sync(path.parent)  # a rename is only safe once its folder is on the disk
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A detector out of a LazyConfig file, with what a teacher needs to know about it."""
+"""Reads a detector, as a teacher, from a LazyConfig file."""
 
 import re
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
 
     Raises:
         ValueError: an override of another form, or of a node that the file lacks, which Detectron2
-            would add without a word.
+            would add in silence.
     """
     cfg = LazyConfig.load(path)
     for override in map(str, overrides):
@@ -72,7 +72,7 @@ def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
 
 
 def _input_format(path: str, cfg: DictConfig, detector: nn.Module) -> str:
-    """Returns the channel order of the images; a dense detector such as FCOS lacks its own."""
+    """Returns the channel order of the images, which a detector such as FCOS does not know."""
     named = OmegaConf.select(cfg, IMAGE_FORMAT) or getattr(detector, "input_format", None)
     if named is None:
         raise ValueError(

@@ -9,9 +9,11 @@ from fam_det.recipes.data import list_names
 from fam_det.recipes.overrides import Override, Overrides
 from fam_det.recipes.teacher import ZOO_EXAMPLE, Teacher
 
-# Parts that read the FPN's maps, by the student's meta-architecture.
-HEADS = {"GeneralizedRCNN": ["proposal_generator", "roi_heads"], "RetinaNet": ["head"]}
-FPN_OUTPUTS = "backbone.fpn_output*"
+# Parts that the student can take from its teacher, by the student's meta-architecture.
+HEADS = {
+    "GeneralizedRCNN": ["proposal_generator", "roi_heads", "backbone.fpn_output*"],
+    "RetinaNet": ["head", "backbone.fpn_output*"],
+}
 LAST_STRIDE = 32  # of a backbone's maps; coarser ones are made of them
 # As configs/Base-FAM.yaml, which the COCO recipes are based on. The best row on the blood cells
 # (there with the teacher's heads at 54); see docs/choosing.md.
@@ -36,11 +38,10 @@ def distiller_overrides(
             data's; False to do without; None to inherit them where everything is the same.
 
     Raises:
-        ValueError: no common level, or heads that are insisted on and do not fit.
+        ValueError: no common level, or heads that are asked for and do not fit.
     """
     levels = _shared_levels(student.backbone, teacher)
-    parts = [*HEADS[teacher.architecture], FPN_OUTPUTS]
-    obstacle = _obstacle(student, teacher, names, parts, inherit_heads)
+    obstacle = _obstacle(student, teacher, names, inherit_heads)
     if obstacle:
         reason = "those that both have" + " but p2, the costliest" * ("p2" in levels)
         cheap = Override([level for level in levels if level != "p2"], reason)
@@ -48,7 +49,9 @@ def distiller_overrides(
         return DISTILLER | {"MODEL.DISTILLER.LEVELS": cheap}, line
     overrides = {
         "MODEL.DISTILLER.LEVELS": Override(levels, "those that both have"),
-        "MODEL.TEACHER.INHERIT": Override(parts, "the student starts with the teacher's heads"),
+        "MODEL.TEACHER.INHERIT": Override(
+            HEADS[teacher.architecture], "the student starts with the teacher's heads"
+        ),
         "MODEL.DISTILLER.FAM.INIT": Override("identity", "these heads read the teacher's maps"),
     }
     same = f"teacher and data have {'the same ' * (not inherit_heads)}{len(names)} classes"
@@ -56,16 +59,12 @@ def distiller_overrides(
 
 
 def _obstacle(
-    student: Any,
-    teacher: Teacher,
-    names: Sequence[str],
-    parts: Sequence[str],
-    inherit_heads: bool | None,
+    student: Any, teacher: Teacher, names: Sequence[str], inherit_heads: bool | None
 ) -> str | None:
     """Returns why the student does without the teacher's heads; None where it takes them."""
     if inherit_heads is False:
         return "--no-inherit-heads"
-    misfit = _misfit(student, teacher, names, parts)
+    misfit = _misfit(student, teacher, names)
     if inherit_heads and misfit:
         raise ValueError(f"--inherit-heads: {misfit}; leave it out to distil FPN features only")
     return misfit or (None if inherit_heads else _other_names(teacher, names))
@@ -95,14 +94,12 @@ def _top_block(backbone: Any) -> tuple[str, str]:
     return type(block).__name__, getattr(block, "in_feature", "")
 
 
-def _misfit(
-    student: Any, teacher: Teacher, names: Sequence[str], parts: Sequence[str]
-) -> str | None:
+def _misfit(student: Any, teacher: Teacher, names: Sequence[str]) -> str | None:
     """Returns why the heads' weights cannot be copied, which is tried out; None where they can."""
     if teacher.num_classes != len(names):
         return f"the teacher detects {teacher.num_classes} classes, the data has {len(names)}"
     try:
-        inherit(student, teacher.detector, parts)
+        inherit(student, teacher.detector, HEADS[teacher.architecture])
     except ValueError as error:
         return str(error).removeprefix("MODEL.TEACHER.INHERIT: ").partition(";")[0]
     return None
@@ -110,14 +107,14 @@ def _misfit(
 
 def _other_names(teacher: Teacher, names: Sequence[str]) -> str | None:
     """Returns why the teacher's classes may not be the data's; None where they are."""
-    insist = "if its heads fit, --inherit-heads takes them"
+    hint = "if its heads fit, --inherit-heads takes them"
     if teacher.in_python:
-        return f"the teacher's heads are described in Python ({insist})"
+        return f"the teacher's heads are described in Python ({hint})"
     if teacher.class_names is None:
-        return f"the names of the teacher's {teacher.num_classes} classes are not known ({insist})"
+        return f"the names of the teacher's {teacher.num_classes} classes are not known ({hint})"
     if teacher.class_names == tuple(names):
         return None
     return (
         f"the teacher's classes are {list_names(teacher.class_names)}, those of the data "
-        f"{list_names(names)} ({insist})"
+        f"{list_names(names)} ({hint})"
     )

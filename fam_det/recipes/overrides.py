@@ -1,6 +1,7 @@
 """Values of config keys with their reasons, and the YAML that a person would have written."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -18,6 +19,21 @@ class Override(NamedTuple):
 
 
 Overrides = dict[str, Override]
+
+
+def given_weights(flag: str, weights: str) -> Override:
+    """Returns a checkpoint that the user names, or "" for "none".
+
+    Raises:
+        ValueError: a file that is not there.
+    """
+    if weights == "none":
+        return Override("", f"{flag} none: random weights")
+    if "://" not in weights and not Path(weights).is_file():
+        raise ValueError(
+            f"{flag}: {weights} does not exist; give a checkpoint, or 'none' for random weights"
+        )
+    return Override(weights)
 
 
 def default_config() -> CfgNode:

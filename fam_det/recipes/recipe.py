@@ -109,7 +109,7 @@ def derive(request: Request) -> Recipe:
     overrides |= heads
     reasons = {key: override.reason for key, override in overrides.items()}
     reasons |= dict.fromkeys(options[::2], "given")
-    notes = [_pair(request, teacher, masks), _data(train, val), start]
+    notes = [*_notes(request, teacher, masks), start]
     return Recipe(build_config(overrides, options), reasons, notes)
 
 
@@ -130,15 +130,15 @@ def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
 def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:
     """Returns the student's meta-architecture, its classes and whether it segments."""
     classes = Override(len(train.class_names), f"classes: {list_names(train.class_names)}")
-    if teacher.architecture == "RetinaNet":
-        return {
-            "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
-            "MODEL.STUDENT.META_ARCHITECTURE": Override("RetinaNet", "as the teacher is dense"),
-            "MODEL.RETINANET.NUM_CLASSES": classes,
-        }
     overrides = {
         "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
-        "MODEL.STUDENT.META_ARCHITECTURE": Override("GeneralizedRCNN"),
+        "MODEL.STUDENT.META_ARCHITECTURE": Override(
+            teacher.architecture, "as the teacher is dense"
+        ),
+    }
+    if teacher.architecture == "RetinaNet":
+        return overrides | {"MODEL.RETINANET.NUM_CLASSES": classes}
+    overrides |= {
         "MODEL.ROI_HEADS.NAME": Override("StandardROIHeads"),
         "MODEL.ROI_HEADS.NUM_CLASSES": classes,
         "MODEL.MASK_ON": Override(masks, "teacher and data have masks" if masks else ""),
@@ -173,14 +173,12 @@ def _build_student(name: str, cfg: CfgNode) -> Any:
         raise ValueError(f"--student: {name}: cannot be built: {kind}{error}") from error
 
 
-def _pair(request: Request, teacher: Teacher, masks: bool) -> str:
+def _notes(request: Request, teacher: Teacher, masks: bool) -> list[str]:
+    """Returns a line on student and teacher, and one on the data."""
     rcnn = "Mask R-CNN" if masks else "Faster R-CNN"
     kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn
-    return f"student {kind} {request.student}, teacher {request.teacher}"
-
-
-def _data(train: CocoData, val: CocoData) -> str:
-    return (
-        f"classes: {list_names(train.class_names)}; images with objects to train on: "
-        f"{train.num_trained}; images to validate on: {val.num_images}"
-    )
+    return [
+        f"student {kind} {request.student}, teacher {request.teacher}",
+        f"classes: {list_names(request.train.class_names)}; images with objects to train on: "
+        f"{request.train.num_trained}; images to validate on: {request.val.num_images}",
+    ]

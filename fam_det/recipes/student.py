@@ -1,13 +1,12 @@
 """A student's keys from its name: backbone, weights, and the images that these were trained on."""
 
 from difflib import get_close_matches
-from pathlib import Path
 
 from fam_det.modeling.backbones.pretrained_weights import NETWORKS
 from fam_det.modeling.backbones.pretrained_weights import PREFIX as TORCHVISION
 from fam_det.modeling.backbones.timm import PREFIX as TIMM
 from fam_det.modeling.backbones.timm import check_name, import_timm, pixel_statistics
-from fam_det.recipes.overrides import Override, Overrides
+from fam_det.recipes.overrides import Override, Overrides, given_weights
 
 # RGB, as torchvision's networks were trained.
 IMAGENET_STATISTICS = {
@@ -84,15 +83,8 @@ def _resnet(depth: int) -> Overrides:
 
 
 def _weights(name: str, weights: str | None) -> Override:
-    if weights == "none":
-        return Override("", "--student-weights none: from scratch")
     if weights is not None:
-        if "://" not in weights and not Path(weights).is_file():
-            raise ValueError(
-                f"--student-weights: {weights} does not exist; give a checkpoint, 'none' to start "
-                "from scratch, or leave it out for ImageNet's"
-            )
-        return Override(weights)
+        return given_weights("--student-weights", weights)
     if not name.startswith(TIMM):
         return Override(TORCHVISION + name, "trained on ImageNet")
     if not import_timm().is_model_pretrained(name.removeprefix(TIMM)):

@@ -12,7 +12,7 @@ from fam_det.data.annotations import read_annotations
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.modeling.teacher import describe_teacher, find_config, teacher_config
 from fam_det.recipes.data import class_names
-from fam_det.recipes.overrides import Override, Overrides
+from fam_det.recipes.overrides import Override, Overrides, given_weights
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
@@ -94,12 +94,8 @@ def _close_names(name: str) -> str:
 
 
 def _weights(given: str | None, path: str, zoo_weights: str | None) -> Override:
-    if given == "none":
-        return Override("", "--teacher-weights none: random weights, to try a setup")
     if given is not None:
-        if "://" not in given and not Path(given).is_file():
-            raise ValueError(f"--teacher-weights: {given} does not exist; give its checkpoint")
-        return Override(given)
+        return given_weights("--teacher-weights", given)
     if zoo_weights is not None:
         return Override("auto", "the model zoo's")
     beside = Path(path).with_name(FINAL)

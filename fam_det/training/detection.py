@@ -12,7 +12,7 @@ import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.coco import check_registered
 from fam_det.data.dataset import NamingMapper
-from fam_det.data.loader import RestartingLoader
+from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy import default_config, plain
 from fam_det.modeling.lazy_detector import read_config
@@ -41,16 +41,13 @@ from detectron2.evaluation import (
 )
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
+from detectron2.utils.registry import locate
 
 NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")  # of a LazyConfig
-# Loaders of Detectron2, as a LazyConfig may name them, and ours with the same arguments.
-TRAIN_LOADER = "fam_det.data.loader.build_resumable_loader"
-TEST_LOADER = "fam_det.data.loader.build_test_loader"
+# Detectron2's functions, for which a LazyConfig gets ours, which take the same arguments.
 LOADERS = {
-    build_detection_train_loader: TRAIN_LOADER,
-    "detectron2.data.build.build_detection_train_loader": TRAIN_LOADER,
-    build_detection_test_loader: TEST_LOADER,
-    "detectron2.data.build.build_detection_test_loader": TEST_LOADER,
+    build_detection_train_loader: build_resumable_loader,
+    build_detection_test_loader: build_test_loader,
 }
 TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 
@@ -223,9 +220,9 @@ class LazyTrainer(ResumableTrainer):
 
 def build_loader(node: DictConfig, **options: Any) -> Any:
     """Returns a loader; for Detectron2's functions ours, with the same arguments and options."""
-    if node.get("_target_") not in LOADERS:
+    target = node.get("_target_")
+    target = locate(target) if isinstance(target, str) else target
+    if target not in LOADERS:
         return instantiate(node)
-    node = node.copy()
-    node["_target_"] = LOADERS[node["_target_"]]
-    node.update(options)
-    return instantiate(node)
+    arguments: dict[Any, Any] = {**node, **options, "_target_": LOADERS[target]}
+    return instantiate(arguments)

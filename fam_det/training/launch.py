@@ -156,5 +156,5 @@ def exit_on_fault(folder: str) -> Iterator[None]:
         last = Path(folder) / "last_checkpoint"
         kept = "no checkpoint was written yet"
         if last.is_file():
-            kept = f"kept: {Path(folder) / last.read_text().strip()}; go on with --resume"
+            kept = f"kept: {Path(folder) / last.read_text().strip()}; continue with --resume"
         sys.exit(f"{text}; {kept}")

@@ -87,7 +87,7 @@ class StopOnSignal(HookBase):
             name = f"model_{iteration:07d}"
             self.checkpointer.save(name, iteration=iteration)
             logger.warning(
-                "%s: stopped after iteration %d of %d, saved in %s; go on with --resume",
+                "%s: stopped after iteration %d of %d, saved in %s; continue with --resume",
                 *(number.name, iteration + 1, self.trainer.max_iter),
                 Path(self.checkpointer.save_dir) / f"{name}.pth",
             )

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from fam_det.core import KnowledgeReview
-from tests.analysis.small_study import STUDY, Studio
+from tests.analysis.small_study import Studio, make_studio
 
 MakeRun = Callable[..., Path]
 Edit = dict[str, Any]
@@ -96,7 +96,4 @@ def weights(distilled: bool) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def studio(tmp_path: Path) -> Studio:
     """A study of eight trainings."""
-    (tmp_path / "small.yaml").write_text(STUDY)
-    for name in ("teacher", "alone", "taught"):
-        (tmp_path / f"{name}.yaml").write_text("MODEL: {DEVICE: cpu}\n")
-    return Studio(tmp_path)
+    return make_studio(tmp_path)

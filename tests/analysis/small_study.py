@@ -157,6 +157,13 @@ class Studio:
         self.control("hold")
 
 
+def make_studio(folder: Path) -> Studio:
+    (folder / "small.yaml").write_text(STUDY)
+    for name in ("teacher", "alone", "taught"):
+        (folder / f"{name}.yaml").write_text("MODEL: {DEVICE: cpu}\n")
+    return Studio(folder)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs, and is not just waiting to be reaped."""
     status = Path(f"/proc/{pid}/stat")

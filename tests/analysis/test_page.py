@@ -4,15 +4,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from fam_det.analysis.page import Maps, Picture, Pictures, Section, format_page
+from fam_det.analysis.page import CaptionedImage, ImageGrid, MapGrid, Section, format_page
 
 
 def test_names_of_files_and_classes_cannot_change_the_page(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.new("RGB", (2, 2)).save(file)
     bad = '<script>"</script>'
-    picture = Picture(file, bad, bad)
-    parts = [Pictures(bad, [picture]), Maps(bad, [bad, bad], {bad: [picture, None]})]
+    picture = CaptionedImage(file, bad, bad)
+    parts = [ImageGrid(bad, [picture]), MapGrid(bad, [bad, bad], {bad: [picture, None]})]
     page = format_page(bad, bad, [(bad, bad)], [Section(bad, bad, parts, [("#fff", bad)], bad)])
     assert "<script" not in page
     assert page.count("<img ") == 2

@@ -62,7 +62,6 @@ def test_folder_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -
     for seed in (1, 2):
         text = json.dumps({"run": "FAM-KD", "seed": seed, **vars(result_of(seed))}, indent=1)
         (tmp_path / f"FAM-KD_seed{seed}.json").write_text(text)
-    (tmp_path / "table.json").write_text("[]")
     results = Results(tmp_path)
     assert results.read(job_of(1)) == result_of(1)
     results.write(job_of(2), result_of(5.0))
@@ -71,7 +70,13 @@ def test_folder_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("runs.jsonl", '{"job": "x"}\n'), ("x.json", "{"), ("x.json", "[1]")]
+    ("name", "text"),
+    [
+        ("runs.jsonl", '{"job": "x"}\n'),
+        ("runs.jsonl", "[1]\n"),
+        ("FAM-KD_seed1.json", "{"),
+        ("FAM-KD_seed1.json", "[1]"),
+    ],
 )
 def test_what_is_no_result_is_named(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)

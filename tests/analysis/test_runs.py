@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fam_det.analysis.checkpoint import count_parameters, find_checkpoint, read_weights
+from fam_det.analysis.run_plots import training_metric
 from fam_det.analysis.runs import read_run
 
 
@@ -36,6 +37,16 @@ def test_undefined_value_is_no_value(make_run: Any) -> None:
     run = read_run(folder)
     assert run.series("bbox/APs") == []
     assert run.series("bbox/AP") == [(10, 3.0)]
+
+
+def test_loss_of_earlier_versions_goes_by_its_present_name(make_run: Any) -> None:
+    folder = make_run("a", DATASETS={"TRAIN": ["bccd_train"]})
+    lines = '{"iteration": 19, "total_loss": 3.0, "loss_fam": 1.0}\n'
+    lines += '{"iteration": 39, "total_loss": 3.0, "loss_distill": 0.5}\n'
+    (folder / "metrics.json").write_text(lines)
+    run = read_run(folder)
+    assert run.series("loss_distill") == [(20, 1.0), (40, 0.5)]
+    assert training_metric(run) == [(20, 2.0), (40, 2.5)]
 
 
 def test_first_of_several_test_sets_counts(make_run: Any) -> None:

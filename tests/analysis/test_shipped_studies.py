@@ -1,6 +1,7 @@
 """Every shipped study loads, and every value in it is of a key that its tool's config has."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,34 +30,31 @@ DEFAULTS: dict[str, Callable[[], CfgNode]] = {
 }
 
 
+@cache
+def merged(tool: str, config: str) -> CfgNode:
+    cfg = DEFAULTS[tool]()
+    cfg.merge_from_file(config)
+    return cfg
+
+
 def build_cfg(study: Study, job: Job) -> CfgNode:
     """As the training tool does."""
-    cfg = DEFAULTS[study.tool]()
-    cfg.merge_from_file(job.run.config)
+    cfg = merged(study.tool, job.run.config).clone()
     settings = dict.fromkeys(study.placeholders, "data") | {"needs": "output/teacher"}
     cfg.merge_from_list(job.arguments(settings))
     return cfg
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_run_builds_a_config_of_its_own(file: Path) -> None:
+def test_every_run_builds_a_different_config_and_evaluates_at_its_end_only(file: Path) -> None:
     study = load_study(file)
-    seen: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for run in study.runs.values():
-        first = trials(study, run) or reported(study, run, {})[:1]
-        for job in first:
+        for job in trials(study, run) or reported(study, run, {})[:1]:
             cfg = build_cfg(study, job)
+            assert not cfg.TEST.EVAL_PERIOD and not cfg.TEST.get("EVAL_EPOCHS")
             cfg.SEED = 0
-            other = seen.setdefault(cfg.dump(), job.title)
+            other = titles.setdefault(cfg.dump(), job.title)
             assert other == job.title, f"{job.title} is the same as {other}"
             if study.tool == "train_net":
                 DISTILLER_REGISTRY.get(cfg.MODEL.DISTILLER.NAME)
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_evaluates_at_the_end_only(file: Path) -> None:
-    """Several trainings share a machine."""
-    study = load_study(file)
-    for run in study.runs.values():
-        test = build_cfg(study, reported(study, run, {})[0]).TEST
-        assert not test.EVAL_PERIOD and not test.get("EVAL_EPOCHS")

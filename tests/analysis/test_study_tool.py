@@ -9,47 +9,52 @@ import sys
 
 import pytest
 
-from tests.analysis.small_study import ALL, Studio, wait_for
+from tests.analysis.small_study import ALL, Studio, make_studio, wait_for
 
 FILES = {"runs.jsonl", "README.md", "table.csv", "table.json", "scores.png"}
 
 
-def test_all_is_done_once_and_written(studio: Studio) -> None:
-    status, out, err = studio.call("--jobs", "2")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    studio = make_studio(tmp_path_factory.mktemp("finished"))
+    status, _, err = studio.call("--jobs", "2")
     assert status == 0, err
-    assert set(studio.names()) == ALL and len(studio.names()) == len(ALL)
-    assert studio.files() == FILES
-    assert sorted(studio.lines()) == sorted(ALL)
-    assert studio.table() == f"# small\n\n{out}"
+    return studio
+
+
+def test_all_is_done_once_and_written(finished: Studio) -> None:
+    assert sorted(finished.names()) == sorted(ALL)
+    assert finished.files() == FILES
+    assert sorted(finished.lines()) == sorted(ALL)
     # alone: 30 + 3 s; taught at 5: 34 + 5 + s; teacher: 60 + 2 s (see fake_training.score)
-    rows = {row["run"]: row for row in csv.DictReader((studio.results / "table.csv").open())}
+    rows = {row["run"]: row for row in csv.DictReader((finished.results / "table.csv").open())}
     assert [rows["alone"][key] for key in ("n", "mean", "seed 2")] == ["2", "37.5", "36.0"]
     assert [rows["taught"][key] for key in ("chosen", "mean")] == ["LOSS_WEIGHT 5.0", "41.5"]
     assert float(rows["taught"]["baseline_mean"]) == 4.0
     assert rows["teacher"]["baseline_mean"] == ""  # no seed in common
 
 
-def test_second_call_does_nothing(studio: Studio) -> None:
-    studio.call("--jobs", "2")
-    table, count = studio.table(), len(studio.names())
-    assert studio.call()[0] == 0
-    assert (studio.table(), len(studio.names())) == (table, count)
+def test_second_call_does_nothing(finished: Studio) -> None:
+    table, count = finished.table(), len(finished.names())
+    status, out, _ = finished.call()
+    assert status == 0 and table == f"# small\n\n{out}"
+    assert (finished.table(), len(finished.names())) == (table, count)
 
 
-def test_choice_comes_first_and_is_not_in_the_means(studio: Studio) -> None:
-    studio.call("--jobs", "1")
-    order = studio.names()
-    assert order[0] == "teacher_seed1"
+def test_choice_comes_first_and_is_not_in_the_means(finished: Studio) -> None:
+    order = finished.names()
     trials = [order.index(f"taught_{weight}_seed1") for weight in ("1.0", "5.0", "15.0")]
-    assert max(trials) < order.index("taught_seed2")
-    options = {name: opts for name, *_, opts in studio.started()}
+    assert order.index("teacher_seed1") < min(trials) < max(trials) < order.index("taught_seed2")
+    options = {name: opts for name, *_, opts in finished.started()}
     assert options["taught_seed2"]["MODEL.DISTILLER.LOSS_WEIGHT"] == "5.0"
-    assert "1.0: 36.0, 5.0: 40.0, 15.0: 38.0" in studio.table()
-    assert "40.0, " not in studio.table().partition("Chosen on")[0]
+    assert "1.0: 36.0, 5.0: 40.0, 15.0: 38.0" in finished.table()
+    assert "40.0, " not in finished.table().partition("Chosen on")[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system ends the trainings on Linux only")
-def test_killed_at_any_moment_it_goes_on_to_the_same_table(studio: Studio) -> None:
+def test_killed_at_any_moment_it_resumes_to_the_same_table(
+    studio: Studio, finished: Studio
+) -> None:
     studio.kill_when_held("teacher_seed1", "alone_seed2")
     assert not studio.results.exists()
     studio.kill_when_held("taught_5.0_seed1")
@@ -60,22 +65,14 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_table(studio: Studio) -> No
     for name in ("teacher_seed1", "alone_seed2", "taught_5.0_seed1", "taught_seed3"):
         assert (name, "resumed") in how
         assert how.count((name, "anew")) == 1
-    fresh = Studio(studio.folder.parent / "fresh")
-    fresh.folder.mkdir()
-    for file in studio.folder.glob("*.yaml"):
-        (fresh.folder / file.name).write_text(file.read_text())
-    assert fresh.call("--jobs", "2")[0] == 0
-    assert fresh.table() == studio.table()
+    assert studio.table() == finished.table()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_it_ends_its_trainings_and_says_how_to_go_on(
-    studio: Studio, number: signal.Signals
-) -> None:
+def test_stopped_it_ends_its_trainings_and_says_how_to_resume(studio: Studio) -> None:
     studio.control("hold", "teacher_seed1", "alone_seed2")
     process = studio.start("--set", "DATA=/data/bccd", "--jobs", "2")
     wait_for(lambda: len(studio.started()) == 2)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command resumes" in err
@@ -99,18 +96,17 @@ def test_under_nohup_a_closed_terminal_ends_nothing(studio: Studio) -> None:
 
 def test_failure_is_a_row_and_tried_again(studio: Studio) -> None:
     studio.control("fail", "alone_seed2")
-    status, out, _ = studio.call("--jobs", "2")
+    status, out, _ = studio.call("--only", "alone")
     assert status == 1
     assert "1 of 2" in out
     reason = (
         "exit status 1: ValueError: no good in {DATA}/images; see output/studies/small/alone_seed2"
     )
     assert f"alone, seed 2: {reason}" in out
-    assert set(studio.names()) == ALL
     studio.control("fail")
-    status, out, _ = studio.call()
+    status, out, _ = studio.call("--only", "alone")
     assert status == 0 and "Failed" not in out
-    assert studio.names().count("alone_seed2") == 2 and len(studio.names()) == len(ALL) + 1
+    assert sorted(studio.names()) == ["alone_seed2", "alone_seed2", "alone_seed3"]
 
 
 def test_failed_resume_begins_anew_next(studio: Studio) -> None:
@@ -140,10 +136,10 @@ def test_failed_trial_loses(studio: Studio) -> None:
 
 
 def test_stale_result_is_done_again(studio: Studio) -> None:
-    studio.call("--jobs", "2")
+    studio.call("--only", "alone", "--jobs", "2")
     before = len(studio.names())
     (studio.folder / "alone.yaml").write_text("MODEL: {DEVICE: cpu, WIDTH: 2}\n")
-    status, _, err = studio.call()
+    status, _, err = studio.call("--only", "alone", "--jobs", "2")
     assert status == 0
     assert "alone, seed 2: its result is of another definition; done again" in err
     again = [(name, how) for name, how, *_ in studio.started()[before:]]
@@ -169,32 +165,24 @@ def test_only_does_the_named_runs_and_what_they_need(studio: Studio) -> None:
     assert set(studio.names()) == {name for name in ALL if not name.startswith("alone")}
 
 
-def test_trainings_run_at_once_on_their_own_cores(studio: Studio) -> None:
-    studio.control("hold", "teacher_seed1", "alone_seed2")
-    process = studio.start("--set", "DATA=/data/bccd", "--jobs", "2")
+def test_trainings_have_their_own_cores_and_a_second_call_is_refused(studio: Studio) -> None:
+    studio.control("hold", "alone_seed2", "alone_seed3")
+    process = studio.start("--set", "DATA=/data/bccd", "--jobs", "2", "--only", "alone")
     wait_for(lambda: len(studio.started()) == 2)  # both wait: they run at once
     first, second = studio.started()
+    status, _, err = studio.call()
     studio.control("hold")
     process.communicate(timeout=120)
     if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
         assert not set(first[4]) & set(second[4])
         assert first[3] == str(len(first[4]))
-
-
-def test_second_call_at_the_same_time_is_refused(studio: Studio) -> None:
-    studio.control("hold", "teacher_seed1")
-    process = studio.start("--set", "DATA=/data/bccd", "--jobs", "1")
-    wait_for(lambda: len(studio.started()) == 1)
-    status, _, err = studio.call()
-    studio.control("hold")
-    process.communicate(timeout=120)
     assert status == 1
     assert err.count("\n") == 1 and "another call of this study is running" in err
 
 
 def test_results_have_no_paths_of_this_machine(studio: Studio) -> None:
     studio.control("fail", "alone_seed3")
-    studio.call("--jobs", "2")
+    studio.call("--only", "alone")
     for file in studio.results.glob("*.json*"):
         text = file.read_text()
         assert str(studio.folder) not in text and "/data/bccd" not in text
@@ -230,14 +218,9 @@ def test_wrong_command_line_is_one_line(studio: Studio, words: list[str], messag
     assert studio.names() == []
 
 
-def test_device_is_given_to_every_training(studio: Studio) -> None:
-    studio.call("--only", "alone", "MODEL.DEVICE", "cpu")
-    assert all(opts["MODEL.DEVICE"] == "cpu" for *_, opts in studio.started())
-    assert len(studio.started()) == 2
-
-
 def test_detector_that_finds_nothing_counts_as_zero(studio: Studio) -> None:
     studio.control("nan", "alone_seed2")
-    assert studio.call("--only", "alone", "--jobs", "2")[0] == 0
+    assert studio.call("--only", "alone", "--jobs", "2", "MODEL.DEVICE", "cpu")[0] == 0
     rows = {row["run"]: row for row in csv.DictReader((studio.results / "table.csv").open())}
     assert (rows["alone"]["seed 2"], rows["alone"]["n"]) == ("0.0", "2")
+    assert [opts["MODEL.DEVICE"] for *_, opts in studio.started()] == ["cpu", "cpu"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fam_det.analysis.experiment import Experiment, describe
-from fam_det.analysis.published import FIGURES
+from fam_det.analysis.published import PUBLISHED_SCORES
 from fam_det.analysis.rows import Row, build_rows
 from fam_det.analysis.runs import Run, read_run
 from fam_det.analysis.tables import (
@@ -163,7 +163,7 @@ def test_detectors_go_by_the_names_of_papers() -> None:
 def test_published_figures_and_their_sources(
     experiment: tuple[str, str | None, str, str], value: float, source: str
 ) -> None:
-    figure = FIGURES[Experiment(*experiment)]
+    figure = PUBLISHED_SCORES[Experiment(*experiment)]
     assert figure.value == value and source in figure.source
 
 
@@ -174,10 +174,10 @@ def test_published_pairs_are_those_of_the_recipes() -> None:
         for file in (ROOT / "configs" / folder).glob("*/student.yaml"):
             config = read_config_of(file)
             known.add((data_set, config["TEACHER"]["NAME"], config["STUDENT"]["NAME"]))
-    pairs = {(e.data_set, e.teacher, e.student) for e in FIGURES if e.teacher is not None}
+    pairs = {(e.data_set, e.teacher, e.student) for e in PUBLISHED_SCORES if e.teacher is not None}
     assert pairs <= known
     networks = {(data_set, name) for data_set, *names in known for name in names}
-    alone = {(e.data_set, e.student) for e in FIGURES if e.teacher is None}
+    alone = {(e.data_set, e.student) for e in PUBLISHED_SCORES if e.teacher is None}
     assert {entry for entry in alone if entry[0] != "coco_2017_train"} <= networks
 
 

@@ -3,15 +3,15 @@
 import csv
 import importlib.util
 import io
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import pytest
+
+from tests.tools.in_process import run_tool
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
@@ -51,11 +51,8 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Report:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     (folder / "config.yaml").write_text(CONFIG)
-    tool = str(ROOT / "tools" / "train_classifier.py")
     options = ["--config-file", str(folder / "config.yaml"), "OUTPUT_DIR", str(folder / "fam_kd")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, tool, *options]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_tool("train_classifier", *options)
     assert done.returncode == 0, done.stderr[-3000:]
     with (folder / "fam_kd" / "metrics.json").open("a") as file:
         file.write('{"iteration": 21, "to')  # as a training that was killed

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from fam_det.files.checkpointer import SafeCheckpointer
@@ -108,11 +109,12 @@ def run_to_the_end(folder: Path) -> None:
     run.train(start, 5)
 
 
-def test_a_kill_at_any_step_of_the_saves_is_made_up_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_any_step_of_the_saves_is_made_up_for(tmp_path: Path, stride: int) -> None:
     run_to_the_end(tmp_path / "unbroken")
     expected = {x.name: torch.load(x) for x in (tmp_path / "unbroken").glob("*.pth")}
     assert set(expected) == {"model_0000003.pth", "model_final.pth"}
-    for step in count():
+    for step in count(0, stride):
         folder = tmp_path / str(step)
         child = os.fork()
         if not child:

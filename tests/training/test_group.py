@@ -127,6 +127,7 @@ def test_the_rest_of_a_group_ends_when_a_process_is_killed(tmp_path: Path) -> No
     assert last_checkpoint(tmp_path) == ("model_0000001.pth", 1)
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_group_ends_when_a_process_is_frozen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

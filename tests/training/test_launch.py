@@ -1,4 +1,4 @@
-"""The last line of a training that a fault has ended."""
+"""How a training that a fault has ended exits."""
 
 from pathlib import Path
 
@@ -26,6 +26,6 @@ def test_a_fault_ends_in_a_line_that_says_what_is_kept(
         with exit_on_fault(str(tmp_path)):
             raise error
     (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
-    with pytest.raises(SystemExit, match=f"{line}.*kept: .*/model_0000003.pth; go on with --res"):
+    with pytest.raises(SystemExit, match=f"{line}.*kept: .*/model_0000003.pth; continue with"):
         with exit_on_fault(str(tmp_path)):
             raise error

@@ -148,7 +148,7 @@ def test_train_resume_and_evaluate(
         "model.student.test_score_thresh=0.0",
         "model.student.backbone.bottom_up.stages.norm=BN",
         "model.teacher.weights=''",
-        "model.teacher.opts=[MODEL.RESNETS.DEPTH,50,MODEL.RETINANET.NUM_CONVS,1]",
+        "model.teacher.opts=[MODEL.RESNETS.DEPTH,18,MODEL.RESNETS.RES2_OUT_CHANNELS,64]",
         "model.distiller.mid_channels=16",
         "optimizer.lr=0.0001",
         "train.init_checkpoint=''",

@@ -28,7 +28,7 @@ def test_a_disk_that_is_full_of_metrics_ends_in_a_line_and_keeps_the_checkpoint(
     checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
     writer = MetricsWriter([JSONWriter(str(tmp_path / "metrics.json"))], str(tmp_path), period=3)
     run.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=0), writer])
-    line = r"metrics could not be written \(No space left.*kept: .*/model_0000001.pth; go on"
+    line = r"metrics could not be written \(No space left.*kept: .*/model_0000001.pth; continue"
     with pytest.raises(SystemExit, match=line), exit_on_fault(str(tmp_path)):
         run.train(0, 10)
 
@@ -38,7 +38,7 @@ def test_a_disk_that_is_full_of_logs_does_not_stop_a_training(tmp_path: Path) ->
     log = logging.FileHandler(FULL)
     logging.getLogger("detectron2").addHandler(log)
     try:
-        run = trainer(tmp_path, broken=(1,), most=1)
+        run = trainer(tmp_path, broken=(1,), max_non_finite=1)
         run.train(0, 4)
     finally:
         logging.getLogger("detectron2").removeHandler(log)

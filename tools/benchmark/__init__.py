@@ -1,4 +1,1 @@
-"""Speed and memory of the project beside plain formulas and peers; see docs/performance.md.
-
-It stands on top of everything else: nothing imports it but python -m tools.benchmark and the tests.
-"""
+"""Speed and memory of the project beside plain formulas and peers; see docs/performance.md."""

@@ -13,7 +13,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages
 
 import torch
 
-from tools.benchmark.machine import measure_machine
+from tools.benchmark.measuring import measure_machine
 from tools.benchmark.rows import exponents, measure, table
 from tools.benchmark.suites import SUITES, cases
 
@@ -25,7 +25,7 @@ examples:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the suites and print a table of each; returns the exit status."""
+    """Runs the suites and prints a table of each; returns the exit status."""
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     machine = measure_machine(args.device)
@@ -53,9 +53,9 @@ def main() -> int:
             if args.only in case.name:
                 print(f"{name}: {case.name}", end=" ... ", file=sys.stderr, flush=True)
                 rows.append(measure(case, machine))
-                print(f"{rows[-1].ratio:.3f}", file=sys.stderr, flush=True)
+                print(f"{rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
         print("\n".join(["", name, "", table(rows), *exponents(rows)]), flush=True)
-        results[name] = [row.to_json() for row in rows]
+        results[name] = rows
     if args.json:
         args.json.write_text(
             json.dumps({"machine": machine.describe(), "suites": results}, indent=2)

@@ -4,21 +4,21 @@ Legend: N batch, C channels, H and W map size, V = W // 2 + 1 columns of the hal
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
-from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, WindowCrossAttention
-from tools.benchmark.references import FullSpectrumAttention, UnfoldAttention
+from tools.benchmark.measuring import forward_backward
+from tools.benchmark.references import FullSpectrumAttention, unfold_fusion
 from tools.benchmark.rows import Case
-from tools.benchmark.timing import Function
 
 DENSE_SHAPES = ((64, 64, 32), (64, 128, 16), (64, 256, 8), (8, 64, 56), (64, 32, 32))
 ATTENTION_SHAPES = ((8, 256, 50, 84), (64, 64, 32, 32))
 
 
 def cases(device: str) -> Iterator[Case]:
-    """One case a shape."""
+    """Yields one case a shape."""
     for dense_shape in DENSE_SHAPES:
         yield dense_case(*dense_shape, device)
     for shape in ATTENTION_SHAPES:
@@ -26,7 +26,7 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def dense_case(n: int, c: int, side: int, device: str) -> Case:
-    """FAM with the dense filter on square maps, against the full complex formula."""
+    """Compares FAM with the dense filter on square maps with the full complex formula."""
     torch.manual_seed(0)
     fam = FrequencyAttention(c, c, size=side).to(device)
     reference = FullSpectrumAttention(fam)
@@ -39,8 +39,8 @@ def dense_case(n: int, c: int, side: int, device: str) -> Case:
     moved = 4 * (8 * x.numel() + 3 * filter_values)
     return Case(
         name=f"dense FAM {n}x{c}x{side}x{side}",
-        project=forward_backward(fam, x),
-        reference=forward_backward(reference, x),
+        project=forward_backward(fam, x, parameters=fam.parameters()),
+        reference=forward_backward(reference, x, parameters=reference.parameters()),
         modules=(fam, reference),
         flops=flops,
         moved=moved,
@@ -50,11 +50,10 @@ def dense_case(n: int, c: int, side: int, device: str) -> Case:
 
 
 def attention_case(shape: tuple[int, int, int, int], device: str) -> Case:
-    """Window cross attention, against unfolded windows."""
+    """Compares window cross attention with unfolded windows."""
     torch.manual_seed(0)
     n, c, h, w = shape
     attention = WindowCrossAttention(c).to(device)
-    reference = UnfoldAttention(attention)
     maps = [torch.randn(shape, device=device, requires_grad=True) for _ in range(2)]
     # three 1x1 convolutions, thrice for the backward pass; 9 positions of about 4 + 8 operations
     flops = n * h * w * c * (3 * 3 * 2 * c + 9 * 12)
@@ -62,23 +61,13 @@ def attention_case(shape: tuple[int, int, int, int], device: str) -> Case:
     moved = 4 * 12 * n * c * h * w
     return Case(
         name=f"window attention {n}x{c}x{h}x{w}",
-        project=forward_backward(attention, *maps),
-        reference=forward_backward(reference, *maps),
-        modules=(attention, reference),
+        project=forward_backward(attention, *maps, parameters=attention.parameters()),
+        reference=forward_backward(
+            partial(unfold_fusion, attention), *maps, parameters=attention.parameters()
+        ),
+        modules=(attention, attention),
         flops=flops,
         moved=moved,
         time_goal=1 / 3,
         memory_goal=0.25,
     )
-
-
-def forward_backward(module: nn.Module, *inputs: Tensor) -> Function:
-    """A call that gives a gradient to the inputs and the parameters, and lets it go."""
-    probe = torch.randn_like(module(*inputs))
-
-    def run() -> None:
-        module(*inputs).backward(probe)
-        for tensor in (*inputs, *module.parameters()):
-            tensor.grad = None
-
-    return run

@@ -22,7 +22,7 @@ MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 
 def cases(device: str) -> Iterator[Case]:
-    """One case; the reference's workers run on the CPU."""
+    """Yields one case; the reference's workers run on the CPU."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (IMAGES, 3, 32, 32), generator=generator, dtype=torch.uint8)
     labels = torch.arange(IMAGES) % 100
@@ -47,13 +47,13 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def take(loader: Any, device: str) -> None:
-    """Draw ``BATCHES`` batches onto the device."""
+    """Draws ``BATCHES`` batches onto the device."""
     for batch in islice(loader, BATCHES):
         batch[0].to(device)
 
 
 class _Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """Images as torchvision's CIFAR data sets hold and transform them."""
+    """Holds and transforms images as torchvision's CIFAR data sets do."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self.images = images.permute(0, 2, 3, 1).numpy()

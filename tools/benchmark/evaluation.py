@@ -16,7 +16,7 @@ IMAGES, OBJECTS, DETECTIONS, CLASSES = 5000, 7, 100, 80
 
 
 def cases(device: str) -> Iterator[Case]:
-    """One case; the device does not matter."""
+    """Yields one case; the device does not matter."""
     truth, found = synthetic_results(IMAGES)
     yield Case(
         name=f"COCO evaluation, {IMAGES:,} images x {DETECTIONS} detections",
@@ -30,7 +30,7 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def synthetic_results(images: int, seed: int = 0) -> tuple[COCO, COCO]:
-    """Random boxes, and detections that lie near some of them."""
+    """Draws random boxes, and detections that lie near some of them."""
     generator = np.random.default_rng(seed)
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -66,7 +66,7 @@ def synthetic_results(images: int, seed: int = 0) -> tuple[COCO, COCO]:
 
 
 def figures(evaluation: type[Any], truth: COCO, found: COCO) -> list[float]:
-    """The twelve figures of a box evaluation."""
+    """Returns the twelve figures of a box evaluation."""
     with contextlib.redirect_stdout(io.StringIO()):
         run = evaluation(truth, found, "bbox")
         run.evaluate()

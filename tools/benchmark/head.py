@@ -1,6 +1,9 @@
 """Suite ``head``: the whole distillation head on the FPN levels of one 800 x 1344 image.
 
 Forward, the loss of every level, and backward, beside ReviewKD's head on the same maps.
+
+Suite ``growth``: how its time and memory grow with the image and with the channels. Each row
+compares with the smallest of its kind, so its ratio is how much more it costs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,18 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fam_det.core import FAMOptions, KnowledgeReview, LayerToLayer
+from fam_det.core import FAMOptions, KnowledgeReview, LayerToLayer, hierarchical_context_loss
 from fam_det.core.losses import LOSSES
+from tools.benchmark.measuring import Function
 from tools.benchmark.references import ReviewKDHead, hierarchical_loss
 from tools.benchmark.rows import Case
-from tools.benchmark.timing import Function
 
 STRIDES = (4, 8, 16, 32, 64)  # p2 to p6
 CHANNELS = 256
+AREAS = ((512, 512), (1024, 512), (1024, 1024), (2048, 1024), (2048, 2048))  # of growth
+WIDTHS = (64, 128, 256, 512)
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Full width, the recipes' head, then what else the keys of fam_det/config.py offer."""
+    """Yields the recipes' head, then what else the keys of fam_det/config.py offer."""
     all_levels, no_p2 = STRIDES, STRIDES[1:]
     full: dict[str, Any] = {"mid_channels": CHANNELS}
     best = {"fusion": None, "fam": FAMOptions(["global"]), "loss": "spectral_correlation"}
@@ -45,7 +50,7 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def head_case(name: str, settings: dict[str, Any], strides: Sequence[int], device: str) -> Case:
-    """A head on the levels of some strides, against ReviewKD's on all of them."""
+    """Compares a head on the levels of some strides with ReviewKD's on all of them."""
     torch.manual_seed(0)
     loss = LOSSES[settings.get("loss", "hierarchical")]
     head = build_head(len(strides), **{k: v for k, v in settings.items() if k != "loss"}).to(device)
@@ -67,7 +72,7 @@ def head_case(name: str, settings: dict[str, Any], strides: Sequence[int], devic
 
 
 def build_head(levels: int, *, channels: int = CHANNELS, **settings: Any) -> nn.Module:
-    """A head for FPN maps with defaults as in fam_det/config.py, half as wide within."""
+    """Builds a head for FPN maps with defaults as in fam_det/config.py, half as wide within."""
     widths = [channels] * levels
     options: dict[str, Any] = {"mid_channels": channels // 2, "relu": False} | settings
     if options.get("fusion", "") is None:
@@ -79,7 +84,7 @@ def build_head(levels: int, *, channels: int = CHANNELS, **settings: Any) -> nn.
 def level_maps(
     image: tuple[int, int], channels: int, strides: Sequence[int], device: str
 ) -> list[Tensor]:
-    """Random student maps of one image, of ceil(side / stride) cells."""
+    """Draws random student maps of one image, of ceil(side / stride) cells."""
     return [
         torch.randn(
             1, channels, *(-(-side // stride) for side in image), device=device, requires_grad=True
@@ -94,7 +99,7 @@ def distillation(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
 ) -> Function:
-    """One step of a head: its loss, and the gradients of head and maps, which are then let go."""
+    """Returns one step of a head: its loss, and the gradients of head and maps, then freed."""
 
     def loss() -> Tensor:
         losses = [loss_of(x, t) for x, t in zip(head(student), teacher, strict=True)]
@@ -106,3 +111,32 @@ def distillation(
             tensor.grad = None
 
     return run
+
+
+def growth_cases(device: str) -> Iterator[Case]:
+    """Yields areas at 64 channels, then channels at 512 x 512 pixels."""
+    smallest = head_step(AREAS[0], WIDTHS[0], device)
+    base = AREAS[0][0] * AREAS[0][1]
+    for height, width in AREAS[1:]:
+        area = height * width
+        yield Case(
+            name=f"{area / 2**20:g} megapixels over {base / 2**20:g}, {WIDTHS[0]} channels",
+            project=head_step((height, width), WIDTHS[0], device),
+            reference=smallest,
+            growth=("area", area / base),
+        )
+    for channels in WIDTHS[1:]:
+        yield Case(
+            name=f"{channels} channels over {WIDTHS[0]}, {base / 2**20:g} megapixels",
+            project=head_step(AREAS[0], channels, device),
+            reference=smallest,
+            growth=("channels", channels / WIDTHS[0]),
+        )
+
+
+def head_step(size: tuple[int, int], channels: int, device: str) -> Function:
+    """Returns a step of the default head, on the levels of one image."""
+    head = build_head(len(STRIDES), channels=channels).to(device)
+    student = level_maps(size, channels, STRIDES, device)
+    teacher = [torch.randn_like(x) for x in student]
+    return distillation(head, hierarchical_context_loss, student, teacher)

@@ -1,4 +1,4 @@
-"""What the project is compared with, as plain formulas with plain automatic differentiation.
+"""The formulas that the project is compared with, in plain operators.
 
 The tests hold each of them equal to the project's own module in value and gradient; ReviewKD's head
 equals a KnowledgeReview with ReviewKD's parts.
@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, WindowCrossAttention, high_pass_response
-from fam_det.core.filters import DenseFilter
+from fam_det.core.filters import DenseFilter, SeparableFilter
+from fam_det.core.kernels.spectrum import multiplicity
+from fam_det.core.losses import BAND_EDGES, EPSILON
 
 
 class FullSpectrumAttention(nn.Module):
@@ -48,51 +50,72 @@ class FullSpectrumAttention(nn.Module):
         self.register_buffer("h", full_plane(h, width).to(half.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H, W)."""
+        """Filters (N, C_in, H, W) -> (N, C_out, H, W)."""
         spectrum = torch.einsum("nihw,iohw->nohw", torch.fft.fft2(x, norm="ortho"), self.k)
         global_branch = torch.fft.ifft2(self.h * spectrum, norm="ortho").real
         return self.gamma_global * global_branch + self.gamma_local * self.local(x)
 
 
 def full_plane(half: Tensor, width: int) -> Tensor:
-    """(H, V, ...) of the half plane -> (H, W, ...), by K(-u, -v) = conj K(u, v)."""
+    """Completes (H, V, ...) of the half plane -> (H, W, ...), by K(-u, -v) = conj K(u, v)."""
     mirrored = torch.roll(half.flip(0), 1, 0)[:, 1 : (width + 1) // 2].flip(1)
     return torch.cat([half, mirrored.conj().resolve_conj()], dim=1)
 
 
-class UnfoldAttention(nn.Module):
-    """Window cross attention with every window copied out, as in the released code.
+def unfold_fusion(module: WindowCrossAttention, student_map: Tensor, residual: Tensor) -> Tensor:
+    """Returns window cross attention with every window copied out, as in the released code."""
+    query, key, value = module.query(residual), module.key(student_map), module.value(student_map)
+    by_row = module.row_offset[:, :, None].expand(-1, -1, module.window)
+    by_column = module.column_offset[:, None, :].expand(-1, module.window, -1)
+    return unfold_attention(query, key, value, torch.cat([by_row, by_column]))
 
-    Args:
-        attention: a module whose parameters are taken.
-    """
 
-    def __init__(self, attention: WindowCrossAttention) -> None:
-        super().__init__()
-        self.window = attention.window
-        self.query, self.key, self.value = (
-            nn.Conv2d(attention.channels, attention.channels, 1, bias=False) for _ in range(3)
-        )
-        self.row_offset, self.column_offset = (
-            nn.Parameter(torch.empty(attention.channels // 2, self.window)) for _ in range(2)
-        )
-        self.to(attention.row_offset)
-        self.load_state_dict(attention.state_dict())
+def unfold_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
+    """Returns window attention of maps (N, C, H, W) with offsets (C, k, k), windows copied out."""
+    k = offsets.shape[-1]
+    keys, values = (
+        F.pad(x, [k // 2] * 4).unfold(2, k, 1).unfold(3, k, 1).flatten(4) for x in (key, value)
+    )  # (N, C, H, W, k * k)
+    logits = query[..., None] * (keys + offsets.flatten(1)[:, None, None])
+    return torch.einsum("nchwk,nchwk->nchw", logits.softmax(-1), values)
 
-    def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuse two maps of one shape, (N, C, H, W) each, to one."""
-        k, c = self.window, self.row_offset.shape[0]
-        padded = F.pad(student_map, [k // 2] * 4)
-        query = self.query(residual)[..., None]  # (N, C, H, W, 1)
-        key, value = (
-            conv(padded).unfold(2, k, 1).unfold(3, k, 1)  # (N, C, H, W, k, k)
-            for conv in (self.key, self.value)
-        )
-        by_row, by_column = key.split(c, dim=1)
-        by_row = by_row + self.row_offset[:, None, None, :, None]
-        by_column = by_column + self.column_offset[:, None, None, None, :]
-        weight = (query * torch.cat([by_row, by_column], dim=1).flatten(4)).softmax(-1)
-        return torch.einsum("nchwk,nchwk->nchw", weight, value.flatten(4))
+
+def dense_filter(module: DenseFilter, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
+    """Returns the dense filter on half a spectrum, beside a 1x1 convolution."""
+    matrices = module.spectrum(*x.shape[2:])  # (H, V, C_in, C_out)
+    spectrum = torch.fft.rfft2(x, norm="ortho").permute(2, 3, 0, 1) @ matrices
+    filtered = spectrum.permute(2, 3, 0, 1) * response
+    y = torch.fft.irfft2(filtered, s=x.shape[2:], norm="ortho")
+    return y + F.conv2d(x, local[:, :, None, None])
+
+
+def separable_filter(module: SeparableFilter, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
+    """Returns the separable filter on half a spectrum, beside a 1x1 convolution."""
+    gains = module.gains(*x.shape[2:]) * response  # (C_in, H, V)
+    spectrum = torch.fft.rfft2(x, norm="ortho") * gains
+    y = torch.fft.irfft2(spectrum, s=x.shape[2:], norm="ortho")
+    return F.conv2d(y, module.mix.weight) + F.conv2d(x, local[:, :, None, None])
+
+
+def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns one minus the correlation of each channel in each octave of frequencies."""
+    height, width = student.shape[2:]
+    u = 2 * torch.fft.fftfreq(height).abs()[:, None]
+    v = 2 * torch.fft.rfftfreq(width)[None, :]
+    octave = torch.bucketize(torch.maximum(u, v), torch.tensor(BAND_EDGES), right=True)
+    counts = F.one_hot(octave, len(BAND_EDGES) + 1) * multiplicity(width)[:, None]  # (H, V, B)
+    counts = counts.to(student)
+    x, y = (
+        torch.fft.rfft2(m - m.mean((0, 2, 3), keepdim=True), norm="ortho")
+        for m in (student, teacher)
+    )
+    xx, yy, xy = (
+        torch.einsum("nchv,hvb->cb", (p * q.conj()).real, counts)
+        for p, q in ((x, x), (y, y), (x, y))
+    )
+    floor = EPSILON * len(x) * counts.sum((0, 1))
+    correlation = xy / ((xx + floor) * (yy + floor)).clamp(min=1e-30).sqrt()
+    return 1 - correlation[:, floor > 0].mean()
 
 
 class ReviewKDHead(nn.Module):
@@ -113,7 +136,7 @@ class ReviewKDHead(nn.Module):
         self.transform = nn.ModuleList(_conv_norm(channels, 3) for _ in range(levels))
 
     def forward(self, student_maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (N, C, H, W), shallow to deep, to maps for the comparison with the teacher's."""
+        """Transforms maps (N, C, H, W), shallow to deep, to be compared with the teacher's."""
         outputs: list[Tensor] = []
         residual: Tensor | None = None
         for i in reversed(range(len(student_maps))):
@@ -128,7 +151,7 @@ class ReviewKDHead(nn.Module):
 
 
 def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """ReviewKD's loss on one level, each pooled map pooled on its own."""
+    """Returns ReviewKD's loss on one level, each pooled map pooled separately."""
     loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
     for side in (4, 2, 1):
         if side >= min(student.shape[2:]):

@@ -15,8 +15,8 @@ import fam_det.modeling  # noqa: F401  registers the models
 from fam_det.config import add_distillation_config
 from fam_det.modeling.distilled_detector import DistilledDetector
 from fam_det.modeling.hooks import captured_backbone
+from tools.benchmark.measuring import Function
 from tools.benchmark.rows import Case
-from tools.benchmark.timing import Function
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
@@ -25,11 +25,12 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 TEACHER = "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
+LONG: dict[str, Any] = {"seconds": 15.0, "pairs": (4, 20), "warmup": 1}  # a step takes seconds
 IMAGES = {"cpu": (2, 480, 640), "cuda": (8, 800, 1344)}
 
 
 def cases(device: str) -> Iterator[Case]:
-    """The step with several heads, then what the wrapper costs at inference."""
+    """Yields the step with several heads, then inference and the teacher alone."""
     full = ["MID_CHANNELS", 256]
     no_p2 = ["LEVELS", ["p3", "p4", "p5", "p6"]]
     layers = ["NAME", "LayerToLayerDistiller"]
@@ -50,7 +51,7 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
-    """A training step, against teacher and student without the distiller."""
+    """Compares a training step with teacher and student without the distiller."""
     model = build(settings, device)
     model.load_teacher()
     model.train()
@@ -60,14 +61,12 @@ def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
         project=step(model, inputs, distil=True),
         reference=step(model, inputs, distil=False),
         time_goal=goal,
-        seconds=15.0,
-        pairs=(4, 20),
-        warmup=1,
+        **LONG,
     )
 
 
 def inference_case(device: str) -> Case:
-    """Detection by the distilled wrapper, against the student alone."""
+    """Compares detection by the distilled wrapper with the student alone."""
     model = build([], device).eval()
     inputs = random_inputs(device)
     return Case(
@@ -76,14 +75,12 @@ def inference_case(device: str) -> Case:
         reference=lambda: run_frozen(model.student, inputs),
         time_goal=1.0,
         memory_goal=1.0,
-        seconds=15.0,
-        pairs=(4, 20),
-        warmup=1,
+        **LONG,
     )
 
 
 def teacher_case(device: str) -> Case:
-    """The frozen teacher, against its backbone run as any module in float32."""
+    """Compares the frozen teacher with its backbone run as any module in float32."""
     model = build([], device)
     teacher = model.teacher
     plain = copy.deepcopy(teacher.backbone)  # before its BatchNorms are folded
@@ -97,14 +94,12 @@ def teacher_case(device: str) -> Case:
         project=lambda: teacher(inputs, size),
         reference=lambda: run_frozen(plain, batch),
         time_goal=0.9 if device == "cpu" else 0.6,
-        seconds=15.0,
-        pairs=(4, 20),
-        warmup=1,
+        **LONG,
     )
 
 
 def build(settings: list[Any], device: str) -> DistilledDetector:
-    """The detector of configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml, random weights."""
+    """Builds configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml with random weights."""
     torch.manual_seed(0)
     cfg: CfgNode = get_cfg()
     add_distillation_config(cfg)
@@ -124,7 +119,7 @@ def build(settings: list[Any], device: str) -> DistilledDetector:
 
 
 def random_inputs(device: str) -> list[dict[str, Any]]:
-    """A batch of noise with eight boxes an image."""
+    """Draws a batch of noise with eight boxes an image."""
     generator = torch.Generator().manual_seed(0)
     n, height, width = IMAGES["cuda" if device.startswith("cuda") else "cpu"]
     inputs = []
@@ -140,7 +135,7 @@ def random_inputs(device: str) -> list[dict[str, Any]]:
 
 
 def step(model: DistilledDetector, inputs: list[dict[str, Any]], *, distil: bool) -> Function:
-    """Forward and backward of a training step; without ``distil`` the teacher still runs."""
+    """Returns a training step; without ``distil`` the teacher still runs."""
 
     def losses() -> dict[str, Tensor]:
         if distil:
@@ -168,5 +163,5 @@ def step(model: DistilledDetector, inputs: list[dict[str, Any]], *, distil: bool
 
 @torch.no_grad()
 def run_frozen(model: Any, inputs: Any) -> Any:
-    """The output, without a graph."""
+    """Returns the output, without a graph."""
     return model(inputs)

@@ -5,17 +5,18 @@ from importlib import import_module
 
 from tools.benchmark.rows import Case
 
-SUITES = {
-    "core": "tools.benchmark.core",
-    "head": "tools.benchmark.head",
-    "step": "tools.benchmark.step",
-    "eval": "tools.benchmark.evaluation",
-    "data": "tools.benchmark.data",
-    "growth": "tools.benchmark.growth",
+SUITES = {  # module, function
+    "core": ("core", "cases"),
+    "head": ("head", "cases"),
+    "step": ("step", "cases"),
+    "eval": ("evaluation", "cases"),
+    "data": ("data", "cases"),
+    "growth": ("head", "growth_cases"),
+    "kernels": ("kernels", "cases"),
 }
 
 
 def cases(suite: str, device: str) -> Iterator[Case]:
-    """The cases of a suite, each built when it is asked for."""
-    built: Iterator[Case] = import_module(SUITES[suite]).cases(device)
-    return built
+    """Yields the cases of a suite, each built when it is asked for."""
+    module, function = SUITES[suite]
+    yield from getattr(import_module(f"tools.benchmark.{module}"), function)(device)

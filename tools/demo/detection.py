@@ -66,13 +66,13 @@ def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 def read_rows(data: Path, folders: Sequence[Path]) -> list[Row]:
     """Reads the first validation scenes, what is in them and what each model found."""
-    paths = split_paths(data, "val")
-    coco = json.loads(paths.annotations.read_text())
+    annotation_file, image_folder = split_paths(data, "val")
+    coco = json.loads(annotation_file.read_text())
     files = [folder / "inference" / "coco_instances_results.json" for folder in folders]
     detections = [json.loads(file.read_text()) for file in files]
     rows = []
     for image in coco["images"][:SCENES]:
-        pixels = np.asarray(cv2.imread(str(paths.images / image["file_name"])), dtype=np.uint8)
+        pixels = np.asarray(cv2.imread(str(image_folder / image["file_name"])), dtype=np.uint8)
         found = [objects_of(image["id"], entries) for entries in detections]
         rows.append(Row(pixels[..., ::-1], objects_of(image["id"], coco["annotations"]), found))
     return rows

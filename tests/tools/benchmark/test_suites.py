@@ -1,21 +1,44 @@
 """What the suites compare does the same work."""
 
+import json
+import runpy
+import sys
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tools.benchmark import step
+from tools.benchmark import head, step, suites
 from tools.benchmark.data import BATCH, MEAN, STD
 from tools.benchmark.data import cases as data_cases
+from tools.benchmark.rows import Case
 from tools.benchmark.suites import SUITES, cases
 
 
 def test_a_suite_is_found_by_its_name() -> None:
-    for suite in ("data", "growth", "core"):
-        assert next(cases(suite, "cpu")).name
-    assert list(SUITES) == ["core", "head", "step", "eval", "data", "growth"]
+    assert next(cases("data", "cpu")).name
+    assert list(SUITES) == ["core", "head", "step", "eval", "data", "growth", "kernels"]
+
+
+def test_the_tool_prints_a_table_and_writes_every_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(name="nothing", project=int, reference=lambda: torch.empty(9), seconds=0.0)
+    monkeypatch.setattr(suites, "cases", lambda suite, device: iter([case]))
+    file = tmp_path / "rows.json"
+    words = ["benchmark", "--suite", "core", "--threads", "1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("tools.benchmark", run_name="__main__")
+    assert ended.value.code == 0
+    assert "| nothing |" in capsys.readouterr().out
+    (row,) = json.loads(file.read_text())["suites"]["core"]
+    sides = [f"{side}_{unit}" for side in ("project", "reference") for unit in ("ms", "mib")]
+    keys = {*sides, "project_parameters", "reference_parameters", "name", "ratio", "quartiles"}
+    keys |= {"pairs", "time_goal", "memory_goal", "memory_ratio", "floor_ms", "growth"}
+    assert row.keys() == keys
 
 
 def test_both_loaders_give_batches_of_the_same_kind() -> None:
@@ -34,7 +57,8 @@ def test_both_loaders_give_batches_of_the_same_kind() -> None:
     assert torch.allclose(images.amin((0, 2, 3)), black)
 
 
-def test_growth_names_how_much_more_there_is() -> None:
+def test_growth_names_how_much_more_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "head_step", lambda size, channels, device: print)
     grown = [case.growth for case in cases("growth", "cpu")]
     areas = [("area", factor) for factor in (2.0, 4.0, 8.0, 16.0)]  # of a quarter megapixel
     assert grown == areas + [("channels", factor) for factor in (2.0, 4.0, 8.0)]

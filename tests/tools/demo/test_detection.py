@@ -138,6 +138,7 @@ def test_command_line(
 ) -> None:
     for words, status in (["--help"], 0), (["SOLVER.MAX_ITER"], 2):
         monkeypatch.setattr(sys, "argv", [module, *words])
+        monkeypatch.delitem(sys.modules, module, raising=False)  # as in a new process
         with pytest.raises(SystemExit) as ended:
             runpy.run_module(module, run_name="__main__")
         assert ended.value.code == status
