@@ -53,7 +53,7 @@ def evaluation_transform(size: int) -> Transform:
 class DecodedImages(Dataset[Decoded]):
     """Decoded images by epoch and position, with their label and position.
 
-    What is random about one depends on the seed, the epoch and the position alone, not on the
+    The random draws of one depend on the seed, the epoch and the position alone, not on the
     process that decodes it or on what that did before.
 
     Args:

@@ -74,7 +74,7 @@ def test_resumed_run_equals_an_unbroken_one(make_cfg: Any, tmp_path: Path, disti
     assert set(accuracies(tmp_path / "broken")) == {1, 3, 6}
 
 
-def test_unseeded_run_goes_on_with_its_own_images(make_cfg: Any, tmp_path: Path) -> None:
+def test_unseeded_run_continues_with_its_images(make_cfg: Any, tmp_path: Path) -> None:
     cfg = make_cfg("SEED", -1)
     cfg.OUTPUT_DIR = str(tmp_path)
     first = Trainer(cfg)
