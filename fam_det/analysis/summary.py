@@ -12,7 +12,7 @@ from typing import Any
 from scipy import special  # type: ignore[import-untyped]
 from tabulate import tabulate
 
-from fam_det.analysis.jobs import reported, trials
+from fam_det.analysis.jobs import reported_jobs, trial_jobs
 from fam_det.analysis.plan import choose
 from fam_det.analysis.results import Results
 from fam_det.analysis.study import RunDefinition, Study
@@ -74,7 +74,7 @@ def summarise(study: Study, results: Results) -> list[SummaryRow]:
 def _scores(study: Study, run: RunDefinition, results: Results) -> dict[int, float]:
     chosen = choose(study, run, results)
     found = {}
-    for job in reported(study, run, chosen) if chosen is not None else []:
+    for job in reported_jobs(study, run, chosen) if chosen is not None else []:
         result = results.read(job)
         if result is not None and study.metric in result.figures:
             found[job.seed] = result.figures[study.metric]
@@ -90,7 +90,7 @@ def _row(
     own = scores[run.name]
     chosen = choose(study, run, results) or {}
     done, failures = {}, []
-    for job in [*trials(study, run), *reported(study, run, chosen)]:
+    for job in [*trial_jobs(study, run), *reported_jobs(study, run, chosen)]:
         result = results.read(job)
         if result is not None and result.failure:
             failures.append(f"{job.title}: {result.failure}")
@@ -163,7 +163,7 @@ def _cells(study: Study, row: SummaryRow) -> list[str]:
 
 def _choice_cells(study: Study, run: RunDefinition, results: Results) -> list[str]:
     """Returns the scores of a run's trials; empty if there are none yet."""
-    found = [results.read(job) for job in trials(study, run)]
+    found = [results.read(job) for job in trial_jobs(study, run)]
     if run.choose is None or not any(found):
         return []
     texts = []
