@@ -96,14 +96,13 @@ def choose(
     Returns:
         The value by its key; {} if nothing is chosen; None while a trial is open or if all failed.
     """
-    best: tuple[float, Mapping[str, Any]] | None = None
+    if run.choose is None:
+        return {}
+    scores: list[tuple[float, Mapping[str, Any]]] = []
     for job in trial_jobs(study, run):
         result = results.read(job)
         if result is None or (result.failure and failed is not None and job.name not in failed):
             return None
-        value = result.figures.get(study.metric)
-        if value is not None and (best is None or value > best[0]):
-            best = value, job.chosen
-    if run.choose is None:
-        return {}
-    return best[1] if best else None
+        if study.metric in result.figures:
+            scores.append((result.figures[study.metric], job.chosen))
+    return max(scores, key=lambda pair: pair[0])[1] if scores else None
