@@ -168,15 +168,9 @@ def prepare_folder(job: Job, folder: Path) -> bool:
         others = [file for file in folder.iterdir() if not file.name.startswith(f".{MARK}")]
         if others and not (folder / MARK).exists():
             raise ValueError(f"{folder}: holds files, but none is {MARK!r}: not a study's; move it")
-<<<<<<< HEAD
-        folder.rename(doomed)  # first, so that an interrupted removal leaves no half folder
-        shutil.rmtree(doomed)
-    atomic_write_text(folder / MARK, job.definition)
-=======
         folder.rename(removed)  # first, so that an interrupted removal leaves no half folder
         shutil.rmtree(removed)
-    write_whole(folder / MARK, job.definition)
->>>>>>> area-analysis
+    atomic_write_text(folder / MARK, job.definition)
     return False
 
 
