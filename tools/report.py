@@ -50,21 +50,21 @@ def main() -> int:
         rows = build_rows([read_run(folder) for folder in folders])
         args.output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
-        say(str(error))
+        log(str(error))
         return 1
     for note in [note for row in rows for run in row.runs for note in run.notes]:
-        say(note)
+        log(note)
     print(format_csv(rows) if args.format == "csv" else format_report(rows, args.format), end="")
     pictures = write_plots(rows, args.output) if args.plots else {}
     images = "".join(f"\n![{words}]({name})\n" for name, words in pictures.items())
     text = f"# Report\n\n{format_report(rows, 'markdown')}{images}"
     (args.output / "report.md").write_text(text, encoding="utf-8")
     (args.output / "report.csv").write_text(format_csv(rows), encoding="utf-8")
-    say(f"written to {args.output}: report.md, report.csv and {len(pictures)} plots")
+    log(f"written to {args.output}: report.md, report.csv and {len(pictures)} plots")
     return 0
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Prints to standard error, as standard output has the table."""
     print(text, file=sys.stderr, flush=True)
 
@@ -106,7 +106,7 @@ def plot_maps(row: Row, file: Path) -> bool:
     try:
         return plot_stage_maps(run.folder / "config.yaml", checkpoint, title(row), file)
     except ValueError as error:
-        say(f"{run.folder}: no picture of its maps: {error}")
+        log(f"{run.folder}: no picture of its maps: {error}")
         return False
 
 

@@ -1,1 +1,1 @@
-"""Reading runs, comparing them, and starting many."""
+"""Reads runs, compares them, and starts many."""

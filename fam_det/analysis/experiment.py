@@ -119,7 +119,7 @@ def name_teacher(node: dict[str, Any]) -> str:
     return config.parent.name if config.stem == "config" else config.stem
 
 
-def relevant(run: Run) -> dict[str, Any]:
+def relevant_values(run: Run) -> dict[str, Any]:
     """Returns the values that decide what a run learns, by key, apart from its seed.
 
     The teacher in the config of a student alone has no effect.
@@ -133,9 +133,9 @@ def relevant(run: Run) -> dict[str, Any]:
     }
 
 
-def differing(first: Run, second: Run) -> set[str]:
+def differing_keys(first: Run, second: Run) -> set[str]:
     """Returns the keys with different values; a key that one lacks is of another version."""
-    a, b = relevant(first), relevant(second)
+    a, b = relevant_values(first), relevant_values(second)
     return {key for key in a.keys() & b.keys() if a[key] != b[key]}
 
 
@@ -144,7 +144,7 @@ def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
     groups: list[list[Run]] = []
     for run in runs:
         for group in groups:
-            if describe(group[0]) == describe(run) and not differing(group[0], run):
+            if describe(group[0]) == describe(run) and not differing_keys(group[0], run):
                 group.append(run)
                 break
         else:
@@ -157,7 +157,7 @@ def settings(groups: Sequence[Sequence[Run]]) -> list[str]:
     texts = []
     for group in groups:
         peers = [peer for peer in groups if describe(peer[0]) == describe(group[0])]
-        keys = sorted(set().union(*(differing(group[0], peer[0]) for peer in peers)))
-        values = relevant(group[0])
+        keys = sorted(set().union(*(differing_keys(group[0], peer[0]) for peer in peers)))
+        values = relevant_values(group[0])
         texts.append(", ".join(f"{key.rpartition('.')[2]} {values[key]}" for key in keys))
     return texts

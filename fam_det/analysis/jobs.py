@@ -82,7 +82,7 @@ def make_job(
     return Job(run, seed, definition, chosen, trial, needs)
 
 
-def trials(study: Study, run: RunDefinition) -> list[Job]:
+def trial_jobs(study: Study, run: RunDefinition) -> list[Job]:
     """Returns the jobs that choose a run's value, none if nothing is chosen."""
     if run.choose is None:
         return []
@@ -90,7 +90,7 @@ def trials(study: Study, run: RunDefinition) -> list[Job]:
     return [make_job(study, run, seed, {key: value}, trial=True) for value in run.choose.values]
 
 
-def reported(study: Study, run: RunDefinition, chosen: Mapping[str, Any]) -> list[Job]:
+def reported_jobs(study: Study, run: RunDefinition, chosen: Mapping[str, Any]) -> list[Job]:
     """Returns the jobs of the reported seeds, with the chosen value."""
     return [make_job(study, run, seed, chosen) for seed in run.seeds]
 

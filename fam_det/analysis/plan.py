@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fam_det.analysis.jobs import Job, reported, trials
+from fam_det.analysis.jobs import Job, reported_jobs, trial_jobs
 from fam_det.analysis.results import Results
 from fam_det.analysis.study import RunDefinition, Study
 
@@ -35,12 +35,14 @@ class Plan:
     def known_jobs(self) -> Iterator[Job]:
         """Yields every job whose definition is known now; trials first, then seed by seed."""
         for run in self.runs:
-            yield from trials(self.study, run)
+            yield from trial_jobs(self.study, run)
         known = [(run, chosen) for run in self.runs if (chosen := self.chosen(run)) is not None]
         seeds = sorted({seed for run in self.runs for seed in run.seeds})
         for seed in seeds:  # every run's first seed before any run's second: pairs come early
             for run, chosen in known:
-                yield from (job for job in reported(self.study, run, chosen) if job.seed == seed)
+                yield from (
+                    job for job in reported_jobs(self.study, run, chosen) if job.seed == seed
+                )
 
     def chosen(self, run: RunDefinition) -> Mapping[str, Any] | None:
         """Returns the chosen value by its key, {} if nothing is chosen, None while it is open."""
@@ -94,14 +96,13 @@ def choose(
     Returns:
         The value by its key; {} if nothing is chosen; None while a trial is open or if all failed.
     """
-    best: tuple[float, Mapping[str, Any]] | None = None
-    for job in trials(study, run):
+    if run.choose is None:
+        return {}
+    scores: list[tuple[float, Mapping[str, Any]]] = []
+    for job in trial_jobs(study, run):
         result = results.read(job)
         if result is None or (result.failure and failed is not None and job.name not in failed):
             return None
-        value = result.figures.get(study.metric)
-        if value is not None and (best is None or value > best[0]):
-            best = value, job.chosen
-    if run.choose is None:
-        return {}
-    return best[1] if best else None
+        if study.metric in result.figures:
+            scores.append((result.figures[study.metric], job.chosen))
+    return max(scores, key=lambda pair: pair[0])[1] if scores else None

@@ -162,14 +162,14 @@ def prepare_folder(job: Job, folder: Path) -> bool:
     """
     if job.owns(folder) and _has_last_checkpoint(folder):
         return True
-    doomed = folder.with_name(f"{folder.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
+    removed = folder.with_name(f"{folder.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
     if folder.exists():
         others = [file for file in folder.iterdir() if not file.name.startswith(f".{MARK}")]
         if others and not (folder / MARK).exists():
             raise ValueError(f"{folder}: holds files, but none is {MARK!r}: not a study's; move it")
-        folder.rename(doomed)  # first, so that an interrupted removal leaves no half folder
-        shutil.rmtree(doomed)
+        folder.rename(removed)  # first, so that an interrupted removal leaves no half folder
+        shutil.rmtree(removed)
     atomic_write_text(folder / MARK, job.definition)
     return False
 

@@ -53,7 +53,7 @@ class Runner:
         """
         with claimed(self.plan.outputs):
             for job in filter(self.plan.results.is_stale, self.plan.known_jobs()):
-                self.progress.say(f"{job.title}: its result is of another definition; done again")
+                self.progress.log(f"{job.title}: its result is of another definition; done again")
             try:
                 while self._start(slots):
                     self._wait(len(slots))
@@ -112,7 +112,7 @@ class Runner:
             self.plan.results.write(job, result)
             self.on_result()
         text = result.failure or f"{metric} {result.figures[metric]:.2f}"
-        self.progress.say(f"{job.title}: {text}")
+        self.progress.log(f"{job.title}: {text}")
 
 
 class Progress:
@@ -149,7 +149,7 @@ class Progress:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Writes a line that stays."""
         self.clear()
         print(text, file=sys.stderr, flush=True)

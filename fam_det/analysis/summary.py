@@ -12,9 +12,9 @@ from typing import Any
 from scipy import special  # type: ignore[import-untyped]
 from tabulate import tabulate
 
-from fam_det.analysis.jobs import reported, trials
+from fam_det.analysis.jobs import reported_jobs, trial_jobs
 from fam_det.analysis.plan import choose
-from fam_det.analysis.results import Results
+from fam_det.analysis.results import Result, Results
 from fam_det.analysis.study import RunDefinition, Study
 
 
@@ -67,35 +67,37 @@ class SummaryRow:
 
 def summarise(study: Study, results: Results) -> list[SummaryRow]:
     """Returns the rows of the table, in the order of the file."""
-    scores = {name: _scores(study, run, results) for name, run in study.runs.items()}
-    return [_row(study, run, results, scores) for run in study.runs.values()]
+    done = {name: _finished(study, run, results) for name, run in study.runs.items()}
+    scores = {
+        name: {seed: result.figures[study.metric] for seed, result in by_seed.items()}
+        for name, by_seed in done.items()
+    }
+    return [_row(study, run, results, done[name], scores) for name, run in study.runs.items()]
 
 
-def _scores(study: Study, run: RunDefinition, results: Results) -> dict[int, float]:
+def _finished(study: Study, run: RunDefinition, results: Results) -> dict[int, Result]:
+    """Returns a run's results with the study's metric, by seed."""
     chosen = choose(study, run, results)
-    found = {}
-    for job in reported(study, run, chosen) if chosen is not None else []:
-        result = results.read(job)
-        if result is not None and study.metric in result.figures:
-            found[job.seed] = result.figures[study.metric]
-    return found
+    if chosen is None:
+        return {}
+    found = {job.seed: results.read(job) for job in reported_jobs(study, run, chosen)}
+    return {seed: x for seed, x in found.items() if x is not None and study.metric in x.figures}
 
 
 def _row(
     study: Study,
     run: RunDefinition,
     results: Results,
+    done: Mapping[int, Result],
     scores: Mapping[str, Mapping[int, float]],
 ) -> SummaryRow:
     own = scores[run.name]
     chosen = choose(study, run, results) or {}
-    done, failures = {}, []
-    for job in [*trials(study, run), *reported(study, run, chosen)]:
+    failures = []
+    for job in [*trial_jobs(study, run), *reported_jobs(study, run, chosen)]:
         result = results.read(job)
         if result is not None and result.failure:
             failures.append(f"{job.title}: {result.failure}")
-        elif result is not None and own and not job.trial:
-            done[job.seed] = result
     figures = [result.figures for result in done.values()]
     keys = set(figures[0]).intersection(*figures) - {study.metric} if figures else set()
     return SummaryRow(
@@ -163,7 +165,7 @@ def _cells(study: Study, row: SummaryRow) -> list[str]:
 
 def _choice_cells(study: Study, run: RunDefinition, results: Results) -> list[str]:
     """Returns the scores of a run's trials; empty if there are none yet."""
-    found = [results.read(job) for job in trials(study, run)]
+    found = [results.read(job) for job in trial_jobs(study, run)]
     if run.choose is None or not any(found):
         return []
     texts = []

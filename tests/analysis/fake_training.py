@@ -43,7 +43,7 @@ def main() -> None:
     with (control / "started").open("a") as started:
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
         threads = os.environ["OMP_NUM_THREADS"]
-        how = "resumed" if args.resume else "anew"
+        how = "resumed" if args.resume else "started"
         started.write(json.dumps([folder.name, how, os.getpid(), threads, cores, opts]) + "\n")
     if "MODEL.TEACHER.WEIGHTS" in opts:
         Path(opts["MODEL.TEACHER.WEIGHTS"]).read_text()  # there before its student starts

@@ -57,13 +57,13 @@ def quiet(out: io.StringIO, err: io.StringIO) -> Iterator[None]:
 
 
 @contextmanager
-def as_called(folder: Path, words: list[str]) -> Iterator[None]:
+def as_called(folder: Path, args: list[str]) -> Iterator[None]:
     """The command line, working folder and signal handlers of a call, and ours again after it."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = Path.cwd(), sys.argv, [signal.getsignal(number) for number in numbers]
     os.chdir(folder)
     jobs._read_config.cache_clear()  # by relative path, which a process has one folder for
-    sys.argv = [str(SCRIPT), "small.yaml", *words]
+    sys.argv = [str(SCRIPT), "small.yaml", *args]
     try:
         yield
     finally:
@@ -87,14 +87,14 @@ class Studio:
     def results(self) -> Path:
         return self.folder / "docs" / "studies" / "small"
 
-    def start(self, *words: str, ignoring: Sequence[int] = ()) -> subprocess.Popen[str]:
+    def start(self, *args: str, ignoring: Sequence[int] = ()) -> subprocess.Popen[str]:
         """A call of the tool that goes on by itself, its signals as in a terminal but for these."""
 
         def as_in_a_terminal() -> None:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN if number in ignoring else signal.SIG_DFL)
 
-        command = [sys.executable, str(SCRIPT), "small.yaml", *words]
+        command = [sys.executable, str(SCRIPT), "small.yaml", *args]
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -105,10 +105,10 @@ class Studio:
             env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])},
         )
 
-    def call(self, *words: str) -> tuple[int, str, str]:
+    def call(self, *args: str) -> tuple[int, str, str]:
         """Exit status, standard output and error of a call in this process, which is quicker."""
         out, err = io.StringIO(), io.StringIO()
-        with quiet(out, err), as_called(self.folder, ["--set", "DATA=/data/bccd", *words]):
+        with quiet(out, err), as_called(self.folder, ["--set", "DATA=/data/bccd", *args]):
             try:
                 status: object = tool.main()
             except SystemExit as end:

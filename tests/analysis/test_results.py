@@ -58,7 +58,7 @@ def test_processes_that_write_at_once_lose_no_line(tmp_path: Path) -> None:
     assert sorted(lines) == [(name, number) for name in "abc" for number in range(50)]
 
 
-def test_folder_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -> None:
+def test_folder_of_an_earlier_version_is_read_and_added_to(tmp_path: Path) -> None:
     for seed in (1, 2):
         text = json.dumps({"run": "FAM-KD", "seed": seed, **vars(result_of(seed))}, indent=1)
         (tmp_path / f"FAM-KD_seed{seed}.json").write_text(text)
@@ -78,7 +78,7 @@ def test_folder_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -
         ("FAM-KD_seed1.json", "[1]"),
     ],
 )
-def test_what_is_no_result_is_named(tmp_path: Path, name: str, text: str) -> None:
+def test_file_without_a_result_is_named(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=f"{name}: .*is no result of a study"):
         Results(tmp_path).read(job_of(1))

@@ -8,7 +8,7 @@ import pytest
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from classification.config import get_cfg as get_classification_cfg
-from fam_det.analysis.jobs import Job, reported, trials
+from fam_det.analysis.jobs import Job, reported_jobs, trial_jobs
 from fam_det.analysis.study import Study, load_study
 from fam_det.config import add_distillation_config
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY
@@ -50,7 +50,7 @@ def test_every_run_builds_a_different_config_and_evaluates_at_its_end_only(file:
     study = load_study(file)
     titles: dict[str, str] = {}
     for run in study.runs.values():
-        for job in trials(study, run) or reported(study, run, {})[:1]:
+        for job in trial_jobs(study, run) or reported_jobs(study, run, {})[:1]:
             cfg = build_cfg(study, job)
             assert not cfg.TEST.EVAL_PERIOD and not cfg.TEST.get("EVAL_EPOCHS")
             cfg.SEED = 0

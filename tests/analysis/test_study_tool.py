@@ -52,9 +52,7 @@ def test_choice_comes_first_and_is_not_in_the_means(finished: Studio) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system ends the trainings on Linux only")
-def test_killed_at_any_moment_it_resumes_to_the_same_table(
-    studio: Studio, finished: Studio
-) -> None:
+def test_killed_at_any_moment_it_resumes(studio: Studio, finished: Studio) -> None:
     studio.kill_when_held("teacher_seed1", "alone_seed2")
     assert not studio.results.exists()
     studio.kill_when_held("taught_5.0_seed1")
@@ -64,7 +62,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_table(
     how = [(name, how) for name, how, *_ in studio.started()]
     for name in ("teacher_seed1", "alone_seed2", "taught_5.0_seed1", "taught_seed3"):
         assert (name, "resumed") in how
-        assert how.count((name, "anew")) == 1
+        assert how.count((name, "started")) == 1
     assert studio.table() == finished.table()
 
 
@@ -109,12 +107,12 @@ def test_failure_is_a_row_and_tried_again(studio: Studio) -> None:
     assert sorted(studio.names()) == ["alone_seed2", "alone_seed2", "alone_seed3"]
 
 
-def test_failed_resume_begins_anew_next(studio: Studio) -> None:
+def test_failed_resume_starts_from_scratch_next(studio: Studio) -> None:
     studio.control("fail", "alone_seed2")
     for _ in range(3):
         studio.call("--only", "alone")
     how = [how for name, how, *_ in studio.started() if name == "alone_seed2"]
-    assert how == ["anew", "resumed", "anew"]
+    assert how == ["started", "resumed", "started"]
 
 
 def test_failed_teacher_holds_up_its_students_alone(studio: Studio) -> None:
@@ -143,10 +141,10 @@ def test_stale_result_is_done_again(studio: Studio) -> None:
     assert status == 0
     assert "alone, seed 2: its result is of another definition; done again" in err
     again = [(name, how) for name, how, *_ in studio.started()[before:]]
-    assert sorted(again) == [("alone_seed2", "anew"), ("alone_seed3", "anew")]
+    assert sorted(again) == [("alone_seed2", "started"), ("alone_seed3", "started")]
 
 
-def test_another_clone_goes_on_from_the_results_alone(studio: Studio) -> None:
+def test_another_clone_needs_the_results_alone(studio: Studio) -> None:
     studio.call("--jobs", "2")
     lines = studio.lines()
     subprocess.run(["rm", "-r", str(studio.outputs)], check=True)
@@ -202,7 +200,7 @@ def test_folder_of_somebody_else_is_left_alone(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--set", "DAT=x"], "--set: got 'DAT=x', expected NAME=VALUE with NAME of ['DATA']"),
         (["--only", "nobody"], "--only: no run matches 'nobody'"),
@@ -211,8 +209,8 @@ def test_folder_of_somebody_else_is_left_alone(studio: Studio) -> None:
         (["MODEL.DEVICE"], "expected pairs of KEY VALUE"),
     ],
 )
-def test_wrong_command_line_is_one_line(studio: Studio, words: list[str], message: str) -> None:
-    status, _, err = studio.call(*words)
+def test_wrong_command_line_is_one_line(studio: Studio, args: list[str], message: str) -> None:
+    status, _, err = studio.call(*args)
     assert status == 1
     assert message in err and err.count("\n") == 1
     assert studio.names() == []

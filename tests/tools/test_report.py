@@ -33,14 +33,14 @@ Report = Callable[..., int]
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> Report:
-    """The tool's ``main`` with these words as its command line: an interpreter takes seconds."""
+    """The tool's ``main`` with these arguments: an interpreter takes seconds."""
     spec = importlib.util.spec_from_file_location("report", ROOT / "tools" / "report.py")
     assert spec is not None and spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
 
-    def run(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, words)])
+    def run(*args: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, args)])
         status: int = tool.main()
         return status
 
