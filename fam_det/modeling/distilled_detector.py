@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fam_det.config import check_positive
 from fam_det.files.checkpointer import is_below
 from fam_det.modeling.distillers.base import Distiller, build_distiller
 from fam_det.modeling.hooks import captured_backbone
@@ -63,9 +64,8 @@ class DistilledDetector(StudentWrapper):
         inherited: Sequence[str] = (),
     ) -> None:
         super().__init__(student, teacher)
-        for key, value in (("LOSS_WEIGHT", loss_weight), ("WARMUP_ITERS", warmup_iters)):
-            if value < 0:
-                raise ValueError(f"MODEL.DISTILLER.{key}: got {value}, expected 0 or more")
+        check_positive("MODEL.DISTILLER.LOSS_WEIGHT", loss_weight, zero=True)
+        check_positive("MODEL.DISTILLER.WARMUP_ITERS", warmup_iters, zero=True)
         distiller.check(student, teacher.detector)
         self.distiller = distiller
         self.strides = strides
