@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 endif
 RUN := $(VENV)/bin/python
 
-CHECKED := $(wildcard fam_det classification tools/*.py)
+CHECKED := $(wildcard fam_det classification tools)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two test processes of one thread each: half the time of one with two threads on two cores.
@@ -44,10 +44,10 @@ $(VENV)/.installed: requirements.txt setup.py tools/install_detectron2.py
 	touch $@
 
 demo: $(INSTALLED) ## distil a small detector on two CPU cores and compare it with the same one trained alone
-	$(RUN) tools/demo.py $(DEMO_FLAGS)
+	$(RUN) -m tools.demo $(DEMO_FLAGS)
 
 demo-classification: $(INSTALLED) ## the same for a classifier, in less than five minutes
-	$(RUN) tools/demo_classification.py $(DEMO_FLAGS)
+	$(RUN) -m tools.demo.classification $(DEMO_FLAGS)
 
 test: $(INSTALLED) ## run the tests
 	$(RUN) -m pytest -q -n 2 -m "not slow" $(PYTEST_FLAGS)

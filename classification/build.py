@@ -1,4 +1,4 @@
-"""From a config to a student with its teacher and distiller."""
+"""Builds a student with its teacher and distiller from a config."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 
 
 def build_classifier(cfg: CfgNode) -> DistilledClassifier:
-    """The model that a config describes, on ``MODEL.DEVICE``.
+    """Builds the model that a config describes, on ``MODEL.DEVICE``.
 
     Raises:
         ValueError: an unknown or impossible value; the message names the key.
@@ -44,7 +44,7 @@ def build_classifier(cfg: CfgNode) -> DistilledClassifier:
 
 
 def build_network(cfg: CfgNode, role: str) -> nn.Module:
-    """The network of ``MODEL.STUDENT`` or ``MODEL.TEACHER`` with its weights.
+    """Builds the network of ``MODEL.STUDENT`` or ``MODEL.TEACHER`` with its weights.
 
     Its weights lie channels last in memory: 1.3 times as fast on two CPU cores, and what a GPU's
     tensor cores want.
@@ -63,5 +63,5 @@ def build_network(cfg: CfgNode, role: str) -> nn.Module:
 
 
 def chosen(value: float | None, published: float) -> float:
-    """A config's value, or the published one."""
+    """Returns a config's value, or the published one."""
     return published if value is None else value

@@ -6,14 +6,16 @@ from torch import Tensor, nn
 
 from classification.data import Batch
 from classification.distillers import Distiller
+from classification.distillers.config import check_positive
 from classification.models import stage_features
+from fam_det.modeling.metrics import LOG_PERIOD, log_scalars
 from fam_det.modeling.student_wrapper import StudentWrapper
 
 from detectron2.utils.events import get_event_storage
 
 
 class DistilledClassifier(StudentWrapper):
-    """In training a dictionary of losses, otherwise the student's logits.
+    """Returns a dictionary of losses in training, otherwise the student's logits.
 
     Its checkpoint is a checkpoint of the student with extra ``distiller.*`` keys.
 
@@ -45,10 +47,9 @@ class DistilledClassifier(StudentWrapper):
         if (teacher is None) != (distiller is None):
             raise ValueError("teacher, distiller: got one of them, expected both or none")
         super().__init__(student, teacher)
-        weights = {"LOSS_WEIGHT": loss_weight, "CE_WEIGHT": ce_weight}
-        for key, value in {**weights, "WARMUP_EPOCHS": warmup_epochs}.items():
-            if value < 0:
-                raise ValueError(f"MODEL.DISTILLER.{key}: got {value}, expected 0 or more")
+        check_positive("MODEL.DISTILLER.LOSS_WEIGHT", loss_weight, zero=True)
+        check_positive("MODEL.DISTILLER.CE_WEIGHT", ce_weight, zero=True)
+        check_positive("MODEL.DISTILLER.WARMUP_EPOCHS", warmup_epochs, zero=True)
         if teacher is not None:
             teacher.eval().requires_grad_(False)
         if distiller is not None:
@@ -57,9 +58,11 @@ class DistilledClassifier(StudentWrapper):
         self.ce_weight = ce_weight
         self.warmup_iters = warmup_epochs * epoch_iters
         self.epoch_iters = epoch_iters
+        self._hits: Tensor | int = 0
+        self._images = 0
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | Tensor:
-        """Losses of a batch; outside of training the student's logits (N, K)."""
+        """Returns the losses of a batch; outside of training the student's logits (N, K)."""
         if not self.training:
             return self.student(batch.images)
         if self.teacher is None:
@@ -68,9 +71,7 @@ class DistilledClassifier(StudentWrapper):
         else:
             losses, logits = self._distill(self.teacher, batch)
         losses["loss_ce"] = self.ce_weight * F.cross_entropy(logits, batch.labels)
-        storage = get_event_storage()
-        top1 = (logits.detach().argmax(1) == batch.labels).float().mean()
-        storage.put_scalar("train/top1", 100.0 * top1.item())
+        self._log_accuracy(logits, batch.labels)
         return losses
 
     def _distill(self, teacher: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -81,17 +82,26 @@ class DistilledClassifier(StudentWrapper):
         storage = get_event_storage()
         weight = self.loss_weight * self._warmup(storage.iter)
         storage.put_scalar("distiller/loss_weight", weight)
-        for name, value in self.distiller.metrics().items():
-            storage.put_scalar(f"distiller/{name}", value)
-        for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):
-            storage.put_scalar(f"distiller/loss_{name}", value)
+        named = {f"loss_{name}": term for name, term in terms.items()}
+        log_scalars(named | self.distiller.metrics())
         term_weights = self.distiller.term_weights
         total = sum(term_weights.get(name, 1.0) * term for name, term in terms.items())
         return {"loss_distill": weight * total}, student.logits
 
     def _warmup(self, iteration: int) -> float:
-        """Share of the full weight at an iteration, counted from 0."""
+        """Returns the share of the full weight at an iteration, counted from 0."""
         if self.warmup_iters == 0:
             return 1.0
         epoch = 1 + int(iteration / self.epoch_iters)
         return min(epoch * self.epoch_iters / self.warmup_iters, 1.0)
+
+    def _log_accuracy(self, logits: Tensor, labels: Tensor) -> None:
+        """Logs the accuracy on the images since it was last logged."""
+        # Summed on the device: to read a value is to wait for it.
+        self._hits = self._hits + (logits.detach().argmax(1) == labels).sum()
+        self._images += len(labels)
+        storage = get_event_storage()
+        if (storage.iter + 1) % LOG_PERIOD == 0:
+            top1 = 100.0 * float(self._hits) / self._images
+            storage.put_scalar("train/top1", top1, smoothing_hint=False)
+            self._hits, self._images = 0, 0

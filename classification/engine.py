@@ -2,10 +2,10 @@
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from classification.build import build_classifier
@@ -14,10 +14,10 @@ from classification.data import build_test_loader, build_train_loader, dataset_i
 from classification.distilled_classifier import DistilledClassifier
 from classification.evaluation import AccuracyEvaluator
 from fam_det.files.config_file import merge_config
-from fam_det.training.checkpoints import BoundedCheckpointer
-from fam_det.training.evaluation import at_iteration
-from fam_det.training.metrics_file import read_metrics
-from fam_det.training.trainer import ResumableTrainer
+from fam_det.training.checkpointing import BoundedCheckpointer
+from fam_det.training.evaluation import Evaluation, at_iteration
+from fam_det.training.metrics import read_metrics
+from fam_det.training.trainer import ResumableTrainer, check_device
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
@@ -31,30 +31,37 @@ class Trainer(ResumableTrainer):
     """Detectron2's default trainer for classifiers."""
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, and the best checkpoint kept."""
-        all_hooks: list[HookBase | None] = super().build_hooks()
+        """Adds the hook that keeps the best checkpoint."""
+        all_hooks = super().build_hooks()
         if not comm.is_main_process():
             return all_hooks
+        best = BestCheckpointer(self.cfg.TEST.EVAL_PERIOD, self.checkpointer, METRIC)
         # After the evaluation, or a run that is killed in it would not know how good it was.
         (keep,) = (hook for hook in all_hooks if isinstance(hook, BoundedCheckpointer))
         all_hooks.remove(keep)
-        best = BestCheckpointer(self.cfg.TEST.EVAL_PERIOD, self.checkpointer, METRIC)
-        return [*all_hooks[:-1], best, keep, all_hooks[-1]]  # the last one writes
+        (evaluation,) = (hook for hook in all_hooks if isinstance(hook, Evaluation))
+        after = all_hooks.index(evaluation) + 1
+        return [*all_hooks[:after], best, keep, *all_hooks[after:]]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> DistilledClassifier:
-        """Student, teacher and distiller."""
+        """Builds student, teacher and distiller."""
         return build_classifier(cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Batches without end, of a new seed in each run unless the config has one."""
+        """Returns batches without end, of a new seed in each run unless the config has one."""
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         return build_train_loader(cfg, seed)
 
     @classmethod
+    def parts_to_load(cls, cfg: CfgNode, model: nn.Module) -> Sequence[str]:
+        """Returns none without ``MODEL.WEIGHTS``: those of ``MODEL.STUDENT`` may be enough."""
+        return super().parts_to_load(cfg, model) if cfg.MODEL.WEIGHTS else ()
+
+    @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Accuracy on the held-out images if there are any, otherwise on the test set."""
+        """Returns the accuracy on the held-out images, or on the test set if there are none."""
         results = inference_on_dataset(model, build_test_loader(cfg), AccuracyEvaluator())
         if comm.is_main_process():
             print_csv_format(OrderedDict(results))
@@ -65,7 +72,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
     """Detectron2's hook; a resumed run knows what was best before it."""
 
     def before_train(self) -> None:
-        """Look the best value so far up in the metrics, and at an evaluation that was made up for.
+        """Looks the best value up in the metrics, and in an evaluation that was made up for.
 
         A value gets there after its checkpoint was written.
         """
@@ -81,7 +88,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
 
 def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:
-    """A frozen config of a file and KEY VALUE pairs, its schedule in iterations.
+    """Returns a frozen config of a file and KEY VALUE pairs, its schedule in iterations.
 
     Raises:
         ValueError: a file that is wrong or would run code, a device or data set that is not there,
@@ -89,11 +96,8 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
     """
     cfg = get_cfg()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"MODEL.DEVICE: got {cfg.MODEL.DEVICE!r}, but PyTorch sees no GPU; "
-            "to run on the CPU add: MODEL.DEVICE cpu"
-        )
+    keys = ("MODEL.DEVICE", "SOLVER.AMP.ENABLED")
+    check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, keys)
     info = dataset_info(cfg)
     if info.num_classes != cfg.MODEL.NUM_CLASSES:
         raise ValueError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from classification.build import build_classifier
 from classification.config import get_cfg
 from classification.data import build_test_loader
-from classification.distillers.frequency import StageDistiller
+from classification.distillers.fam import StageDistiller
 from classification.models import stage_features
 from fam_det.files.config_file import merge_config
 

@@ -1,16 +1,18 @@
 """Config keys of the project, beside Detectron2's own."""
 
+from fam_det.core import FAMOptions
+
 from detectron2.config import CfgNode as CN
 
 
 def add_distillation_config(cfg: CN) -> None:
-    """Add every key of this project, with a default that changes nothing in plain Detectron2."""
+    """Adds every key of this project, with a default that changes nothing in plain Detectron2."""
     _add_fault_keys(cfg)
     _add_data_and_backbone_keys(cfg)
     _add_timm_keys(cfg)
     _add_teacher_keys(cfg)
     _add_distiller_keys(cfg)
-    _add_fam_keys(cfg.MODEL.DISTILLER)
+    add_fam_config(cfg.MODEL.DISTILLER, filter="separable")
     _add_peer_keys(cfg.MODEL.DISTILLER)
 
 
@@ -19,11 +21,11 @@ def _add_fault_keys(cfg: CN) -> None:
     cfg.DETERMINISTIC = False
     # How many checkpoints stay, beside the final one; 0 for all, as in Detectron2.
     cfg.SOLVER.CHECKPOINT_KEEP = 0
-    # Iterations with a loss or gradient that is not finite, to pass over; one more is an error.
+    # Iterations with a loss or gradient that is not finite, to skip; one more is an error.
     cfg.SOLVER.MAX_NON_FINITE = 10
     # Seconds after which a loader worker that gives nothing counts as stuck; 0 for never.
     cfg.DATALOADER.TIMEOUT = 600
-    # Training images that cannot be read and are passed over; the next one ends the training.
+    # Training images that cannot be read and are skipped; the next one ends the training.
     cfg.DATALOADER.MAX_UNREADABLE = 10
 
 
@@ -32,7 +34,7 @@ def _add_data_and_backbone_keys(cfg: CN) -> None:
     # folder].
     cfg.DATASETS.COCO = []
     # End at the first image that cannot be read, and at boxes that are empty or reach out of their
-    # image, instead of passing over them with a warning; as --strict does.
+    # image, instead of skipping them with a warning; as --strict does.
     cfg.DATASETS.STRICT = False
     # Let links in an image folder of DATASETS.COCO lead out of it.
     cfg.DATASETS.FOLLOW_LINKS = False
@@ -112,17 +114,24 @@ def _add_distiller_keys(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.WARMUP_ITERS = 1000
 
 
-def _add_fam_keys(node: CN) -> None:
+def add_fam_config(node: CN, filter: str) -> None:
+    """Adds the options of the frequency attention module to a ``MODEL.DISTILLER`` node.
+
+    Args:
+        node: of a detector or a classifier.
+        filter: default of ``FAM.FILTER``.
+    """
     node.FAM = CN()
     # Branches of the module: "global", "local" or, as in the paper, both.
     node.FAM.BRANCHES = ["global", "local"]
     # How it starts: "paper", or "identity": the local branch, or the global one where that is left
-    # out, hands its input on at first, so that heads which read the teacher's maps can read the
+    # out, returns its input at first, so that heads which read the teacher's maps can read the
     # student's.
     node.FAM.INIT = "paper"
-    # Storage of the global filter: "separable" (few parameters), "banded" (full channel mixing) or
-    # "pooled" (full channel mixing of low frequencies only).
-    node.FAM.FILTER = "separable"
+    # Storage of the global filter: "dense" (the paper's, for maps of one size: classifiers),
+    # "separable" (few parameters), "banded" (full channel mixing) or "pooled" (full channel mixing
+    # of low frequencies only).
+    node.FAM.FILTER = filter
     # Grid points of the filter over the full circle of frequencies, an even number.
     node.FAM.GRID = 8
     # High-pass filter: "ideal", "gaussian", "butterworth" or "none".
@@ -131,6 +140,11 @@ def _add_fam_keys(node: CN) -> None:
     node.FAM.CUTOFF = 0.1
     # Order of the Butterworth filter.
     node.FAM.ORDER = 2
+
+
+def fam_options(distiller: CN) -> FAMOptions:
+    """Returns the options in the ``FAM`` node of ``MODEL.DISTILLER``."""
+    return FAMOptions(**{key.lower(): value for key, value in distiller.FAM.items()})
 
 
 def _add_peer_keys(node: CN) -> None:

@@ -50,7 +50,7 @@ class _ApplyBeforeDetectron2(MetaPathFinder):
 
 def apply_before_detectron2() -> None:
     """Calls `apply` when Detectron2 is first imported, and at once if that has happened."""
-    if "detectron2" in sys.modules:
+    if sys.modules.get("detectron2") is not None:
         apply()
     else:
         sys.meta_path.insert(0, _ApplyBeforeDetectron2())

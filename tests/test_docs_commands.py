@@ -14,7 +14,7 @@ from fam_det.config import add_distillation_config
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser
 
-PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]
+PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").rglob("*.md"))]
 FENCES = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 KEY = re.compile(r"\b(?:MODEL|SOLVER|DATASETS|DATALOADER|INPUT|TEST)(?:\.[A-Z][A-Z0-9_]*)+\b")
 

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import torch
 
-from fam_det.export.exporting import FORMATS, check_packages
-from fam_det.export.images import example_image
+from fam_det.export.formats import FORMATS, check_packages
+from fam_det.export.measure import detector_row, export_row, teacher_row
 from fam_det.export.report import Report
-from fam_det.export.rows import detector_row, export_row, teacher_rows
-from fam_det.export.source import read_source
+from fam_det.export.source import example_image, load_teacher, read_source
 from fam_det.export.student import load_student, needed_packages, save_student
-from fam_det.export.teacher import load_teacher
 
 DETECTRON2 = "detectron2"
 EXAMPLES = """
@@ -29,7 +27,7 @@ examples:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Returns the arguments, the formats once each."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -70,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Write the files and print the table; returns the exit status."""
+    """Writes the files and prints the table; returns the exit status."""
     args = parse_arguments()
     logging.disable(logging.WARNING)  # the table has what matters
     default = args.source / "deploy" if args.source.is_dir() else Path("output/deploy")
@@ -84,7 +82,7 @@ def main() -> int:
 
 
 def deploy(args: argparse.Namespace, output: Path) -> Report:
-    """Everything but the printing.
+    """Writes the files and measures.
 
     Raises:
         ValueError: a source, checkpoint or image that is not as it should be.
@@ -94,8 +92,9 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     image = example_image(cfg, args.image, tuple(args.size) if args.size else None)
     output.mkdir(parents=True, exist_ok=True)
     file = save_student(cfg, student, output)
-    teacher = load_teacher(source.cfg)
-    rows = [*teacher_rows(teacher, image), detector_row("student", student, image, file)]
+    teacher, note = load_teacher(source.cfg)
+    rows = [teacher_row(teacher, image)] if teacher else []
+    rows += [detector_row("student", student, image, file)]
     rows += [export_row(name, student, image, output) for name in args.format]
     report = Report(
         checkpoint=source.weights,
@@ -104,7 +103,7 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
         sizes=(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         needs=needed_packages(cfg, student),
         rows=rows,
-        notes=[teacher.note] if teacher.note else [],
+        notes=[note] if note else [],
         threads=torch.get_num_threads(),
     )
     report.write(output)

@@ -18,7 +18,7 @@ CONFIG = "distill.yaml"
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s --teacher NAME --student NAME --train JSON IMAGES --val JSON IMAGES [...]",
         description=__doc__.splitlines()[0],
@@ -47,9 +47,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", default="output/distill", metavar="DIR", help="default: output/distill")
     add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
-    add("--resume", action="store_true", help="go on from the last checkpoint")
+    add("--resume", action="store_true", help="resume from the last checkpoint")
     add("--dry-run", action="store_true", help="write and print the config, and stop")
-    add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which have the last word")
+    add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
     return parser.parse_intermixed_args()  # KEY VALUE may come after options
 
 
@@ -63,12 +63,12 @@ def check_arguments(args: argparse.Namespace) -> None:
     trained = (Path(args.output) / "last_checkpoint").exists()
     if trained and not (args.resume or args.dry_run):
         raise ValueError(
-            f"--output: {args.output} holds a run; add --resume to go on with it, or give another"
+            f"--output: {args.output} holds a run; add --resume to resume it, or give another"
         )
 
 
 def write_config(args: argparse.Namespace) -> Path:
-    """Derive the config, print it and save it.
+    """Derives the config, prints and saves it.
 
     Raises:
         ValueError: a wrong command line; the message names the flag.
@@ -103,7 +103,7 @@ def write_config(args: argparse.Namespace) -> Path:
 
 
 def training_command(args: argparse.Namespace, config: Path) -> list[str]:
-    """What trains the student, for ``python``."""
+    """Returns the script that trains the student, and its arguments."""
     tool = Path(sys.argv[0]).with_name("train_net.py")
     command = [str(tool), "--config-file", str(config)]
     if args.num_gpus > 1:
@@ -112,7 +112,7 @@ def training_command(args: argparse.Namespace, config: Path) -> list[str]:
 
 
 def main() -> None:
-    """Write the config, and become the training."""
+    """Writes the config, and becomes the training."""
     args = parse_arguments()
     try:
         config = write_config(args)

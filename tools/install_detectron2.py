@@ -1,4 +1,4 @@
-"""Put Detectron2 into the environment of the Python that runs this, unless it has one already.
+"""Puts Detectron2 into the environment of the Python that runs this, unless it has one already.
 
 An installed Detectron2, of any version, is left as it is. Where there is none, this builds v0.6
 without its compiled extension and installs it as `detectron2`. The source is the archive that the
@@ -66,12 +66,12 @@ examples:
 
 
 def fail(reason: str) -> NoReturn:
-    """Stop with one line."""
+    """Stops with one line."""
     raise SystemExit(f"install_detectron2: {reason}")
 
 
 def run_pip(*arguments: str, path: Path | None = None) -> None:
-    """Run pip with this Python; `path` is a folder with another pip to use."""
+    """Runs pip with this Python; `path` is a folder with another pip to use."""
     environment = {**os.environ, "PYTHONPATH": str(path)} if path else None
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -82,11 +82,7 @@ def run_pip(*arguments: str, path: Path | None = None) -> None:
 
 
 def download(folder: Path) -> Path:
-    """Fetch the source archive into `folder` with pip and check its sha256.
-
-    Returns:
-        Path of the archive.
-    """
+    """Fetches the source archive into `folder` with pip, checks its hash, returns its path."""
     requirements = folder / "requirements.txt"
     hashed = ("--no-deps", "--require-hashes", "--requirement", str(requirements))
     requirements.write_text(f"pip=={PIP_VERSION} --hash=sha256:{PIP_SHA256}\n")
@@ -102,11 +98,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack the archive and lay it out as a pure-Python project named `detectron2`.
-
-    Returns:
-        Path of the project.
-    """
+    """Unpacks the archive as a pure-Python project named `detectron2`, and returns its path."""
     if not hasattr(tarfile, "data_filter"):
         fail("needs Python 3.10.12, 3.11.4 or newer to unpack an archive safely")
     with tarfile.open(archive) as tar:
@@ -123,18 +115,14 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build the wheel, with everything it needs and leaves kept in `folder`.
-
-    Returns:
-        Path of the wheel.
-    """
+    """Builds the wheel, keeps everything in `folder`, and returns its path."""
     project = unpack(download(folder), folder)
     run_pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(project))
     return next(folder.glob(f"detectron2-{VERSION}-*.whl"))
 
 
 def installed() -> str | None:
-    """Version and place of the Detectron2 that this Python would import, or None."""
+    """Returns version and place of the Detectron2 that this Python would import, or None."""
     spec = importlib.util.find_spec("detectron2")
     if spec is None:
         return None
@@ -146,7 +134,7 @@ def installed() -> str | None:
 
 
 def main() -> None:
-    """Install Detectron2, or only build its wheel."""
+    """Installs Detectron2, or only builds its wheel."""
     parser = argparse.ArgumentParser(
         description="Install Detectron2 unless it is there already.",
         epilog=EXAMPLES,

@@ -18,7 +18,7 @@ from fam_det.analysis.results import Results
 from fam_det.analysis.runner import Runner
 from fam_det.analysis.study import Study, load_study
 from fam_det.analysis.summary import format_csv, format_json, format_markdown, summarise
-from fam_det.files.atomic_write import write_whole
+from fam_det.files.atomic_write import atomic_write_text
 
 EXAMPLES = """
 examples:
@@ -125,9 +125,9 @@ def write_tables(study: Study, results: Results) -> str:
     """Writes the tables beside the results; returns the one for people."""
     rows = summarise(study, results)
     table = format_markdown(study, rows, results)
-    write_whole(results.folder / "README.md", f"# {study.name}\n\n{table}")
-    write_whole(results.folder / "table.csv", format_csv(study, rows))
-    write_whole(results.folder / "table.json", format_json(rows))
+    atomic_write_text(results.folder / "README.md", f"# {study.name}\n\n{table}")
+    atomic_write_text(results.folder / "table.csv", format_csv(study, rows))
+    atomic_write_text(results.folder / "table.json", format_json(rows))
     return table
 
 

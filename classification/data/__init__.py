@@ -7,8 +7,7 @@ from classification.data.build import (
     dataset_info,
 )
 from classification.data.datasets import DATASET_REGISTRY
-from classification.data.images import Batch, ImageFiles, ImageSet
-from classification.data.split import hold_out
+from classification.data.images import Batch, ImageFiles, ImageSet, hold_out
 
 __all__ = [
     "DATASET_REGISTRY",

@@ -25,7 +25,7 @@ class Crops(NamedTuple):
 
 
 def draw_crops(count: int, padding: int, flip: bool, generator: torch.Generator) -> Crops:
-    """Draw a crop for each of ``count`` images, on the CPU so that every device gets the same.
+    """Draws a crop for each of ``count`` images, on the CPU so that every device gets the same.
 
     Args:
         count: number of images N.
@@ -39,7 +39,7 @@ def draw_crops(count: int, padding: int, flip: bool, generator: torch.Generator)
 
 
 def crop_and_mirror(images: Tensor, crops: Crops, padding: int) -> Tensor:
-    """Cut a crop of the images' own size out of each zero-padded image; one gather for them all.
+    """Cuts a crop of the images' own size out of each zero-padded image; one gather for them all.
 
     Args:
         images: (N, C, H, W).
@@ -61,7 +61,7 @@ def crop_and_mirror(images: Tensor, crops: Crops, padding: int) -> Tensor:
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Scale to zero mean and unit deviation: (x / 255 - mean) / std.
+    """Scales to zero mean and unit deviation: (x / 255 - mean) / std.
 
     Args:
         images: (N, C, H, W) uint8.

@@ -1,23 +1,26 @@
-"""From a config to the loaders of a run."""
+"""Builds the loaders of a run from its config."""
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from classification.data.datasets import load_splits
 from classification.data.images import ImageFiles
-from classification.data.loader import EvaluationLoader, InMemoryLoader
+from classification.data.loader import (
+    EndlessLoader,
+    EvaluationLoader,
+    InMemoryLoader,
+    OrderedLoader,
+)
 from classification.data.streaming import StreamingEvaluationLoader, StreamingLoader
+from classification.distillers.config import check_positive
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-TrainLoader: TypeAlias = InMemoryLoader | StreamingLoader
-TestLoader: TypeAlias = EvaluationLoader | StreamingEvaluationLoader
-
 
 class DatasetInfo(NamedTuple):
-    """What a training run must know of its images.
+    """The training images of a config, in numbers.
 
     Attributes:
         num_images: training images.
@@ -33,7 +36,7 @@ class DatasetInfo(NamedTuple):
 
 
 def dataset_info(cfg: CfgNode) -> DatasetInfo:
-    """Facts of the training images of a config.
+    """Returns the numbers of the training images of a config.
 
     Raises:
         ValueError: images that are not there or not as they should be; the message names the key.
@@ -42,8 +45,8 @@ def dataset_info(cfg: CfgNode) -> DatasetInfo:
     return DatasetInfo(len(train), len(train.classes), cfg.INPUT.SIZE, train.labels)
 
 
-def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
-    """Batches without end of this process's part of ``SOLVER.IMS_PER_BATCH`` images.
+def build_train_loader(cfg: CfgNode, seed: int) -> EndlessLoader:
+    """Builds batches without end of this process's part of ``SOLVER.IMS_PER_BATCH`` images.
 
     ``INPUT.CROP_PADDING`` and ``INPUT.FLIP`` say how images in memory are augmented. Of images on
     disk a crop of random size is taken, so for them there is no padding.
@@ -55,14 +58,8 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
     Raises:
         ValueError: an impossible value; the message names the key.
     """
-    batch_size, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if batch_size < 1 or batch_size % processes != 0:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH: got {batch_size}, "
-            f"expected a positive multiple of the {processes} processes"
-        )
-    if cfg.INPUT.CROP_PADDING < 0:
-        raise ValueError(f"INPUT.CROP_PADDING: got {cfg.INPUT.CROP_PADDING}, expected 0 or more")
+    check_positive("INPUT.CROP_PADDING", cfg.INPUT.CROP_PADDING, zero=True)
+    batch_size = cfg.SOLVER.IMS_PER_BATCH
     options = {**_common_options(cfg), "flip": cfg.INPUT.FLIP, "seed": seed}
     train = load_splits(cfg).train
     if isinstance(train, ImageFiles):
@@ -71,14 +68,13 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
     return InMemoryLoader(train, batch_size, **options, padding=cfg.INPUT.CROP_PADDING)
 
 
-def build_test_loader(cfg: CfgNode) -> TestLoader:
-    """Batches of this process's share of the held-out images, or of the test set if there are none.
+def build_test_loader(cfg: CfgNode) -> OrderedLoader:
+    """Builds batches of this process's share of the held-out images, or else of the test set.
 
     Raises:
         ValueError: an impossible value; the message names the key.
     """
-    if cfg.TEST.IMS_PER_BATCH < 1:
-        raise ValueError(f"TEST.IMS_PER_BATCH: got {cfg.TEST.IMS_PER_BATCH}, expected 1 or more")
+    check_positive("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH)
     batch_size = -(-cfg.TEST.IMS_PER_BATCH // comm.get_world_size())
     options = _common_options(cfg)
     evaluation = load_splits(cfg).evaluation

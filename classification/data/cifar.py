@@ -5,24 +5,29 @@ A file is a sequence of rows: one label byte (CIFAR-10) or two, coarse then fine
 https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
+import shutil
+import tarfile
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from iopath.common.file_io import file_lock
 from numpy.typing import NDArray
+from torchvision.datasets.utils import calculate_md5
 
-from classification.data.download import fetch_folder
 from classification.data.images import ImageSet
 
 URL = "https://www.cs.toronto.edu/~kriz"
 SHAPE = (3, 32, 32)
 PIXEL_BYTES = 3 * 32 * 32
+TIMEOUT = 30  # seconds without an answer
 
 
 @dataclass(frozen=True)
 class CifarFormat:
-    """Where the parts of a CIFAR are.
+    """Names and sizes of the parts of a CIFAR.
 
     Attributes:
         archive: file name of the archive.
@@ -76,7 +81,7 @@ FORMATS = {
 def load_cifar(
     root: str | Path, name: str = "cifar10", *, train: bool, download: bool = False
 ) -> ImageSet:
-    """The training or test images of a CIFAR.
+    """Reads the training or test images of a CIFAR.
 
     Args:
         root: folder that holds, or will hold, the unpacked archive's own folder.
@@ -113,7 +118,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_rows(path: Path, rows: int, label_bytes: int, num_classes: int) -> NDArray[np.uint8]:
-    """The rows of a file, (rows, label_bytes + 3072)."""
+    """Reads the rows of a file, (rows, label_bytes + 3072)."""
     content = np.frombuffer(_read(path), dtype=np.uint8)
     expected = rows * (label_bytes + PIXEL_BYTES)
     if content.size != expected:
@@ -126,3 +131,75 @@ def _read_rows(path: Path, rows: int, label_bytes: int, num_classes: int) -> NDA
     if highest >= num_classes:
         raise ValueError(f"{path}: has label {highest}, expected less than {num_classes}")
     return table
+
+
+def fetch_folder(folder: Path, url: str, md5: str, *, download: bool) -> None:
+    """Unpacks ``folder`` from its archive, which lies beside it or is downloaded there.
+
+    It is unpacked beside its place and renamed at the end, so a folder in place is complete. Of
+    several processes that want it, one does the work and the others wait.
+
+    Args:
+        folder: the folder that the archive holds.
+        url: of a tar archive, https.
+        md5: of the archive, hexadecimal.
+        download: fetch the archive if it is not there.
+
+    Raises:
+        ValueError: no archive and none can be downloaded, or one that is not as it should be.
+    """
+    archive = folder.parent / url.rpartition("/")[2]
+    if not archive.exists() and not download:
+        raise ValueError(
+            f"{folder}: no such folder; put {url} in {folder.parent} or allow download"
+        )
+    with file_lock(str(archive)):
+        if folder.is_dir():
+            return
+        if not archive.exists():
+            download_file(url, archive)
+        found = calculate_md5(str(archive))
+        if found != md5:
+            raise ValueError(
+                f"{archive}: MD5 {found}, expected {md5}; remove it to download it again"
+            )
+        unpack_folder(archive, folder)
+
+
+def download_file(url: str, path: Path) -> None:
+    """Downloads to a file that appears when it is complete.
+
+    Raises:
+        ValueError: it can't be downloaded, or anyone on the way could change it.
+    """
+    if not url.startswith("https://"):
+        raise ValueError(f"{url}: refused, anyone on the way can change it; expected https")
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, unfinished.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+    except OSError as error:  # URLError is one
+        raise ValueError(
+            f"{url} can't be downloaded ({error}); put it in {path.parent} by hand"
+        ) from error
+    unfinished.rename(path)
+
+
+def unpack_folder(archive: Path, folder: Path) -> None:
+    """Unpacks the folder of this name from a tar archive, and writes nowhere else.
+
+    Raises:
+        ValueError: an archive that is broken, lacks the folder, or has a member that would lie
+            elsewhere.
+    """
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as content:
+            content.extractall(unfinished, filter="data")  # refuses paths and links that lead out
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{archive}: can't be unpacked: {error}") from error
+    if not (unfinished / folder.name).is_dir():
+        raise ValueError(f"{archive}: expected a folder {folder.name} in it")
+    (unfinished / folder.name).rename(folder)
+    shutil.rmtree(unfinished)

@@ -10,12 +10,11 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from classification.data.images import ImageFiles, ImageSet
-from fam_det.data.image_file import opened
-from fam_det.data.mapper import reason_of
+from fam_det.data.images import error_reason, open_checked_image
 
 
 def list_folder(root: str | Path) -> ImageFiles:
-    """The image files of ``root/<class>/``, classes and files sorted by name.
+    """Lists the image files of ``root/<class>/``, classes and files sorted by name.
 
     Raises:
         ValueError: no such folder, no classes in it, or a class without images.
@@ -31,7 +30,7 @@ def list_folder(root: str | Path) -> ImageFiles:
 
 
 def load_folder(root: str | Path, size: int) -> ImageSet:
-    """The images of ``root/<class>/`` in memory, decoded by several threads.
+    """Reads the images of ``root/<class>/`` into memory, in several threads.
 
     An image of another size is scaled until its shorter side fits, and cropped at its centre.
 
@@ -55,7 +54,7 @@ def load_folder(root: str | Path, size: int) -> ImageSet:
 
 
 def read_pixels(path: str, size: int) -> Tensor:
-    """An image file scaled and cropped to (3, size, size) uint8, RGB.
+    """Reads an image file, scaled and cropped to (3, size, size) uint8, RGB.
 
     Raises:
         ValueError: a file that is no image.
@@ -67,14 +66,14 @@ def read_pixels(path: str, size: int) -> Tensor:
 
 
 def open_image(path: str) -> Image.Image:
-    """An image file, decoded, in RGB; not turned as its EXIF says, as in torchvision.
+    """Reads an image file in RGB; not turned as its EXIF says, as in torchvision.
 
     Raises:
         ValueError: a file that is no image, or one that could do harm; the message names it.
     """
     try:
-        with Path(path).open("rb") as stream, opened(stream) as image:
+        with Path(path).open("rb") as stream, open_checked_image(stream) as image:
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # a broken file makes Pillow raise errors of many types
-        raise ValueError(f"{path}: {reason_of(error, path)}") from error
+        raise ValueError(f"{path}: {error_reason(error, path)}") from error

@@ -1,14 +1,16 @@
-"""Sets of labelled images, in memory or as files, and batches of them.
+"""Sets of labelled images, in memory or as files, their parts, and batches of them.
 
 Legend: N images, H and W height and width in pixels, K classes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+
+from classification.data.order import seeded_generator
 
 
 class Batch(NamedTuple):
@@ -40,15 +42,15 @@ class ImageSet:
     classes: Sequence[str]
 
     def __len__(self) -> int:
-        """Number of images N."""
+        """Returns the number of images N."""
         return len(self.labels)
 
     def subset(self, indices: Tensor) -> "ImageSet":
-        """The images at these positions, (M,) int64."""
+        """Returns the images at these positions, (M,) int64."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """The same set on a device; itself where it is there already."""
+        """Returns the same set on a device; itself where it is there already."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
@@ -67,18 +69,54 @@ class ImageFiles:
     classes: Sequence[str]
 
     def __len__(self) -> int:
-        """Number of images N."""
+        """Returns the number of images N."""
         return len(self.labels)
 
     def subset(self, indices: Tensor) -> "ImageFiles":
-        """The files at these positions, (M,) int64."""
+        """Returns the files at these positions, (M,) int64."""
         paths = [self.paths[index] for index in indices.tolist()]
         return replace(self, paths=paths, labels=self.labels[indices])
 
 
 AnyImages: TypeAlias = ImageSet | ImageFiles
+Images = TypeVar("Images", ImageSet, ImageFiles, AnyImages)
 
 
-def share_of_rank(count: int, rank: int, world_size: int) -> range:
-    """The positions of ``count`` things that a process takes: contiguous, as equal as possible."""
-    return range(rank * count // world_size, (rank + 1) * count // world_size)
+def hold_out(images: Images, count: int, seed: int = 0) -> tuple[Images, Images]:
+    """Splits off ``count`` images, the same share of every class up to one image.
+
+    Args:
+        images: the set.
+        count: of images to hold out, 1 to N - 1.
+        seed: 0 or more; the same seed gives the same split.
+
+    Returns:
+        The images that are left, and those held out; both in the order of the set.
+
+    Raises:
+        ValueError: a count that leaves one part empty.
+    """
+    if not 0 < count < len(images):
+        raise ValueError(
+            f"got {count} images to hold out, expected 1 to {len(images) - 1} of {len(images)}"
+        )
+    order = stratified_order(images.labels, seed)
+    held_out, left = order[:count].sort().values, order[count:].sort().values
+    return images.subset(left), images.subset(held_out)
+
+
+def stratified_order(labels: Tensor, seed: int) -> Tensor:
+    """Returns a random order, (N,) int64; every beginning of it has the same share of each class.
+
+    The r-th image of a class of n has the place (r + 1/2) / n; images are sorted by place, those
+    at the same place at random.
+    """
+    order = torch.randperm(len(labels), generator=seeded_generator(seed, "split"))
+    by_class = order[labels[order].sort(stable=True).indices]  # (N,), random within a class
+    sizes = torch.bincount(labels)  # (K,)
+    firsts = sizes.cumsum(0) - sizes  # (K,), where each class begins in by_class
+    own = labels[by_class]
+    ranks = torch.arange(len(labels)) - firsts[own]
+    places = torch.empty(len(labels), dtype=torch.float64)
+    places[by_class] = (ranks.double() + 0.5) / sizes[own]
+    return order[places[order].sort(stable=True).indices]

@@ -3,43 +3,29 @@
 Legend: N batch, H and W height and width in pixels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 import torch
 
 from classification.data.augment import Crops, crop_and_mirror, draw_crops, normalise
-from classification.data.images import Batch, ImageSet, share_of_rank
-from classification.data.shuffle import EndlessOrder, rank_part, seeded_generator
+from classification.data.images import Batch, ImageSet
+from classification.data.order import EndlessOrder, seeded_generator, share_of_rank
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread of the CPU, as the workers of PyTorch's loader do.
-
-    A second one gains little on a batch of small images, and where the machine's cores are busy it
-    is waited for at every operation: 1,000 images a second instead of 90,000.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class InMemoryLoader:
-    """Shuffled and augmented batches without end, made on the device.
+class EndlessLoader(ABC):
+    """Base of the loaders of shuffled and augmented batches without end.
 
     A batch is a function of the seed and the iteration alone; a process takes its part of it.
 
     Args:
-        image_set: the images, copied to the device unless they are there.
+        num_images: in the set.
         batch_size: images in a batch, over all processes.
         mean: of each channel, red first, as a fraction of full brightness.
         std: standard deviation of each channel, alike.
-        padding: zero pixels around an image before a crop of its own size is taken at random.
         flip: mirror half of the images.
         seed: 0 or more.
         device: of the batches.
@@ -50,49 +36,128 @@ class InMemoryLoader:
         start_iter: the iteration that comes first; read when the first batch is asked for.
 
     Raises:
-        ValueError: no images, or a batch size that is no multiple of the number of processes.
+        ValueError: a batch size that is no multiple of the number of processes.
     """
 
     def __init__(
         self,
-        image_set: ImageSet,
+        num_images: int,
         batch_size: int,
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        padding: int = 4,
         flip: bool = True,
         seed: int = 0,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if batch_size < 1 or batch_size % world_size != 0:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH: got {batch_size}, "
+                f"expected a positive multiple of the {world_size} processes"
+            )
         self.start_iter = 0
-        self.images = image_set.to(device)
-        self.order = EndlessOrder(len(image_set), batch_size, seed)
-        self.part = rank_part(batch_size, rank, world_size)
+        self.order = EndlessOrder(num_images, batch_size, seed)
+        part = share_of_rank(batch_size, rank, world_size)
+        self.part = slice(part.start, part.stop)
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
-        self.padding = padding
         self.flip = flip
 
     @property
     def seed(self) -> int:
-        """The seed of all batches; a resumed run goes on with that of its checkpoint."""
+        """The seed of all batches; a resumed run continues with that of its checkpoint."""
         return self.order.seed
 
     @seed.setter
     def seed(self, seed: int) -> None:
         self.order.seed = seed
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from ``start_iter`` on."""
+        """Yields batches from ``start_iter`` on."""
+
+
+class OrderedLoader(ABC):
+    """Base of the loaders of the images in order, once, without augmentation.
+
+    Args:
+        num_images: in the set; each process takes a share of them.
+        batch_size: the largest number of images in a batch of this process.
+        mean: of each channel, red first, as a fraction of full brightness.
+        std: standard deviation of each channel, alike.
+        device: of the batches.
+        rank: number of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        share = share_of_rank(num_images, rank, world_size)
+        starts = range(0, len(share), batch_size)
+        self.positions = [share[start : start + batch_size] for start in starts]
+        self.mean = torch.tensor(mean, device=device)
+        self.std = torch.tensor(std, device=device)
+
+    def __len__(self) -> int:
+        """Returns the number of batches of this process."""
+        return len(self.positions)
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches, in order."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Computes on one thread of the CPU, as the workers of PyTorch's loader do.
+
+    A second one gains little on a batch of small images, and where the machine's cores are busy
+    every operation waits for it: 1,000 images a second instead of 90,000.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class InMemoryLoader(EndlessLoader):
+    """Augments whole batches on the device.
+
+    Args:
+        image_set: the images, copied to the device unless they are there.
+        batch_size: images in a batch, over all processes.
+        padding: zero pixels around an image before a crop of its own size is taken at random.
+        options: of :class:`EndlessLoader`.
+    """
+
+    def __init__(
+        self, image_set: ImageSet, batch_size: int, *, padding: int = 4, **options: Any
+    ) -> None:
+        super().__init__(len(image_set), batch_size, **options)
+        self.images = image_set.to(self.mean.device)
+        self.padding = padding
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields batches from ``start_iter`` on."""
         for iteration in count(self.start_iter):
             yield self.batch(iteration)
 
     @one_thread()
     def batch(self, iteration: int) -> Batch:
-        """This process's part of the batch of an iteration, counted from 0."""
+        """Returns this process's part of the batch of an iteration, counted from 0."""
         order = self.order
         _, indices = order.batch(iteration)
         # Drawn for all processes, so that their number changes nothing.
@@ -106,46 +171,24 @@ class InMemoryLoader:
         return Batch(normalise(images, self.mean, self.std), self.images.labels[own], own)
 
 
-class EvaluationLoader:
-    """The images in order, once, without augmentation; each process takes a share of them.
+class EvaluationLoader(OrderedLoader):
+    """Copies images to the device a batch at a time.
 
     Args:
         image_set: the images.
-        batch_size: most images in a batch of this process.
-        mean: of each channel, red first, as a fraction of full brightness.
-        std: standard deviation of each channel, alike.
-        device: of the batches.
-        rank: number of this process.
-        world_size: number of processes.
+        batch_size: the largest number of images in a batch of this process.
+        options: of :class:`OrderedLoader`.
     """
 
-    def __init__(
-        self,
-        image_set: ImageSet,
-        batch_size: int,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        share = share_of_rank(len(image_set), rank, world_size)
+    def __init__(self, image_set: ImageSet, batch_size: int, **options: Any) -> None:
+        super().__init__(len(image_set), batch_size, **options)
         self.images = image_set
-        self.starts = range(share.start, share.stop, batch_size)
-        self.stop = share.stop
-        self.mean = torch.tensor(mean, device=device)
-        self.std = torch.tensor(std, device=device)
-
-    def __len__(self) -> int:
-        """Number of batches of this process."""
-        return len(self.starts)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches, in order."""
+        """Yields the batches, in order."""
         device = self.mean.device
-        for start in self.starts:
-            part = slice(start, min(start + self.starts.step, self.stop))
+        for positions in self.positions:
+            part = slice(positions.start, positions.stop)
             images = normalise(self.images.images[part].to(device), self.mean, self.std)
             indices = torch.arange(part.start, part.stop, device=device)
             yield Batch(images, self.images.labels[part].to(device), indices)

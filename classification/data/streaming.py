@@ -3,9 +3,9 @@
 Legend: N batch, S height and width in pixels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from PIL import Image
@@ -15,12 +15,12 @@ from torchvision import transforms as T
 
 from classification.data.augment import normalise
 from classification.data.folder import open_image
-from classification.data.images import Batch, ImageFiles, share_of_rank
-from classification.data.shuffle import EndlessOrder, rank_part
+from classification.data.images import Batch, ImageFiles
+from classification.data.loader import EndlessLoader, OrderedLoader
 from fam_det.data.dataset import TRIES
+from fam_det.data.images import UnreadableImages
+from fam_det.data.loader import ignore_signals, restarting_batches, start_workers
 from fam_det.data.seeding import derive_seed
-from fam_det.data.unreadable import UnreadableImages
-from fam_det.data.workers import in_worker, outliving_workers, starting_workers
 
 Key: TypeAlias = tuple[int, int]  # epoch, position in the set
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
@@ -37,7 +37,7 @@ class Decoded(NamedTuple):
 
 
 def train_transform(size: int, flip: bool) -> Transform:
-    """ImageNet's augmentation: a crop of random size and shape, mirrored half of the time.
+    """Builds ImageNet's augmentation: a crop of random size and shape, mirrored half of the time.
 
     Returns:
         A function from a PIL image to (3, S, S) uint8.
@@ -48,7 +48,7 @@ def train_transform(size: int, flip: bool) -> Transform:
 
 
 def evaluation_transform(size: int) -> Transform:
-    """ImageNet's evaluation: the shorter side scaled to 256 for crops of 224, then the centre.
+    """Builds ImageNet's evaluation: the shorter side scaled to 256 for crops of 224 at the centre.
 
     Returns:
         A function from a PIL image to (3, S, S) uint8.
@@ -80,7 +80,7 @@ class DecodedImages(Dataset[Decoded]):
         self.tries = tries
 
     def __getitem__(self, key: Key) -> Decoded:
-        """The image of a key, or another where it cannot be read.
+        """Returns the image of a key, or another where it cannot be read.
 
         Raises:
             ValueError: as many in a row as may be tried cannot be read.
@@ -105,38 +105,23 @@ class DecodedImages(Dataset[Decoded]):
 
 
 def collate(images: list[Decoded]) -> tuple[Tensor, Tensor, Tensor, Reasons]:
-    """Pixels (N, 3, S, S), labels and positions (N,), and what could not be read."""
+    """Returns pixels (N, 3, S, S), labels and positions (N,), and what could not be read."""
     pixels, labels, indices, reasons = zip(*images, strict=True)
     unreadable = {path: reason for image in reasons for path, reason in image.items()}
     return torch.stack(pixels), torch.tensor(labels), torch.tensor(indices), unreadable
 
 
-class StreamingLoader:
-    """Shuffled and augmented batches without end.
-
-    A batch is a function of the seed and the iteration, whatever the number of workers; a process
-    takes its part of it.
+class StreamingLoader(EndlessLoader):
+    """Decodes and augments images in worker processes, whose number changes no batch.
 
     Args:
         files: the images.
         batch_size: images in a batch, over all processes.
         size: height and width of the crops in pixels.
-        mean: of each channel, red first, as a fraction of full brightness.
-        std: standard deviation of each channel, alike.
-        flip: mirror half of the images.
-        seed: 0 or more.
         num_workers: processes that decode; 0 decodes in this one.
         timeout: seconds after which a worker counts as stuck; 0 for never.
         max_unreadable: different files that may be skipped before it is an error.
-        device: of the batches.
-        rank: number of this process.
-        world_size: number of processes.
-
-    Attributes:
-        start_iter: the iteration that comes first; read when the first batch is asked for.
-
-    Raises:
-        ValueError: no images, or a batch size that is no multiple of the number of processes.
+        options: of :class:`EndlessLoader`.
     """
 
     def __init__(
@@ -145,50 +130,31 @@ class StreamingLoader:
         batch_size: int,
         *,
         size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        flip: bool = True,
-        seed: int = 0,
         num_workers: int = 4,
         timeout: float = 0.0,
         max_unreadable: int = 0,
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Any,
     ) -> None:
-        self.start_iter = 0
-        self.images = DecodedImages(files, train_transform(size, flip), seed, tries=TRIES)
+        super().__init__(len(files), batch_size, **options)
+        self.images = DecodedImages(files, train_transform(size, self.flip), self.seed, tries=TRIES)
         self.unreadable = UnreadableImages(max_unreadable)
-        self.order = EndlessOrder(len(files), batch_size, seed)
-        self.part = rank_part(batch_size, rank, world_size)
         self.num_workers = num_workers
         self.timeout = timeout
-        self.mean = torch.tensor(mean, device=device)
-        self.std = torch.tensor(std, device=device)
-
-    @property
-    def seed(self) -> int:
-        """The seed of all batches; a resumed run goes on with that of its checkpoint."""
-        return self.order.seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        self.order.seed = self.images.seed = seed
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from ``start_iter`` on.
+        """Yields batches from ``start_iter`` on.
 
         Raises:
             ValueError: more files that cannot be read than are allowed.
         """
-        for batch, reasons in outliving_workers(self._batches_from, self.start_iter):
+        self.images.seed = self.seed  # that of the checkpoint, in a resumed run
+        for batch, reasons in restarting_batches(self._batches_from, self.start_iter):
             self.unreadable.add(reasons)
             yield batch
 
     def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
-        keys = self._keys(start)
         return decoded_batches(
-            self.images, keys, self.num_workers, self.mean, self.std, timeout=self.timeout
+            self.images, self._keys(start), self.num_workers, self.timeout, self.mean, self.std
         )
 
     def _keys(self, start: int) -> Iterator[list[Key]]:
@@ -198,20 +164,16 @@ class StreamingLoader:
             yield list(own)
 
 
-class StreamingEvaluationLoader:
-    """The images in order, once, without augmentation; each process takes a share of them.
+class StreamingEvaluationLoader(OrderedLoader):
+    """Decodes images in worker processes.
 
     Args:
         files: the images.
-        batch_size: most images in a batch of this process.
+        batch_size: the largest number of images in a batch of this process.
         size: height and width of the crops in pixels.
-        mean: of each channel, red first, as a fraction of full brightness.
-        std: standard deviation of each channel, alike.
         num_workers: processes that decode; 0 decodes in this one.
         timeout: seconds after which a worker counts as stuck; 0 for never.
-        device: of the batches.
-        rank: number of this process.
-        world_size: number of processes.
+        options: of :class:`OrderedLoader`.
     """
 
     def __init__(
@@ -220,55 +182,40 @@ class StreamingEvaluationLoader:
         batch_size: int,
         *,
         size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
         num_workers: int = 4,
         timeout: float = 0.0,
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Any,
     ) -> None:
-        share = share_of_rank(len(files), rank, world_size)
+        super().__init__(len(files), batch_size, **options)
         self.images = DecodedImages(files, evaluation_transform(size), seed=0)
-        self.keys = [
-            [(0, index) for index in share[start : start + batch_size]]
-            for start in range(0, len(share), batch_size)
-        ]
         self.num_workers = num_workers
         self.timeout = timeout
-        self.mean = torch.tensor(mean, device=device)
-        self.std = torch.tensor(std, device=device)
-
-    def __len__(self) -> int:
-        """Number of batches of this process."""
-        return len(self.keys)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches, in order.
+        """Yields the batches, in order.
 
         Raises:
             ValueError: an image that cannot be read; without it the accuracy would be another.
         """
-        for batch, _ in outliving_workers(self._batches_from, 0):
+        for batch, _ in restarting_batches(self._batches_from, 0):
             yield batch
 
     def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
-        keys = iter(self.keys[start:])
+        keys = [[(0, index) for index in positions] for positions in self.positions[start:]]
         return decoded_batches(
-            self.images, keys, self.num_workers, self.mean, self.std, timeout=self.timeout
+            self.images, keys, self.num_workers, self.timeout, self.mean, self.std
         )
 
 
 def decoded_batches(
     images: DecodedImages,
-    keys: Iterator[list[Key]],
+    keys: Iterable[list[Key]],
     num_workers: int,
+    timeout: float,
     mean: Tensor,
     std: Tensor,
-    *,
-    timeout: float = 0.0,
 ) -> Iterator[tuple[Batch, Reasons]]:
-    """Decode a batch of images for each list of keys, in their order, and say what was unreadable.
+    """Decodes a batch of images for each list of keys, in their order, with what was unreadable.
 
     The batches are normalised on the device of ``mean``. Nothing happens before the first is asked
     for.
@@ -280,12 +227,12 @@ def decoded_batches(
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        # of its own: otherwise the workers' seeds are drawn from the default generator
+        # Without one, the workers' seeds would be drawn from the default generator.
         generator=torch.Generator(),
-        worker_init_fn=in_worker,
+        worker_init_fn=ignore_signals,
         timeout=timeout if num_workers else 0.0,
     )
-    for pixels, *rest, unreadable in starting_workers(loader):
+    for pixels, *rest, unreadable in start_workers(loader):
         labels, indices = (value.to(device, non_blocking=True) for value in rest)
         pixels = pixels.to(device, non_blocking=True)
         yield Batch(normalise(pixels, mean, std), labels, indices), unreadable

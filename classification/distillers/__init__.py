@@ -1,15 +1,11 @@
 """Distillation methods for classifiers, by name in a registry."""
 
 from classification.distillers import (  # noqa: F401  only registration
-    attention,
     contrastive,
-    dkd,
-    frequency,
-    hints,
+    fam,
     logits,
+    maps,
     similarity,
-    vid,
-    wcord,
 )
 from classification.distillers.base import (
     DISTILLER_REGISTRY,

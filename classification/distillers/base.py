@@ -1,22 +1,28 @@
-"""What a distillation method is: unweighted losses of a student's features beside a teacher's."""
+"""Base of the distillation methods: losses of a student's features beside a teacher's."""
 
+import logging
 from abc import abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from classification.distillers.config import distiller_keys
 from classification.models import Features, stage_features
 
 from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry
 
+logger = logging.getLogger(__name__)
 DISTILLER_REGISTRY = Registry("DISTILLER")
 DISTILLER_REGISTRY.__doc__ = """
 Registry of distillers for classifiers: subclasses of :class:`Distiller`, built from
 ``(cfg, student_shapes, teacher_shapes, labels)``.
 """
+SHARED_KEYS = {"NAME", "LOSS_WEIGHT", "CE_WEIGHT", "WARMUP_EPOCHS"}
+STAGE_KEYS = ("STUDENT_STAGES", "TEACHER_STAGES", "STUDENT_PREACT", "TEACHER_PREACT")
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,19 @@ class Distiller(nn.Module):
 
     A subclass returns its terms, unweighted, from ``forward``. The trainer adds
     ``LOSS_WEIGHT * min(epoch / WARMUP_EPOCHS, 1) * sum(term_weights[name] * term)`` to
-    ``CE_WEIGHT`` times the cross entropy; the class attributes are what the method's authors
-    published, which a config can override.
+    ``CE_WEIGHT`` times the cross entropy. The class attributes are the values of the method's
+    authors, which a config can override.
 
     Attributes:
         term_weights: weight of each term; 1 for a term without an entry.
+        reads: keys of ``MODEL.DISTILLER`` that the method reads, beside those that every one
+            shares; None if it does not say.
     """
 
     loss_weight: float = 1.0
     ce_weight: float = 1.0
     warmup_epochs: float = 0.0
+    reads: Collection[str] | None = None
 
     @configurable
     def __init__(self) -> None:
@@ -59,7 +68,7 @@ class Distiller(nn.Module):
     def from_config(
         cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
     ) -> dict[str, Any]:
-        """Arguments of ``__init__``.
+        """Returns the arguments of ``__init__``.
 
         Args:
             cfg: of :func:`classification.config.get_cfg`.
@@ -73,7 +82,7 @@ class Distiller(nn.Module):
     def forward(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """Unweighted scalar losses by name.
+        """Returns unweighted scalar losses by name.
 
         Args:
             student: of a batch of N images; gradients flow here.
@@ -82,13 +91,57 @@ class Distiller(nn.Module):
             indices: int64 (N,), position of each image in the training set.
         """
 
-    def metrics(self) -> dict[str, float]:
-        """What to log beside the losses, by name."""
+    def metrics(self) -> dict[str, Tensor]:
+        """Returns what to log beside the losses, tensors of one value by name."""
         return {}
 
 
+class PeerDistiller(Distiller):
+    """Base of the peers: a subclass computes its terms from features in float32 or float64."""
+
+    reads: Collection[str] = ()
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
+    ) -> dict[str, Any]:
+        """Returns the values of the method's own node, such as ``MODEL.DISTILLER.KD``."""
+        node = cfg.MODEL.DISTILLER.get(cls.__name__.upper(), {})
+        return {key.lower(): value for key, value in node.items()}
+
+    def forward(
+        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns unweighted terms, in full precision also under autocast."""
+        with torch.autocast(labels.device.type, enabled=False):
+            return self.terms(
+                full_precision(student), full_precision(teacher, detach=True), labels, indices
+            )
+
+    @abstractmethod
+    def terms(
+        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns unweighted scalar losses by name; arguments as of ``forward``."""
+
+
+def full_precision(features: Features, *, detach: bool = False) -> Features:
+    """Returns the features in float32, or in float64 if they are; cut from the graph if asked."""
+
+    def convert(x: Tensor) -> Tensor:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return x.detach() if detach else x
+
+    return Features(
+        [convert(x) for x in features.maps],
+        [convert(x) for x in features.preactivation],
+        convert(features.pooled),
+        convert(features.logits),
+    )
+
+
 def feature_shapes(model: nn.Module, image_size: int) -> FeatureShapes:
-    """The shapes of a network's features for a square image, found by one forward pass on zeros."""
+    """Finds the shapes of a network's features for a square image, by a pass over zeros."""
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -101,7 +154,7 @@ def feature_shapes(model: nn.Module, image_size: int) -> FeatureShapes:
 def build_distiller(
     cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
 ) -> Distiller:
-    """The distiller that ``MODEL.DISTILLER.NAME`` names.
+    """Builds the distiller that ``MODEL.DISTILLER.NAME`` names.
 
     Raises:
         ValueError: an unknown name or option; the message names the key.
@@ -114,4 +167,19 @@ def build_distiller(
         distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, student, teacher, labels)
     except ValueError as error:  # the core names its argument; say whose it is
         raise ValueError(f"MODEL.DISTILLER: {error}") from error
+    _warn_of_keys_without_effect(cfg.MODEL.DISTILLER, distiller.reads)
     return distiller
+
+
+def _warn_of_keys_without_effect(node: CfgNode, reads: Collection[str] | None) -> None:
+    """Warns of keys that are not at their default and that the method does not read."""
+    if reads is None:
+        return
+    default = distiller_keys()
+    used = SHARED_KEYS | set(reads)
+    if node.TRANSFORM != "fam":
+        used.discard("FAM")
+    unused = [key for key in node if key not in used and node[key] != default.get(key, node[key])]
+    if unused:
+        names = ", ".join(f"MODEL.DISTILLER.{key}" for key in unused)
+        logger.warning("%s: no effect on %s", names, node.NAME)

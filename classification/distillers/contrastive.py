@@ -1,25 +1,98 @@
-"""Contrastive representation distillation.
+"""CRD and WCoRD: the pooled feature of an image against those of images of other classes.
 
 Legend: N batch, M images of the training set, K negatives, D channels of the embeddings.
 """
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
-from classification.distillers.negatives import NegativeSampler
-from classification.distillers.peer import PeerDistiller, check_option, check_positive
+from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes, PeerDistiller
+from classification.distillers.config import check_option, check_positive
 from classification.distillers.torchdistill_losses import import_losses
 from classification.models import Features
 
 from detectron2.config import CfgNode, configurable
 
 
+class NegativeSampler(nn.Module):
+    """Draws images of other classes, uniformly, with replacement, from torch's global generator.
+
+    With replacement, any number can be drawn from a training set of any size. RepDistiller draws
+    without where there are enough; the loss has the same mean.
+
+    Args:
+        labels: int64 (M,), of the whole training set.
+
+    Raises:
+        ValueError: images of a single class.
+    """
+
+    order: Tensor
+    start: Tensor
+    count: Tensor
+
+    def __init__(self, labels: Tensor) -> None:
+        super().__init__()
+        count = labels.bincount()
+        if (count > 0).sum() < 2:
+            raise ValueError("labels: got a training set of one class, expected two or more")
+        # What the data set determines is not in the checkpoint.
+        self.register_buffer("order", labels.argsort(stable=True), persistent=False)
+        self.register_buffer("start", count.cumsum(0) - count, persistent=False)
+        self.register_buffer("count", count, persistent=False)
+
+    def forward(self, labels: Tensor, number: int) -> Tensor:
+        """Returns positions in the training set: int64 (N,) -> (N, K)."""
+        start, count = (x[labels][:, None] for x in (self.start, self.count))  # (N, 1)
+        others = len(self.order) - count
+        big = torch.randint(2**62, (len(labels), number), device=labels.device)
+        rank = big % others  # among the images of other classes, sorted by class
+        return self.order[rank + count * (rank >= start)]
+
+
+class ContrastiveDistiller(PeerDistiller):
+    """Base of the methods with a memory of every training image's embedding in either network.
+
+    The memories are in the checkpoint. In a run on several devices each updates its own with its
+    own images, and the checkpoint has the first one's.
+
+    Args:
+        labels: int64 (M,), of the whole training set.
+        dim: D.
+        negatives: K.
+        momentum: share of the old embedding that the memory keeps.
+
+    Raises:
+        ValueError: an impossible option, or a training set of one class.
+    """
+
+    def __init__(self, *, labels: Tensor, dim: int, negatives: int, momentum: float) -> None:
+        super().__init__()
+        method = type(self).__name__.upper()
+        check_positive(f"{method}.DIM", dim)
+        check_positive(f"{method}.NEGATIVES", negatives)
+        check_option(f"{method}.MOMENTUM", momentum, 0 <= momentum < 1, "0 or more, below 1")
+        self.negatives = negatives
+        self.momentum = momentum
+        self.sampler = NegativeSampler(labels)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
+    ) -> dict[str, Any]:
+        """Returns the features' channels, the labels, and the values of the method's own node."""
+        options = super().from_config(cfg, student, teacher, labels)
+        dims = {"student_dim": student.pooled, "teacher_dim": teacher.pooled}
+        return {**dims, "labels": labels, **options}
+
+
 @DISTILLER_REGISTRY.register()
-class CRD(PeerDistiller):
+class CRD(ContrastiveDistiller):
     """Contrastive representation distillation, Tian et al., ICLR 2020, arXiv 1910.10699.
 
     Both pooled features are embedded, linearly and at unit length. Noise contrastive estimation
@@ -28,23 +101,15 @@ class CRD(PeerDistiller):
     positive is the image itself, RepDistiller's mode "exact". A batch reads N (K + 1) D numbers of
     each memory: 540 MB for 64 images at the defaults.
 
-    The memories are in the checkpoint. In a run on several devices each updates its own with its
-    own images, and the checkpoint has the first one's.
-
     Args:
         student_dim: channels of the student's pooled feature.
         teacher_dim: channels of the teacher's.
-        labels: int64 (M,), of the whole training set.
-        dim: D.
-        negatives: K.
         temperature: divides the cosine.
-        momentum: share of the old embedding that the memory keeps.
-
-    Raises:
-        ValueError: an impossible option, or a training set of one class.
+        labels, dim, negatives, momentum: as of :class:`ContrastiveDistiller`.
     """
 
     loss_weight = 0.8
+    reads = ("CRD",)
 
     @configurable
     def __init__(
@@ -58,35 +123,16 @@ class CRD(PeerDistiller):
         temperature: float,
         momentum: float,
     ) -> None:
-        super().__init__()
-        check_contrast("CRD", dim, negatives, momentum)
+        super().__init__(labels=labels, dim=dim, negatives=negatives, momentum=momentum)
         check_positive("CRD.TEMPERATURE", temperature)
-        self.negatives = negatives
         self.embed_student = nn.Linear(student_dim, dim)
         self.embed_teacher = nn.Linear(teacher_dim, dim)
-        self.sampler = NegativeSampler(labels)
         self.contrast = contrast_memory(len(labels), dim, negatives, temperature, momentum)
-
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
-    ) -> dict[str, Any]:
-        """Arguments of ``__init__``."""
-        node = cfg.MODEL.DISTILLER.CRD
-        return {
-            "student_dim": student.pooled,
-            "teacher_dim": teacher.pooled,
-            "labels": labels,
-            "dim": node.DIM,
-            "negatives": node.NEGATIVES,
-            "temperature": node.TEMPERATURE,
-            "momentum": node.MOMENTUM,
-        }
 
     def terms(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """The sum of both networks' contrastive losses."""
+        """Returns the sum of both networks' contrastive losses."""
         negatives = self.sampler(labels, self.negatives)
         positions = {
             "pos_idx": indices,
@@ -106,7 +152,7 @@ class CRD(PeerDistiller):
 def contrast_memory(
     num_images: int, dim: int, negatives: int, temperature: float, momentum: float
 ) -> nn.Module:
-    """The CRD loss of torchdistill, whose memories are buffers.
+    """Builds the CRD loss of torchdistill, whose memories are buffers.
 
     With v and w an embedding and a memory's, s = exp(v w / T) / Z, where Z is M times the mean of
     exp(v w / T) in the first batch of the run, and c = K / M:
@@ -126,7 +172,7 @@ def contrast_memory(
 
     class ContrastMemory(import_losses().CRDLoss):  # type: ignore[misc]
         def init_prob_alias(self, probs: Tensor) -> None:
-            """No tables for its own sampling, which takes negatives of any class: we draw them."""
+            """Leaves out the tables of its own sampling, whose negatives are of any class."""
             self.probs = self.alias = probs
 
     return ContrastMemory(
@@ -142,8 +188,125 @@ def contrast_memory(
     )
 
 
-def check_contrast(method: str, dim: int, negatives: int, momentum: float) -> None:
-    """Raise a ValueError that names the key of an option that makes no sense."""
-    check_positive(f"{method}.DIM", dim)
-    check_positive(f"{method}.NEGATIVES", negatives)
-    check_option(f"{method}.MOMENTUM", momentum, 0 <= momentum < 1, "0 or more, below 1")
+@DISTILLER_REGISTRY.register()
+class WCoRD(ContrastiveDistiller):
+    """Wasserstein contrastive distillation, Chen et al., CVPR 2021, arXiv 2012.08674.
+
+    With t and s the embeddings of the teacher's and the student's pooled features:
+
+    - ``global`` (GCKT) is the negative dual form of the Wasserstein distance between the pairs
+      (t, s) of one image and the pairs of images of different classes,
+      -(E[g(t, s)] - E[g(t, s')] / 2 - E[g(t', s)] / 2), with a 1-Lipschitz critic g. The primes are
+      K images drawn from a memory of the whole training set, as in CRD.
+    - ``local`` (LCKT) is its primal form within the batch: the cost of the entropic optimal
+      transport from the teacher's embeddings to the student's, c(t, s) = 1 - cos(t, s).
+
+    No code was released. Ours are: the critic, g(t, s) = <t, s> with t and s linear in the features
+    of unit length, under a spectral norm of 1, so that g is 1-Lipschitz in each feature; means over
+    the negatives rather than sums; memories that start at 0; the entropy and its 20 iterations.
+
+    Args:
+        student_dim: channels of the student's pooled feature.
+        teacher_dim: channels of the teacher's.
+        global_weight: of ``global``, lambda_1.
+        local_weight: of ``local``, lambda_2.
+        entropy: its weight in the transport.
+        labels, dim, negatives, momentum: as of :class:`ContrastiveDistiller`.
+    """
+
+    memory_student: Tensor
+    memory_teacher: Tensor
+    reads = ("WCORD",)
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        student_dim: int,
+        teacher_dim: int,
+        labels: Tensor,
+        dim: int,
+        negatives: int,
+        momentum: float,
+        global_weight: float,
+        local_weight: float,
+        entropy: float,
+    ) -> None:
+        super().__init__(labels=labels, dim=dim, negatives=negatives, momentum=momentum)
+        check_positive("WCORD.GLOBAL_WEIGHT", global_weight, zero=True)
+        check_positive("WCORD.LOCAL_WEIGHT", local_weight, zero=True)
+        check_positive("WCORD.ENTROPY", entropy)
+        self.term_weights = {"global": global_weight, "local": local_weight}
+        self.entropy = entropy
+        self.embed_student = LipschitzEmbedding(student_dim, dim)
+        self.embed_teacher = LipschitzEmbedding(teacher_dim, dim)
+        self.register_buffer("memory_student", torch.zeros(len(labels), dim))
+        self.register_buffer("memory_teacher", torch.zeros(len(labels), dim))
+
+    def terms(
+        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns ``global`` and ``local``, then moves the memories towards the batch."""
+        s, t = self.embed_student(student.pooled), self.embed_teacher(teacher.pooled)  # (N, D)
+        negatives = self.sampler(labels, self.negatives)  # (N, K)
+        # g is bilinear: its mean over the negatives is its value at their mean
+        s_mean = F.embedding_bag(negatives, self.memory_student, mode="mean")
+        t_mean = F.embedding_bag(negatives, self.memory_teacher, mode="mean")
+        dual = torch.sum(t * s - (t * s_mean + t_mean * s) / 2, 1).mean()
+        cost = 1 - F.normalize(t) @ F.normalize(s).T  # (N, N)
+        self._remember(self.memory_student, s, indices)
+        self._remember(self.memory_teacher, t, indices)
+        return {"global": -dual, "local": transport_cost(cost, self.entropy)}
+
+    @torch.no_grad()
+    def _remember(self, memory: Tensor, embedded: Tensor, indices: Tensor) -> None:
+        """Moves the images' rows of a memory (M, D) towards their embeddings (N, D)."""
+        memory[indices] = torch.lerp(embedded.to(memory.dtype), memory[indices], self.momentum)
+
+
+class LipschitzEmbedding(nn.Module):
+    """Unit length, then a linear map of spectral norm 1, found by one power iteration a step.
+
+    Args:
+        in_dim: channels of the feature.
+        out_dim: D.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.linear = spectral_norm(nn.Linear(in_dim, out_dim, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C) -> (N, D), of length 1 at most."""
+        return self.linear(F.normalize(x))
+
+
+def transport_plan(cost: Tensor, entropy: float, iterations: int = 20) -> Tensor:
+    """Solves entropic optimal transport by Sinkhorn's algorithm (arXiv 1306.0895), in logarithms.
+
+    The plan pi with row sums 1 / N and column sums 1 / P that minimises
+    sum(pi * cost) + entropy * sum(pi * log(pi)), approached by scaling rows and columns in turn.
+    The columns are scaled last, so their sums are exact.
+
+    Args:
+        cost: (N, P), between the points of two sets; takes no gradient.
+        entropy: weight of the entropy, positive, in the cost's unit.
+        iterations: how often rows and columns are scaled.
+
+    Returns:
+        pi, (N, P).
+    """
+    log_plan = -cost.detach() / entropy
+    n, p = cost.shape
+    for _ in range(iterations):
+        log_plan = log_plan - log_plan.logsumexp(1, keepdim=True) - math.log(n)
+        log_plan = log_plan - log_plan.logsumexp(0, keepdim=True) - math.log(p)
+    return log_plan.exp()
+
+
+def transport_cost(cost: Tensor, entropy: float) -> Tensor:
+    """Returns sum(pi * cost) of the transport plan pi for costs (N, P).
+
+    The plan is held fixed, so the gradient is that of the regularised minimum (Danskin's theorem).
+    """
+    return torch.sum(transport_plan(cost, entropy) * cost)

@@ -1,18 +1,17 @@
-"""KD and DIST: the student's logits against the teacher's.
+"""KD, DKD and DIST: the student's logits against the teacher's.
 
 Legend: N batch, K classes, T temperature.
 """
 
-from typing import Any
-
 from torch import Tensor
 
-from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
-from classification.distillers.peer import PeerDistiller, check_positive, check_weight
-from classification.distillers.torchdistill_losses import MODULES, LibraryLoss
+from classification.distillers.base import DISTILLER_REGISTRY, PeerDistiller
+from classification.distillers.config import check_positive
+from classification.distillers.torchdistill_losses import MODULES, TorchdistillLoss
 from classification.models import Features
+from fam_det.core.peer_losses import decoupled_divergences
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 
 
 @DISTILLER_REGISTRY.register()
@@ -31,26 +30,58 @@ class KD(PeerDistiller):
 
     loss_weight = 0.9
     ce_weight = 0.1
+    reads = ("KD",)
 
     @configurable
     def __init__(self, *, temperature: float) -> None:
         super().__init__()
         check_positive("KD.TEMPERATURE", temperature)
         self.temperature = temperature
-        self.loss = LibraryLoss("KDLoss", temperature=temperature, beta=1.0, **MODULES)
-
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
-    ) -> dict[str, Any]:
-        """Arguments of ``__init__``."""
-        return {"temperature": cfg.MODEL.DISTILLER.KD.TEMPERATURE}
+        self.loss = TorchdistillLoss("KDLoss", temperature=temperature, beta=1.0, **MODULES)
 
     def terms(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """The divergence."""
+        """Returns the divergence."""
         return {"kd": self.temperature**2 * self.loss(student.logits, teacher.logits)}
+
+
+@DISTILLER_REGISTRY.register()
+class DKD(PeerDistiller):
+    """Decoupled knowledge distillation, Zhao et al., CVPR 2022, arXiv 2203.08679.
+
+    Hinton's divergence splits into one over (the target class, all others) and one over the
+    classes other than the target; see :func:`decoupled_divergences`.
+
+    Args:
+        alpha: weight of the first, TCKD.
+        beta: weight of the second, NCKD.
+        temperature: T, positive.
+
+    Raises:
+        ValueError: a negative weight, or a temperature that is not positive.
+    """
+
+    warmup_epochs = 20.0
+    reads = ("DKD",)
+
+    @configurable
+    def __init__(self, *, alpha: float, beta: float, temperature: float) -> None:
+        super().__init__()
+        check_positive("DKD.ALPHA", alpha, zero=True)
+        check_positive("DKD.BETA", beta, zero=True)
+        check_positive("DKD.TEMPERATURE", temperature)
+        self.temperature = temperature
+        self.term_weights = {"target": alpha, "others": beta}
+
+    def terms(
+        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns TCKD as ``target``, NCKD as ``others``."""
+        target, others = decoupled_divergences(
+            student.logits / self.temperature, teacher.logits / self.temperature, labels
+        )
+        return {"target": self.temperature**2 * target, "others": self.temperature**2 * others}
 
 
 @DISTILLER_REGISTRY.register()
@@ -73,28 +104,24 @@ class DIST(PeerDistiller):
         ValueError: a negative weight, or a temperature that is not positive.
     """
 
+    reads = ("DIST",)
+
     @configurable
     def __init__(self, *, beta: float, gamma: float, temperature: float) -> None:
         super().__init__()
-        check_weight("DIST.BETA", beta)
-        check_weight("DIST.GAMMA", gamma)
+        check_positive("DIST.BETA", beta, zero=True)
+        check_positive("DIST.GAMMA", gamma, zero=True)
         check_positive("DIST.TEMPERATURE", temperature)
         self.term_weights = {"inter": beta, "intra": gamma}
-        self.inter = LibraryLoss("DISTLoss", beta=1.0, gamma=0.0, tau=temperature, **MODULES)
-        self.intra = LibraryLoss("DISTLoss", beta=0.0, gamma=1.0, tau=temperature, **MODULES)
-
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
-    ) -> dict[str, Any]:
-        """Arguments of ``__init__``."""
-        node = cfg.MODEL.DISTILLER.DIST
-        return {"beta": node.BETA, "gamma": node.GAMMA, "temperature": node.TEMPERATURE}
+        self.inter, self.intra = (
+            TorchdistillLoss("DISTLoss", beta=b, gamma=g, tau=temperature, **MODULES)
+            for b, g in ((1.0, 0.0), (0.0, 1.0))
+        )
 
     def terms(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """``inter`` and ``intra``."""
+        """Returns ``inter`` and ``intra``."""
         return {
             "inter": self.inter(student.logits, teacher.logits),
             "intra": self.intra(student.logits, teacher.logits),

@@ -1,21 +1,16 @@
-"""PKT, RKD and SP: how the images of a batch relate to each other, in both networks.
+"""PKT and RKD: how the pooled features of a batch's images relate to each other.
 
-Legend: N batch, C channels, H and W map size.
+Legend: N batch.
 """
 
-from typing import Any
-
-import torch.nn.functional as F
 from torch import Tensor
 
-from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes
-from classification.distillers.maps import map_pairs
-from classification.distillers.peer import PeerDistiller, check_weight
-from classification.distillers.stages import StagePairs
-from classification.distillers.torchdistill_losses import MODULES, OUTPUTS, LibraryLoss
+from classification.distillers.base import DISTILLER_REGISTRY, PeerDistiller
+from classification.distillers.config import check_positive
+from classification.distillers.torchdistill_losses import MODULES, OUTPUTS, TorchdistillLoss
 from classification.models import Features
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 
 
 @DISTILLER_REGISTRY.register()
@@ -32,12 +27,12 @@ class PKT(PeerDistiller):
     @configurable
     def __init__(self) -> None:
         super().__init__()
-        self.loss = LibraryLoss("PKTLoss", eps=1e-7, **MODULES)
+        self.loss = TorchdistillLoss("PKTLoss", eps=1e-7, **MODULES)
 
     def terms(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """The divergence."""
+        """Returns the divergence."""
         return {"pkt": self.loss(student.pooled, teacher.pooled)}
 
 
@@ -57,29 +52,23 @@ class RKD(PeerDistiller):
         ValueError: a negative weight; at the first batch, one of a single image.
     """
 
+    reads = ("RKD",)
+
     @configurable
     def __init__(self, *, distance_weight: float, angle_weight: float) -> None:
         super().__init__()
-        check_weight("RKD.DISTANCE_WEIGHT", distance_weight)
-        check_weight("RKD.ANGLE_WEIGHT", angle_weight)
+        check_positive("RKD.DISTANCE_WEIGHT", distance_weight, zero=True)
+        check_positive("RKD.ANGLE_WEIGHT", angle_weight, zero=True)
         self.term_weights = {"distance": distance_weight, "angle": angle_weight}
         self.distance, self.angle = (
-            LibraryLoss("RKDLoss", dist_factor=d, angle_factor=a, reduction="mean", **OUTPUTS)
+            TorchdistillLoss("RKDLoss", dist_factor=d, angle_factor=a, reduction="mean", **OUTPUTS)
             for d, a in ((1.0, 0.0), (0.0, 1.0))
         )
-
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
-    ) -> dict[str, Any]:
-        """Arguments of ``__init__``."""
-        node = cfg.MODEL.DISTILLER.RKD
-        return {"distance_weight": node.DISTANCE_WEIGHT, "angle_weight": node.ANGLE_WEIGHT}
 
     def terms(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """``distance`` and ``angle``."""
+        """Returns ``distance`` and ``angle``."""
         if len(labels) < 2:
             raise ValueError(
                 "SOLVER.IMS_PER_BATCH: got 1 image a device, but RKD compares images: expected 2"
@@ -88,61 +77,3 @@ class RKD(PeerDistiller):
             "distance": self.distance(student.pooled, teacher.pooled),
             "angle": self.angle(student.pooled, teacher.pooled),
         }
-
-
-@DISTILLER_REGISTRY.register()
-class SP(PeerDistiller):
-    """Similarity-preserving distillation, Tung and Mori, ICCV 2019, arXiv 1907.09682.
-
-    Compares the last stage, as RepDistiller does; the maps of a stage may differ in every dimension
-    but N. torchdistill's loss is not used: it scales rows by their sum of magnitudes.
-
-    Args:
-        pairs: the stages.
-    """
-
-    loss_weight = 3000.0
-
-    @configurable
-    def __init__(self, *, pairs: StagePairs) -> None:
-        super().__init__()
-        self.pairs = pairs
-
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
-    ) -> dict[str, Any]:
-        """Arguments of ``__init__``."""
-        return {"pairs": map_pairs(cfg.MODEL.DISTILLER, student, teacher, published=-1)}
-
-    def terms(
-        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
-    ) -> dict[str, Tensor]:
-        """The loss of each stage."""
-        maps = zip(
-            self.pairs.names,
-            self.pairs.student_maps(student),
-            self.pairs.teacher_maps(teacher),
-            strict=True,
-        )
-        return {name: similarity_loss(x, y) for name, x, y in maps}
-
-
-def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """|G_student - G_teacher|^2 / N^2, equation 4 of Tung and Mori.
-
-    G holds the inner products of the flattened maps of all pairs of images, each row divided by its
-    Euclidean length.
-
-    Args:
-        student: (N, C, H, W).
-        teacher: (N, C', H', W').
-
-    Returns:
-        Scalar.
-    """
-    g_student, g_teacher = (
-        F.normalize(x.flatten(1) @ x.flatten(1).T)  # (N, N)
-        for x in (student, teacher)
-    )
-    return F.mse_loss(g_student, g_teacher)

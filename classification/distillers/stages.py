@@ -1,6 +1,6 @@
-"""Which stages of student and teacher a distiller compares."""
+"""The stages of student and teacher that a distiller compares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,6 +9,8 @@ from classification.distillers.base import FeatureShapes
 from classification.models import Features
 
 from detectron2.config import CfgNode
+
+Shape = tuple[int, int, int]  # C, H, W
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class StagePairs:
         student_preact: take the student's maps before the last ReLU of a stage.
         teacher_preact: the teacher's.
         pooled: append the pooled features as maps of 1x1.
+        student_shapes: (C, H, W) of each of the student's maps.
+        teacher_shapes: the teacher's.
     """
 
     student: list[int]
@@ -28,54 +32,82 @@ class StagePairs:
     student_preact: bool
     teacher_preact: bool
     pooled: bool
+    student_shapes: list[Shape]
+    teacher_shapes: list[Shape]
 
     @property
     def names(self) -> list[str]:
         """A name for each pair: the student's stage number, or ``pooled``."""
         return [f"stage{i}" for i in self.student] + ["pooled"] * self.pooled
 
-    def shapes(self, shapes: FeatureShapes, *, teacher: bool) -> list[tuple[int, int, int]]:
-        """(C, H, W) of each compared map."""
-        stages = self.teacher if teacher else self.student
-        return [shapes.maps[i] for i in stages] + [(shapes.pooled, 1, 1)] * self.pooled
-
     def student_maps(self, features: Features) -> list[Tensor]:
-        """The student's maps (N, C, H, W)."""
+        """Returns the student's maps (N, C, H, W)."""
         return self._maps(features, self.student, self.student_preact)
 
     def teacher_maps(self, features: Features) -> list[Tensor]:
-        """The teacher's maps (N, C, H, W)."""
+        """Returns the teacher's maps (N, C, H, W)."""
         return self._maps(features, self.teacher, self.teacher_preact)
+
+    def maps(self, student: Features, teacher: Features) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yields the name and both maps of each pair."""
+        return zip(self.names, self.student_maps(student), self.teacher_maps(teacher), strict=True)
 
     def _maps(self, features: Features, stages: list[int], preact: bool) -> list[Tensor]:
         maps = features.preactivation if preact else features.maps
         return [maps[i] for i in stages] + [features.pooled[..., None, None]] * self.pooled
 
 
-def stage_pairs(node: CfgNode, student: FeatureShapes, teacher: FeatureShapes) -> StagePairs:
-    """The pairs that a ``MODEL.DISTILLER`` node asks for.
+def stage_pairs(
+    node: CfgNode,
+    student: FeatureShapes,
+    teacher: FeatureShapes,
+    *,
+    pooled: bool = False,
+    published: int | None = None,
+) -> StagePairs:
+    """Returns the pairs that a ``MODEL.DISTILLER`` node asks for.
+
+    Args:
+        node: the config.
+        student: shapes of the student's features.
+        teacher: shapes of the teacher's.
+        pooled: whether the pooled features are one more pair.
+        published: the one stage that the authors compare, -1 for the last; taken if the config
+            names none. None: every stage but the stem.
 
     Raises:
         ValueError: a stage that is not there, or another number of stages for the teacher.
     """
-    chosen = {}
-    for key, shapes in (("STUDENT_STAGES", student), ("TEACHER_STAGES", teacher)):
-        chosen[key] = check_stages(key, node[key], len(shapes.maps))
-    students, teachers = chosen.values()
+    if node.STUDENT_STAGES or node.TEACHER_STAGES:
+        published = None
+    students, teachers = (
+        choose_stages(key, node[key], len(shapes.maps), published)
+        for key, shapes in (("STUDENT_STAGES", student), ("TEACHER_STAGES", teacher))
+    )
     if len(students) != len(teachers):
         raise ValueError(
             f"STUDENT_STAGES, TEACHER_STAGES: got {students} and {teachers}, "
             "expected as many of one as of the other"
         )
-    return StagePairs(students, teachers, node.STUDENT_PREACT, node.TEACHER_PREACT, node.POOLED)
+    return StagePairs(
+        students,
+        teachers,
+        node.STUDENT_PREACT,
+        node.TEACHER_PREACT,
+        pooled,
+        [student.maps[i] for i in students] + [(student.pooled, 1, 1)] * pooled,
+        [teacher.maps[i] for i in teachers] + [(teacher.pooled, 1, 1)] * pooled,
+    )
 
 
-def check_stages(key: str, stages: Sequence[int], number: int) -> list[int]:
-    """The stages as a list, every one but the stem if none are given."""
-    if not stages:
+def choose_stages(key: str, stages: Sequence[int], number: int, published: int | None) -> list[int]:
+    """Returns the stages that a key of the config names, or those that the authors compare."""
+    if stages:
+        chosen = list(stages)
+    elif published is None:
         return list(range(1, number))
-    if any(not 0 <= stage < number for stage in stages) or list(stages) != sorted(set(stages)):
-        raise ValueError(
-            f"{key}: got {list(stages)}, expected rising numbers from 0 to {number - 1}"
-        )
-    return list(stages)
+    else:
+        chosen = [number - 1 if published == -1 else published]
+    if any(not 0 <= stage < number for stage in chosen) or chosen != sorted(set(chosen)):
+        raise ValueError(f"{key}: got {chosen}, expected rising numbers from 0 to {number - 1}")
+    return chosen

@@ -21,7 +21,7 @@ OUTPUTS = {"student_output_path": PATH, "teacher_output_path": PATH}
 PAIR = {role: {"path": PATH, "io": "output"} for role in ("student", "teacher")}
 
 
-class LibraryLoss(nn.Module):
+class TorchdistillLoss(nn.Module):
     """A loss of torchdistill.
 
     Args:
@@ -37,12 +37,12 @@ class LibraryLoss(nn.Module):
         self.loss = getattr(import_losses(), name)(**options)
 
     def forward(self, student: Any, teacher: Tensor) -> Tensor:
-        """The loss of what the student gives (a tensor but for VID) beside the teacher's tensor."""
+        """Returns the loss of the student's tensor (VID: a pair of them) beside the teacher's."""
         return self.loss({PATH: {"output": student}}, {PATH: {"output": teacher}})
 
 
 def import_losses() -> ModuleType:
-    """The module ``torchdistill.losses.mid_level``."""
+    """Imports ``torchdistill.losses.mid_level``."""
     try:
         from torchdistill.losses import mid_level
     except ModuleNotFoundError as error:

@@ -1,42 +1,35 @@
-"""The networks by name."""
+"""Builds the networks by name."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from classification.models.features import Features
-from classification.models.imagenet import (
+from classification.models.base import Features, StagedNetwork
+from classification.models.library import (
     TIMM_PREFIX,
     TORCHVISION_PREFIX,
     build_timm,
     build_torchvision,
     library_features,
 )
-from classification.models.mobilenetv2 import MOBILENETS
+from classification.models.mobilenetv2 import MobileNetV2
 from classification.models.resnet import RESNETS
-from classification.models.resnet_four_stage import FOUR_STAGE_RESNETS
-from classification.models.shufflenetv1 import SHUFFLENETS_V1
-from classification.models.shufflenetv2 import SHUFFLENETS_V2
-from classification.models.staged import StagedNetwork
+from classification.models.shufflenet import SHUFFLENETS
 from classification.models.vgg import VGGS
 from classification.models.weights import load_weights
-from classification.models.wide_resnet import WIDE_RESNETS
 
 # CIFAR networks; an entry is called as ``entry(num_classes=K)``. Add your own here.
 MODEL_REGISTRY: dict[str, Callable[..., StagedNetwork]] = {
     **RESNETS,
-    **FOUR_STAGE_RESNETS,
-    **WIDE_RESNETS,
     **VGGS,
-    **MOBILENETS,
-    **SHUFFLENETS_V1,
-    **SHUFFLENETS_V2,
+    "MobileNetV2": MobileNetV2,
+    **SHUFFLENETS,
 }
 
 
 def build_model(name: str, num_classes: int = 100, weights: str = "") -> nn.Module:
-    """Build a network.
+    """Builds a network.
 
     Args:
         name: in ``MODEL_REGISTRY``, or ``torchvision/NAME`` (a ResNet), or ``timm/NAME``.
@@ -72,7 +65,7 @@ def _build_library_model(name: str, num_classes: int, weights: str) -> nn.Module
 
 
 def stage_features(model: nn.Module, x: Tensor) -> Features:
-    """Stage maps, pooled feature and logits of images (N, 3, H, W).
+    """Returns stage maps, pooled feature and logits of images (N, 3, H, W).
 
     Raises:
         TypeError: a network that :func:`build_model` does not build.

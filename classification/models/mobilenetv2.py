@@ -7,16 +7,18 @@ rounding to eights.
 Legend: N batch, C channels, H and W map size, K classes.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
-from classification.models.features import Features
-from classification.models.staged import (
+from classification.models.base import (
+    Features,
     StagedNetwork,
+    build_stage,
     conv1x1,
     conv3x3,
     global_average,
+    init_classifier,
     init_convolutions,
 )
 
@@ -32,14 +34,14 @@ GROUPS = (
 )
 STEM_CHANNELS = 16
 LAST_CHANNELS = 1280
-# groups after which a map is handed out: the last ones of strides 2, 4, 8 and 16
+# groups whose output is a stage's map: the last ones of strides 2, 4, 8 and 16
 STAGE_ENDS = (1, 2, 4, 6)
 
 
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project without a ReLU; a shortcut where shapes agree."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, *, expansion: int) -> None:
         super().__init__()
         expanded = in_channels * expansion
         self.conv = nn.Sequential(
@@ -68,17 +70,17 @@ class MobileNetV2(StagedNetwork):
         self.blocks = nn.ModuleList()
         in_channels = STEM_CHANNELS
         for expansion, channels, blocks, stride in GROUPS:
-            self.blocks.append(build_group(in_channels, channels, blocks, stride, expansion))
+            block = partial(InvertedResidual, expansion=expansion)
+            self.blocks.append(build_stage(block, in_channels, channels, blocks, stride))
             in_channels = channels
         self.conv2 = norm_relu(conv1x1(in_channels, LAST_CHANNELS))
         linear = nn.Linear(LAST_CHANNELS, num_classes)
         self.classifier = nn.Sequential(linear)
         init_convolutions(self)
-        nn.init.normal_(linear.weight, std=0.01)
-        nn.init.zeros_(linear.bias)
+        init_classifier(linear)
 
     def features(self, x: Tensor) -> Features:
-        """Five maps, of stride 2, 2, 4, 8 and 16; no stage but the stem ends in a ReLU."""
+        """Returns five maps, of stride 2, 2, 4, 8 and 16; only the stem ends in a ReLU."""
         x = self.conv1(x)
         maps = [x]
         for i, group in enumerate(self.blocks):
@@ -90,17 +92,5 @@ class MobileNetV2(StagedNetwork):
 
 
 def norm_relu(conv: nn.Conv2d) -> nn.Sequential:
-    """A convolution with batch norm and ReLU."""
+    """Appends batch norm and ReLU to a convolution."""
     return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU())
-
-
-def build_group(
-    in_channels: int, channels: int, blocks: int, stride: int, expansion: int
-) -> nn.Sequential:
-    """Blocks of one width, the first with the stride."""
-    first = InvertedResidual(in_channels, channels, stride, expansion)
-    rest = (InvertedResidual(channels, channels, 1, expansion) for _ in range(blocks - 1))
-    return nn.Sequential(first, *rest)
-
-
-MOBILENETS: dict[str, Callable[..., MobileNetV2]] = {"MobileNetV2": MobileNetV2}

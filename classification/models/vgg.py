@@ -9,8 +9,13 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.models.features import Features
-from classification.models.staged import StagedNetwork, global_average, init_convolutions
+from classification.models.base import (
+    Features,
+    StagedNetwork,
+    global_average,
+    init_classifier,
+    init_convolutions,
+)
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -29,19 +34,18 @@ class VGG(StagedNetwork):
         super().__init__()
         in_channels = (3, *WIDTHS)
         self.block0, self.block1, self.block2, self.block3, self.block4 = (
-            build_stage(in_channels[i], WIDTHS[i], n) for i, n in enumerate(convolutions)
+            build_convolutions(in_channels[i], WIDTHS[i], n) for i, n in enumerate(convolutions)
         )
         self.classifier = nn.Linear(WIDTHS[-1], num_classes)
         init_convolutions(self)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        init_classifier(self.classifier)
 
     def features(self, x: Tensor) -> Features:
-        """Five maps, of stride 1, 2, 4, 8 and 8 (16 for images of 64 pixels or more)."""
+        """Returns five maps, of stride 1, 2, 4, 8 and 8 (16 for images of 64 pixels or more)."""
         # The released code pools a fourth time for 64 pixels alone, the size of Tiny ImageNet.
         pool_last = x.shape[2] >= 64
         maps = [F.relu(self.block0(x))]
-        preactivation = [maps[0]]  # like the released code, which shows the stem behind its ReLU
+        preactivation = [maps[0]]  # as in the released code: the stem after its ReLU
         for block in (self.block1, self.block2, self.block3, self.block4):
             pool = block is not self.block4 or pool_last
             preactivation.append(block(F.max_pool2d(maps[-1], 2) if pool else maps[-1]))
@@ -50,16 +54,14 @@ class VGG(StagedNetwork):
         return Features(maps, preactivation, pooled, self.classifier(pooled))
 
 
-def build_stage(in_channels: int, channels: int, convolutions: int) -> nn.Sequential:
-    """Convolutions with batch norm, with a ReLU between them and none at the end."""
+def build_convolutions(in_channels: int, channels: int, count: int) -> nn.Sequential:
+    """Builds convolutions with batch norm, with a ReLU between them and none at the end."""
     layers: list[nn.Module] = []
-    for i in range(convolutions):
-        layers += [nn.ReLU()] if i else []
-        layers += [
-            nn.Conv2d(channels if i else in_channels, channels, 3, padding=1),
-            nn.BatchNorm2d(channels),
-        ]
-    return nn.Sequential(*layers)
+    for _ in range(count):
+        layers += [nn.Conv2d(in_channels, channels, 3, padding=1), nn.BatchNorm2d(channels)]
+        layers += [nn.ReLU()]
+        in_channels = channels
+    return nn.Sequential(*layers[:-1])
 
 
 VGGS: dict[str, Callable[..., VGG]] = {

@@ -1,12 +1,13 @@
-"""Load a network's weights from a checkpoint file, without running any code that is in it."""
+"""Loads a network's weights from a checkpoint file, without running any code that is in it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from fam_det.files.checkpoint_file import check_weights, read_torch
 
 # Old training scripts saved their accuracy as a numpy number; its function has had two homes.
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
@@ -16,12 +17,11 @@ NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     *(type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "u1", "?")),
 ]
-DISTILLER_PREFIX = "distiller."
 NAMES_SHOWN = 3
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint into a network, every name and shape of it.
+    """Loads a checkpoint into a network, every name and shape of it.
 
     Args:
         model: the network.
@@ -33,7 +33,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         ValueError: no file, one that holds more than tensors, numbers and containers, or another
             network's; the message names the file and the first names that differ.
     """
-    state_dict = _state_dict(_read(path), path)
+    state_dict = read_state_dict(path)
     own = model.state_dict()
     shapes = [
         f"{name} {tuple(state_dict[name].shape)} (expected {tuple(own[name].shape)})"
@@ -45,43 +45,30 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         "unexpected": [name for name in state_dict if name not in own],
         "wrong shape": shapes,
     }
-    found = [f"{what}: {_first(names)}" for what, names in differences.items() if names]
+    found = [f"{kind}: {_first(names)}" for kind, names in differences.items() if names]
     if found:
         differing = "; ".join(found)
         raise ValueError(f"{path}: not the weights of this {type(model).__name__}; {differing}")
     model.load_state_dict(state_dict)
 
 
-def _read(path: str | Path) -> Any:
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        with torch.serialization.safe_globals(NUMPY_NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file fails in any way it likes
-        raise ValueError(
-            f"{path}: not a checkpoint of tensors, numbers and containers; nothing else is loaded, "
-            "since it could run code"
-        ) from error
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Reads the state dict of a checkpoint, under the network's own names.
 
-
-def _state_dict(checkpoint: Any, path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, under the network's own names."""
+    Raises:
+        ValueError: a file that is missing, damaged, or holds something else; one line that names
+            it.
+    """
+    with torch.serialization.safe_globals(NUMPY_NUMBERS):
+        checkpoint = read_torch(path)
     for key in ("model", "state_dict"):
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+        if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break
-    if not isinstance(checkpoint, Mapping) or not checkpoint:
-        raise ValueError(f"{path}: got {type(checkpoint).__name__}, expected a state dict")
-    for name, value in checkpoint.items():
-        if not (isinstance(name, str) and isinstance(value, Tensor)):
-            raise ValueError(
-                f"{path}: got {type(value).__name__} for {name!r}, expected a state dict, or one "
-                "under 'model' or 'state_dict'"
-            )
+    check_weights(path, checkpoint)
     if all(name.startswith("module.") for name in checkpoint):
         checkpoint = {name.removeprefix("module."): value for name, value in checkpoint.items()}
-    return {k: v for k, v in checkpoint.items() if not k.startswith(DISTILLER_PREFIX)}
+    return {k: v for k, v in checkpoint.items() if not k.startswith("distiller.")}
 
 
 def _first(names: list[str]) -> str:

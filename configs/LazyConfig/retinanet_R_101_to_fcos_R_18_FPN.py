@@ -6,7 +6,7 @@ The supplement's schedule: 180,000 iterations, batch 8, a tenth of the rate at 1
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from fam_det.modeling.lazy import build_teacher, distill, group_norm
-from fam_det.training.coco_evaluation import FastCOCOEvaluator
+from fam_det.training.evaluation import FastCOCOEvaluator
 
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
@@ -42,7 +42,7 @@ model.student.backbone.bottom_up.stages.depth = 18
 del model.student.backbone.bottom_up.stages.stride_in_1x1  # a basic block has no 1x1
 model.student.backbone.bottom_up.freeze_at = 2
 model.student.head.norm = group_norm
-# What torchvision's weights were trained with.
+# Of torchvision's weights.
 model.student.pixel_mean = [123.675, 116.280, 103.530]
 model.student.pixel_std = [58.395, 57.120, 57.375]
 

@@ -12,7 +12,7 @@ from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.runs import Run
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.modeling import DistilledDetector
-from fam_det.modeling.distilled_detector import captured_backbone
+from fam_det.modeling.hooks import captured_backbone
 from fam_det.training.detection import load_config
 
 from detectron2.config import CfgNode

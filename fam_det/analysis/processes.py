@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fam_det.analysis.jobs import MARK, Job
-from fam_det.files.atomic_write import write_whole
+from fam_det.files.atomic_write import atomic_write_text
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOP_SECONDS = 10  # between SIGTERM and SIGKILL
@@ -170,7 +170,7 @@ def prepare_folder(job: Job, folder: Path) -> bool:
             raise ValueError(f"{folder}: holds files, but none is {MARK!r}: not a study's; move it")
         folder.rename(removed)  # first, so that an interrupted removal leaves no half folder
         shutil.rmtree(removed)
-    write_whole(folder / MARK, job.definition)
+    atomic_write_text(folder / MARK, job.definition)
     return False
 
 

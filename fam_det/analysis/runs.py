@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fam_det.training.metrics_file import read_metrics, training_seconds
+from fam_det.training.metrics import read_metrics, training_seconds
 
 # Scores by task, the main one first: key in metrics.json, title, digits behind the point.
 SCORES = {

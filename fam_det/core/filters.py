@@ -40,18 +40,18 @@ class GlobalFilter(nn.Module):
     """Base of the filters."""
 
     def transform_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) of what is Fourier transformed for maps of a size."""
+        """Returns (H, W) of what is Fourier transformed for maps of a size."""
         return height, width
 
     def start_as_identity(self) -> None:
-        """Make the filter hand its input on; C_in and C_out must agree.
+        """Makes the filter return its input; C_in and C_out must agree.
 
         Raises:
             ValueError: a filter that sees less than the whole map, as any that doesn't say how.
         """
         raise ValueError(
             f"init: got 'identity', expected 'paper' for a {type(self).__name__} without a local "
-            "branch: it never hands a whole map on"
+            "branch: it never returns a whole map"
         )
 
 
@@ -75,7 +75,7 @@ class DenseFilter(GlobalFilter):
         )  # (H, V, C_in, C_out, 2)
 
     def spectrum(self, height: int, width: int) -> Tensor:
-        """The filter that is applied.
+        """Returns the filter that is applied.
 
         Returns:
             complex (H, V, C_in, C_out).
@@ -87,7 +87,7 @@ class DenseFilter(GlobalFilter):
         return applied_spectrum(self.weight, self.width)
 
     def start_as_identity(self) -> None:
-        """The identity matrix at every frequency."""
+        """Stores the identity matrix at every frequency."""
         fill_with_identity(self.weight, self.width)
 
     def _check(self, height: int, width: int) -> None:
@@ -98,7 +98,7 @@ class DenseFilter(GlobalFilter):
             )
 
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
-        """IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
+        """Computes IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
         self._check(x.shape[2], x.shape[3])
         scale = mirror_scale(self.width).T.to(x)  # (1, V)
         return mix_frequencies(x, self.weight.to(x.dtype), response * scale, local)
@@ -122,15 +122,15 @@ class PooledFilter(GlobalFilter):
         self.dense = DenseFilter(in_channels, out_channels, grid, grid)
 
     def transform_size(self, height: int, width: int) -> tuple[int, int]:
-        """(G, G)."""
+        """Returns (G, G)."""
         return self.grid, self.grid
 
     def spectrum(self, height: int, width: int) -> Tensor:
-        """The filter that is applied to the pooled map, complex (G, G / 2 + 1, C_in, C_out)."""
+        """Returns the filter applied to the pooled map, complex (G, G / 2 + 1, C_in, C_out)."""
         return self.dense.spectrum(self.grid, self.grid)
 
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
-        """enlarge(IFFT(h * (K . FFT(pool(x))))) + local @ x; see the module's docstring."""
+        """Computes enlarge(IFFT(h * (K . FFT(pool(x))))) + local @ x; see the module."""
         pooled = F.adaptive_avg_pool2d(x, self.grid)
         out = self.dense(pooled, response, torch.zeros_like(local))
         out = F.interpolate(out, x.shape[2:], mode="bilinear", align_corners=False)
@@ -159,23 +159,23 @@ class BandedFilter(GlobalFilter):
         )  # (G, G/2 + 1, C_in, C_out, 2)
 
     def spectrum(self, height: int, width: int) -> Tensor:
-        """The filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
-        rows, columns = self._cells(height, width)
+        """Returns the filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
+        rows, columns = self._nearest_cells(height, width)
         return applied_spectrum(self.weight, self.grid)[rows][:, columns]
 
     def start_as_identity(self) -> None:
-        """The identity matrix in every cell."""
+        """Stores the identity matrix in every cell."""
         fill_with_identity(self.weight, self.grid)
 
-    def _cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Grid row of each of H rows, grid column of each of V columns (int64, on the CPU)."""
+    def _nearest_cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns the grid row of H rows and the grid column of V columns (int64, on the CPU)."""
         u, v = grid_positions(height, width, self.grid, torch.device("cpu"))
         return u.round().long() % self.grid, v.round().long()
 
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
-        """IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
+        """Computes IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
         n, c_in, height, width = x.shape
-        rows, columns = self._cells(height, width)
+        rows, columns = self._nearest_cells(height, width)
         cell = (rows[:, None] * (self.grid // 2 + 1) + columns).flatten()  # (F,)
         # made on the CPU, which needs the counts: a GPU is never waited for
         order = cell.argsort(stable=True)
@@ -219,29 +219,29 @@ class SeparableFilter(GlobalFilter):
         self.mix = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
 
     def start_as_identity(self) -> None:
-        """No mixing of channels, whose gains start at 1 as it is."""
+        """Mixes no channels; their gains start at 1 in any case."""
         nn.init.dirac_(self.mix.weight)
 
     def gains(self, height: int, width: int) -> Tensor:
-        """The gain of each channel on the half plane of an H x W map, complex (C_in, H, V)."""
+        """Returns each channel's gain on the half plane of an H x W map, complex (C_in, H, V)."""
         gain = applied_spectrum(self.gain, self.grid).permute(2, 0, 1)  # (C_in, G, G/2 + 1)
         by_row, by_column = (w.to(gain.dtype) for w in self._interpolation(height, width))
         return by_row @ gain @ by_column.T
 
     def _interpolation(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Weights of the grid's rows (H, G) and of its columns (V, G/2 + 1)."""
+        """Returns weights of the grid's rows (H, G) and of its columns (V, G/2 + 1)."""
         u, v = grid_positions(height, width, self.grid, self.gain.device)
         dtype = self.gain.dtype if self.gain.dtype == torch.float64 else torch.float32
         by_row = linear_weights(u, self.grid, dtype, periodic=True)
         return by_row, linear_weights(v, self.grid // 2 + 1, dtype)
 
     def spectrum(self, height: int, width: int) -> Tensor:
-        """The filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
+        """Returns the filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
         mix = self.mix.weight[:, :, 0, 0].T  # (C_in, C_out)
         return self.gains(height, width).permute(1, 2, 0)[..., None] * mix
 
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
-        """mix(IFFT(h * gain * FFT(x))) + local @ x; see the module's docstring."""
+        """Computes mix(IFFT(h * gain * FFT(x))) + local @ x; see the module's docstring."""
         gain = applied_spectrum(self.gain.to(x.dtype), self.grid).permute(2, 0, 1)
         by_row, by_column = (w.to(x.dtype) for w in self._interpolation(x.shape[2], x.shape[3]))
         mix = self.mix.weight.to(local.dtype).flatten(1)  # (C_out, C_in)
@@ -249,20 +249,20 @@ class SeparableFilter(GlobalFilter):
 
 
 def check_grid(grid: int) -> None:
-    """Raise unless the grid has a column of its own for the Nyquist frequency."""
+    """Raises unless the grid has a column of its own for the Nyquist frequency."""
     if grid < 2 or grid % 2:
         raise ValueError(f"grid: got {grid}, expected an even number >= 2")
 
 
 def mirror_scale(width: int) -> Tensor:
-    """What each of the V stored columns is multiplied by to give the applied filter, (V, 1)."""
+    """Returns the factor from each of the V stored columns to the applied filter, (V, 1)."""
     return multiplicity(width).rsqrt()[:, None]
 
 
 def init_half_spectrum(
     height: int, width: int, shape: tuple[int, int, int], scale: float
 ) -> Tensor:
-    """Storage of a full spectrum drawn from U[0, scale) in its real and its imaginary part.
+    """Returns storage of a full spectrum drawn from U[0, scale) in its real and its imaginary part.
 
     The Hermitian part of that spectrum averages each frequency with the conjugate of its mirror
     image.
@@ -277,14 +277,14 @@ def init_half_spectrum(
 
 @torch.no_grad()
 def fill_with_identity(stored: Tensor, width: int) -> None:
-    """Store the identity matrix at every frequency; ``stored`` is (H, V, C, C, 2)."""
+    """Stores the identity matrix at every frequency; ``stored`` is (H, V, C, C, 2)."""
     stored.zero_()
     scale = mirror_scale(width).to(stored)[..., None]  # (V, 1, 1)
     stored[..., 0] = torch.eye(stored.shape[2]).to(stored) / scale
 
 
 def applied_spectrum(stored: Tensor, width: int) -> Tensor:
-    """The Hermitian filter of a stored half plane.
+    """Returns the Hermitian filter of a stored half plane.
 
     Args:
         stored: real (H, V, ..., 2), of a spectrum that is ``width`` columns wide.
@@ -306,7 +306,7 @@ def applied_spectrum(stored: Tensor, width: int) -> Tensor:
 def grid_positions(
     height: int, width: int, grid: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Where an H x W map's frequencies lie on the grid: (H,) in [-G/2, G/2), (V,) in [0, G/2]."""
+    """Returns an H x W map's frequencies on the grid: (H,) in [-G/2, G/2), (V,) in [0, G/2]."""
     u = torch.fft.fftfreq(height, dtype=torch.float64, device=device) * grid
     v = torch.fft.rfftfreq(width, dtype=torch.float64, device=device) * grid
     return u, v
@@ -315,7 +315,7 @@ def grid_positions(
 def linear_weights(
     position: Tensor, points: int, dtype: torch.dtype, *, periodic: bool = False
 ) -> Tensor:
-    """Linear interpolation at ``position`` (P,) between grid points: weights (P, ``points``)."""
+    """Returns linear interpolation weights (P, ``points``) of grid points at ``position`` (P,)."""
     distance = (position[:, None] - torch.arange(points, device=position.device)).abs()
     if periodic:
         distance = distance % points

@@ -4,7 +4,9 @@ Legend: N batch, C_in and C_out channels, H and W map size, V = W // 2 + 1 colum
 spectrum.
 """
 
+import logging
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,49 @@ from fam_det.core.kernels.pointwise import pointwise
 Size = int | tuple[int, int]
 BRANCHES = ("global", "local")
 INITS = ("paper", "identity")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FAMOptions:
+    """Options of the frequency attention module.
+
+    Args:
+        branches: one or both of ``BRANCHES``; the paper's module has both.
+        init: one of ``INITS``. ``"paper"`` starts as published. ``"identity"`` starts one branch as
+            the identity at weight 1: the local one or, without it, the global one, which then
+            returns what its high-pass filter passes. The student's maps are then drawn to the
+            teacher's own, with no change of basis in between, so that heads which read the
+            teacher's maps can read the student's.
+        filter: storage of the global filter K, one of ``FILTERS``; see ``core.filters``. None is
+            ``"dense"``, the paper's, for maps of one size and ``"separable"`` for maps of any size.
+        grid: grid points of every filter but the dense one over the full circle of frequencies,
+            even.
+        high_pass: one of ``HIGH_PASS_FILTERS``; see ``core.high_pass``.
+        cutoff: of the high-pass filter, as a fraction of the Nyquist frequency, in [0, 1].
+        order: of the Butterworth filter.
+
+    Raises:
+        ValueError: a value outside its range; the message names the option.
+    """
+
+    branches: Collection[str] = BRANCHES
+    init: str = "paper"
+    filter: str | None = None
+    grid: int = 8
+    high_pass: str = "ideal"
+    cutoff: float = 0.1
+    order: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_high_pass(self.high_pass, self.cutoff, self.order)
+        if not self.branches or not set(self.branches) <= set(BRANCHES):
+            raise ValueError(f"branches: got {self.branches!r}, expected one or both of {BRANCHES}")
+        if self.init not in INITS:
+            raise ValueError(f"init: got {self.init!r}, expected one of {INITS}")
+        if self.filter is not None and self.filter not in FILTERS:
+            raise ValueError(f"filter: got {self.filter!r}, expected one of {FILTERS}")
 
 
 class FrequencyAttention(nn.Module):
@@ -40,19 +85,9 @@ class FrequencyAttention(nn.Module):
     Args:
         in_channels: C_in, of the student.
         out_channels: C_out, of the teacher.
+        options: what the module is made of.
         size: H and W of the maps, an int for square ones. The dense filter needs it; with the
             others it is only checked. None takes maps of any size.
-        filter: storage of K, one of ``FILTERS``; see ``core.filters``.
-        grid: grid points of all but the dense filter over the full circle of frequencies, even.
-        high_pass: one of ``HIGH_PASS_FILTERS``; see ``core.high_pass``.
-        cutoff: of the high-pass filter, as a fraction of the Nyquist frequency, in [0, 1].
-        order: of the Butterworth filter.
-        branches: one or both of ``BRANCHES``; the paper's module has both.
-        init: one of ``INITS``: as published, or with a branch that starts as the identity at
-            weight 1: the local one or, without it, the global one, which then hands on what its
-            high-pass filter passes. The student's maps are then pulled to the teacher's own,
-            without a change of basis between them, so that heads which read the teacher's maps can
-            read the student's.
 
     Attributes:
         gamma_global, gamma_local: weights of the branches, parameters of shape (1,), 0.5 at the
@@ -69,35 +104,25 @@ class FrequencyAttention(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
+        options: FAMOptions | None = None,
         *,
         size: Size | None = None,
-        filter: str = "dense",
-        grid: int = 8,
-        high_pass: str = "ideal",
-        cutoff: float = 0.1,
-        order: int = 2,
-        branches: Collection[str] = BRANCHES,
-        init: str = "paper",
     ) -> None:
         super().__init__()
         check_channels(in_channels=in_channels, out_channels=out_channels)
-        check_high_pass(high_pass, cutoff, order)
-        if not branches or not set(branches) <= set(BRANCHES):
-            raise ValueError(f"branches: got {branches!r}, expected one or both of {BRANCHES}")
+        options = options or FAMOptions()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size = as_height_width(size)
-        self.high_pass, self.cutoff, self.order = high_pass, cutoff, order
+        self.high_pass, self.cutoff, self.order = options.high_pass, options.cutoff, options.order
         self.filter: GlobalFilter | None = None
         self.local: nn.Conv2d | None = None
-        if "global" in branches:
-            self.filter = build_filter(filter, in_channels, out_channels, self.size, grid)
-        if "local" in branches:
+        if "global" in options.branches:
+            self.filter = build_filter(options, in_channels, out_channels, self.size)
+        if "local" in options.branches:
             self.local = nn.Conv2d(in_channels, out_channels, kernel_size=1)
         for branch in BRANCHES:
-            self._add_gamma(f"gamma_{branch}", branch in branches)
-        if init not in INITS:
-            raise ValueError(f"init: got {init!r}, expected one of {INITS}")
-        if init == "identity":
+            self._add_gamma(f"gamma_{branch}", branch in options.branches)
+        if options.init == "identity":
             self._start_as_identity()
 
     @torch.no_grad()
@@ -122,7 +147,7 @@ class FrequencyAttention(nn.Module):
             self.register_buffer(name, torch.zeros(1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform maps.
+        """Transforms maps.
 
         Args:
             x: (N, C_in, H, W), any real floating type.
@@ -140,7 +165,7 @@ class FrequencyAttention(nn.Module):
             return self._both_branches(x.to(compute_dtype), mixing_dtype).to(x.dtype)
 
     def _both_branches(self, x: Tensor, mixing_dtype: torch.dtype) -> Tensor:
-        """Both branches are linear: each gamma scales the smallest thing that it can."""
+        # Both branches are linear, so each gamma scales the smallest thing that it can.
         gamma_global, gamma_local = (g.to(x.dtype) for g in (self.gamma_global, self.gamma_local))
         local = x.new_zeros(self.out_channels, self.in_channels)
         if self.local is not None:
@@ -156,7 +181,8 @@ class FrequencyAttention(nn.Module):
 
     def _response(self, x: Tensor) -> Tensor:
         assert self.filter is not None
-        single_cell = x.shape[2] == x.shape[3] == 1  # has no frequency but zero: never filtered
+        # A 1x1 map has no frequency but zero, which no student could match once it is removed.
+        single_cell = x.shape[2] == x.shape[3] == 1
         return high_pass_response(
             "none" if single_cell else self.high_pass,
             *self.filter.transform_size(x.shape[2], x.shape[3]),
@@ -178,13 +204,13 @@ class FrequencyAttention(nn.Module):
             raise ValueError(f"x: got dtype {x.dtype}, expected a real floating type")
 
     def extra_repr(self) -> str:
-        """The high-pass filter and the size, for ``print``."""
+        """Returns the high-pass filter and the size, for ``print``."""
         size = f", size={self.size}" if self.size else ""
         return f"high_pass={self.high_pass!r}, cutoff={self.cutoff}{size}"
 
 
 def autocast_dtype(dtype: torch.dtype, device_type: str) -> torch.dtype:
-    """What autocast runs the matrix products of a dtype in; float64 stays, as everywhere."""
+    """Returns the dtype that autocast runs matrix products in; float64 stays, as everywhere."""
     if dtype == torch.float64 or not torch.amp.autocast_mode.is_autocast_available(device_type):
         return dtype
     enabled = torch.is_autocast_enabled(device_type)
@@ -192,9 +218,18 @@ def autocast_dtype(dtype: torch.dtype, device_type: str) -> torch.dtype:
 
 
 def build_filter(
-    kind: str, in_channels: int, out_channels: int, size: tuple[int, int] | None, grid: int
+    options: FAMOptions, in_channels: int, out_channels: int, size: tuple[int, int] | None
 ) -> GlobalFilter:
-    """The global filter of a kind; raises a ValueError that names a wrong argument."""
+    """Returns the global filter of ``options.filter``.
+
+    Raises:
+        ValueError: a dense filter without a size.
+    """
+    kind = options.filter or ("separable" if size is None else "dense")
+    if kind == "banded" and size == (1, 1):
+        # One frequency: the dense filter is the same function without the cells never read.
+        logger.warning("filter: 'banded' is 'dense' on a 1x1 map, which has a single frequency")
+        kind = "dense"
     if kind == "dense":
         if size is None:
             raise ValueError(
@@ -202,17 +237,12 @@ def build_filter(
                 "the banded and separable filters take any"
             )
         return DenseFilter(in_channels, out_channels, *size)
-    if kind == "pooled":
-        return PooledFilter(in_channels, out_channels, grid)
-    if kind == "banded":
-        return BandedFilter(in_channels, out_channels, grid)
-    if kind == "separable":
-        return SeparableFilter(in_channels, out_channels, grid)
-    raise ValueError(f"filter: got {kind!r}, expected one of {FILTERS}")
+    any_size = {"pooled": PooledFilter, "banded": BandedFilter, "separable": SeparableFilter}
+    return any_size[kind](in_channels, out_channels, options.grid)
 
 
 def as_height_width(size: Size | None) -> tuple[int, int] | None:
-    """(H, W) of a size given as an int or a pair; raises a ValueError unless both are >= 1."""
+    """Returns (H, W) of an int or a pair; raises a ValueError unless both are >= 1."""
     if size is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size
@@ -222,7 +252,7 @@ def as_height_width(size: Size | None) -> tuple[int, int] | None:
 
 
 def check_channels(**channels: int) -> None:
-    """Raise a ValueError that names the first number of channels below 1."""
+    """Raises a ValueError that names the first number of channels below 1."""
     for name, value in channels.items():
         if value < 1:
             raise ValueError(f"{name}: got {value}, expected an integer >= 1")

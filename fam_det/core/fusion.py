@@ -40,7 +40,7 @@ class WindowCrossAttention(nn.Module):
         self.column_offset = nn.Parameter(torch.randn(channels // 2, window))
 
     def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuse two maps of one shape, (N, C, H, W) each, to one.
+        """Fuses two maps of one shape, (N, C, H, W) each, to one.
 
         Raises:
             ValueError: shapes that differ, or other channels.
@@ -49,7 +49,7 @@ class WindowCrossAttention(nn.Module):
         return self.fuse_resized(student_map, residual)
 
     def fuse_resized(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """:meth:`forward` with the residual (N, C, H', W') resized by the nearest neighbour.
+        """Fuses as :meth:`forward`, the residual (N, C, H', W') resized by the nearest neighbour.
 
         A 1x1 convolution commutes with that, so the query is made where the map is smaller.
         """
@@ -64,7 +64,7 @@ class WindowCrossAttention(nn.Module):
         return window_attention(query, key, value, self._offsets())
 
     def _offsets(self) -> Tensor:
-        """Offset of the key for each channel and window position, (C, k, k)."""
+        """Returns offset of the key for each channel and window position, (C, k, k)."""
         k = self.window
         by_row = self.row_offset[:, :, None].expand(-1, k, k)
         by_column = self.column_offset[:, None, :].expand(-1, k, k)
@@ -87,7 +87,7 @@ class AttentionBasedFusion(nn.Module):
         self.gate = nn.Conv2d(2 * channels, 2, kernel_size=1)
 
     def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuse two maps of one shape, (N, C, H, W) each, to one.
+        """Fuses two maps of one shape, (N, C, H, W) each, to one.
 
         Raises:
             ValueError: shapes that differ, or other channels.
@@ -97,13 +97,13 @@ class AttentionBasedFusion(nn.Module):
         return student_map * z[:, :1] + residual * z[:, 1:]
 
     def fuse_resized(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """:meth:`forward` with the residual (N, C, H', W') resized by the nearest neighbour."""
+        """Fuses maps after it resizes the residual (N, C, H', W') by the nearest neighbour."""
         fused: Tensor = self(student_map, resize_nearest(residual, student_map.shape[2:]))
         return fused
 
 
 def check_pair(student_map: Tensor, residual: Tensor, channels: int) -> None:
-    """Raise a ValueError unless both maps are (N, channels, H, W) of one shape."""
+    """Raises a ValueError unless both maps are (N, channels, H, W) of one shape."""
     for name, x in (("student_map", student_map), ("residual", residual)):
         if x.dim() != 4 or x.shape[1] != channels:
             raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (N, {channels}, H, W)")

@@ -13,7 +13,7 @@ HIGH_PASS_FILTERS = ("none", "ideal", "gaussian", "butterworth")
 
 
 def check_high_pass(kind: str, cutoff: float, order: int) -> None:
-    """Raise a ValueError that names the argument when no such high-pass filter exists."""
+    """Raises a ValueError that names the argument when no such high-pass filter exists."""
     if kind not in HIGH_PASS_FILTERS:
         raise ValueError(f"high_pass: got {kind!r}, expected one of {HIGH_PASS_FILTERS}")
     if not 0.0 <= cutoff <= 1.0:
@@ -32,7 +32,7 @@ def high_pass_response(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """The response h(u, v) on the half plane of ``torch.fft.rfft2``, zero frequency first.
+    """Returns the response h(u, v) on the half plane of ``torch.fft.rfft2``, zero frequency first.
 
     With D the distance from the zero frequency and D0 the cut-off:
 

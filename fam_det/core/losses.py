@@ -1,22 +1,27 @@
-"""Losses between the transformed student maps and the teacher's.
+"""Losses between two feature maps that a config can name.
 
-Legend: N batch, C channels, H and W map size; valid sizes (h, w), in cells of the map, of each
-image without its padding.
+Legend: N batch, C channels, H and W map size, V = W // 2 + 1 columns of the half plane, B bands, L
+cells of all images without their padding; valid sizes (h, w), in cells of the map, of each image
+without its padding.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from fam_det.core.kernels.band_energies import band_energies
+from fam_det.core.kernels.mean_squares import mean_squares
+from fam_det.core.kernels.spectrum import multiplicity
 
 ValidSizes = Sequence[tuple[int, int]]
+BAND_EDGES = (0.125, 0.25, 0.5)  # octaves below the Nyquist frequency
+EPSILON = 1e-8  # of a variance: a channel that is constant over the batch has none
 
 
 def mse_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None) -> Tensor:
-    """Mean squared error, the loss of FAM-KD.
+    """Computes the mean squared error, the loss of FAM-KD.
 
     Args:
         student: (N, C, H, W).
@@ -30,13 +35,13 @@ def mse_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = 
     Raises:
         ValueError: shapes that differ.
     """
-    return _mean_over_images(_mean_square, student, teacher, valid_sizes)
+    return _mean_over_images(mean_squares, student, teacher, valid_sizes)
 
 
 def hierarchical_context_loss(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None
 ) -> Tensor:
-    """Hierarchical context loss (HCL) of ReviewKD, Chen et al., CVPR 2021.
+    """Computes the hierarchical context loss (HCL) of ReviewKD, Chen et al., CVPR 2021.
 
     The mean squared error of the maps, and of the maps average-pooled to 4x4, 2x2 and 1x1, weighted
     1, 1/2, 1/4 and 1/8 and divided by the sum of the weights used. A pooled size takes part where
@@ -56,14 +61,81 @@ def hierarchical_context_loss(
     return _mean_over_images(_hierarchical_mean_square, student, teacher, valid_sizes)
 
 
+def pearson_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None) -> Tensor:
+    """Computes one minus Pearson's correlation, of PKD (Cao et al., NeurIPS 2022, equation 5).
+
+    Every channel is normalised over the batch to mean 0 and deviation 1; the loss is half the mean
+    squared difference.
+
+    Args:
+        student: (N, C, H, W).
+        teacher: (N, C, H, W); takes no gradient.
+        valid_sizes: (h, w) of each image's top left cells that count, None for all.
+
+    Returns:
+        Scalar in [0, 2], float32 (float64 for float64 maps).
+    """
+    x, y = (_standardised(m) for m in valid_cells(student, teacher, valid_sizes))
+    return 0.5 * F.mse_loss(x, y)
+
+
+def spectral_correlation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    valid_sizes: ValidSizes | None = None,
+    *,
+    edges: Sequence[float] = BAND_EDGES,
+) -> Tensor:
+    """Computes one minus the correlation of the maps in each channel and band of frequencies.
+
+    The mean squared error, and Pearson's correlation (PKD) with it, hear little but the lowest
+    frequencies, which hold most of a feature map's energy. Here each channel is cut into bands, and
+    each band counts alike, whatever its energy. With a single band it is PKD's loss, by Parseval.
+
+    A band holds the frequencies whose larger coordinate lies between two edges: boxes, as of the
+    ideal high-pass filter. A band that no frequency of the maps falls into does not count. Maps are
+    centred by each channel's mean over the batch, so a map's own mean is in the lowest band.
+
+    Args:
+        student: (N, C, H, W).
+        teacher: (N, C, H, W); takes no gradient.
+        valid_sizes: (h, w) of each image's top left cells that count, None for all.
+        edges: between the bands, rising, as fractions of the Nyquist frequency.
+
+    Returns:
+        Scalar in [0, 2], float32 (float64 for float64 maps).
+
+    Raises:
+        ValueError: shapes that differ, or sizes that are not one an image and within the map.
+    """
+    maps = list(_stacks(*matching_maps(student, teacher), valid_sizes))
+    mean_x, mean_y = (_channel_means(side) for side in zip(*maps, strict=True))
+    counts = [_bands(x.shape[2], x.shape[3], edges).to(x) for x, _ in maps]  # (H, V, B) each
+    sums = [band_energies(x, y, mean_x, mean_y, n) for (x, y), n in zip(maps, counts, strict=True)]
+    xx, yy, xy = torch.stack(sums).sum(0)  # (C, B) each
+    bins = torch.stack([len(x) * n.sum((0, 1)) for (x, _), n in zip(maps, counts, strict=True)])
+    floor = EPSILON * bins.sum(0)  # (B,)
+    correlation = xy * ((xx + floor) * (yy + floor)).clamp(min=1e-30).rsqrt()
+    return 1.0 - correlation[:, floor > 0].mean()
+
+
+# By the names of ``MODEL.DISTILLER.LOSS``.
+LOSSES: dict[str, Callable[[Tensor, Tensor, ValidSizes | None], Tensor]] = {
+    "mse": mse_loss,
+    "hierarchical": hierarchical_context_loss,
+    "pearson": pearson_loss,
+    "spectral_correlation": spectral_correlation_loss,
+}
+
+
 def _mean_over_images(
     loss_of: Callable[[Tensor], Tensor],
     student: Tensor,
     teacher: Tensor,
     valid_sizes: ValidSizes | None,
 ) -> Tensor:
-    """``loss_of`` the difference of the maps, as a whole or image by image on the valid cells."""
-    student, teacher = comparable(student, teacher)
+    """Applies a loss to the difference of the maps, whole or image by image on the valid cells."""
+    student, teacher = matching_maps(student, teacher)
     difference = student - teacher
     if valid_sizes is None:
         return loss_of(difference)
@@ -78,8 +150,8 @@ def _mean_over_images(
     return torch.stack(losses).mean()
 
 
-def comparable(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps in float32 or better, the teacher's without a gradient.
+def matching_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns both maps in float32 or better, the teacher's without a gradient.
 
     Raises:
         ValueError: shapes that differ.
@@ -94,7 +166,7 @@ def comparable(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
-    """Raise a ValueError unless there is one size for each image, and it lies in the map."""
+    """Raises a ValueError unless there is one size for each image, and it lies in the map."""
     if len(valid_sizes) != len(maps):
         raise ValueError(
             f"valid_sizes: got {len(valid_sizes)} entries, expected {len(maps)}, one an image"
@@ -107,64 +179,62 @@ def check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
             )
 
 
-def _mean_square(difference: Tensor) -> Tensor:
-    loss: Tensor = _MeanSquares.apply(difference, ())
-    return loss
-
-
 def _hierarchical_mean_square(difference: Tensor) -> Tensor:
-    """Pooling is linear, so the difference of the pooled maps is the pooled difference."""
+    """Pools the difference: pooling is linear, so it is the difference of the pooled maps."""
     smaller = min(difference.shape[2:])
-    loss: Tensor = _MeanSquares.apply(difference, tuple(s for s in (4, 2, 1) if s < smaller))
-    return loss
+    return mean_squares(difference, [side for side in (4, 2, 1) if side < smaller])
 
 
-class _MeanSquares(torch.autograd.Function):
-    """Mean square of a map, and of the map pooled to some sides with weight 1/2, 1/4, ...
+def valid_cells(
+    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
+) -> tuple[Tensor, Tensor]:
+    """Returns both maps as (C, L) in float32 or better, without the padding."""
+    pairs = valid_images(student, teacher, valid_sizes)
+    x, y = (torch.cat([m.flatten(1) for m in maps], dim=1) for maps in zip(*pairs, strict=True))
+    return x, y
 
-    Plain operators would make five maps on the way back where one is enough.
+
+def valid_images(
+    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Returns both maps of each image, (C, h, w) in float32 or better, without the padding."""
+    sizes = valid_sizes or [(student.shape[2], student.shape[3])] * len(student)
+    maps = matching_maps(student, teacher)
+    return [(x[:, :h, :w], y[:, :h, :w]) for x, y, (h, w) in zip(*maps, sizes, strict=True)]
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """Returns (C, L) with mean 0 and deviation 1 in each row."""
+    centred = x - x.mean(1, keepdim=True)
+    return centred * (centred.square().mean(1, keepdim=True) + EPSILON).rsqrt()
+
+
+def _stacks(
+    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields both maps of all images of one size, (n, C, h, w): one transform serves them all."""
+    if valid_sizes is None:
+        valid_sizes = [(student.shape[2], student.shape[3])] * len(student)
+    check_valid_sizes(valid_sizes, student)
+    for h, w in sorted(set(valid_sizes)):
+        here = [i for i, size in enumerate(valid_sizes) if size == (h, w)]
+        chosen = slice(None) if len(here) == len(student) else here
+        yield student[chosen, :, :h, :w], teacher[chosen, :, :h, :w]
+
+
+@torch.no_grad()
+def _channel_means(maps: Sequence[Tensor]) -> Tensor:
+    """Returns mean of each channel over all cells of (n, C, h, w) each: (C,).
+
+    No gradient passes: what the mean does to one map's energies it takes back from the others'.
     """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sides: tuple[int, ...]) -> Tensor:
-        pooled = [F.adaptive_avg_pool2d(x, side) for side in sides]
-        ctx.save_for_backward(x, *pooled)
-        weights = _pyramid_weights(len(pooled) + 1)
-        squares = [torch.linalg.vector_norm(t).square() / t.numel() for t in (x, *pooled)]
-        return torch.stack([w * t for w, t in zip(weights, squares, strict=True)]).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x, *pooled = ctx.saved_tensors
-        n, c, height, width = x.shape
-        weights = _pyramid_weights(len(pooled) + 1)
-        # contiguous: a map may lie channels last in memory
-        d_x = x.contiguous() * (2.0 * weights[0] / x.numel() * grad)
-        if pooled:
-            rows, columns = (
-                [_pooling_matrix(size, p.shape[2], x) for p in pooled] for size in (height, width)
-            )
-            parts = [
-                (2.0 * w / p.numel() * grad) * p @ m
-                for w, p, m in zip(weights[1:], pooled, columns, strict=True)
-            ]  # (N, C, side, W) each
-            by_row = torch.cat(rows).T.expand(n * c, -1, -1)  # (N * C, H, sum of sides)
-            by_column = torch.cat(parts, dim=2).flatten(0, 1)  # (N * C, sum of sides, W)
-            d_x.view(n * c, height, width).baddbmm_(by_row, by_column)
-        return d_x, None
+    sums = torch.stack([m.sum((0, 2, 3)) for m in maps])
+    return sums.sum(0) / sum(m[:, 0].numel() for m in maps)
 
 
-def _pyramid_weights(levels: int) -> list[float]:
-    """1, 1/2, 1/4, ... divided by their sum."""
-    weights = [0.5**i for i in range(levels)]
-    return [w / sum(weights) for w in weights]
-
-
-def _pooling_matrix(size: int, side: int, like: Tensor) -> Tensor:
-    """What adaptive average pooling does along one dimension, (``side``, ``size``)."""
-    matrix = like.new_zeros(side, size)
-    for i in range(side):
-        cells = slice(i * size // side, -(-(i + 1) * size // side))
-        matrix[i, cells] = 1.0 / len(matrix[i, cells])
-    return matrix
+def _bands(height: int, width: int, edges: Sequence[float]) -> Tensor:
+    """Returns how often each bin of the half plane counts in each band, float64 (H, V, B)."""
+    u = 2.0 * torch.fft.fftfreq(height, dtype=torch.float64).abs()[:, None]
+    v = 2.0 * torch.fft.rfftfreq(width, dtype=torch.float64)[None, :]
+    band = torch.bucketize(torch.maximum(u, v), torch.tensor(edges, dtype=u.dtype), right=True)
+    return F.one_hot(band, len(edges) + 1) * multiplicity(width)[:, None]

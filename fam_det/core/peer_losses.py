@@ -1,35 +1,16 @@
-"""Losses between feature maps of other methods, on the cells that hold image.
+"""Losses of other methods that are no choice of ``MODEL.DISTILLER.LOSS``.
 
-Legend: N batch, C channels, H and W map size, L cells of all images without their padding.
+Legend: N batch, C channels, H and W map size, L cells of all images without their padding, R
+regions, K classes.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fam_det.core.losses import ValidSizes, comparable
-from fam_det.core.wavelet import haar_pyramid
+from fam_det.core.losses import ValidSizes, matching_maps, valid_cells, valid_images
 
 WAVELET_LEVELS = 3  # as the released code of FreeKD
-EPSILON = 1e-8  # of a variance: a channel that is constant over the batch has none
-
-
-def pearson_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None) -> Tensor:
-    """One minus Pearson's correlation, of PKD (Cao et al., NeurIPS 2022, equation 5).
-
-    Every channel is normalised over the batch to mean 0 and deviation 1; the loss is half the mean
-    squared difference.
-
-    Args:
-        student: (N, C, H, W).
-        teacher: (N, C, H, W); takes no gradient.
-        valid_sizes: (h, w) of each image's top left cells that count, None for all.
-
-    Returns:
-        Scalar in [0, 2], float32 (float64 for float64 maps).
-    """
-    x, y = (_standardised(m) for m in _cells(student, teacher, valid_sizes))
-    return 0.5 * F.mse_loss(x, y)
 
 
 def channel_wise_loss(
@@ -39,7 +20,7 @@ def channel_wise_loss(
     *,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Channel-wise distillation (CWD, Shu et al., ICCV 2021, equation 5).
+    """Computes channel-wise distillation (CWD, Shu et al., ICCV 2021, equation 5).
 
     The softmax of each channel over its cells, at a temperature T; the Kullback-Leibler divergence
     from the teacher's, times T^2, averaged over channels and images.
@@ -56,7 +37,7 @@ def channel_wise_loss(
     losses = []
     for i in range(len(student)):
         sizes = None if valid_sizes is None else valid_sizes[i : i + 1]
-        x, y = _cells(student[i : i + 1], teacher[i : i + 1], sizes)  # (C, L)
+        x, y = valid_cells(student[i : i + 1], teacher[i : i + 1], sizes)  # (C, L)
         log_q, log_p = ((m / temperature).log_softmax(1) for m in (x, y))
         losses.append(F.kl_div(log_q, log_p, reduction="sum", log_target=True) / len(x))
     return temperature**2 * torch.stack(losses).mean()
@@ -65,7 +46,7 @@ def channel_wise_loss(
 def wavelet_band_loss(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None
 ) -> Tensor:
-    """Absolute differences of the high Haar bands (FreeKD, Zhang et al., CVPR 2024).
+    """Averages absolute differences of the high Haar bands (FreeKD, Zhang et al., CVPR 2024).
 
     Without the masks of the paper, which come from prompts that the teacher is fine-tuned with
     first. The low band is left out, as in the released code, which takes three levels of the
@@ -80,14 +61,14 @@ def wavelet_band_loss(
         Scalar, 0 or more, float32 (float64 for float64 maps).
     """
     losses = []
-    for x, y in images_of(student, teacher, valid_sizes):
+    for x, y in valid_images(student, teacher, valid_sizes):
         bands = haar_pyramid(x - y, WAVELET_LEVELS)  # of the difference: the transform is linear
         losses.append(torch.stack([band.abs().mean() for band in bands]).sum())
     return torch.stack(losses).mean()
 
 
 def imitation_loss(student: Tensor, teacher: Tensor, near_objects: Tensor) -> Tensor:
-    """Half the squared distance on cells near objects (FGFI, Wang et al., CVPR 2019).
+    """Computes half the squared distance near objects (FGFI, Wang et al., CVPR 2019).
 
     Args:
         student: (N, C, H, W).
@@ -97,30 +78,85 @@ def imitation_loss(student: Tensor, teacher: Tensor, near_objects: Tensor) -> Te
     Returns:
         Scalar, 0 or more: summed over channels, the mean over the cells that count; 0 without any.
     """
-    x, y = comparable(student, teacher)
+    x, y = matching_maps(student, teacher)
     distances = (x - y).square().sum(1)  # (N, H, W)
     return 0.5 * (distances * near_objects).sum() / near_objects.sum().clamp(min=1)
 
 
-def _cells(
-    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
+def haar_bands(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Computes one level of the orthonormal Haar transform.
+
+    The squares of all bands together sum to those of the maps. An odd side counts as one cell of
+    zeros longer, as in the "zero" mode of PyWavelets.
+
+    Args:
+        x: (..., H, W), real.
+
+    Returns:
+        The low band (..., ceil(H / 2), ceil(W / 2)), and the three others, (..., 3, ceil(H / 2),
+        ceil(W / 2)): differences of rows, of columns, and of both.
+    """
+    x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+    upper, lower = x[..., 0::2, :], x[..., 1::2, :]
+    (a, b), (c, d) = ((row[..., 0::2], row[..., 1::2]) for row in (upper, lower))
+    high = torch.stack([a + b - c - d, a - b + c - d, a - b - c + d], dim=-3)
+    return (a + b + c + d) / 2, high / 2
+
+
+def haar_pyramid(x: Tensor, levels: int) -> list[Tensor]:
+    """Returns the three high bands of each of so many levels, fine to coarse.
+
+    Args:
+        x: (..., H, W), real.
+        levels: 1 or more.
+
+    Returns:
+        (..., 3, ceil(H / 2^j), ceil(W / 2^j)) for j of 1 to ``levels``.
+    """
+    bands = []
+    for _ in range(levels):
+        x, high = haar_bands(x)
+        bands.append(high)
+    return bands
+
+
+def decoupled_divergences(
+    student: Tensor, teacher: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Both maps as (C, L) in float32 or better, without the padding."""
-    pairs = images_of(student, teacher, valid_sizes)
-    x, y = (torch.cat([m.flatten(1) for m in maps], dim=1) for maps in zip(*pairs, strict=True))
-    return x, y
+    """Computes TCKD and NCKD, equation 5 of DKD (Zhao et al., CVPR 2022), teacher's side first.
+
+    In logarithms throughout, so that a probability of 0 gives no NaN; the released code subtracts
+    1000 from the target's logit where this leaves the target out.
+
+    Args:
+        student: logits (N, K), divided by the temperature.
+        teacher: logits (N, K), divided by the temperature.
+        labels: int64 (N,).
+
+    Returns:
+        Two scalars, means over the images; 0 where N is 0.
+    """
+    target = F.one_hot(labels, student.shape[1]).bool()
+    log_b_student, log_b_teacher = (_log_target_and_rest(x, target) for x in (student, teacher))
+    log_p_student, log_p_teacher = (
+        F.log_softmax(_without_target(x, target), 1) for x in (student, teacher)
+    )
+    return _mean_divergence(log_b_student, log_b_teacher), _mean_divergence(
+        log_p_student, log_p_teacher
+    )
 
 
-def images_of(
-    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
-) -> list[tuple[Tensor, Tensor]]:
-    """Both maps of each image, (C, h, w) in float32 or better, without the padding."""
-    sizes = valid_sizes or [(student.shape[2], student.shape[3])] * len(student)
-    maps = comparable(student, teacher)
-    return [(x[:, :h, :w], y[:, :h, :w]) for x, y, (h, w) in zip(*maps, sizes, strict=True)]
+def _mean_divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """Returns KL(p || q) of log probabilities (N, K), the mean over N."""
+    return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / max(len(log_q), 1)
 
 
-def _standardised(x: Tensor) -> Tensor:
-    """(C, L) with mean 0 and deviation 1 in each row."""
-    centred = x - x.mean(1, keepdim=True)
-    return centred * (centred.square().mean(1, keepdim=True) + EPSILON).rsqrt()
+def _without_target(logits: Tensor, target: Tensor) -> Tensor:
+    """Logits of the other classes: (N, K) and a mask (N, K) -> (N, K - 1)."""
+    return logits[~target].reshape(len(logits), logits.shape[1] - 1)
+
+
+def _log_target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns log probabilities of the target and of all others: (N, K) -> (N, 2)."""
+    rest = _without_target(logits, target).logsumexp(1)
+    return F.log_softmax(torch.stack([logits[target], rest], 1), 1)

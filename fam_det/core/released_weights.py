@@ -25,7 +25,7 @@ StateDict = dict[str, Tensor]
 
 
 def load_released(module: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Load released parameters, so that ``module`` gives the released outputs.
+    """Loads released parameters, so that ``module`` gives the released outputs.
 
     Args:
         module: a :class:`FrequencyAttention` with the dense filter, a
@@ -57,7 +57,7 @@ def load_released(module: nn.Module, state_dict: Mapping[str, Tensor]) -> list[s
 
 
 def _convert(module: nn.Module, released: StateDict, prefix: str) -> StateDict:
-    """State dict for ``module`` from the released names under ``prefix``, which are taken out."""
+    """Returns the state dict of ``module``, whose released names under ``prefix`` are removed."""
     if isinstance(module, FrequencyAttention):
         return _convert_fam(module, released, prefix)
     if isinstance(module, WindowCrossAttention):
@@ -107,7 +107,7 @@ def _convert_attention(released: StateDict, prefix: str) -> StateDict:
 
 
 def _convert_block(block: ReviewBlock, released: StateDict, prefix: str) -> StateDict:
-    """Project, residual projection, fusion, and the FAM with its BatchNorm."""
+    """Converts project, residual projection, fusion, and the FAM with its BatchNorm."""
     fam, norm = block.transform[0], block.transform[1]  # type: ignore[index]
     converted = _with_prefix(_convert(fam, released, f"{prefix}conv2.0."), "transform.0.")
     for own, theirs, part in (
@@ -125,7 +125,7 @@ def _convert_block(block: ReviewBlock, released: StateDict, prefix: str) -> Stat
 
 
 def half_spectrum(weights: Tensor) -> Tensor:
-    """Storage of the dense filter for a released one, its high-pass filter folded in.
+    """Returns the storage of the dense filter for a released one, its high-pass folded in.
 
     Args:
         weights: complex (C_in, C_out, H, W).
@@ -143,7 +143,7 @@ def half_spectrum(weights: Tensor) -> Tensor:
 
 
 def released_window(height: int, width: int) -> Tensor:
-    """The released high-pass filter on the full spectrum, zero frequency first: (H, W)."""
+    """Returns the released high-pass filter, full spectrum, zero frequency first: (H, W)."""
     inside = []
     for size in (height, width):
         radius = int(RELEASED_CUTOFF * (size // 2))
@@ -163,7 +163,7 @@ def _with_prefix(state_dict: StateDict, prefix: str) -> StateDict:
 
 
 def _check(module: nn.Module, converted: StateDict) -> None:
-    """Raise a ValueError for the first shape that does not fit."""
+    """Raises a ValueError for the first shape that does not fit."""
     for name, own in module.state_dict().items():
         if converted[name].shape != own.shape:
             raise ValueError(

@@ -14,12 +14,13 @@ Legend: N batch, C channels, H and W map size. Maps are listed shallow (large) t
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.core.frequency_attention import (
+    FAMOptions,
     FrequencyAttention,
     Size,
     as_height_width,
@@ -40,7 +41,7 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise maps (N, C, H, W)."""
+        """Normalises maps (N, C, H, W)."""
         if self.training and x.numel() == x.shape[1]:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -87,7 +88,7 @@ class ReviewBlock(nn.Module):
         self.transform = transform
 
     def forward(self, student_map: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Review one stage.
+        """Reviews one stage.
 
         Args:
             student_map: (N, C_student, H, W).
@@ -125,9 +126,7 @@ class KnowledgeReview(nn.Module):
         transform: one of ``TRANSFORMS``.
         relu: end every stage in a ReLU. None does as published: after FAM, not after the 3x3
             convolution. Turn it off for signed teacher maps, such as those of an FPN.
-        **fam_options: ``filter``, ``grid``, ``high_pass``, ``cutoff``, ``order``, ``branches`` and
-            ``init`` of :class:`FrequencyAttention`. Without a ``filter`` it is ``"dense"`` where
-            ``sizes`` are given and ``"separable"`` elsewhere.
+        fam: options of the frequency attention modules.
 
     Raises:
         ValueError: lists of different lengths, or an unknown option; the message names it.
@@ -143,7 +142,7 @@ class KnowledgeReview(nn.Module):
         fusion: str = "cross_attention",
         transform: str = "fam",
         relu: bool | None = None,
-        **fam_options: Any,
+        fam: FAMOptions | None = None,
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
@@ -159,7 +158,7 @@ class KnowledgeReview(nn.Module):
                 mids[i],
                 fusion=fusion,
                 transform=build_transform(
-                    transform, mids[i], teacher_channels[i], all_sizes[i], relu, **fam_options
+                    transform, mids[i], teacher_channels[i], all_sizes[i], relu, fam
                 ),
                 size=all_sizes[i],
             )
@@ -167,7 +166,7 @@ class KnowledgeReview(nn.Module):
         )
 
     def forward(self, student_maps: Sequence[Tensor]) -> list[Tensor]:
-        """Review the student's maps from the deepest up.
+        """Reviews the student's maps from the deepest up.
 
         Args:
             student_maps: (N, C, H, W) each, shallow to deep.
@@ -195,7 +194,7 @@ class LayerToLayer(nn.Module):
         teacher_channels: C of each teacher map.
         sizes: size of each teacher map, an int or (H, W), to which the student's is resized by the
             nearest neighbour; None takes maps of any size.
-        transform, relu, **fam_options: as of :class:`KnowledgeReview`.
+        transform, relu, fam: as of :class:`KnowledgeReview`.
 
     Raises:
         ValueError: lists of different lengths, or an unknown option; the message names it.
@@ -209,18 +208,18 @@ class LayerToLayer(nn.Module):
         sizes: Sequence[Size] | None = None,
         transform: str = "fam",
         relu: bool | None = None,
-        **fam_options: Any,
+        fam: FAMOptions | None = None,
     ) -> None:
         super().__init__()
         check_lengths(len(student_channels), teacher_channels=teacher_channels)
         self.sizes = per_stage_sizes(sizes, len(student_channels))
         self.transforms = nn.ModuleList(
-            build_transform(transform, *channels, relu, **fam_options)
+            build_transform(transform, *channels, relu, fam)
             for channels in zip(student_channels, teacher_channels, self.sizes, strict=True)
         )
 
     def forward(self, student_maps: Sequence[Tensor]) -> list[Tensor]:
-        """Transform maps (N, C, H, W) each to (N, C_teacher, H, W), in the same order.
+        """Transforms maps (N, C, H, W) each to (N, C_teacher, H, W), in the same order.
 
         Raises:
             ValueError: another number of maps, or a map of wrong channels.
@@ -238,19 +237,12 @@ def build_transform(
     out_channels: int,
     size: tuple[int, int] | None,
     relu: bool | None,
-    *,
-    filter: str | None = None,
-    **fam_options: Any,
+    fam: FAMOptions | None,
 ) -> nn.Sequential:
-    """FAM or a 3x3 convolution, then BatchNorm and, if asked, a ReLU."""
+    """Returns FAM or a 3x3 convolution, then BatchNorm and, if asked, a ReLU."""
     body: nn.Module
     if transform == "fam":
-        filter = filter or ("separable" if size is None else "dense")
-        if size == (1, 1) and filter == "banded":
-            filter = "dense"  # one frequency: the same function without the other cells
-        body = FrequencyAttention(
-            in_channels, out_channels, size=size, filter=filter, **fam_options
-        )
+        body = FrequencyAttention(in_channels, out_channels, fam, size=size)
     elif transform == "conv3x3":
         check_channels(in_channels=in_channels, out_channels=out_channels)
         body = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
@@ -262,7 +254,7 @@ def build_transform(
 
 
 def conv_norm(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
-    """1x1 convolution, BatchNorm and, if asked, a ReLU."""
+    """Returns a 1x1 convolution, BatchNorm and, if asked, a ReLU."""
     check_channels(in_channels=in_channels, out_channels=out_channels)
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)
@@ -270,12 +262,12 @@ def conv_norm(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
 
 
 def build_fusion(fusion: str, channels: int) -> WindowCrossAttention | AttentionBasedFusion:
-    """The module that fuses two maps of ``channels`` channels."""
+    """Returns the module that fuses two maps of ``channels`` channels."""
     return (WindowCrossAttention if fusion == "cross_attention" else AttentionBasedFusion)(channels)
 
 
 def per_stage_sizes(sizes: Sequence[Size] | None, stages: int) -> list[tuple[int, int] | None]:
-    """(H, W) of each stage, None where any size is taken."""
+    """Returns (H, W) of each stage, None where any size is taken."""
     if sizes is None:
         return [None] * stages
     check_lengths(stages, sizes=sizes)
@@ -283,7 +275,7 @@ def per_stage_sizes(sizes: Sequence[Size] | None, stages: int) -> list[tuple[int
 
 
 def check_lengths(stages: int, **lists: Sequence[object]) -> None:
-    """Raise a ValueError that names the first list without one entry for each stage."""
+    """Raises a ValueError that names the first list without one entry for each stage."""
     if stages < 1:
         raise ValueError("student_channels: got no stages, expected at least one")
     for name, values in lists.items():

@@ -1,4 +1,4 @@
-"""A user's data sets, and the images of a training in an order that a resumed run goes on with."""
+"""A user's data sets, and training images in an order that a resumed run continues."""
 
 from fam_det.data.coco import register_coco_datasets
 from fam_det.data.loader import ResumableLoader, build_train_loader

@@ -1,20 +1,22 @@
-"""A user's own data in COCO format, registered from the config."""
+"""A user's own data in COCO format, registered from the config, and checked against it."""
 
 from pathlib import Path
+from typing import Any
 
 from fam_det.data.annotations import check_annotations, read_annotations
-from fam_det.data.class_count import check_class_count
-from fam_det.data.objects import check_objects
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+
+# Where each meta-architecture keeps its number of classes.
+_CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS": "FCOS"}
 
 
 def register_coco_datasets(cfg: CfgNode) -> None:
-    """Register every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
+    """Registers every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
 
-    A name that is there already is left alone, so that two runs in one process can share data sets.
+    A name that is there already stays, so that two runs in one process can share data sets.
 
     Raises:
         ValueError: an entry of another form, a file that is missing or not as it should be, or a
@@ -27,27 +29,76 @@ def register_coco_datasets(cfg: CfgNode) -> None:
                 f"DATASETS.COCO: got {entry!r}, expected [name, annotation file, image folder]"
             )
         name, annotations, images = parts
-        _check(cfg, name, annotations, images)
+        _check_entry(cfg, name, annotations, images)
         if name not in DatasetCatalog.list():
             register_coco_instances(name, {}, annotations, images)
 
 
-def _check(cfg: CfgNode, name: str, annotations: str, images: str) -> None:
+def check_registered(cfg: CfgNode) -> None:
+    """Checks the number of classes of data sets of Detectron2's own, and others that say it."""
+    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} & {*DatasetCatalog.list()}:
+        if classes := MetadataCatalog.get(name).get("thing_classes"):
+            _check_class_count(cfg, name, len(classes))
+
+
+def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None:
     where = f"DATASETS.COCO: {name}"
     if not Path(images).is_dir():
         raise ValueError(f"{where}: the image folder {images!r} does not exist")
     content = read_annotations(where, annotations)
     where = f"{where}: {annotations}"
+    is_trained, is_tested = name in cfg.DATASETS.TRAIN, name in cfg.DATASETS.TEST
     strict = cfg.DATASETS.STRICT
-    may_miss = not strict and name not in cfg.DATASETS.TEST  # an evaluation needs every image
     check_annotations(
         where,
         content,
         images,
-        max_missing=cfg.DATALOADER.MAX_UNREADABLE if may_miss else 0,
+        # An evaluation needs every image.
+        max_missing=0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE,
         follow_links=cfg.DATASETS.FOLLOW_LINKS,
         strict=strict,
     )
-    check_class_count(cfg, name, len(content["categories"]))
-    if name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        check_objects(cfg, where, content["annotations"], trained=name in cfg.DATASETS.TRAIN)
+    if is_trained or is_tested:
+        _check_class_count(cfg, name, len(content["categories"]))
+        _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
+
+
+def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:
+    """Raises a ValueError for a number of classes other than the model's.
+
+    A class index past the model's last one would crash in the middle of a loss.
+    """
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture == "DistilledDetector":
+        architecture = cfg.MODEL.STUDENT.META_ARCHITECTURE
+    node = _CLASS_NODES.get(architecture)
+    if node in cfg.MODEL and cfg.MODEL[node].NUM_CLASSES != classes:
+        raise ValueError(
+            f"MODEL.{node}.NUM_CLASSES: got {cfg.MODEL[node].NUM_CLASSES}, "
+            f"expected {classes}, the number of categories of {name}"
+        )
+
+
+def _check_objects(
+    cfg: CfgNode, where: str, annotations: list[dict[str, Any]], *, is_trained: bool
+) -> None:
+    """Checks what would otherwise end a training in the middle of a loss."""
+    objects = [entry for entry in annotations if not entry.get("iscrowd", 0)]
+    if is_trained and not objects:
+        raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
+    if is_trained and cfg.MODEL.KEYPOINT_ON:
+        raise ValueError(
+            f"MODEL.KEYPOINT_ON: got True, but {where} gives its keypoints no names; register the "
+            "data set in Python, with keypoint_names and keypoint_flip_map"
+        )
+    for entry in objects if cfg.MODEL.MASK_ON else ():
+        mask = entry.get("segmentation")
+        if not mask:
+            raise ValueError(
+                f"{where}: annotation {entry['id']} has no segmentation, which MODEL.MASK_ON needs"
+            )
+        if is_trained and isinstance(mask, dict) and cfg.INPUT.MASK_FORMAT != "bitmask":
+            raise ValueError(
+                f"INPUT.MASK_FORMAT: got {cfg.INPUT.MASK_FORMAT!r}, expected 'bitmask': annotation "
+                f"{entry['id']} of {where} is run-length encoded"
+            )

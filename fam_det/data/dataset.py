@@ -1,4 +1,4 @@
-"""The images of a data set as a model takes them; one that cannot be read gives way to another."""
+"""The images of a data set as a model takes them; an image that cannot be read is replaced."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -6,44 +6,69 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from fam_det.data.mapper import name_of, reason_of
+from fam_det.data.images import error_reason, open_checked_image
 from fam_det.data.seeding import derive_seed, seeded
 
+from detectron2.utils.file_io import PathManager
+
 TRIES = 10
+Record = dict[str, Any]  # in Detectron2's format
 
 
-class Item(NamedTuple):
-    """An image, and what was wrong with those that should have been in its place."""
+class CheckedMapper:
+    """A mapper of records that refuses an image before it is decoded if it could do harm."""
+
+    def __init__(self, mapper: Callable[[Record], Any]) -> None:
+        self.mapper = mapper
+
+    def __call__(self, record: Record) -> Any:
+        """Maps a record; reading the header first costs a hundredth of that."""
+        if "file_name" in record:
+            with PathManager.open(record["file_name"], "rb") as file, open_checked_image(file):
+                pass
+        return self.mapper(record)
+
+
+class NamingMapper(CheckedMapper):
+    """The same for an evaluation, which needs every image: any error names the file."""
+
+    def __call__(self, record: Record) -> Any:
+        """Maps a record; raises a ValueError of one line for whatever is wrong with its image."""
+        try:
+            return super().__call__(record)
+        except Exception as error:  # a broken file makes Pillow raise errors of many types
+            name = _name(record)
+            raise ValueError(
+                f"{name}: {error_reason(error, name)}; an evaluation needs every image"
+            ) from error
+
+
+class Sample(NamedTuple):
+    """A mapped image, and what was wrong with those that should have been in its place."""
 
     content: dict[str, Any]
     unreadable: dict[str, str]  # reason by file
 
 
-class SeededItems(Dataset[Item]):
+class SeededDataset(Dataset[Sample]):
     """Mapped records of a data set, by place in the training and position in the set.
 
-    What is random about one depends on the seed and its place alone, not on the process that maps
-    it or on what that did before.
+    What is random about a sample depends on the seed and its place alone, not on the process that
+    maps it or on what that did before.
 
     Args:
-        records: in Detectron2's format.
-        mapper: from a record to what the model takes, or to None for none.
+        records: of the images.
+        mapper: from a record to what the model takes, or to None for an image to skip.
         seed: 0 or more.
     """
 
-    def __init__(
-        self, records: Sequence[dict[str, Any]], mapper: Callable[[Any], Any], seed: int
-    ) -> None:
+    def __init__(self, records: Sequence[Record], mapper: Callable[[Any], Any], seed: int) -> None:
         self.records = records
         self.mapper = mapper
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        """The image of a key, or another where it cannot be read or is mapped to None.
-
-        Raises:
-            ValueError: several in a row cannot be read.
-        """
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Returns the image of a key, or another where it cannot be read or is mapped to None."""
         place, index = key
         unreadable: dict[str, str] = {}
         with seeded(derive_seed(self.seed, "item", place)):
@@ -52,13 +77,17 @@ class SeededItems(Dataset[Item]):
                 try:
                     content = self.mapper(record)
                 except Exception as error:  # a broken file makes Pillow raise errors of many types
-                    name = name_of(record)
-                    unreadable[name] = reason_of(error, name)
+                    name = _name(record)
+                    unreadable[name] = error_reason(error, name)
                 else:
                     if content is not None:
-                        return Item(content, unreadable)
+                        return Sample(content, unreadable)
                 index = int(np.random.randint(len(self.records)))
         raise ValueError(
             f"{TRIES} images in a row cannot be used, such as "
             + next((f"{file}: {why}" for file, why in unreadable.items()), "those mapped to None")
         )
+
+
+def _name(record: Record) -> str:
+    return str(record.get("file_name", f"image {record.get('image_id')}"))

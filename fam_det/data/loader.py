@@ -1,18 +1,25 @@
-"""The loader of a detector's training: batch k is a function of the seed and k."""
+"""Loaders whose batch k is a function of the seed and k, and that outlive a lost worker."""
 
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
-from fam_det.data.batch_sampler import BatchOrder, SamplerOfSeed, endless, sampler_of, wide_or_high
-from fam_det.data.dataset import Item, SeededItems
-from fam_det.data.mapper import CheckedMapper, NamingMapper
-from fam_det.data.unreadable import UnreadableImages
-from fam_det.data.workers import in_worker, outliving_workers, starting_workers
+from fam_det.data.batch_sampler import (
+    SeededSampler,
+    aspect_groups,
+    build_sampler,
+    form_batches,
+    uniform_sampler,
+)
+from fam_det.data.dataset import CheckedMapper, NamingMapper, Sample, SeededDataset
+from fam_det.data.images import UnreadableImages
 
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -22,10 +29,93 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 
+BatchType = TypeVar("BatchType")
+
+MAX_RESTARTS = 3  # in a row: a worker that dies again and again has a reason
 logger = logging.getLogger(__name__)
+
+
+def ignore_signals(_: int) -> None:
+    """For ``worker_init_fn``: the training process alone answers Ctrl-C and its like."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def keep_child_signals() -> Iterator[None]:
+    """Keeps PyTorch's DataLoader from handling SIGCHLD when it starts workers in this context.
+
+    Its handler would raise an error anywhere, such as in the middle of the optimiser's step.
+    Without it the loader reports a lost worker when it is asked for a batch.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if in_main_thread and before is not None:
+            signal.signal(signal.SIGCHLD, before)
+
+
+def start_workers(loader: Any) -> Iterator[Any]:
+    """Returns an iterator of a DataLoader that reports a lost worker when asked for a batch."""
+    with keep_child_signals():
+        return iter(loader)
+
+
+def restarting_batches(
+    batches_from: Callable[[int], Iterable[BatchType]], start: int
+) -> Iterator[BatchType]:
+    """Yields batches from an iteration on; with new workers where one was killed or is stuck.
+
+    Args:
+        batches_from: gives the batches from an iteration on, always the same ones.
+        start: the iteration that comes first.
+
+    Raises:
+        RuntimeError: workers were lost four times without a batch in between.
+    """
+    iteration, lost = start, 0
+    while True:
+        try:
+            for batch in batches_from(iteration):
+                iteration, lost = iteration + 1, 0
+                yield batch
+            return
+        except RuntimeError as error:
+            lost += 1
+            reason = str(error)
+            is_lost_worker = reason.startswith(("DataLoader worker (pid", "DataLoader timed out"))
+            if not is_lost_worker or lost > MAX_RESTARTS:
+                raise
+            logger.warning(
+                "Iteration %d: new loader workers, because: %s", iteration, reason.splitlines()[0]
+            )
+
+
+class RestartingLoader:
+    """The loader of an evaluation, with new workers where one was killed or is stuck.
+
+    Args:
+        loader: PyTorch's, without workers so far; it gives the same batches each time.
+        timeout: seconds after which a worker counts as stuck; 0 for never.
+    """
+
+    def __init__(self, loader: Any, timeout: float) -> None:
+        self.loader = loader
+        if loader.num_workers:
+            loader.timeout = timeout
+            loader.worker_init_fn = ignore_signals
+
+    def __len__(self) -> int:
+        """Returns the number of batches."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields the batches."""
+        return restarting_batches(lambda k: islice(start_workers(self.loader), k, None), 0)
 
 
 class ResumableLoader:
@@ -38,7 +128,7 @@ class ResumableLoader:
         records: of the images, in Detectron2's format.
         mapper: from a record to what the model takes.
         sampler: an endless stream of positions for this process, by seed.
-        batch_size: images a batch of this process.
+        batch_size: images in a batch of this process.
         group: keep images that are wider than high apart from the others.
         seed: 0 or more, the same in every process.
         num_workers: processes that load; 0 loads in this one.
@@ -47,13 +137,14 @@ class ResumableLoader:
 
     Attributes:
         start_iter: the iteration that comes first; read when the first batch is asked for.
+        seed: a resumed run sets that of its checkpoint; read at the same time.
     """
 
     def __init__(
         self,
         records: Sequence[dict[str, Any]],
         mapper: Callable[[Any], Any],
-        sampler: SamplerOfSeed,
+        sampler: SeededSampler,
         batch_size: int,
         *,
         group: bool = True,
@@ -63,73 +154,68 @@ class ResumableLoader:
         max_unreadable: int = 0,
     ) -> None:
         self.start_iter = 0
-        self.order = BatchOrder(sampler, batch_size, wide_or_high(records) if group else None)
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.groups = aspect_groups(records) if group else None
         # Serialised: workers share its memory, where they would each copy a list of dictionaries.
-        self.items = SeededItems(DatasetFromList(list(records), copy=False), mapper, seed)
+        self.records = DatasetFromList(list(records), copy=False)
+        self.mapper = mapper
+        self.seed = seed
         self.num_workers = num_workers
         self.timeout = timeout if num_workers else 0.0
         self.unreadable = UnreadableImages(max_unreadable)
 
-    @property
-    def seed(self) -> int:
-        """The seed of all batches; a resumed run goes on with that of its checkpoint."""
-        return self.items.seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        self.items.seed = seed
-
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Batches from ``start_iter`` on; nothing happens before the first is asked for.
+        """Yields batches from ``start_iter`` on; nothing happens before the first is asked for.
 
         Raises:
             ValueError: more files that cannot be read than are allowed.
         """
-        for batch in outliving_workers(self._batches_from, self.start_iter):
-            for item in batch:
-                self.unreadable.add(item.unreadable)
-            yield [item.content for item in batch]
+        for batch in restarting_batches(self._batches_from, self.start_iter):
+            for sample in batch:
+                self.unreadable.add(sample.unreadable)
+            yield [sample.content for sample in batch]
 
-    def _batches_from(self, iteration: int) -> Iterable[list[Item]]:
-        return starting_workers(
+    def _batches_from(self, iteration: int) -> Iterable[list[Sample]]:
+        keys = form_batches(self.sampler(self.seed), self.batch_size, self.groups)
+        return start_workers(
             DataLoader(
-                self.items,
-                batch_sampler=islice(self.order.batches(self.seed), iteration, None),
+                SeededDataset(self.records, self.mapper, self.seed),
+                batch_sampler=islice(keys, iteration, None),
                 num_workers=self.num_workers,
                 collate_fn=list,
                 timeout=self.timeout,
-                worker_init_fn=in_worker,
-                # of its own: otherwise the workers' seeds are drawn from the default generator
+                worker_init_fn=ignore_signals,
+                # Without one, the workers' seeds would be drawn from the default generator.
                 generator=torch.Generator(),
             )
         )
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None) -> Any:
-    """Batches of this process's part of ``SOLVER.IMS_PER_BATCH`` images of ``DATASETS.TRAIN``.
+    """Builds batches of this process's part of ``SOLVER.IMS_PER_BATCH`` training images.
 
     The seed is drawn from NumPy's generator, which ``SEED`` seeds. A data set that is no list of
-    records gets Detectron2's own loader, which starts anew in a resumed run.
+    records gets Detectron2's own loader, which a resumed run starts from its beginning.
 
     Raises:
         ValueError: an impossible value; the message names the key.
     """
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
     records = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-        if cfg.MODEL.KEYPOINT_ON
-        else 0,
+        min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
     if not isinstance(records, list):
-        logger.warning("%s: no list of records; a resumed run starts it anew", cfg.DATASETS.TRAIN)
+        _warn_not_resumable(f"{cfg.DATASETS.TRAIN}: no list of records")
         return build_detection_train_loader(cfg, mapper=mapper)
     return ResumableLoader(
         records,
         CheckedMapper(mapper or DatasetMapper(cfg, is_train=True)),
-        sampler_of(cfg, records),
-        images_here("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
+        build_sampler(cfg, records),
+        _share_of_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
         group=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         seed=comm.shared_random_seed(),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -151,13 +237,12 @@ def build_resumable_loader(
 ) -> Any:
     """For LazyConfigs, with the arguments of Detectron2's ``build_detection_train_loader``.
 
-    With a sampler or collate function of its own, or a data set that is no list of records, it is
-    Detectron2's own loader, which starts anew in a resumed run.
+    With a sampler or collate function, or a data set that is no list of records, it is Detectron2's
+    own loader, which a resumed run starts from its beginning.
     """
     others = {key: value for key, value in others.items() if value is not None}
     if others or not isinstance(dataset, list):
-        reason = next(iter(others), "dataset")
-        logger.warning("dataloader.train.%s: a resumed run starts this loader anew", reason)
+        _warn_not_resumable(f"dataloader.train.{next(iter(others), 'dataset')}")
         return build_detection_train_loader(
             dataset,
             mapper=mapper,
@@ -169,8 +254,8 @@ def build_resumable_loader(
     return ResumableLoader(
         dataset,
         CheckedMapper(mapper),
-        endless(TrainingSampler, len(dataset)),
-        images_here("dataloader.train.total_batch_size", total_batch_size),
+        uniform_sampler(len(dataset)),
+        _share_of_batch("dataloader.train.total_batch_size", total_batch_size),
         group=aspect_ratio_grouping,
         seed=comm.shared_random_seed(),
         num_workers=num_workers,
@@ -180,19 +265,19 @@ def build_resumable_loader(
 
 
 def build_test_loader(dataset: Any, *, mapper: Callable[[Any], Any], **others: Any) -> Any:
-    """Detectron2's loader of a data set for an evaluation; what is wrong with an image names it."""
+    """Builds Detectron2's loader of an evaluation, whose errors name the image."""
     return build_detection_test_loader(dataset, mapper=NamingMapper(mapper), **others)
 
 
-def images_here(key: str, images: int) -> int:
-    """This process's part of a batch.
-
-    Raises:
-        ValueError: a batch that cannot be cut into equal parts; the message names the key.
-    """
+def _share_of_batch(key: str, images: int) -> int:
+    """Returns this process's part of a batch, whose key an error names."""
     processes = comm.get_world_size()
     if images < 1 or images % processes != 0:
         raise ValueError(
             f"{key}: got {images}, expected a positive multiple of the {processes} processes"
         )
     return images // processes
+
+
+def _warn_not_resumable(reason: str) -> None:
+    logger.warning("%s: a resumed run starts this loader from its beginning", reason)

@@ -1,6 +1,6 @@
 """Everything random as a function of a seed and a place in the training.
 
-An unbroken run and a resumed one, one worker and many so see the same.
+So an unbroken run and a resumed one, one worker and many see the same.
 """
 
 import random
@@ -13,19 +13,13 @@ import torch
 
 
 def derive_seed(seed: int, purpose: str, *place: int) -> int:
-    """A seed of its own for each purpose and place; 64 bits.
-
-    Args:
-        seed: of the run, 0 or more.
-        purpose: keeps the draws for one thing apart from those for another.
-        place: numbers such as the epoch, 0 or more.
-    """
+    """Returns a 64-bit seed for a purpose and a place, such as an epoch; numbers are 0 or more."""
     entropy = (seed, zlib.crc32(purpose.encode()), *place)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 def seed_cpu(seed: int) -> None:
-    """Seed the generators of Python, NumPy and PyTorch on the CPU, with up to 64 bits."""
+    """Seeds the generators of Python, NumPy and PyTorch on the CPU, with up to 64 bits."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
@@ -33,7 +27,7 @@ def seed_cpu(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """What is drawn inside on the CPU is the seed's; outside, the generators go on as before."""
+    """Seeds what is drawn on the CPU inside; outside, the generators continue undisturbed."""
     before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     seed_cpu(seed)
     try:

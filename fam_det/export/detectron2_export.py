@@ -16,7 +16,7 @@ PACKAGE = "detectron2.export"
 
 
 def _stand_in() -> None:
-    """Put the package into ``sys.modules`` with its two modules that are free of Caffe2."""
+    """Puts the package into ``sys.modules`` with its two modules that are free of Caffe2."""
     for name in [x for x in sys.modules if x.startswith(PACKAGE)]:
         del sys.modules[name]  # left by the attempt
     spec = importlib.util.find_spec(PACKAGE)

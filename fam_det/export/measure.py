@@ -1,18 +1,115 @@
-"""What a detector costs, and how far an exported one is from it."""
+"""How much a detector costs, and how far an exported one is from it: the rows of the table."""
 
 import time
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fam_det.export.detectron2_export import TracingAdapter  # noqa: F401  before the analysis
-from fam_det.export.exporting import Runner
+# Before detectron2.utils.analysis, which imports detectron2.export.
+from fam_det.export.formats import FORMATS, Runner, detect, export
+from fam_det.export.source import one_line
+from fam_det.modeling.teacher import FrozenTeacher
 
 from detectron2.utils.analysis import FlopCountAnalysis
 
-SECONDS, LEAST, WARMUP = 3.0, 5, 2  # of a measurement; passes at least, and before it
+SECONDS, MIN_RUNS, WARMUP = 3.0, 5, 2  # of a measurement
+INFINITE = float("inf")
+
+
+class Row(NamedTuple):
+    """A line of the table; None for what was not measured.
+
+    Attributes:
+        name: of the network and format.
+        file: what was written.
+        size: of it in bytes; for the teacher, of its weights.
+        parameters: of the network.
+        flops: multiply-adds of one image.
+        seconds: median of one image.
+        check: how it compares with the student in PyTorch.
+        error: why the file is not there or not to be used; "" for all well.
+    """
+
+    name: str
+    file: str = ""
+    size: int | None = None
+    parameters: int | None = None
+    flops: float | None = None
+    seconds: float | None = None
+    check: str = ""
+    error: str = ""
+
+
+def detector_row(name: str, detector: Any, image: Tensor, file: Path | None = None) -> Row:
+    """Measures a detector in PyTorch on an image (3, H, W)."""
+    weights = detector.state_dict().values()
+    return Row(
+        name,
+        file.name if file else "",
+        file.stat().st_size if file else sum(x.numel() * x.element_size() for x in weights),
+        sum(x.numel() for x in detector.parameters()),
+        count_flops(detector, image),
+        latency(partial(detect, detector), image),
+    )
+
+
+def teacher_row(teacher: FrozenTeacher, image: Tensor) -> Row:
+    """Measures a teacher on the student's image."""
+    return detector_row(
+        "teacher", teacher.detector, image.flip(0) if teacher.flip_channels else image
+    )
+
+
+def export_row(name: str, student: Any, image: Tensor, folder: Path) -> Row:
+    """Exports to one of ``FORMATS`` and measures; what goes wrong is in the row."""
+    title, file = f"student, {FORMATS[name].title}", folder / FORMATS[name].file
+    file.unlink(missing_ok=True)  # that of an earlier call is not this student
+    try:
+        run = export(name, student, image, file)
+        found = compare(run, partial(detect, student), image)
+    except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
+        file.unlink(missing_ok=True)
+        return Row(title, check="failed", error=_failure(name, student, error))
+    if not found.close:
+        file.unlink()
+        return Row(title, check="failed", error=f"--format {name}: removed: {found.describe()}")
+    size, seconds = file.stat().st_size, latency(run, image)
+    return Row(title, file.name, size, seconds=seconds, check=found.describe())
+
+
+def _failure(name: str, student: Any, error: Exception) -> str:
+    """Returns what failed, why, and what to do instead."""
+    backbone = getattr(student, "backbone", student)
+    bottom_up = type(getattr(backbone, "bottom_up", backbone)).__name__  # below an FPN
+    detector = f"{type(student).__name__} on {bottom_up}"
+    other = "; use --format torchscript instead" if name == "scripted" else ""
+    return f"--format {name}: PyTorch cannot export {detector}{other} ({one_line(error)})"
+
+
+@torch.no_grad()
+def count_flops(detector: nn.Module, image: Tensor) -> float:
+    """Returns multiply-adds of one image as fvcore counts them; the heads' depend on the image."""
+    analysis: Any = FlopCountAnalysis(detector, [{"image": image}])
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return float(analysis.tracer_warnings("none").total())
+
+
+@torch.no_grad()
+def latency(run: Runner, image: Tensor) -> float:
+    """Returns the median of the seconds of a forward pass."""
+    for _ in range(WARMUP):
+        run(image)
+    times: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while len(times) < MIN_RUNS or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(image)
+        times.append(time.perf_counter() - start)
+    return median(times)
 
 
 class Agreement(NamedTuple):
@@ -34,74 +131,42 @@ class Agreement(NamedTuple):
         return self.boxes < 0.1 and self.scores < 1e-3
 
     def describe(self) -> str:
-        """In words, for the table."""
+        """Returns a few words for the table."""
         if self.detections == 0:
             return "nothing detected; give --image"
-        if self.boxes == float("inf"):
+        if self.boxes == INFINITE:
             return f"other detections than the {self.detections} of PyTorch"
         if self.boxes == self.scores == 0.0:
             return f"{self.detections} boxes equal"
         return f"{self.detections} boxes within {self.boxes:.0e} px, scores {self.scores:.0e}"
 
 
-def count_parameters(detector: nn.Module) -> int:
-    """All of them, frozen ones too."""
-    return sum(x.numel() for x in detector.parameters())
-
-
-def weights_size(detector: nn.Module) -> int:
-    """Bytes of the state dict."""
-    return sum(x.numel() * x.element_size() for x in detector.state_dict().values())
-
-
 @torch.no_grad()
-def count_flops(detector: nn.Module, image: Tensor) -> float:
-    """Multiply-adds of one image as fvcore counts them; those of heads depend on its content."""
-    analysis: Any = FlopCountAnalysis(detector, [{"image": image}])
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return float(analysis.tracer_warnings("none").total())
-
-
-@torch.no_grad()
-def latency(run: Runner, image: Tensor) -> float:
-    """Median of the seconds of a forward pass."""
-    for _ in range(WARMUP):
-        run(image)
-    times: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(times) < LEAST or time.perf_counter() < end:
-        start = time.perf_counter()
-        run(image)
-        times.append(time.perf_counter() - start)
-    return median(times)
-
-
-@torch.no_grad()
-def compare(run: Runner, oracle: Runner, image: Tensor) -> Agreement:
-    """Compare on an image and on a part of it: an export must not be bound to one size."""
+def compare(run: Runner, expected: Runner, image: Tensor) -> Agreement:
+    """Compares on an image and on a part of it: an export must not be bound to one size."""
     height, width = (-(-side * 3 // 4) for side in image.shape[1:])
-    parts = (image, image[:, :height, :width].contiguous())
-    both = [agreement(run(x), oracle(x)) for x in parts]
+    images = (image, image[:, :height, :width].contiguous())
+    both = [agreement(run(x), expected(x)) for x in images]
     return Agreement(
         sum(x.detections for x in both), max(x.boxes for x in both), max(x.scores for x in both)
     )
 
 
 def agreement(found: dict[str, Tensor], expected: dict[str, Tensor]) -> Agreement:
-    """Compare detections; of equal scores either may come first.
+    """Compares detections; of equal scores either may come first.
 
     Every expected box is compared with the nearest one of its class and score; the difference is
     infinite where there is none, or where the numbers of detections differ.
     """
     count = len(expected["scores"])
     if len(found["scores"]) != count:
-        return Agreement(max(count, 1), float("inf"), float("inf"))
+        return Agreement(max(count, 1), INFINITE, INFINITE)
     if count == 0:
         return Agreement(0)
-    apart = (expected["pred_boxes"][:, None] - found["pred_boxes"][None]).abs().amax(2)  # (N, N)
-    same = expected["pred_classes"][:, None] == found["pred_classes"][None]
+    distances = (expected["pred_boxes"][:, None] - found["pred_boxes"][None]).abs().amax(2)
+    same = expected["pred_classes"][:, None] == found["pred_classes"][None]  # (N, N)
     same &= (expected["scores"][:, None] - found["scores"][None]).abs() < 1e-3
-    boxes, nearest = apart.masked_fill(~same, float("inf")).min(1)
+    boxes, nearest = distances.masked_fill(~same, INFINITE).min(1)
     names = [name for name in ("scores", "pred_masks") if name in expected]
     others = [(found[name][nearest] - expected[name]).abs().max().item() for name in names]
     return Agreement(count, boxes.max().item(), max(others))

@@ -7,14 +7,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from tabulate import tabulate
 
-from fam_det.export.rows import Row, format_rows
+from fam_det.export.measure import Row
 from fam_det.export.snippets import usage
+
+STYLES = {"text": "simple", "markdown": "pipe"}
+HEADER = ["", "file", "MB", "parameters, M", "GFLOPs", "latency, ms", "beside PyTorch"]
+NOTHING = "-"
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a deployment tells.
+    """A deployment's measurements and notes.
 
     Attributes:
         checkpoint: where the weights are from.
@@ -37,33 +42,30 @@ class Report:
     threads: int
 
     def text(self, style: str) -> str:
-        """Table and notes for people."""
+        """Returns table and notes in one of ``STYLES``."""
         height, width = self.image_size
-        facts = (
+        machine = (
             f"One {self.input_format} image of {height} x {width} on the CPU, {self.threads} "
             f"thread{'s' * (self.threads > 1)}, PyTorch {torch.__version__}; latency without "
             "resizing and drawing, GFLOPs are multiply-adds / 1e9."
         )
-        return "\n\n".join([format_rows(self.rows, style), facts, *self.lines()]) + "\n"
+        return "\n\n".join([format_rows(self.rows, style), machine, *self.lines()]) + "\n"
 
     def lines(self) -> list[str]:
-        """What is out of the ordinary, one line each."""
-        modules = ["fam_det.modeling" if name == "fam_det" else name for name in self.needs[:1]]
-        needed = [f"`import {name}` is needed with config.yaml" for name in modules]
+        """Returns what is out of the ordinary, one line each."""
+        needed = []
         if self.needs:
-            needed[0] += (
-                f": plain Detectron2 lacks the student's backbone (from {', '.join(self.needs)})"
-            )
+            first = "fam_det.modeling" if self.needs[0] == "fam_det" else self.needs[0]
+            needed = [
+                f"`import {first}` is needed with config.yaml: plain Detectron2 lacks the "
+                f"student's backbone (from {', '.join(self.needs)})"
+            ]
         return [*needed, *self.notes, *[row.error for row in self.rows if row.error]]
 
     def write(self, folder: Path) -> None:
-        """Write both files."""
-        code = usage(
-            [row.file for row in self.rows],
-            self.sizes,
-            self.input_format,
-            needs_package=bool(self.needs),
-        )
+        """Writes both files."""
+        files = [row.file for row in self.rows]
+        code = usage(files, self.sizes, self.input_format, needs_package=bool(self.needs))
         page = f"# Deployed student\n\n{self.text('markdown')}\n{code}"
         (folder / "deploy.md").write_text(page, encoding="utf-8")
         content = asdict(self) | {
@@ -73,3 +75,28 @@ class Report:
             "machine": platform.machine(),
         }
         (folder / "deploy.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def format_rows(rows: Sequence[Row], style: str) -> str:
+    """Returns the table in one of ``STYLES``."""
+    cells = [
+        [
+            row.name,
+            row.file or NOTHING,
+            _scaled(row.size, 1e-6, 1),
+            _scaled(row.parameters, 1e-6, 2),
+            _scaled(row.flops, 1e-9, 2),
+            _scaled(row.seconds, 1e3, 1),
+            row.check or NOTHING,
+        ]
+        for row in rows
+    ]
+    alignment = ["left", "left", "right", "right", "right", "right", "left"]
+    table: str = tabulate(
+        cells, HEADER, tablefmt=STYLES[style], disable_numparse=True, colalign=alignment
+    )
+    return table
+
+
+def _scaled(value: float | None, factor: float, digits: int) -> str:
+    return NOTHING if value is None else f"{factor * value:,.{digits}f}"

@@ -40,7 +40,7 @@ FILES = {"model.onnx": ("ONNX", ONNX), "model.ts": ("TorchScript", TORCHSCRIPT)}
 def usage(
     files: Collection[str], sizes: tuple[int, int], order: str, *, needs_package: bool
 ) -> str:
-    """Sections of Markdown with the code for each file.
+    """Returns sections of Markdown with the code for each file.
 
     Args:
         files: that were written.

@@ -1,18 +1,28 @@
-"""What to deploy: the config of a run, or a config file, and a checkpoint."""
+"""Deployment's inputs: the config of a run or file, a checkpoint, the teacher, an image."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.runs import Run, read_config
 from fam_det.config import add_distillation_config
 from fam_det.files.config_file import merge_config
+from fam_det.modeling.teacher import FrozenTeacher, build_teacher
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import read_image
 
 DISTILLED = "DistilledDetector"
+DEFAULT_SIZE = 800  # pixels of the shorter side, where INPUT.MIN_SIZE_TEST is 0 for no resizing
+# Errors of a config, a checkpoint or a download that is not there.
+ABSENT = (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueError)
 
 
 class Source(NamedTuple):
@@ -23,7 +33,7 @@ class Source(NamedTuple):
 
 
 def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
-    """The config and the checkpoint to deploy.
+    """Reads the config and finds the checkpoint to deploy.
 
     Args:
         path: output folder of a training, or a config file.
@@ -33,14 +43,26 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
     Raises:
         ValueError: no such run, config, key or checkpoint; the message names it.
     """
-    file = path / "config.yaml" if path.is_dir() else path
-    if path.is_dir() and "NAME" in read_config(file)["DATASETS"]:
+    is_run = path.is_dir()
+    file = path / "config.yaml" if is_run else path
+    if is_run and "NAME" in read_config(file)["DATASETS"]:
         raise ValueError(f"{path}: the run of a classifier, expected that of a detector")
     if file.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{path}: expected the output folder of a run, or a config in YAML")
-    cfg = _load(file, opts)
-    if weights is None and path.is_dir():
-        weights = _of_run(path)
+    if not file.is_file():
+        raise ValueError(
+            f"{file}: not there, expected the output folder of a run, or a config in YAML"
+        )
+    # Without the checks of a training: its data sets and its GPU may be elsewhere.
+    cfg = get_cfg()
+    add_distillation_config(cfg)
+    merge_config(cfg, file, opts)
+    if weights is None and is_run:
+        weights = str(find_checkpoint(Run(path, {}, [])) or "")
+        if not weights:
+            raise ValueError(
+                f"{path}: has no checkpoint such as model_final.pth yet; add --weights FILE"
+            )
     weights = weights or cfg.MODEL.WEIGHTS
     if not weights:
         raise ValueError("MODEL.WEIGHTS: is empty, expected a checkpoint; add --weights FILE")
@@ -49,23 +71,61 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
     return Source(cfg, weights)
 
 
-def _load(file: Path, opts: Sequence[str]) -> CfgNode:
-    """Reads no data set and asks for no GPU: those of the training may be elsewhere."""
-    if not file.is_file():
-        raise ValueError(
-            f"{file}: not there, expected the output folder of a run, or a config in YAML"
+def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
+    """Loads the teacher of a run on the CPU, as far as it is there.
+
+    Returns:
+        The teacher, None where there is none or it cannot be built, and a note for the reader of
+        its figures on what is missing, "" for nothing.
+    """
+    if cfg.MODEL.META_ARCHITECTURE != DISTILLED:
+        return None, ""
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "cpu"
+    try:
+        teacher = build_teacher(cfg)
+    except ABSENT as error:
+        return None, f"no teacher beside it: {one_line(error)}"
+    try:
+        teacher.load_weights([name for name, _ in teacher.detector.named_children()])
+    except ABSENT as error:
+        return teacher, (
+            "the teacher has random weights, and finds other objects in another time: "
+            f"{one_line(error)}"
         )
-    cfg = get_cfg()
-    add_distillation_config(cfg)
-    merge_config(cfg, file, opts)
-    return cfg
+    return teacher, ""
 
 
-def _of_run(folder: Path) -> str:
-    """The run's last checkpoint, or its best one where that alone is left."""
-    found = find_checkpoint(Run(folder, {}, []))
-    if found is None:
-        raise ValueError(
-            f"{folder}: has no checkpoint such as model_final.pth yet; add --weights FILE"
-        )
-    return str(found)
+def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None) -> Tensor:
+    """Returns the image that exports are traced with, compared on and timed with.
+
+    Args:
+        cfg: of the detector.
+        file: a photograph; None for noise, in which a trained detector finds little.
+        size: (H, W); None for that of ``INPUT.MIN_SIZE_TEST``.
+
+    Returns:
+        (3, H, W), float32 pixels of 0 to 255 in the order of ``INPUT.FORMAT``.
+
+    Raises:
+        ValueError: a file that is not there or no image.
+    """
+    shortest, longest = cfg.INPUT.MIN_SIZE_TEST or DEFAULT_SIZE, cfg.INPUT.MAX_SIZE_TEST
+    if file is None:
+        four_to_three = shortest, min(shortest * 4 // 3, max(longest, shortest))
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(0, 256, (3, *(size or four_to_three)), generator=generator).float()
+    try:
+        pixels = read_image(str(file), format=cfg.INPUT.FORMAT)
+    except OSError as error:
+        raise ValueError(f"--image: {file}: {error}") from error
+    resize = T.Resize(size) if size else T.ResizeShortestEdge(shortest, longest)
+    resized = resize.get_transform(pixels).apply_image(pixels)  # (H, W, 3)
+    return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32))
+
+
+def one_line(error: BaseException, max_length: int = 200) -> str:
+    """Returns the first line of a message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."

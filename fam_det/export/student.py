@@ -1,6 +1,5 @@
 """The student alone, as a config and a checkpoint of plain Detectron2."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +7,19 @@ import torch
 from torch import nn
 
 from fam_det.analysis.checkpoint import DISTILLER
-from fam_det.export.source import DISTILLED, Source
-from fam_det.export.words import one_line
+from fam_det.export.source import DISTILLED, Source, one_line
 from fam_det.files.checkpointer import SafeCheckpointer
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
 
-# Keys of this project that a student's backbone may need: words of the backbone's name, and node.
+# Keys of this project that a student's backbone may need, by a part of the backbone's name.
 BACKBONE_NODES = {"mobilenet_v2": "MOBILENETV2", "timm": "TIMM"}
-# What everyone who has Detectron2 has too.
-COMMON = {"torch", "torchvision", "detectron2", "fvcore"}
-# What a file that is no checkpoint, or a download that fails, raises.
-UNREADABLE = (AssertionError, EOFError, KeyError, OSError, RuntimeError, pickle.UnpicklingError)
+COMMON = {"torch", "torchvision", "detectron2", "fvcore"}  # everyone who has Detectron2 has these
 
 
 def student_config(cfg: CfgNode) -> CfgNode:
-    """The student's config without the keys of this project, but for those of its backbone.
+    """Returns the student's config without this project's keys, but for those of its backbone.
 
     Raises:
         ValueError: a student's meta-architecture that nobody has registered.
@@ -37,14 +32,14 @@ def student_config(cfg: CfgNode) -> CfgNode:
     if name not in META_ARCH_REGISTRY:
         known = sorted(known for known, _ in META_ARCH_REGISTRY)
         raise ValueError(f"META_ARCHITECTURE: got {name!r}, expected one of {known}")
-    for words, node in BACKBONE_NODES.items():
-        if words in plain.MODEL.BACKBONE.NAME:
+    for part, node in BACKBONE_NODES.items():
+        if part in plain.MODEL.BACKBONE.NAME:
             plain.MODEL[node] = cfg.MODEL[node].clone()
     return plain
 
 
 def _copy_known(source: CfgNode, target: CfgNode) -> None:
-    """Copy the values of the keys that the target has."""
+    """Copies the values of the keys that the target has."""
     for key, value in target.items():
         if isinstance(value, CfgNode):
             _copy_known(source[key], value)
@@ -53,7 +48,7 @@ def _copy_known(source: CfgNode, target: CfgNode) -> None:
 
 
 def load_student(source: Source) -> tuple[CfgNode, Any]:
-    """The student's config and the student with its weights, on the CPU and in eval mode.
+    """Returns the student's config, and the student with its weights on the CPU, in eval mode.
 
     Raises:
         ValueError: a student that cannot be built, a file that is no checkpoint, or a checkpoint
@@ -68,7 +63,7 @@ def load_student(source: Source) -> tuple[CfgNode, Any]:
         raise ValueError(f"the student cannot be built: {one_line(error)}") from error
     try:
         _ExactCheckpointer(student).load(source.weights)
-    except UNREADABLE as error:
+    except (AssertionError, KeyError, OSError, RuntimeError) as error:  # of a failed download too
         raise ValueError(f"--weights: {source.weights}: {one_line(error)}") from error
     return cfg, student.eval().requires_grad_(False)
 
@@ -81,21 +76,21 @@ class _ExactCheckpointer(SafeCheckpointer):
         other_shape = [name for name, *_ in found.incorrect_shapes]
         absent = [x for x in found.missing_keys if not x.endswith("num_batches_tracked")]
         unknown = [x for x in found.unexpected_keys if not x.startswith(DISTILLER)]
-        for names, what in (
+        for names, fault in (
             (other_shape, "are of another shape than"),
             (absent, "are missing for"),
             (unknown, "are not of"),
         ):
             if names:
                 raise ValueError(
-                    f"--weights: {len(names)} weights {what} the student of the config, the first "
+                    f"--weights: {len(names)} weights {fault} the student of the config, the first "
                     f"is {names[0]}; expected a checkpoint of its training"
                 )
         return found
 
 
 def save_student(cfg: CfgNode, student: nn.Module, folder: Path) -> Path:
-    """Write ``config.yaml`` and ``model.pth``, which the config names; returns the latter."""
+    """Writes ``config.yaml`` and ``model.pth``, which the config names; returns the latter."""
     file = folder / "model.pth"
     torch.save({"model": student.state_dict()}, file)
     cfg = cfg.clone()
@@ -105,7 +100,7 @@ def save_student(cfg: CfgNode, student: nn.Module, folder: Path) -> Path:
 
 
 def needed_packages(cfg: CfgNode, student: nn.Module) -> list[str]:
-    """Packages besides Detectron2 that the student is made with, such as "fam_det"."""
+    """Returns packages besides Detectron2 that the student is made with, such as "fam_det"."""
     parts: list[Any] = [type(module) for module in student.modules()]
     parts.append(BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME))
     return sorted({part.__module__.partition(".")[0] for part in parts} - COMMON)

@@ -7,32 +7,30 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write in the same folder; it takes the place of ``path`` at the end of the context.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary file in the same folder, which replaces ``path`` when the context ends.
 
-    Until then, and if the context ends in an exception, the old file stays as it is. What is on the
-    disk before the rename is on the disk after a power failure.
+    If the context ends in an exception, the old file stays as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
-        _sync(temporary)
+        _sync(temporary)  # a power failure could otherwise keep the rename without the content
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        _sync(path.parent)
+    _sync(path.parent)  # a rename is only safe once its folder is on the disk
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a text file at once: a reader sees the old text or the new one."""
-    with replacing(path) as temporary:
+def atomic_write_text(path: Path, text: str) -> None:
+    """Replaces a text file: a reader sees the old text or the new one."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left of files that match a pattern of ``glob``.
+    """Removes the temporary files of killed processes whose targets match a ``glob`` pattern.
 
     Call it before this process writes any: in a container the killed one had the same number.
     """
@@ -47,7 +45,7 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):
+    except (OSError, OverflowError):  # another user's, or no process number
         return True
     return True
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import torch
 from iopath.common.file_io import get_cache_dir
 
-from fam_det.files.atomic_write import remove_leftovers, replacing, write_whole
+from fam_det.files.atomic_write import atomic_write, atomic_write_text, remove_leftovers
 from fam_det.files.checkpoint_file import check_weights, is_whole, read_pickle, read_torch
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -19,8 +19,12 @@ from detectron2.utils.file_io import Detectron2Handler
 
 BEST = "model_best"  # Detectron2's name for what its BestCheckpointer writes
 logger = logging.getLogger(__name__)
-# What PyTorch's and Detectron2's norms fill in themselves, for checkpoints that have none.
-_FILLED = ("num_batches_tracked", "running_mean", "running_var")
+# Buffers that PyTorch's and Detectron2's norms fill in where a checkpoint has none.
+_FILLED_IN = ("num_batches_tracked", "running_mean", "running_var")
+
+
+class WeightsMismatchError(ValueError):
+    """Weights that are not the model's."""
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -32,7 +36,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     missing or would call anything, that has no weight of the model or lacks some that are needed.
 
     Args:
-        model: what to load into and save.
+        model: the model to load into and save.
         save_dir: folder of the run.
         needed: parts that no checkpoint may lack, with the wildcards of ``fnmatch``. Without them
             one may lack anything, such as the heads of a detector for other classes. A run that is
@@ -50,9 +54,9 @@ class SafeCheckpointer(DetectionCheckpointer):
                 remove_leftovers(Path(save_dir), pattern)
 
     def save(self, name: str, **extra: Any) -> None:
-        """Write ``name.pth``, read it back, and only then call it the last checkpoint.
+        """Writes ``name.pth``, reads it back, and only then calls it the last checkpoint.
 
-        A run never goes on from ``model_best``, which may be long past.
+        A run never resumes from ``model_best``, which may be long past.
 
         Raises:
             OSError: a disk that did not take it; the file that was there is there still.
@@ -63,22 +67,26 @@ class SafeCheckpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict()}
         data |= {key: part.state_dict() for key, part in self.checkpointables.items()}
         logger.info("Saving checkpoint to %s", file)
-        with replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             try:
                 torch.save(data | extra, temporary)
-            except RuntimeError as error:  # how PyTorch's writer puts a full disk
-                raise _not_written(file, str(error).splitlines()[0]) from error
-            if not is_whole(temporary):
-                raise _not_written(file, "it does not read back")
+                problem = "" if is_whole(temporary) else "it does not read back"
+            except RuntimeError as error:  # PyTorch's error for a full disk
+                problem = str(error).splitlines()[0]
+            if problem:
+                raise OSError(
+                    f"{file}: could not be written ({problem}); is the disk full? What was there "
+                    "before is kept"
+                )
         if name != BEST:
             self.tag_last_checkpoint(file.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note which checkpoint a run goes on from."""
-        write_whole(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+        """Notes which checkpoint a run resumes from."""
+        atomic_write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As Detectron2's; a run whose last checkpoint is damaged goes on from the one before."""
+        """As Detectron2's; a run whose last checkpoint is damaged falls back to the one before."""
         if resume and self.has_checkpoint():
             self.needed = ["*"]
             return self.load(str(self._last_whole()))
@@ -101,26 +109,29 @@ class SafeCheckpointer(DetectionCheckpointer):
                 f"{path}: cannot download it ({error.reason}); on a machine without network put "
                 f"that file at {_cached(path)}"
             ) from error
-        except _Unfit as error:
+        except WeightsMismatchError as error:
             raise ValueError(f"{path}: {error}") from error
 
     def _load_model(self, checkpoint: Any) -> Any:
         found = super()._load_model(checkpoint)
         absent = {name for name, *_ in found.incorrect_shapes} | {*found.missing_keys}
-        own = [name for name in self.model.state_dict() if not name.endswith(_FILLED)]
+        own = [name for name in self.model.state_dict() if not name.endswith(_FILLED_IN)]
         if own and absent.issuperset(own):
-            raise _Unfit("has none of the model's weights; is it another model's checkpoint?")
+            raise WeightsMismatchError(
+                "has none of the model's weights; is it another model's checkpoint?"
+            )
         lacking = [name for name in sorted(absent) if self._is_needed(name)]
         if lacking:
-            raise _Unfit(
+            raise WeightsMismatchError(
                 f"{len(lacking)} weights are missing or of another shape, the first is "
                 f"{lacking[0]}; is it the checkpoint of this config?"
             )
         return found
 
     def _is_needed(self, name: str) -> bool:
-        counts = name.endswith("num_batches_tracked")  # older checkpoints have none
-        return not counts and any(part == "*" or is_below(name, part) for part in self.needed)
+        if name.endswith("num_batches_tracked"):  # older checkpoints have none
+            return False
+        return any(part == "*" or is_below(name, part) for part in self.needed)
 
     def _last_whole(self) -> Path:
         last = Path(self.get_checkpoint_file())
@@ -128,26 +139,33 @@ class SafeCheckpointer(DetectionCheckpointer):
         for file in [last, *sorted(older, reverse=True)]:
             if is_whole(file):
                 if file != last:
-                    logger.warning("%s is damaged or gone: going on from %s", last, file.name)
+                    logger.warning("%s is damaged or gone: resuming from %s", last, file.name)
                 return file
-        raise ValueError(f"{last}: damaged or gone, and no whole checkpoint is older; start anew")
+        raise ValueError(
+            f"{last}: damaged or gone, and no whole checkpoint is older; start the run again"
+        )
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pkl"):
-            content = _of_zoo(read_pickle(filename))
+            content = _from_zoo(read_pickle(filename))
         else:
-            content = _of_torch(read_torch(filename))
+            content = _from_torch(read_torch(filename))
         check_weights(filename, content["model"])
         return content
 
 
-def _of_torch(content: dict[str, Any]) -> dict[str, Any]:
+def is_below(name: str, part: str) -> bool:
+    """Returns whether a parameter or buffer belongs to a part, which may have wildcards."""
+    return fnmatchcase(name, f"{part}.*")
+
+
+def _from_torch(content: dict[str, Any]) -> dict[str, Any]:
     if "model_state" in content:  # of pycls
         return {"model": content["model_state"], "matching_heuristics": True}
     return content if "model" in content else {"model": content}
 
 
-def _of_zoo(content: dict[str, Any]) -> dict[str, Any]:
+def _from_zoo(content: dict[str, Any]) -> dict[str, Any]:
     if "model" in content and "__author__" in content:
         return content
     blobs = content.get("blobs", content)  # of Caffe2 and Detectron
@@ -156,23 +174,8 @@ def _of_zoo(content: dict[str, Any]) -> dict[str, Any]:
     return {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
 
 
-def is_below(name: str, part: str) -> bool:
-    """Whether a parameter or buffer belongs to a part, which may have wildcards of ``fnmatch``."""
-    return fnmatchcase(name, f"{part}.*")
-
-
-class _Unfit(ValueError):
-    """Weights that are not the model's."""
-
-
 def _cached(url: str) -> Path:
-    """Where iopath looks before it downloads, and ``python -m fam_det.doctor`` too."""
+    """Returns where iopath looks before it downloads, and ``python -m fam_det.doctor`` too."""
     prefix = Detectron2Handler.PREFIX
     url = url.replace(prefix, Detectron2Handler.S3_DETECTRON2_PREFIX, 1)
     return Path(get_cache_dir()) / urlsplit(url).path.lstrip("/")
-
-
-def _not_written(file: Path, reason: str) -> OSError:
-    return OSError(
-        f"{file}: could not be written ({reason}); is the disk full? What was there before is kept"
-    )

@@ -6,33 +6,35 @@ its model zoo are written that way.
 """
 
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fam_det.files.messages import short
+from fam_det.files import short
 
 import detectron2
 from detectron2.config import CfgNode
 
 _PACKAGE = Path(detectron2.__file__).parent
-# Its model zoo is a link out of it where Detectron2 was built in place.
-OF_DETECTRON2 = (_PACKAGE.resolve(), (_PACKAGE / "model_zoo" / "configs").resolve())
+# The model zoo is a link out of the package where Detectron2 was built in place.
+TRUSTED = (_PACKAGE.resolve(), (_PACKAGE / "model_zoo" / "configs").resolve())
 BASE = "_BASE_"
-MAX_NODES = 100_000  # what a file may hold after its aliases are written out
-WRONG = (AssertionError, AttributeError, KeyError, TypeError, ValueError, OSError)
+MAX_VALUES = 100_000  # in a file, after its aliases are written out
 
 
 def merge_config(
     cfg: CfgNode, file: str | Path, opts: Sequence[str] = (), *, allow_unsafe: bool = False
 ) -> None:
-    """Merge a config file, with the files it is based on, and then KEY VALUE pairs.
+    """Merges a config file, with the files it is based on, and then KEY VALUE pairs.
+
+    Of several bases the later ones win over the earlier ones, as in fvcore.
 
     Args:
         cfg: changed in place.
-        file: YAML.
+        file: path of the YAML file.
         opts: KEY VALUE pairs.
         allow_unsafe: let the file run what its Python tags say, as Detectron2 does.
 
@@ -41,43 +43,36 @@ def merge_config(
             another type; one line that names file and key.
     """
     if not allow_unsafe:
-        _check_chain(Path(file), cfg, ())
+        _check_file(Path(file), cfg, ())
     try:
         cfg.merge_from_file(str(file))
-    except (*WRONG, yaml.YAMLError, RecursionError) as error:
+    except Exception as error:  # yacs, fvcore and PyYAML raise errors of many types
         raise ValueError(f"{file}: {_reason(error, cfg)}") from error
     try:
         cfg.merge_from_list(list(opts))
-    except WRONG as error:
+    except Exception as error:
         raise ValueError(f"KEY VALUE pairs: {_reason(error, cfg)}") from error
 
 
-def _check_chain(file: Path, cfg: CfgNode, above: tuple[Path, ...]) -> None:
-    """Raise a ValueError for a file that would run code, or whose bases lead nowhere."""
+def _check_file(file: Path, cfg: CfgNode, above: tuple[Path, ...]) -> None:
+    """Raises a ValueError for a file that would run code, or whose bases lead nowhere."""
     place = file.resolve()
     if place in above:
         raise ValueError(f"{file}: {BASE}: it is its own base, through {above[-1].name}")
-    content = _read(file, any(place.is_relative_to(folder) for folder in OF_DETECTRON2))
+    content = _read(file, trusted=any(place.is_relative_to(folder) for folder in TRUSTED))
     _check_sections(file, content, cfg)
     bases = content.get(BASE, [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or base.startswith(("http://", "https://")):
             raise ValueError(f"{file}: {BASE}: got {base!r}, expected a file on this machine")
-        below = file.parent / Path(base).expanduser()
-        if not _is_file(below):
+        path = file.parent / Path(base).expanduser()
+        if not os.path.isfile(path):  # noqa: PTH113  Path.is_file fails for a name that is too long
             raise ValueError(f"{file}: {BASE}: got {base[:200]!r}, but there is no such file")
-        _check_chain(below, cfg, (*above, place))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long
-        return False
+        _check_file(path, cfg, (*above, place))
 
 
 def _check_sections(file: Path, content: dict[str, Any], cfg: CfgNode, prefix: str = "") -> None:
-    """Raise a ValueError for a value where keys should be, which Detectron2 stumbles over."""
+    """Raises a ValueError for a value where keys should be, on which Detectron2 crashes."""
     for key, value in content.items():
         section = cfg.get(key)
         if not isinstance(section, CfgNode):
@@ -89,42 +84,42 @@ def _check_sections(file: Path, content: dict[str, Any], cfg: CfgNode, prefix: s
         _check_sections(file, value, section, f"{prefix}{key}.")
 
 
-def _read(file: Path, trusted: bool) -> dict[str, Any]:
+def _read(file: Path, *, trusted: bool) -> dict[str, Any]:
     loader: Any = yaml.UnsafeLoader if trusted else yaml.SafeLoader
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), loader)
     except yaml.constructor.ConstructorError as error:
         raise ValueError(
-            f"{file}: {_at(error)}{_problem(error)}: would run code, or is no plain value; "
+            f"{file}: {_located(error)}: would run code, or is no plain value; "
             "write the value out, or call train_net.py with --allow-unsafe-config for a file that "
             "you trust"
         ) from error
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{file}: {_reason(error)}") from error
+    except Exception as error:
+        raise ValueError(f"{file}: {_reason(error, cfg=None)}") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
         raise ValueError(f"{file}: holds {found}, expected KEY: VALUE")
-    if _count(content, {}, ()) > MAX_NODES:
-        raise ValueError(f"{file}: more than {MAX_NODES:,} values, or one that holds itself")
+    if _count(content, {}, ()) > MAX_VALUES:
+        raise ValueError(f"{file}: more than {MAX_VALUES:,} values, or one that holds itself")
     return content
 
 
 def _count(value: Any, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """Values of a tree once its aliases are written out, without writing them out."""
+    """Returns the number of values once aliases are written out, without writing them out."""
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) in above:
-        return MAX_NODES + 1
+        return MAX_VALUES + 1
     if id(value) not in known:
         parts = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_count(part, known, (*above, id(value))) for part in parts)
     return known[id(value)]
 
 
-def _reason(error: BaseException, cfg: CfgNode | None = None) -> str:
-    """One line for what a reader, yacs or fvcore raised."""
+def _reason(error: BaseException, cfg: CfgNode | None) -> str:
+    """Returns one line for what PyYAML, yacs or fvcore raised."""
     if isinstance(error, yaml.MarkedYAMLError):
-        return f"{_at(error)}not YAML: {_problem(error)}"
+        return _located(error, "not YAML: ")
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, FileNotFoundError):
@@ -137,12 +132,9 @@ def _reason(error: BaseException, cfg: CfgNode | None = None) -> str:
     return " ".join(text.split())[:1000] or type(error).__name__
 
 
-def _problem(error: yaml.MarkedYAMLError) -> str:
-    return " ".join(str(error.problem)[:300].split())
-
-
-def _at(error: yaml.MarkedYAMLError) -> str:
-    return f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+def _located(error: yaml.MarkedYAMLError, kind: str = "") -> str:
+    line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+    return f"{line}{kind}{' '.join(str(error.problem)[:300].split())}"
 
 
 def _nearest(key: str, cfg: CfgNode) -> str:

@@ -1,7 +1,6 @@
 """A student detector that learns from a teacher: one wrapper for every meta-architecture."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,12 +8,12 @@ from torch import Tensor, nn
 
 from fam_det.files.checkpointer import is_below
 from fam_det.modeling.distillers.base import Distiller, build_distiller
-from fam_det.modeling.feature_images import put_maps
-from fam_det.modeling.hooks import watched
+from fam_det.modeling.hooks import captured_backbone
 from fam_det.modeling.inherit import inherit
 from fam_det.modeling.levels import match_levels, valid_sizes
+from fam_det.modeling.metrics import log_scalars, put_feature_images
 from fam_det.modeling.student_wrapper import StudentWrapper
-from fam_det.modeling.teacher import FrozenTeacher, build_teacher
+from fam_det.modeling.teacher import FrozenTeacher, build_teacher, fold_batch_norm
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -30,18 +29,18 @@ class DistilledDetector(StudentWrapper):
     Detectron2 loads.
 
     In training the student computes its own losses; its feature maps are taken from its backbone on
-    the way, and ``loss_fam`` is added. In inference this is the student.
+    the way, and ``loss_distill`` is added. In inference this is the student.
 
     Args:
         student: a Detectron2 detector with a ``backbone``.
         teacher: run on the same images, padded to the same size.
-        distiller: gives unweighted losses by name, most of them one a level.
+        distiller: returns unweighted losses by name, most of them one a level.
         strides: stride of each level of the distiller.
         loss_weight: weight of the sum of the levels' losses.
         warmup_iters: iterations over which the weight rises linearly from 0.
-        vis_period: iterations between pictures of the maps for TensorBoard, 0 for none.
-        inherited: parts that take the teacher's weights when the first training starts; see
-            ``inherit``. Weights that are loaded, before or after, are kept.
+        vis_period: iterations between images of the maps for TensorBoard, 0 for none.
+        inherited: parts that ``load_teacher`` starts from the teacher's weights; see ``inherit``.
+            Parts that a checkpoint has loaded before keep theirs.
 
     Raises:
         ValueError: a negative weight or number of iterations, or detectors that the distiller
@@ -80,20 +79,23 @@ class DistilledDetector(StudentWrapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Build student, teacher and distiller, and match their levels."""
+        """Builds student, teacher and distiller, and matches their levels."""
         return distillation(cfg, build_student(cfg), build_teacher(cfg))
 
-    def train(self, mode: bool = True) -> "DistilledDetector":
-        """Switch the student and the distiller; the teacher is loaded and stays in eval mode."""
-        super().train(mode)
-        if mode:
-            self.teacher.load_weights([*self._to_inherit, *self.distiller.teacher_parts])
-            parts, self._to_inherit = self._to_inherit, []
-            inherit(self.student, self.teacher.detector, parts)
-        return self
+    def load_teacher(self) -> None:
+        """Loads the teacher's checkpoint, then starts the student's inherited parts from it.
+
+        Call it once before the first training step, after the student's own weights are loaded.
+        Further calls do nothing.
+        """
+        if self.teacher.is_loaded:
+            return
+        self.teacher.load_weights([*self._to_inherit, *self.distiller.teacher_parts])
+        inherit(self.student, self.teacher.detector, self._to_inherit)
+        fold_batch_norm(self.teacher.backbone)  # last: it changes the state-dict keys
 
     def _before_loading(self, state_dict: Mapping[str, Any], *_: Any) -> None:
-        """Weights of a checkpoint are not to be replaced by the teacher's."""
+        """Keeps what a checkpoint has from being replaced by the teacher's weights."""
         self._to_inherit = [
             part
             for part in self._to_inherit
@@ -101,23 +103,30 @@ class DistilledDetector(StudentWrapper):
         ]
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """In training the student's losses and ``loss_fam``, otherwise its detections."""
+        """Returns in training the student's losses and ``loss_distill``, else its detections."""
         if not self.training:
             return self.student(batched_inputs)
+        if not self.teacher.is_loaded:
+            raise RuntimeError("the teacher is not loaded: call load_teacher() before training")
         with (
-            captured_backbone(self.backbone) as captured,
-            self.distiller.watch(self.student, self.teacher.detector, batched_inputs) as seen,
+            captured_backbone(self.backbone) as backbone,
+            self.distiller.capture(self.student, self.teacher.detector, batched_inputs) as others,
         ):
             losses: dict[str, Tensor] = self.student(batched_inputs)
-        losses["loss_fam"] = self._distill(batched_inputs, captured, seen)
+        losses["loss_distill"] = self._distill(
+            batched_inputs, backbone["features"], backbone["padded_size"], others
+        )
         return losses
 
     def _distill(
-        self, batched_inputs: list[dict[str, Any]], captured: dict[str, Any], seen: dict[str, Any]
+        self,
+        batched_inputs: list[dict[str, Any]],
+        student_features: dict[str, Tensor],
+        padded_size: tuple[int, int],
+        others: dict[str, Any],
     ) -> Tensor:
-        self.teacher.load_weights(self.distiller.teacher_parts)
-        student_features: dict[str, Tensor] = captured["features"]
-        teacher_features = self.teacher(batched_inputs, captured["padded_size"])
+        """Returns the weighted sum of the distiller's losses, and logs each of them."""
+        teacher_features = self.teacher(batched_inputs, padded_size)
         # A teacher with a larger divisor sees more padding; the images lie at the top left.
         teacher_features = {
             level: teacher_features[level][..., : x.shape[2], : x.shape[3]]
@@ -125,29 +134,28 @@ class DistilledDetector(StudentWrapper):
             if level in self.strides
         }
         image_sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
-        named_losses: dict[str, Tensor] = self.distiller(
+        losses: dict[str, Tensor] = self.distiller(
             student_features,
             teacher_features,
             {level: valid_sizes(image_sizes, stride) for level, stride in self.strides.items()},
-            **seen,
+            **others,
         )
         storage = get_event_storage()
         weight = self.loss_weight * self._warmup(storage.iter)
-        losses = torch.stack(list(named_losses.values()))
-        for name, loss in zip(named_losses, losses.detach().tolist(), strict=True):
-            storage.put_scalar(f"distiller/loss_{name}", loss)
         storage.put_scalar("distiller/loss_weight", weight)
+        named = {f"loss_{name}": loss for name, loss in losses.items()}
+        log_scalars(named | self.distiller.metrics())
         if self.vis_period > 0 and storage.iter % self.vis_period == 0:
-            put_maps(storage, student_features, teacher_features)
-        return weight * losses.sum()
+            put_feature_images(storage, student_features, teacher_features)
+        return weight * torch.stack(list(losses.values())).sum()
 
     def _warmup(self, iteration: int) -> float:
-        """Share of the full weight at an iteration, counted from 0."""
+        """Returns the share of the full weight at an iteration, counted from 0."""
         return min((iteration + 1) / max(self.warmup_iters, 1), 1.0)
 
 
 def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str, Any]:
-    """Arguments of ``DistilledDetector`` for these two and ``cfg.MODEL.DISTILLER``."""
+    """Returns the arguments of ``DistilledDetector`` for these two and ``MODEL.DISTILLER``."""
     student_shape: dict[str, ShapeSpec] = student.backbone.output_shape()
     levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher.output_shape())
     return {
@@ -163,7 +171,7 @@ def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str
 
 
 def build_student(cfg: CfgNode) -> Any:
-    """The detector that ``MODEL.STUDENT.META_ARCHITECTURE`` names, from the usual keys.
+    """Builds the detector that ``MODEL.STUDENT.META_ARCHITECTURE`` names, from the usual keys.
 
     Raises:
         ValueError: an unknown name, or a detector without a ``backbone``.
@@ -178,15 +186,3 @@ def build_student(cfg: CfgNode) -> Any:
             f"MODEL.STUDENT.META_ARCHITECTURE: {name!r} has no 'backbone' to take feature maps from"
         )
     return student
-
-
-@contextmanager
-def captured_backbone(backbone: nn.Module) -> Iterator[dict[str, Any]]:
-    """Within this context, keep the backbone's padded input size (H, W) and its output."""
-    captured: dict[str, Any] = {}
-
-    def keep(inputs: Sequence[Tensor], features: dict[str, Tensor]) -> None:
-        captured.update(padded_size=tuple(inputs[0].shape[-2:]), features=features)
-
-    with watched(backbone, keep):
-        yield captured

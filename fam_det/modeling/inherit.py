@@ -15,7 +15,7 @@ from fam_det.files.checkpointer import is_below
 
 @torch.no_grad()
 def inherit(student: nn.Module, teacher: nn.Module, parts: Sequence[str]) -> list[str]:
-    """Copy the teacher's weights of some parts into the student.
+    """Copies the teacher's weights of some parts into the student.
 
     Args:
         student: a detector.
@@ -40,7 +40,7 @@ def inherit(student: nn.Module, teacher: nn.Module, parts: Sequence[str]) -> lis
 
 
 def _names_of(part: str, names: Iterable[str]) -> list[str]:
-    """The names below a part."""
+    """Returns the names below a part."""
     names = list(names)
     found = [name for name in names if is_below(name, part)]
     if not found:

@@ -22,14 +22,14 @@ def build_teacher(
     opts: Sequence[Any] = (),
     precision: str = "auto",
 ) -> FrozenTeacher:
-    """A teacher, its checkpoint not yet loaded; the arguments are the keys of ``MODEL.TEACHER``.
+    """Builds a teacher, its checkpoint not yet loaded, from the keys of ``MODEL.TEACHER``.
 
     Args:
         config: a name in Detectron2's model zoo or a file, ".yaml" or ".py".
         student_format: channel order of the student's images, "RGB" or "BGR".
         weights: its checkpoint, "auto" for the zoo's or its config's own, "" for random weights.
         opts: KEY VALUE pairs for a ".yaml", "path.key=value" for a ".py".
-        precision: what its convolutions compute in.
+        precision: that its convolutions compute in.
     """
     cfg = default_config()
     cfg.MODEL.DEVICE, cfg.INPUT.FORMAT = "cpu", student_format
@@ -46,7 +46,7 @@ def distill(
     distiller: Mapping[str, Any] | None = None,
     inherit: Sequence[str] = (),
 ) -> DistilledDetector:
-    """The student with its teacher and a distiller that fits the two.
+    """Builds the student with its teacher and a distiller that fits the two.
 
     Args:
         student: a Detectron2 detector with a ``backbone``.
@@ -67,7 +67,7 @@ def distill(
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Detectron2's "GN"; v0.6 cannot build the name in a dense head on today's PyTorch.
+    """Builds Detectron2's "GN"; v0.6 cannot build the name in a dense head on today's PyTorch.
 
     It tries the name on one channel, which 32 groups do not divide; the main branch tries 32.
     """
@@ -75,21 +75,21 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def default_config() -> CfgNode:
-    """Detectron2's defaults with this project's keys."""
+    """Returns Detectron2's defaults with this project's keys."""
     cfg = get_cfg()
     add_distillation_config(cfg)
     return cfg
 
 
 def plain(value: Any) -> Any:
-    """Dictionaries and lists out of OmegaConf's, tuples as lists."""
+    """Returns dictionaries and lists for OmegaConf's, and lists for tuples."""
     if isinstance(value, (DictConfig, ListConfig)):
         return OmegaConf.to_container(value, resolve=True)
     return list(value) if isinstance(value, tuple) else value
 
 
 def _flat(options: Mapping[str, Any], node: CfgNode, path: str) -> Iterator[tuple[str, Any]]:
-    """Options as keys of a node, such as "FAM.GRID"."""
+    """Yields options as keys of a node, such as "FAM.GRID"."""
     for name, value in options.items():
         key = name.upper()
         if key not in node:

@@ -1,4 +1,4 @@
-"""A detector out of a LazyConfig file, with what a teacher needs to know about it."""
+"""Reads a detector, as a teacher, from a LazyConfig file."""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class DescribedDetector(NamedTuple):
 
 
 def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
-    """The detector of a LazyConfig file, its checkpoint not yet loaded.
+    """Builds the detector of a LazyConfig file, its checkpoint not yet loaded.
 
     Args:
         path: of the file, which has ``model`` and, for its checkpoint, ``train.init_checkpoint``.
@@ -48,7 +48,7 @@ def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
 
 
 def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
-    """A LazyConfig file with its overrides.
+    """Reads a LazyConfig file with its overrides.
 
     Args:
         path: of the file.
@@ -57,7 +57,7 @@ def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
 
     Raises:
         ValueError: an override of another form, or of a node that the file lacks, which Detectron2
-            would add without a word.
+            would add in silence.
     """
     cfg = LazyConfig.load(path)
     for override in map(str, overrides):
@@ -72,7 +72,7 @@ def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
 
 
 def _input_format(path: str, cfg: DictConfig, detector: nn.Module) -> str:
-    """Channel order of the images: a dense detector such as FCOS does not know its own."""
+    """Returns the channel order of the images, which a detector such as FCOS does not know."""
     named = OmegaConf.select(cfg, IMAGE_FORMAT) or getattr(detector, "input_format", None)
     if named is None:
         raise ValueError(

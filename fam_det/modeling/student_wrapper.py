@@ -1,14 +1,17 @@
 """A student with a teacher at its side that no checkpoint, optimiser or gradient bucket sees."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 
 def parts_of_student(model: nn.Module) -> list[str]:
-    """Names of the submodules that run in an evaluation: all but the distiller."""
+    """Returns the names of the submodules that run in an evaluation: all but the distiller."""
     return [name for name, _ in model.named_children() if name != "distiller"]
+
+
+Wrapper = TypeVar("Wrapper", bound="StudentWrapper")
 
 
 class StudentWrapper(nn.Module):
@@ -40,7 +43,7 @@ class StudentWrapper(nn.Module):
         object.__setattr__(self, "teacher", teacher)
 
     def __getattr__(self, name: str) -> Any:
-        """What the wrapper lacks (``inference``, ``device``, ...) is the student's."""
+        """Falls back to the student for what the wrapper lacks (``inference``, ``device``, ...)."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -48,14 +51,14 @@ class StudentWrapper(nn.Module):
                 raise
             return getattr(self.student, name)
 
-    def train(self, mode: bool = True) -> "StudentWrapper":
-        """Switch the student and what was added; the teacher stays in eval mode."""
+    def train(self: Wrapper, mode: bool = True) -> Wrapper:
+        """Switches the student and what was added; the teacher stays in eval mode."""
         super().train(mode)
         self.student.training = mode
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "StudentWrapper":
-        """Move the teacher along with the student."""
+        """Moves the teacher along with the student."""
         if self.teacher is not None:
             self.teacher._apply(fn, recurse)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ class SyncBatchNorm(NaiveSyncBatchNorm, BatchNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise maps (N, C, H, W)."""
+        """Normalises maps (N, C, H, W)."""
         if comm.get_world_size() == 1:
             out: Tensor = super().forward(x)
             return out
@@ -31,7 +31,7 @@ class SyncBatchNorm(NaiveSyncBatchNorm, BatchNorm):
 
 
 def set_norm(module: nn.Module, norm: str) -> None:
-    """Exchange every BatchNorm of the core below a module; the state-dict keys stay.
+    """Exchanges every BatchNorm of the core below a module; the state-dict keys stay.
 
     Args:
         module: a distiller.

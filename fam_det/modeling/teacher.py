@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fam_det.config import add_distillation_config
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
-from fam_det.modeling.frozen_backbone import speed_up
 from fam_det.modeling.lazy_detector import DescribedDetector, load_detector
 
 from detectron2 import model_zoo
@@ -77,26 +77,26 @@ class FrozenTeacher(nn.Module):
         self.flip_channels = input_format != student_format
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
-        self._pending_weights = weights
-        self._fast = False
+        self.weights = weights
+        self.is_loaded = False
         self.eval()
 
     @property
     def backbone(self) -> Any:
-        """The part that runs."""
+        """Returns the part that runs."""
         return self.detector.backbone
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each feature map."""
+        """Returns channels and stride of each feature map."""
         shapes: dict[str, ShapeSpec] = self.backbone.output_shape()
         return shapes
 
     def train(self, mode: bool = True) -> "FrozenTeacher":
-        """Stay in eval mode: BatchNorm must not follow the student's data."""
+        """Stays in eval mode: BatchNorm must not follow the student's data."""
         return super().train(False)
 
     def load_weights(self, parts: Sequence[str] = ()) -> None:
-        """Load the checkpoint once, before the first training step: inference needs none.
+        """Loads the checkpoint: for training, as inference needs none.
 
         Args:
             parts: that are needed besides the backbone, with the wildcards of ``fnmatch``.
@@ -104,20 +104,19 @@ class FrozenTeacher(nn.Module):
         Raises:
             ValueError: a checkpoint that lacks weights of the backbone or of a part.
         """
-        if not self._pending_weights:
-            return
-        try:
-            checkpointer = SafeCheckpointer(self.detector, needed=["backbone", *parts])
-            checkpointer.load(self._pending_weights)
-        except ValueError as error:
-            raise ValueError(f"MODEL.TEACHER.WEIGHTS: {error}") from error
-        self._pending_weights = ""
+        if self.weights:
+            try:
+                checkpointer = SafeCheckpointer(self.detector, needed=["backbone", *parts])
+                checkpointer.load(self.weights)
+            except ValueError as error:
+                raise ValueError(f"MODEL.TEACHER.WEIGHTS: {error}") from error
+        self.is_loaded = True
 
     @torch.no_grad()
     def forward(
         self, batched_inputs: Sequence[dict[str, Any]], padded_size: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """Feature maps of the student's images.
+        """Returns feature maps of the student's images.
 
         Args:
             batched_inputs: as Detectron2's models take them; ``image`` is (3, H, W) in the
@@ -134,22 +133,15 @@ class FrozenTeacher(nn.Module):
             [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images]
         )
         with self._autocast(batch.device.type):
-            features = self._fast_backbone()(batch.contiguous(memory_format=torch.channels_last))
+            features = self.backbone(batch.contiguous(memory_format=torch.channels_last))
         dtype = self._step_dtype(batch.device.type)
         return {level: x.to(dtype).contiguous() for level, x in features.items()}
 
     def _padded(self, side: int) -> int:
-        """A side of the batch: a multiple that the backbone wants, for ViTDet its own square's."""
+        """Rounds a side up to what the backbone accepts; ViTDet has a square of fixed size."""
         square: int = getattr(self.backbone, "padding_constraints", {}).get("square_size", 0)
         divisor = max(self.backbone.size_divisibility, 1)
         return -(-max(side, square) // divisor) * divisor
-
-    def _fast_backbone(self) -> Any:
-        """The backbone, sped up at its first use, when all weights are there."""
-        if not self._fast:
-            speed_up(self.backbone)
-            self._fast = True
-        return self.backbone
 
     def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
         dtype = PRECISIONS[self.precision]
@@ -160,21 +152,55 @@ class FrozenTeacher(nn.Module):
         return torch.autocast(device_type, dtype, enabled=dtype is not torch.float32)
 
     def _step_dtype(self, device_type: str) -> torch.dtype:
-        """What the training step around this call computes convolutions in."""
+        """Returns what the training step around this call computes convolutions in."""
         if torch.is_autocast_enabled(device_type):
             return torch.get_autocast_dtype(device_type)
         return self.pixel_mean.dtype
 
     def _normalise(self, image: Tensor) -> Tensor:
-        """Flip to the teacher's channel order first: its mean and std are in that order."""
+        """Flips to the teacher's channel order first: its mean and std are in that order."""
         image = image.to(self.pixel_mean.device)
         if self.flip_channels:
             image = image.flip(0)
         return (image - self.pixel_mean) / self.pixel_std
 
 
+@torch.no_grad()
+def fold_batch_norm(backbone: nn.Module) -> None:
+    """Folds each BatchNorm into the convolution before it, and stores weights channels last.
+
+    The maps of the backbone in eval mode stay the same but for rounding. State-dict keys change, so
+    load weights first.
+
+    Args:
+        backbone: of Detectron2's ``Conv2d``, which keep their ``norm``; others stay as they are.
+    """
+    for module in backbone.modules():
+        norm = getattr(module, "norm", None)
+        if isinstance(module, nn.Conv2d) and _has_fixed_statistics(norm):
+            _fold(module, norm)
+            module.norm = None  # type: ignore[assignment]
+    backbone.to(memory_format=torch.channels_last)
+
+
+def _has_fixed_statistics(norm: nn.Module | None) -> bool:
+    if isinstance(norm, FrozenBatchNorm2d):
+        return True
+    return isinstance(norm, _BatchNorm) and norm.affine and norm.track_running_stats
+
+
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
+    """Scales and shifts the convolution's output as the norm does."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None], requires_grad=False)
+    conv.bias = nn.Parameter(shift, requires_grad=False)
+
+
 def build_teacher(cfg: CfgNode) -> FrozenTeacher:
-    """The teacher that ``cfg.MODEL.TEACHER`` names, its checkpoint not yet loaded.
+    """Builds the teacher that ``cfg.MODEL.TEACHER`` names, without loading its checkpoint.
 
     Raises:
         ValueError: a config that is neither in the model zoo nor a file.
@@ -191,7 +217,7 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
 
 
 def describe_teacher(cfg: CfgNode) -> DescribedDetector:
-    """The teacher, with random weights, of a config in YAML or, for LazyConfig, in Python."""
+    """Builds the detector of a config in YAML or, for LazyConfig, in Python; weights are random."""
     path, zoo_weights = find_config(cfg.MODEL.TEACHER.CONFIG)
     if path.endswith(".py"):
         lazy = load_detector(path, cfg.MODEL.TEACHER.OPTS)
@@ -210,7 +236,7 @@ def describe_teacher(cfg: CfgNode) -> DescribedDetector:
 
 
 def _dampen_frozen_norms(detector: nn.Module) -> None:
-    """Keep the feature maps of random weights near 1.
+    """Keeps the feature maps of random weights near 1.
 
     An untrained FrozenBN normalises nothing, and every residual block then adds to the variance:
     the maps of a random R101 reach 1e6, and the first steps would blow up the student.
@@ -221,7 +247,7 @@ def _dampen_frozen_norms(detector: nn.Module) -> None:
 
 
 def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
-    """The teacher's config and checkpoint.
+    """Returns the teacher's config and checkpoint.
 
     Args:
         cfg: config with ``MODEL.TEACHER``.
@@ -249,7 +275,7 @@ def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
 
 
 def find_config(name: str) -> tuple[str, str | None]:
-    """Path of a config file, and the model zoo's checkpoint if the zoo has the config."""
+    """Returns the path of a config file, and the model zoo's checkpoint if it has the config."""
     if Path(name).is_file():
         return name, None
     try:

@@ -1,4 +1,4 @@
-"""What the config needs to know about a data set in COCO format."""
+"""A data set in COCO format as the config needs to know it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from fam_det.data.annotations import check_annotations, read_annotations
 
-SHOWN = 3  # names in a message
+MAX_NAMES = 3  # in a message
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CocoData:
 
 
 def read_coco(flag: str, annotations: str, images: str) -> CocoData:
-    """Read a data set, and check what would otherwise end the training later.
+    """Reads a data set, and checks what would otherwise end the training later.
 
     Args:
         flag: of the command line, for errors.
@@ -66,7 +66,7 @@ def read_coco(flag: str, annotations: str, images: str) -> CocoData:
 
 
 def class_names(categories: Iterable[dict[str, Any]]) -> tuple[str, ...]:
-    """Names of categories in the order of their ids, as Detectron2 numbers them."""
+    """Returns names of categories in the order of their ids, as Detectron2 numbers them."""
     return tuple(str(x["name"]) for x in sorted(categories, key=lambda x: x["id"]))
 
 
@@ -81,7 +81,7 @@ def check_same_classes(train: CocoData, val: CocoData) -> None:
 
 
 def list_names(names: Iterable[str]) -> str:
-    """The first names of a list and how many there are: "3 (a, b, c)"."""
+    """Returns how many names there are and the first of them: "3 (a, b, c)"."""
     names = list(names)
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
+    more = ", ..." if len(names) > MAX_NAMES else ""
+    return f"{len(names)} ({', '.join(names[:MAX_NAMES])}{more})"

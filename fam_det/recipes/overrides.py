@@ -1,49 +1,60 @@
-"""Values of config keys, each with the reason that is written beside it."""
+"""Values of config keys with their reasons, and the YAML that a person would have written."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 from fam_det.config import add_distillation_config
 
 from detectron2.config import CfgNode, get_cfg
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A value of a config key.
-
-    Attributes:
-        value: of the key's type.
-        reason: a few words for the comment, "" for none.
-    """
+class Override(NamedTuple):
+    """A value for a config key, and a few words for the comment beside it, "" for none."""
 
     value: Any
     reason: str = ""
 
 
-Choices = dict[str, Choice]
+Overrides = dict[str, Override]
+
+
+def given_weights(flag: str, weights: str) -> Override:
+    """Returns a checkpoint that the user names, or "" for "none".
+
+    Raises:
+        ValueError: a file that is not there.
+    """
+    if weights == "none":
+        return Override("", f"{flag} none: random weights")
+    if "://" not in weights and not Path(weights).is_file():
+        raise ValueError(
+            f"{flag}: {weights} does not exist; give a checkpoint, or 'none' for random weights"
+        )
+    return Override(weights)
 
 
 def default_config() -> CfgNode:
-    """Detectron2's keys and the project's, with their defaults."""
+    """Returns Detectron2's keys and the project's, with their defaults."""
     cfg = get_cfg()
     add_distillation_config(cfg)
     return cfg
 
 
-def apply_choices(cfg: CfgNode, choices: Mapping[str, Choice]) -> None:
-    """Set every key to its value, a list where the default is a tuple to a tuple."""
-    for key, choice in choices.items():
-        *path, name = key.split(".")
-        node = cfg
-        for part in path:
-            node = node[part]
-        node[name] = tuple(choice.value) if isinstance(node[name], tuple) else choice.value
+def build_config(overrides: Mapping[str, Override], options: Sequence[str]) -> CfgNode:
+    """Returns the defaults with these overrides, and the user's own KEY VALUE pairs on top.
 
-
-def merge_options(cfg: CfgNode, options: list[str]) -> None:
-    """Merge KEY VALUE pairs; raises a ValueError for an unknown key or a value of another type."""
+    Raises:
+        ValueError: an unknown key or a value of another type among the pairs.
+    """
+    cfg = default_config()
+    for key, override in overrides.items():
+        path, _, name = key.rpartition(".")
+        node = find_node(cfg, path) if path else cfg
+        is_tuple = isinstance(node[name], tuple)
+        node[name] = tuple(override.value) if is_tuple else override.value
     if len(options) % 2:
         raise ValueError(f"got {options[-1]!r} at the end, expected pairs of KEY VALUE")
     for key, value in zip(options[::2], options[1::2], strict=True):
@@ -54,3 +65,43 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
                 f"{key} {value}: {error}; expected pairs of KEY VALUE, with keys of Detectron2 or "
                 "fam_det/config.py"
             ) from error
+    return cfg
+
+
+def find_node(cfg: CfgNode, path: str) -> Any:
+    """Returns what stands at a path such as "MODEL.FPN"."""
+    node: Any = cfg
+    for name in path.split("."):
+        node = node[name]
+    return node
+
+
+def to_yaml(cfg: CfgNode, reasons: Mapping[str, str]) -> str:
+    """Returns the keys that differ from the defaults as YAML, with reasons by key as comments."""
+    lines = _changed_lines(cfg, default_config(), reasons)
+    return "\n".join([*lines, f"VERSION: {cfg.VERSION}", ""])
+
+
+def _changed_lines(
+    cfg: CfgNode, defaults: CfgNode, reasons: Mapping[str, str], path: tuple[str, ...] = ()
+) -> Iterator[str]:
+    indent = "  " * len(path)
+    for name, default in defaults.items():
+        if isinstance(default, CfgNode):
+            below = list(_changed_lines(cfg[name], default, reasons, (*path, name)))
+            if below:
+                yield from [f"{indent}{name}:", *below]
+        elif cfg[name] != default:
+            reason = " ".join(reasons.get(".".join([*path, name]), "").split())  # on one line
+            comment = f"  # {reason}" if reason else ""
+            yield f"{indent}{name}: {_to_flow(cfg[name])}{comment}"
+
+
+def _to_flow(value: Any) -> str:
+    """Returns YAML on one line; a list around it keeps YAML from folding or ending a string."""
+    text = yaml.safe_dump([_to_lists(value)], default_flow_style=True, width=float("inf"))
+    return text.strip()[1:-1]
+
+
+def _to_lists(value: Any) -> Any:
+    return [_to_lists(x) for x in value] if isinstance(value, list | tuple) else value

@@ -4,37 +4,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fam_det.modeling.distilled_detector import build_student
-from fam_det.recipes.config_file import to_yaml
 from fam_det.recipes.data import CocoData, check_same_classes, list_names
-from fam_det.recipes.heads import head_choices
-from fam_det.recipes.levels import shared_levels
-from fam_det.recipes.overrides import (
-    Choice,
-    Choices,
-    apply_choices,
-    default_config,
-    merge_options,
-)
-from fam_det.recipes.schedule import solver_choices
-from fam_det.recipes.student import student_choices
-from fam_det.recipes.teacher import ZOO_EXAMPLE, Teacher, read_teacher, teacher_choices
+from fam_det.recipes.distiller import distiller_overrides
+from fam_det.recipes.overrides import Override, Overrides, build_config, find_node, to_yaml
+from fam_det.recipes.schedule import solver_overrides
+from fam_det.recipes.student import student_overrides
+from fam_det.recipes.teacher import Teacher, read_teacher, teacher_overrides
 
 from detectron2.config import CfgNode
 
 TRAIN, VAL = "distill_train", "distill_val"  # names of the data sets
-# What the student takes over from its teacher, and so can take the weights of its heads: keys, and
+# The student shares these with its teacher, and so can take the weights of its heads: keys, and
 # nodes with all of their keys.
 SHARED = (
     *("MODEL.FPN", "MODEL.ANCHOR_GENERATOR", "TEST.DETECTIONS_PER_IMAGE"),
     *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.MAX_SIZE_TRAIN"),
     *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
 )
-RCNN = ("MODEL.RPN", "MODEL.ROI_HEADS", "MODEL.ROI_BOX_HEAD")
+SHARED_HEADS = {
+    "GeneralizedRCNN": ("MODEL.RPN", "MODEL.ROI_HEADS", "MODEL.ROI_BOX_HEAD"),
+    "RetinaNet": ("MODEL.RETINANET",),
+}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user has said.
+    """A user's request.
 
     Attributes:
         teacher: a model zoo name or a config file.
@@ -47,8 +42,8 @@ class Request:
         student_weights: a checkpoint, "none", or None for ImageNet's.
         schedule: see ``fam_det.recipes.schedule``.
         batch: images an iteration.
-        inherit_heads: see ``fam_det.recipes.heads``.
-        options: KEY VALUE pairs, which have the last word.
+        inherit_heads: see ``fam_det.recipes.distiller``.
+        options: KEY VALUE pairs, which override all else.
     """
 
     teacher: str
@@ -80,121 +75,95 @@ class Recipe:
     notes: list[str]
 
     def to_yaml(self) -> str:
-        """The config as a file that ``tools/train_net.py`` runs."""
-        head = "".join(f"# {note}\n" for note in self.notes)
-        return head + to_yaml(self.cfg, default_config(), self.reasons)
-
-
-class _Draft:
-    """A config that grows by choices; the user's own pairs stay on top."""
-
-    def __init__(self, options: list[str]) -> None:
-        self.cfg = default_config()
-        self.reasons: dict[str, str] = {}
-        self._options = options
-        merge_options(self.cfg, options)
-
-    def add(self, choices: Choices) -> None:
-        apply_choices(self.cfg, choices)
-        merge_options(self.cfg, self._options)
-        self.reasons.update({key: choice.reason for key, choice in choices.items()})
-        self.reasons.update(dict.fromkeys(self._options[::2], "given"))
+        """Returns the config as a file that ``tools/train_net.py`` runs."""
+        return "".join(f"# {note}\n" for note in self.notes) + to_yaml(self.cfg, self.reasons)
 
 
 def derive(request: Request) -> Recipe:
-    """The config for a request.
+    """Derives the config for a request.
 
     Raises:
         ValueError: a request that cannot be met; the message names the flag.
     """
-    train, val = request.train, request.val
+    train, val, options = request.train, request.val, request.options
     check_same_classes(train, val)
-    draft = _Draft(request.options)
-    draft.add(teacher_choices(request.teacher, request.teacher_weights))
-    teacher = read_teacher(draft.cfg)
+    overrides = teacher_overrides(request.teacher, request.teacher_weights)
+    teacher = read_teacher(build_config(overrides, options))
     masks = teacher.has_masks and train.has_masks and val.has_masks
-    draft.add(_shared_choices(teacher, masks))
-    draft.add(_detector_choices(teacher, train, masks))
-    draft.add(_backbone_choices(request, teacher))
-    draft.add(_run_choices(request))
-    draft.add(_solver_choices(request, teacher))
-    student = _build_student(request.student, draft.cfg)
-    levels = _levels(student, teacher)
-    heads, line = head_choices(student, teacher, train.class_names, request.inherit_heads)
-    draft.add({"MODEL.DISTILLER.LEVELS": _level_choice(levels, "MODEL.TEACHER.INHERIT" in heads)})
-    draft.add(heads)
-    notes = [_pair(request, teacher, masks), _data(train, val), line]
-    return Recipe(draft.cfg, draft.reasons, notes)
-
-
-def _shared_choices(teacher: Teacher, masks: bool) -> Choices:
-    """The teacher's own values of what student and teacher share."""
-    heads = RCNN if teacher.student_architecture == "GeneralizedRCNN" else ("MODEL.RETINANET",)
-    choices: Choices = {}
-    for key in (*SHARED, *heads, *(["MODEL.ROI_MASK_HEAD"] if masks else [])):
-        value: Any = teacher.template
-        for part in key.split("."):
-            value = value[part]
-        if isinstance(value, CfgNode):
-            choices |= {f"{key}.{name}": Choice(child) for name, child in value.items()}
-        else:
-            choices[key] = Choice(value)
-    return choices
-
-
-def _detector_choices(teacher: Teacher, train: CocoData, masks: bool) -> Choices:
-    """What the student detects."""
-    classes = Choice(len(train.class_names), f"classes: {list_names(train.class_names)}")
-    if teacher.student_architecture == "RetinaNet":
-        return {
-            "MODEL.META_ARCHITECTURE": Choice("DistilledDetector"),
-            "MODEL.STUDENT.META_ARCHITECTURE": Choice("RetinaNet", "as the teacher is dense"),
-            "MODEL.RETINANET.NUM_CLASSES": classes,
-        }
-    choices = {
-        "MODEL.META_ARCHITECTURE": Choice("DistilledDetector"),
-        "MODEL.STUDENT.META_ARCHITECTURE": Choice("GeneralizedRCNN"),
-        "MODEL.ROI_HEADS.NAME": Choice("StandardROIHeads"),
-        "MODEL.ROI_HEADS.NUM_CLASSES": classes,
-        "MODEL.MASK_ON": Choice(masks, "teacher and data have masks" if masks else ""),
-    }
-    if teacher.template.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
-        choices["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] = Choice(False)
-    if masks and train.has_bitmasks:
-        choices["INPUT.MASK_FORMAT"] = Choice("bitmask", "the data has run-length masks")
-    return choices
-
-
-def _backbone_choices(request: Request, teacher: Teacher) -> Choices:
+    overrides |= _shared_overrides(teacher, masks)
+    overrides |= _detector_overrides(teacher, train, masks)
     inputs = list(teacher.template.MODEL.FPN.IN_FEATURES)
-    architecture = teacher.student_architecture
-    return student_choices(request.student, request.student_weights, architecture, inputs)
-
-
-def _solver_choices(request: Request, teacher: Teacher) -> Choices:
-    return solver_choices(
+    overrides |= student_overrides(
+        request.student, request.student_weights, teacher.architecture, inputs
+    )
+    overrides |= _run_overrides(request)
+    overrides |= solver_overrides(
         request.schedule,
-        teacher.student_architecture,
-        num_images=request.train.num_trained,
-        num_validated=request.val.num_images,
+        teacher.architecture,
+        num_images=train.num_trained,
+        num_validated=val.num_images,
         batch=request.batch,
     )
+    student = _build_student(request.student, build_config(overrides, options))
+    heads, start = distiller_overrides(student, teacher, train.class_names, request.inherit_heads)
+    overrides |= heads
+    reasons = {key: override.reason for key, override in overrides.items()}
+    reasons |= dict.fromkeys(options[::2], "given")
+    notes = [*_notes(request, teacher, masks), start]
+    return Recipe(build_config(overrides, options), reasons, notes)
 
 
-def _run_choices(request: Request) -> Choices:
+def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
+    """Returns the teacher's own values of what student and teacher share."""
+    keys = [*SHARED, *SHARED_HEADS[teacher.architecture]]
+    keys += ["MODEL.ROI_MASK_HEAD"] if masks else []
+    overrides: Overrides = {}
+    for key in keys:
+        value = find_node(teacher.template, key)
+        if isinstance(value, CfgNode):
+            overrides |= {f"{key}.{name}": Override(child) for name, child in value.items()}
+        else:
+            overrides[key] = Override(value)
+    return overrides
+
+
+def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:
+    """Returns the student's meta-architecture, its classes and whether it segments."""
+    classes = Override(len(train.class_names), f"classes: {list_names(train.class_names)}")
+    overrides = {
+        "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
+        "MODEL.STUDENT.META_ARCHITECTURE": Override(
+            teacher.architecture, "as the teacher is dense"
+        ),
+    }
+    if teacher.architecture == "RetinaNet":
+        return overrides | {"MODEL.RETINANET.NUM_CLASSES": classes}
+    overrides |= {
+        "MODEL.ROI_HEADS.NAME": Override("StandardROIHeads"),
+        "MODEL.ROI_HEADS.NUM_CLASSES": classes,
+        "MODEL.MASK_ON": Override(masks, "teacher and data have masks" if masks else ""),
+    }
+    if teacher.template.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
+        overrides["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] = Override(False)
+    if masks and train.has_bitmasks:
+        overrides["INPUT.MASK_FORMAT"] = Override("bitmask", "the data has run-length masks")
+    return overrides
+
+
+def _run_overrides(request: Request) -> Overrides:
     train, val = request.train, request.val
     entries = [[TRAIN, train.annotations, train.images], [VAL, val.annotations, val.images]]
     return {
-        "DATASETS.COCO": Choice(entries),
-        "DATASETS.TRAIN": Choice([TRAIN]),
-        "DATASETS.TEST": Choice([VAL]),
-        "MODEL.DEVICE": Choice(request.device),
-        "OUTPUT_DIR": Choice(request.output),
+        "DATASETS.COCO": Override(entries),
+        "DATASETS.TRAIN": Override([TRAIN]),
+        "DATASETS.TEST": Override([VAL]),
+        "MODEL.DEVICE": Override(request.device),
+        "OUTPUT_DIR": Override(request.output),
     }
 
 
 def _build_student(name: str, cfg: CfgNode) -> Any:
-    """The student on the CPU; raises a ValueError for a network that cannot be one."""
+    """Builds the student on the CPU; raises a ValueError for a network that cannot be one."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
     try:
@@ -204,30 +173,12 @@ def _build_student(name: str, cfg: CfgNode) -> Any:
         raise ValueError(f"--student: {name}: cannot be built: {kind}{error}") from error
 
 
-def _levels(student: Any, teacher: Teacher) -> list[str]:
-    try:
-        return shared_levels(student.backbone, teacher.detector.backbone)
-    except ValueError as error:
-        raise ValueError(
-            f"--teacher: {teacher.name}: {error}; take one with an FPN, such as {ZOO_EXAMPLE}"
-        ) from error
-
-
-def _level_choice(levels: list[str], inherited: bool) -> Choice:
-    """All levels where the teacher's heads read them; otherwise without p2, the costliest."""
-    if inherited or "p2" not in levels:
-        return Choice(levels, "those that both have")
-    return Choice([x for x in levels if x != "p2"], "those that both have but p2, the costliest")
-
-
-def _pair(request: Request, teacher: Teacher, masks: bool) -> str:
+def _notes(request: Request, teacher: Teacher, masks: bool) -> list[str]:
+    """Returns a line on student and teacher, and one on the data."""
     rcnn = "Mask R-CNN" if masks else "Faster R-CNN"
-    kind = "RetinaNet" if teacher.student_architecture == "RetinaNet" else rcnn
-    return f"student {kind} {request.student}, teacher {request.teacher}"
-
-
-def _data(train: CocoData, val: CocoData) -> str:
-    return (
-        f"classes: {list_names(train.class_names)}; images with objects to train on: "
-        f"{train.num_trained}; images to validate on: {val.num_images}"
-    )
+    kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn
+    return [
+        f"student {kind} {request.student}, teacher {request.teacher}",
+        f"classes: {list_names(request.train.class_names)}; images with objects to train on: "
+        f"{request.train.num_trained}; images to validate on: {request.val.num_images}",
+    ]

@@ -1,4 +1,4 @@
-"""What the config needs to know about a teacher, which is built with random weights to see."""
+"""A teacher as the student's config needs to know it; it is built with random weights for that."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fam_det.data.annotations import read_annotations
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.modeling.teacher import describe_teacher, find_config, teacher_config
 from fam_det.recipes.data import class_names
-from fam_det.recipes.overrides import Choice, Choices
+from fam_det.recipes.overrides import Override, Overrides, given_weights
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
@@ -20,10 +20,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 
-FINAL = "model_final.pth"  # what a run leaves beside its config.yaml
-STARTS = ("ImageNetPretrained", "torchvision://", "timm://")  # weights that no detector has
+FINAL = "model_final.pth"  # a run leaves it beside its config.yaml
 ZOO_EXAMPLE = "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
-# For a teacher in Python, what the student takes its anchors, heads and image sizes from.
+# A student of a teacher in Python takes its anchors, heads and image sizes from these.
 TEMPLATES = {
     "GeneralizedRCNN": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
     "RetinaNet": "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
@@ -37,6 +36,7 @@ class Teacher:
     Attributes:
         name: of its config.
         detector: with random weights.
+        architecture: meta-architecture of a student like it, "GeneralizedRCNN" or "RetinaNet".
         class_names: None where its config does not lead to them.
         template: a config with its FPN, anchors, heads and image sizes, for the student to share.
         in_python: whether its own config is a LazyConfig, and the template another one.
@@ -44,18 +44,14 @@ class Teacher:
 
     name: str
     detector: Any
+    architecture: str
     class_names: tuple[str, ...] | None
     template: CfgNode
     in_python: bool
 
     @property
-    def student_architecture(self) -> str:
-        """The meta-architecture of a student like it."""
-        return student_architecture(self.detector)
-
-    @property
     def num_classes(self) -> int:
-        """That it detects."""
+        """Number of classes that it detects."""
         count: int = getattr(self.detector, "roi_heads", self.detector).num_classes
         return count
 
@@ -65,8 +61,8 @@ class Teacher:
         return bool(getattr(getattr(self.detector, "roi_heads", None), "mask_on", False))
 
 
-def teacher_choices(name: str, weights: str | None) -> Choices:
-    """Keys that name the teacher.
+def teacher_overrides(name: str, weights: str | None) -> Overrides:
+    """Returns the keys that name the teacher.
 
     Args:
         name: in the model zoo, or of a config file.
@@ -78,15 +74,41 @@ def teacher_choices(name: str, weights: str | None) -> Choices:
     try:
         path, zoo_weights = find_config(name)
     except ValueError as error:
-        raise ValueError(_unknown(name)) from error
+        raise ValueError(
+            f"--teacher: {name}: neither a file nor a name in Detectron2's model zoo"
+            + _close_names(name)
+        ) from error
     return {
-        "MODEL.TEACHER.CONFIG": Choice(name),
+        "MODEL.TEACHER.CONFIG": Override(name),
         "MODEL.TEACHER.WEIGHTS": _weights(weights, path, zoo_weights),
     }
 
 
+def _close_names(name: str) -> str:
+    """Returns "; close names: ..." of YAML configs that the model zoo has a checkpoint of."""
+    root = Path(model_zoo.__file__).parent / "configs"
+    names = [path.relative_to(root).as_posix() for path in sorted(root.glob("*/*.yaml"))]
+    known = {Path(x).stem: x for x in names if find_config(x)[1]}
+    close = [known[x] for x in get_close_matches(Path(name).stem, known, n=3, cutoff=0.5)]
+    return f"; close names: {', '.join(close)}" if close else ""
+
+
+def _weights(given: str | None, path: str, zoo_weights: str | None) -> Override:
+    if given is not None:
+        return given_weights("--teacher-weights", given)
+    if zoo_weights is not None:
+        return Override("auto", "the model zoo's")
+    beside = Path(path).with_name(FINAL)
+    if beside.is_file():
+        return Override(str(beside), "found beside its config")
+    raise ValueError(
+        f"--teacher-weights: missing, and there is no {FINAL} beside {path}; give the teacher's "
+        "checkpoint, or 'none' for random weights, to try a setup"
+    )
+
+
 def read_teacher(cfg: CfgNode) -> Teacher:
-    """Build the teacher of ``cfg.MODEL.TEACHER`` on the CPU.
+    """Builds the teacher of ``cfg.MODEL.TEACHER`` on the CPU.
 
     Raises:
         ValueError: a config that cannot be built, or a detector that no student here is like.
@@ -94,12 +116,13 @@ def read_teacher(cfg: CfgNode) -> Teacher:
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
     name = cfg.MODEL.TEACHER.CONFIG
+    in_python = name.endswith(".py")
     try:
         detector = describe_teacher(cfg).detector
-        architecture = student_architecture(detector)
-        if name.endswith(".py"):
+        architecture = _student_architecture(detector)
+        if in_python:
+            template = model_zoo.get_config(TEMPLATES[architecture])
             datasets, entries = _lazy_datasets(cfg)
-            template = _zoo_template(architecture)
         else:
             template, _ = teacher_config(cfg)
             datasets, entries = template.DATASETS.TRAIN, template.DATASETS.COCO
@@ -108,16 +131,11 @@ def read_teacher(cfg: CfgNode) -> Teacher:
     except Exception as error:  # a config in Python may raise anything
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"--teacher: {name}: {kind}{error}") from error
-    names = _class_names(datasets, entries)
-    return Teacher(name, detector, names, template, name.endswith(".py"))
+    names = _class_names(datasets[0], entries) if datasets else None
+    return Teacher(name, detector, architecture, names, template, in_python)
 
 
-def student_architecture(detector: Any) -> str:
-    """The meta-architecture of a student like a detector.
-
-    Raises:
-        ValueError: neither an R-CNN nor a dense detector.
-    """
+def _student_architecture(detector: Any) -> str:
     if isinstance(detector, GeneralizedRCNN):
         return "GeneralizedRCNN"
     if isinstance(detector, DenseDetector):
@@ -128,53 +146,8 @@ def student_architecture(detector: Any) -> str:
     )
 
 
-def _weights(given: str | None, path: str, zoo_weights: str | None) -> Choice:
-    if given == "none":
-        return Choice("", "--teacher-weights none: random weights, to try a setup")
-    if given is not None:
-        if "://" not in given and not Path(given).is_file():
-            raise ValueError(f"--teacher-weights: {given} does not exist; give its checkpoint")
-        return Choice(given)
-    if zoo_weights is not None:
-        return Choice("auto", "the model zoo's")
-    beside = Path(path).with_name(FINAL)
-    if beside.is_file():
-        return Choice(str(beside), "found beside its config")
-    raise ValueError(
-        f"--teacher-weights: missing, and there is no {FINAL} beside {path}; give the teacher's "
-        "checkpoint, or 'none' for random weights, to try a setup"
-    )
-
-
-def _unknown(name: str) -> str:
-    known = zoo_names()
-    by_stem = {Path(x).stem: x for x in known}
-    close = [by_stem[x] for x in get_close_matches(Path(name).stem, by_stem, n=3, cutoff=0.5)]
-    hint = f"; close names: {', '.join(close)}" if close else ""
-    return f"--teacher: {name}: neither a file nor a name in Detectron2's model zoo{hint}"
-
-
-def zoo_names() -> list[str]:
-    """Names of the YAML configs in the model zoo that it has a checkpoint of."""
-    root = Path(model_zoo.__file__).parent / "configs"
-    names = []
-    for path in sorted(root.glob("*/*.yaml")):
-        name = path.relative_to(root).as_posix()
-        try:
-            model_zoo.get_checkpoint_url(name)
-        except RuntimeError:
-            continue
-        names.append(name)
-    return names
-
-
-def _zoo_template(architecture: str) -> CfgNode:
-    template: CfgNode = model_zoo.get_config(TEMPLATES[architecture])
-    return template
-
-
 def _lazy_datasets(cfg: CfgNode) -> tuple[Sequence[str], Sequence[Any]]:
-    """Names of a LazyConfig's training data, and its own data sets."""
+    """Returns the names of a LazyConfig's training data, and its own entries in COCO format."""
     path, _ = find_config(cfg.MODEL.TEACHER.CONFIG)
     lazy = read_config(path, cfg.MODEL.TEACHER.OPTS, "MODEL.TEACHER.OPTS")
     names = OmegaConf.select(lazy, "dataloader.train.dataset.names", default=[])
@@ -182,17 +155,15 @@ def _lazy_datasets(cfg: CfgNode) -> tuple[Sequence[str], Sequence[Any]]:
     return [names] if isinstance(names, str) else list(names), list(entries)
 
 
-def _class_names(datasets: Sequence[str], entries: Sequence[Any]) -> tuple[str, ...] | None:
-    """Class names of the first data set: of its own file, or of Detectron2's catalog."""
-    if not datasets:
-        return None
+def _class_names(dataset: str, entries: Sequence[Any]) -> tuple[str, ...] | None:
+    """Returns the classes of a data set from its own file, or from Detectron2's catalog."""
     for name, annotations, _ in entries:
-        if name == datasets[0]:
+        if name == dataset:
             try:
                 return class_names(read_annotations(name, annotations)["categories"])
             except (ValueError, KeyError, TypeError):  # its data need not be on this machine
                 return None
-    if datasets[0] not in MetadataCatalog.list():
+    if dataset not in MetadataCatalog.list():
         return None
-    known = MetadataCatalog.get(datasets[0]).get("thing_classes")
+    known = MetadataCatalog.get(dataset).get("thing_classes")
     return None if known is None else tuple(known)

@@ -1,1 +1,1 @@
-"""What carries a long training through: exact resume, whole checkpoints, answers to faults."""
+"""Training that lasts: exact resume, whole checkpoints, answers to faults and signals."""

@@ -1,126 +1,228 @@
-"""Training and evaluation: Detectron2's default trainer and evaluators, chosen by data set."""
+"""Training and evaluation of detectors, from a config in YAML or in Python (LazyConfig)."""
 
+from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn.parallel import DistributedDataParallel
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.config import add_distillation_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.class_count import check_registered
-from fam_det.data.mapper import NamingMapper
-from fam_det.data.workers import OutlivingLoader
+from fam_det.data.coco import check_registered
+from fam_det.data.dataset import NamingMapper
+from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
-from fam_det.training.coco_evaluation import FastCOCOEvaluator
-from fam_det.training.filter_images import FilterPictures
-from fam_det.training.trainer import ResumableTrainer
-
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
-from detectron2.engine import HookBase
-from detectron2.evaluation import (
-    CityscapesInstanceEvaluator,
-    CityscapesSemSegEvaluator,
-    COCOPanopticEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    LVISEvaluator,
-    PascalVOCDetectionEvaluator,
-    SemSegEvaluator,
+from fam_det.modeling.lazy import default_config, plain
+from fam_det.modeling.lazy_detector import read_config
+from fam_det.training.evaluation import build_evaluator
+from fam_det.training.filter_images import FilterImages
+from fam_det.training.trainer import (
+    ResumableTrainer,
+    TrainingOptions,
+    check_device,
+    ddp_options,
+    unwrapped,
 )
 
+from detectron2.config import CfgNode, instantiate
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.engine import HookBase, hooks
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import (
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.utils import comm
+from detectron2.utils.registry import locate
 
-class Trainer(ResumableTrainer):
-    """Detectron2's default trainer with the evaluators of its own ``tools/train_net.py``."""
-
-    @classmethod
-    def build_evaluator(
-        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-    ) -> DatasetEvaluator:
-        """The evaluator of a data set, by its ``evaluator_type``."""
-        return build_evaluator(cfg, dataset_name, output_folder)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Batches without end of the images of ``DATASETS.TRAIN``."""
-        return build_train_loader(cfg)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> OutlivingLoader:
-        """The images of a data set in order; one that cannot be read is an error that names it."""
-        mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
-        return OutlivingLoader(loader, cfg.DATALOADER.TIMEOUT)
-
-    def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, and pictures of the filters every ``VIS_PERIOD`` iterations."""
-        period, distiller = self.cfg.VIS_PERIOD, getattr(unwrapped(self.model), "distiller", None)
-        all_hooks: list[HookBase | None] = super().build_hooks()
-        if period > 0 and distiller is not None:
-            all_hooks.insert(0, FilterPictures(distiller, period))  # before the writers
-        return all_hooks
-
-
-def unwrapped(model: Any) -> Any:
-    """The model inside DistributedDataParallel, or the model itself."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-def build_evaluator(
-    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-) -> DatasetEvaluator:
-    """The evaluator of a data set, by its ``evaluator_type``.
-
-    Raises:
-        ValueError: a type that Detectron2 has no evaluator for.
-    """
-    folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
-    builders: dict[str, list[Any]] = {
-        "coco": [FastCOCOEvaluator],
-        "lvis": [LVISEvaluator],
-        "sem_seg": [SemSegEvaluator],
-        "coco_panoptic_seg": [SemSegEvaluator, FastCOCOEvaluator, COCOPanopticEvaluator],
-    }
-    own_folder = {
-        "cityscapes_instance": CityscapesInstanceEvaluator,
-        "cityscapes_sem_seg": CityscapesSemSegEvaluator,
-        "pascal_voc": PascalVOCDetectionEvaluator,
-    }
-    kind = MetadataCatalog.get(dataset_name).evaluator_type
-    if kind in own_folder:
-        return own_folder[kind](dataset_name)
-    if kind not in builders:
-        raise ValueError(
-            f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "
-            f"expected one of {[*builders, *own_folder]}"
-        )
-    evaluators = [builder(dataset_name, output_dir=folder) for builder in builders[kind]]
-    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")  # of a LazyConfig
+# Detectron2's functions, for which a LazyConfig gets ours, which take the same arguments.
+LOADERS = {
+    build_detection_train_loader: build_resumable_loader,
+    build_detection_test_loader: build_test_loader,
+}
+TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 
 
 def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:
-    """A frozen config of a file and KEY VALUE pairs, its own data sets registered.
+    """Returns a frozen config of a file and KEY VALUE pairs, its own data sets registered.
 
     Raises:
         ValueError: a file that is wrong or would run code, a device that is not there or cannot do
             what it should, or a data set that is not as its entry says.
     """
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"MODEL.DEVICE: got {cfg.MODEL.DEVICE!r}, but PyTorch sees no GPU; "
-            "to run on the CPU add: MODEL.DEVICE cpu"
-        )
-    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        raise ValueError(
-            "SOLVER.AMP.ENABLED: got True on the CPU, but Detectron2 trains in mixed precision on "
-            "GPUs only; add: SOLVER.AMP.ENABLED False"
-        )
+    keys = ("MODEL.DEVICE", "SOLVER.AMP.ENABLED")
+    check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, keys)
     register_coco_datasets(cfg)
     check_registered(cfg)
     cfg.freeze()
     return cfg
+
+
+class Trainer(ResumableTrainer):
+    """Detectron2's default trainer with the evaluators of its own ``tools/train_net.py``."""
+
+    build_train_loader = staticmethod(build_train_loader)
+    build_evaluator = staticmethod(build_evaluator)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
+        """Returns the images of a data set in order; one that cannot be read is an error."""
+        mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return RestartingLoader(loader, cfg.DATALOADER.TIMEOUT)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Adds images of the filters, and the evaluation with ``TEST.AUG`` at the end."""
+        period, distiller = self.cfg.VIS_PERIOD, getattr(unwrapped(self.model), "distiller", None)
+        all_hooks = super().build_hooks()
+        if period > 0 and distiller is not None:
+            all_hooks.insert(0, FilterImages(distiller, period))  # before the writers
+        if self.cfg.TEST.AUG.ENABLED:
+            test = partial(self.test_with_augmentation, self.cfg, self.model)
+            all_hooks.append(hooks.EvalHook(0, test))
+        return all_hooks
+
+    @classmethod
+    def test_with_augmentation(cls, cfg: CfgNode, model: Any) -> dict[str, Any]:
+        """Evaluates with test-time augmentation, which Detectron2 has for R-CNN models."""
+        model = GeneralizedRCNNWithTTA(cfg, getattr(unwrapped(model), "student", model))
+        folder = str(Path(cfg.OUTPUT_DIR) / "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, model, evaluators)
+        return OrderedDict((f"{name}_TTA", value) for name, value in results.items())
+
+    @classmethod
+    def evaluate(cls, cfg: CfgNode, model: Any) -> dict[str, Any]:
+        """Evaluates a model on ``DATASETS.TEST``, with ``TEST.AUG`` as well if that is on."""
+        results: dict[str, Any] = cls.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            results.update(cls.test_with_augmentation(cfg, model))
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+
+
+def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
+    """Returns a LazyConfig of a file and "path.key=value" overrides, its data sets registered.
+
+    Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict`` and
+    ``datasets.follow_links``, as ``DATASETS.COCO`` and so on.
+
+    Raises:
+        ValueError: a node that is missing, a device that is not there or cannot do what it should,
+            or a data set that is not as its entry says.
+    """
+    cfg = read_config(config_file, overrides, "command line")
+    missing = [name for name in NODES if name not in cfg]
+    if missing:
+        raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
+    keys = ("train.device", "train.amp.enabled")
+    check_device(str(cfg.train.device), cfg.train.amp.enabled, keys, sign="=")
+    yacs = default_config()
+    yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
+    for key in ("strict", "follow_links"):
+        yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
+    register_coco_datasets(yacs)
+    return cfg
+
+
+class LazyTrainer(ResumableTrainer):
+    """The trainer of a LazyConfig, with what Detectron2's ``lazyconfig_train_net.py`` does.
+
+    Its checkpoints are those of that script: the optimiser is beside the hooks.
+    """
+
+    @classmethod
+    def read_options(cls, cfg: DictConfig) -> TrainingOptions:
+        """Returns the options in the node ``train``."""
+        train = cfg.train
+        return TrainingOptions(
+            folder=train.output_dir,
+            weights=train.init_checkpoint,
+            max_iter=train.max_iter,
+            mixed_precision=train.amp.enabled,
+            max_non_finite=train.get("max_non_finite", 10),
+            eval_period=train.eval_period,
+            checkpoint_period=train.checkpointer.period,
+            checkpoint_keep=train.checkpointer.get("max_to_keep") or 0,
+            ddp=ddp_options(train.device, **train.ddp),
+            log_period=train.log_period,
+            deterministic_seed=train.get("seed", -1) if train.get("deterministic") else None,
+        )
+
+    @classmethod
+    def build_model(cls, cfg: DictConfig) -> Any:
+        """Builds ``model``."""
+        return instantiate(cfg.model).to(cfg.train.device)
+
+    @classmethod
+    def build_optimizer(cls, cfg: DictConfig, model: Any) -> Any:
+        """Builds ``optimizer``."""
+        cfg.optimizer.params.model = model
+        return instantiate(cfg.optimizer)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: DictConfig, optimizer: Any) -> Any:
+        """Builds ``lr_multiplier``."""
+        return instantiate(cfg.lr_multiplier)
+
+    @classmethod
+    def build_train_loader(cls, cfg: DictConfig) -> Any:
+        """Builds ``dataloader.train``."""
+        strict = bool(OmegaConf.select(cfg, "datasets.strict"))
+        return build_loader(cfg.dataloader.train, **({"max_unreadable": 0} if strict else {}))
+
+    def hooks_before_checkpoint(self) -> list[HookBase]:
+        """Returns none, as Detectron2's script."""
+        return []
+
+    @classmethod
+    def test(cls, cfg: DictConfig, model: Any, evaluators: Any = None) -> dict[str, Any]:
+        """Evaluates ``dataloader.test`` with ``dataloader.evaluator``; nothing without one."""
+        if "evaluator" not in cfg.dataloader:
+            return {}
+        loader, evaluator = build_loader(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        if isinstance(loader, DataLoader):
+            loader = RestartingLoader(loader, TIMEOUT)
+        results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)
+        if comm.is_main_process():
+            print_csv_format(results)
+        return results or {}
+
+    evaluate = test
+
+    def train(self) -> dict[str, Any]:
+        """Trains; returns the last results of the evaluation."""
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        return self._last_eval_results
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state with the inner trainer's beside the hooks."""
+        state = super().state_dict()
+        return state.pop("_trainer") | state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resumes from a checkpoint's state."""
+        inner = {key: value for key, value in state_dict.items() if key != "hooks"}
+        super().load_state_dict({**state_dict, "_trainer": inner})
+
+
+def build_loader(node: DictConfig, **options: Any) -> Any:
+    """Returns a loader; for Detectron2's functions ours, with the same arguments and options."""
+    target = node.get("_target_")
+    target = locate(target) if isinstance(target, str) else target
+    if target not in LOADERS:
+        return instantiate(node)
+    arguments: dict[Any, Any] = {**node, **options, "_target_": LOADERS[target]}
+    return instantiate(arguments)

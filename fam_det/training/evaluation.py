@@ -1,24 +1,42 @@
-"""Evaluations of a training: none is lost to a kill, and what they found is written at once."""
+"""Evaluations of a training, none of which is lost to a kill, and the evaluators of data sets."""
 
+import contextlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fam_det.data.workers import keeping_child_signals
-from fam_det.training.metrics_file import read_metrics
+import torch.distributed as dist
+from pycocotools.coco import COCO
 
+from fam_det.data.loader import keep_child_signals
+from fam_det.training.metrics import EVAL_SECONDS, read_metrics
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import hooks
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+    coco_evaluation,
+)
 from detectron2.utils import comm
-
-SECONDS = "eval_seconds"  # the metric that says which iterations were evaluated
 
 
 class Evaluation(hooks.EvalHook):
     """Detectron2's hook; a resumed run makes up for the evaluation that its end has cost.
 
-    The checkpoint of an iteration is older than its evaluation.
+    The checkpoint of an iteration is older than its evaluation. Every process evaluates with the
+    buffers of the first, which are the saved ones: otherwise the running means of BatchNorms would
+    be another model's for each share of the images, and others again after a resume.
 
     Args:
         period: iterations between two evaluations; 0 for one at the end.
@@ -31,7 +49,7 @@ class Evaluation(hooks.EvalHook):
         self.file = Path(folder) / "metrics.json"
 
     def before_train(self) -> None:
-        """Evaluate the checkpoint that a run is resumed from, unless that was done."""
+        """Evaluates the checkpoint that a run is resumed from, unless that was done."""
         start = self.trainer.start_iter
         due = self._period > 0 and start % self._period == 0 and 0 < start < self.trainer.max_iter
         if due and comm.all_gather(not self._was_evaluated(start - 1))[0]:
@@ -39,23 +57,27 @@ class Evaluation(hooks.EvalHook):
                 self._do_eval()
 
     def after_train(self) -> None:
-        """Evaluate at the end, whose number is the same for a run resumed after its last step."""
+        """Evaluates at the end, whose number is the same for a run resumed after its last step."""
         trainer = self.trainer
         trainer.iter = trainer.storage.iter = min(trainer.iter, trainer.max_iter)
         super().after_train()
 
     def _was_evaluated(self, iteration: int) -> bool:
-        return any(x["iteration"] == iteration and SECONDS in x for x in read_metrics(self.file))
+        lines = read_metrics(self.file)
+        return any(line["iteration"] == iteration and EVAL_SECONDS in line for line in lines)
 
     def _do_eval(self) -> None:
         start = time.perf_counter()
-        with keeping_child_signals():
+        if comm.get_world_size() > 1:
+            for buffer in self.trainer.model.buffers():
+                dist.broadcast(buffer, 0)
+        with keep_child_signals():
             super()._do_eval()
         seconds = time.perf_counter() - start
-        self.trainer.storage.put_scalar(SECONDS, seconds, smoothing_hint=False)
+        self.trainer.storage.put_scalar(EVAL_SECONDS, seconds, smoothing_hint=False)
 
 
-@contextmanager
+@contextlib.contextmanager
 def at_iteration(trainer: Any, iteration: int) -> Iterator[None]:
     """Within this context a trainer that has not begun is where its checkpoint left it."""
     start, trainer.iter, trainer.storage.iter = trainer.iter, iteration, iteration
@@ -63,3 +85,87 @@ def at_iteration(trainer: Any, iteration: int) -> Iterator[None]:
         yield
     finally:
         trainer.iter = trainer.storage.iter = start
+
+
+class FastCOCOEvaluator(COCOEvaluator):
+    """Detectron2's COCOEvaluator, with faster-coco-eval where Detectron2's own C++ is not built.
+
+    All give the figures of pycocotools. It is pycocotools itself that evaluates where neither is
+    there, and, as in Detectron2, where ``TEST.DETECTIONS_PER_IMAGE`` is not 100.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with faster_coco_eval():  # the main branch looks for its C++ here
+            super().__init__(*args, **kwargs)
+        number_objects(self._coco_api)
+
+    def _eval_predictions(self, *args: Any, **kwargs: Any) -> None:
+        with faster_coco_eval():
+            super()._eval_predictions(*args, **kwargs)
+
+
+def number_objects(truth: COCO) -> None:
+    """Numbers the objects from 1 where their ids are others: an object 0 counts as never found."""
+    objects = truth.dataset.get("annotations", [])
+    if all(isinstance(entry["id"], int) and entry["id"] > 0 for entry in objects):
+        return
+    for number, entry in enumerate(objects, start=1):
+        entry["id"] = number
+    with contextlib.redirect_stdout(None):
+        truth.createIndex()
+
+
+@contextlib.contextmanager
+def faster_coco_eval() -> Iterator[None]:
+    """Within this context faster-coco-eval stands in for Detectron2's C++, if that is not built."""
+    original = coco_evaluation.COCOeval_opt
+    if original is coco_evaluation.COCOeval and find_spec("faster_coco_eval"):
+        coco_evaluation.COCOeval_opt = _fast_evaluation
+    try:
+        yield
+    finally:
+        coco_evaluation.COCOeval_opt = original
+
+
+def _fast_evaluation(truth: COCO, found: COCO, iou_type: str) -> Any:
+    """Returns an evaluation with the methods of COCOeval."""
+    if iou_type == "keypoints":  # faster-coco-eval takes those from its own COCO class only
+        return coco_evaluation.COCOeval(truth, found, iou_type)
+    from faster_coco_eval import COCOeval_faster  # type: ignore[import-untyped]
+
+    return COCOeval_faster(truth, found, iou_type, print_function=print)
+
+
+# Evaluators by ``evaluator_type``: those that write files, and those that keep to their own place.
+WITH_FOLDER: dict[str, list[Any]] = {
+    "coco": [FastCOCOEvaluator],
+    "lvis": [LVISEvaluator],
+    "sem_seg": [SemSegEvaluator],
+    "coco_panoptic_seg": [SemSegEvaluator, FastCOCOEvaluator, COCOPanopticEvaluator],
+}
+WITHOUT_FOLDER = {
+    "cityscapes_instance": CityscapesInstanceEvaluator,
+    "cityscapes_sem_seg": CityscapesSemSegEvaluator,
+    "pascal_voc": PascalVOCDetectionEvaluator,
+}
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluator:
+    """Returns the evaluator of a data set, by its ``evaluator_type``.
+
+    Raises:
+        ValueError: a type that Detectron2 has no evaluator for.
+    """
+    folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
+    kind = MetadataCatalog.get(dataset_name).evaluator_type
+    if kind in WITHOUT_FOLDER:
+        return WITHOUT_FOLDER[kind](dataset_name)
+    if kind not in WITH_FOLDER:
+        raise ValueError(
+            f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "
+            f"expected one of {[*WITH_FOLDER, *WITHOUT_FOLDER]}"
+        )
+    evaluators = [build(dataset_name, output_dir=folder) for build in WITH_FOLDER[kind]]
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -1,4 +1,4 @@
-"""The filters of a distiller as pictures in Detectron2's event storage, for TensorBoard."""
+"""Images of a distiller's filters in Detectron2's event storage, for TensorBoard."""
 
 from typing import cast
 
@@ -18,15 +18,15 @@ from detectron2.engine import HookBase
 
 Filter = DenseFilter | BandedFilter | SeparableFilter
 SHOWN_SIZE = 32  # frequencies a side of a separable filter, which is defined at any
-PIXEL = 4  # pixels of the picture a frequency
+PIXEL = 4  # pixels of the image a frequency
 
 
-class FilterPictures(HookBase):
-    """Put |K| of every frequency attention module, zero frequency in the middle.
+class FilterImages(HookBase):
+    """Stores |K| of every frequency attention module, zero frequency in the middle.
 
     Args:
-        distiller: with such modules; nothing is put for one without.
-        period: iterations between pictures.
+        distiller: with such modules; nothing is stored for one without.
+        period: iterations between images.
     """
 
     def __init__(self, distiller: nn.Module, period: int) -> None:
@@ -41,46 +41,41 @@ class FilterPictures(HookBase):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Put them every so often, the first time after the first step."""
+        """Stores them every ``period`` iterations, the first time after the first step."""
         if self.trainer.iter % self.period:
             return
         for level, module in self.filters.items():
-            plane = magnitude(shown(module))
+            plane = magnitude(shown_filter(module))
             plane = (plane / plane.max().clamp(min=1e-12)).cpu()
-            picture = plane.repeat_interleave(PIXEL, 0).repeat_interleave(PIXEL, 1)
-            self.trainer.storage.put_image(
-                f"distiller/filter of {level}", picture.expand(3, -1, -1)
-            )
+            image = plane.repeat_interleave(PIXEL, 0).repeat_interleave(PIXEL, 1)
+            self.trainer.storage.put_image(f"distiller/filter of {level}", image.expand(3, -1, -1))
 
 
-def shown(module: GlobalFilter) -> Filter:
-    """The filter whose frequencies are shown: a pooled one's is dense inside."""
+def shown_filter(module: GlobalFilter) -> Filter:
+    """Returns the filter whose frequencies are shown: a pooled one's is dense inside."""
     return module.dense if isinstance(module, PooledFilter) else cast(Filter, module)
 
 
 @torch.no_grad()
 def magnitude(module: Filter) -> Tensor:
-    """|K| averaged over input and output channels, (H, W), zero frequency at (H // 2, W // 2).
+    """Returns |K| averaged over input and output channels, zero frequency at (H // 2, W // 2).
 
-    A dense filter is shown at its own size, a banded one at its grid's, whose cells it consists of.
+    (H, W) is a dense filter's own size, or the grid of a banded one, whose cells it consists of.
     """
     if isinstance(module, SeparableFilter):
         # the mean of a product of |gain| by input channel and |mix|, without the whole product
         gains = module.gains(SHOWN_SIZE, SHOWN_SIZE).abs()  # (C_in, H, V)
         mix = module.mix.weight[:, :, 0, 0].abs().mean(0)  # (C_in,)
         return whole_plane((gains * mix[:, None, None]).mean(0), SHOWN_SIZE)
-    height, width = _own_size(module)
+    if isinstance(module, DenseFilter):
+        height, width = module.height, module.width
+    else:
+        height = width = module.grid
     return whole_plane(module.spectrum(height, width).abs().mean((-2, -1)), width)
 
 
-def _own_size(module: DenseFilter | BandedFilter) -> tuple[int, int]:
-    if isinstance(module, DenseFilter):
-        return module.height, module.width
-    return module.grid, module.grid
-
-
 def whole_plane(half: Tensor, width: int) -> Tensor:
-    """The plane of a magnitude that is the same at mirrored frequencies, from its half.
+    """Returns the plane of a magnitude, the same at mirrored frequencies, from its half.
 
     Args:
         half: (H, V), zero frequency first.

@@ -1,32 +1,67 @@
-"""Start the processes of a run: Detectron2's ``--num-gpus`` or torchrun, on GPUs or CPUs."""
+"""From the command line of a training tool to the processes of a run, and how they end."""
 
 import argparse
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from detectron2.engine import default_setup
-from detectron2.engine import launch as launch_here
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 TIMEOUT = timedelta(minutes=30)  # Detectron2's
 LOGGERS = ("fam_det", "classification")
+FAULTS = (FloatingPointError, OSError, ValueError, torch.OutOfMemoryError)
+LESS_MEMORY = (
+    "out of GPU memory; lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN or "
+    "MODEL.DISTILLER.MID_CHANNELS, leave out a level (MODEL.DISTILLER.LEVELS) or set "
+    "SOLVER.AMP.ENABLED True"
+)
+Main = Callable[[argparse.Namespace], Any]
 
 
-def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
-    """Call ``main(args)`` in every process of the run.
+def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
+    """Reads the command line of a training tool and starts one process a device.
+
+    Args:
+        main: runs in each process.
+        examples: of command lines, for ``--help``.
+        also_strict: what else ends a run with ``--strict``.
+    """
+    parser = default_argument_parser(epilog=examples)
+    parser.add_argument(
+        "--allow-unsafe-config",
+        action="store_true",
+        help="let the config file run code (!!python tags), as Detectron2 does",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help=f"end at the first image that cannot be read{also_strict}",
+    )
+    args = parser.parse_args()
+    if not args.config_file:
+        sys.exit("--config-file: missing; give one of the files in configs/ or your own")
+    launch(main, args)
+
+
+def launch(main: Main, args: argparse.Namespace) -> None:
+    """Calls ``main(args)`` in every process of the run.
 
     Under ``torchrun`` this process is one of them, and torchrun's own flags say how many there are
     on how many machines. Otherwise the processes are started here, one a GPU, as
     ``args.num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url`` say.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        launch_here(
+        launch_processes(
             main,
             args.num_gpus,
             num_machines=args.num_machines,
@@ -44,7 +79,7 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
 
 
 def join_torchrun() -> None:
-    """Make this process, which torchrun has started, one of Detectron2's."""
+    """Makes this process, which torchrun has started, one of Detectron2's."""
     local_rank, local_size = (int(os.environ[f"LOCAL_{key}"]) for key in ("RANK", "WORLD_SIZE"))
     on_gpus = torch.cuda.device_count() >= local_size
     if on_gpus:
@@ -59,8 +94,38 @@ def join_torchrun() -> None:
             comm._LOCAL_PROCESS_GROUP = group
 
 
-def set_up(cfg: Any, args: argparse.Namespace, folder: str) -> None:
-    """Seed the process and begin its log, of which Detectron2 would leave our lines out.
+def run(
+    args: argparse.Namespace,
+    load_config: Callable[[], Any],
+    prepare: Callable[[Any, argparse.Namespace], Callable[[], dict[str, Any]]],
+) -> dict[str, Any]:
+    """Runs a training or, with ``--eval-only``, an evaluation in this process.
+
+    Wrong input ends it in one line that names the config file, a fault of the training in one that
+    says what is kept.
+
+    Args:
+        args: of the command line.
+        load_config: gives the config, of Detectron2 or a LazyConfig.
+        prepare: builds and loads all that is needed, and returns what then runs.
+    """
+    try:
+        cfg = load_config()
+        folder = cfg.train.output_dir if "train" in cfg else cfg.OUTPUT_DIR
+        setup_run(cfg, args, folder)
+        train_or_evaluate = prepare(cfg, args)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        line = " ".join(str(text).split()) or type(error).__name__
+        sys.exit(line if args.config_file in line else f"{args.config_file}: {line}")
+    if args.eval_only:
+        return train_or_evaluate()
+    with exit_on_fault(folder):
+        return train_or_evaluate()
+
+
+def setup_run(cfg: Any, args: argparse.Namespace, folder: str) -> None:
+    """Seeds the process and begins its log, of which Detectron2 would leave our lines out.
 
     Args:
         cfg: of Detectron2, or a LazyConfig.
@@ -70,3 +135,26 @@ def set_up(cfg: Any, args: argparse.Namespace, folder: str) -> None:
     default_setup(cfg, args)
     for name in LOGGERS:
         setup_logger(folder, distributed_rank=comm.get_rank(), name=name)
+
+
+@contextmanager
+def exit_on_fault(folder: str) -> Iterator[None]:
+    """Within this context a fault ends the process with exit code 1 and a line that says why.
+
+    Args:
+        folder: of the run; the line names the checkpoint to resume from.
+    """
+    try:
+        yield
+    except FAULTS as error:
+        text = str(error).strip()
+        if text.startswith("Caught "):  # in a loader worker, whose traceback PyTorch puts here
+            text = text.splitlines()[-1]
+        text = " ".join(text.split())
+        if isinstance(error, torch.OutOfMemoryError):
+            text = f"{LESS_MEMORY} ({text.partition('. ')[0]})"
+        last = Path(folder) / "last_checkpoint"
+        kept = "no checkpoint was written yet"
+        if last.is_file():
+            kept = f"kept: {Path(folder) / last.read_text().strip()}; continue with --resume"
+        sys.exit(f"{text}; {kept}")

@@ -16,7 +16,7 @@ CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 def make_deterministic(seed: int) -> None:
-    """Take deterministic algorithms on GPUs from here on, in this process.
+    """Switches this process to deterministic algorithms on GPUs.
 
     PyTorch warns of the operators that have none, once each; docs/reliability.md lists them.
 
@@ -24,7 +24,7 @@ def make_deterministic(seed: int) -> None:
         seed: of the run.
 
     Raises:
-        ValueError: a seed that is drawn anew in each run.
+        ValueError: a seed that each run draws for itself.
     """
     if seed < 0:
         raise ValueError(f"DETERMINISTIC: got True with SEED {seed}, expected a SEED of 0 or more")
@@ -36,9 +36,9 @@ def make_deterministic(seed: int) -> None:
 def same_from_the_first(model: nn.Module) -> AbstractContextManager[None]:
     """Within this context TorchScript computes the same in a process's first iteration and later.
 
-    It optimises a function such as RetinaNet's focal loss once it has seen a call, after which the
-    gradients differ in their last bits: a resumed run would not be the unbroken one. On GPUs it may
-    go on optimising, unless they are to be deterministic.
+    It optimises a function such as RetinaNet's focal loss after its first call, and the gradients
+    then differ in their last bits: a resumed run would not be the unbroken one. On GPUs it may
+    optimise, unless they are to be deterministic.
     """
     on_cpu = all(x.device.type == "cpu" for x in model.parameters())
     if on_cpu or torch.are_deterministic_algorithms_enabled():
@@ -47,7 +47,7 @@ def same_from_the_first(model: nn.Module) -> AbstractContextManager[None]:
 
 
 class RunSeed:
-    """The seed of a run, as a checkpointable: a resumed run goes on with its checkpoint's.
+    """The seed of a run, as a checkpointable: a resumed run takes its checkpoint's.
 
     Args:
         loader: of the training; one with an attribute ``seed`` shares this seed.
@@ -59,18 +59,18 @@ class RunSeed:
         self.seed = getattr(loader, "seed", seed)
 
     def state_dict(self) -> dict[str, int]:
-        """The seed."""
+        """Returns the seed."""
         return {"seed": self.seed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take up a checkpoint's seed."""
+        """Takes a checkpoint's seed."""
         self.seed = state["seed"]
         if hasattr(self.loader, "seed"):
             self.loader.seed = self.seed
 
 
 class SeedEachIteration(HookBase):
-    """Seed every generator of this process before an iteration, by the run, process and iteration.
+    """Seeds every generator of this process before an iteration, by run, process and iteration.
 
     So nothing random has to be in a checkpoint, and an evaluation in between changes nothing.
     """
@@ -79,7 +79,7 @@ class SeedEachIteration(HookBase):
         self.run = run
 
     def before_step(self) -> None:
-        """Seed Python, NumPy and PyTorch, on GPUs too."""
+        """Seeds Python, NumPy and PyTorch, on GPUs too."""
         place = comm.get_rank(), self.trainer.iter
         seed = derive_seed(self.run.seed, "iteration", *place)
         seed_cpu(seed)

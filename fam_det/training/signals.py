@@ -32,7 +32,7 @@ class StopOnSignal(HookBase):
     whose end is then the others'.
 
     Args:
-        checkpointer: what writes the checkpoint.
+        checkpointer: writes the checkpoint.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer) -> None:
@@ -43,28 +43,28 @@ class StopOnSignal(HookBase):
         self.before: dict[signal.Signals, Any] = {}
 
     def before_train(self) -> None:
-        """Take the signals; only a process's main thread can."""
+        """Takes the signals; only a process's main thread can."""
         if threading.current_thread() is not threading.main_thread():
             return
         self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        self.watch = _Watch()
+        self.deadline = _Deadline()
 
     def after_train(self) -> None:
-        """Give the signals back; an error of a process that was told to leave is that it left."""
+        """Gives the signals back; an error of a process that was told to leave is that it left."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         if self.before:
-            self.watch.end()
+            self.deadline.cancel()
         self.before = {}
         if self.received is not None and isinstance(sys.exc_info()[1], Exception):
             raise SystemExit(128 + self.received)
 
     def before_step(self) -> None:
-        """From here on the weights change."""
+        """Notes that from here on the weights change."""
         self.between_steps = False
 
     def after_step(self) -> None:
-        """Leave if any process was told to."""
+        """Leaves if any process was told to."""
         self.between_steps = comm.is_main_process()
         told = [number for number in comm.all_gather(self.received) if number is not None]
         if told and self.trainer.iter + 1 < self.trainer.max_iter:
@@ -87,7 +87,7 @@ class StopOnSignal(HookBase):
             name = f"model_{iteration:07d}"
             self.checkpointer.save(name, iteration=iteration)
             logger.warning(
-                "%s: stopped after iteration %d of %d, saved in %s; go on with --resume",
+                "%s: stopped after iteration %d of %d, saved in %s; continue with --resume",
                 *(number.name, iteration + 1, self.trainer.max_iter),
                 Path(self.checkpointer.save_dir) / f"{name}.pth",
             )
@@ -96,23 +96,23 @@ class StopOnSignal(HookBase):
         raise SystemExit(128 + number)
 
 
-class _Watch:
+class _Deadline:
     """Ends this process some time after a signal, even where Python cannot answer it."""
 
     def __init__(self) -> None:
-        self.ended = threading.Event()
+        self.cancelled = threading.Event()
         self.read, self.write = os.pipe()
         os.set_blocking(self.write, False)
         self.before = signal.set_wakeup_fd(self.write, warn_on_full_buffer=False)
         threading.Thread(target=self._wait, daemon=True).start()
 
-    def end(self) -> None:
-        self.ended.set()
+    def cancel(self) -> None:
+        self.cancelled.set()
         signal.set_wakeup_fd(self.before)
         os.close(self.write)
 
     def _wait(self) -> None:
         while received := os.read(self.read, 1):
-            if received[0] in SIGNALS and not self.ended.wait(GRACE):
+            if received[0] in SIGNALS and not self.cancelled.wait(GRACE):
                 os._exit(128 + received[0])
         os.close(self.read)

@@ -1,105 +1,225 @@
-"""Detectron2's default trainer, whose resumed runs end as unbroken ones do."""
+"""Detectron2's trainers, put together so that a resumed run ends as an unbroken one does."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import argparse
+import logging
+import weakref
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fam_det.files.checkpointer import SafeCheckpointer
-from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.modeling.metrics import LOG_PERIOD
+from fam_det.modeling.student_wrapper import parts_of_student
+from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers
 from fam_det.training.evaluation import Evaluation
-from fam_det.training.loss_normalizer import LossNormalizers
-from fam_det.training.metrics_hooks import ShortHistory, Writing
+from fam_det.training.metrics import MetricsWriter, ShortHistory
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 from fam_det.training.reproducibility import RunSeed, SeedEachIteration, make_deterministic
 from fam_det.training.signals import StopOnSignal
-from fam_det.training.sync_buffers import SameBuffers
 
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, defaults, hooks
+from detectron2.engine import DefaultTrainer, HookBase, default_writers, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+
+class TrainingOptions(NamedTuple):
+    """Options of a training, which YAML and LazyConfig call by other names."""
+
+    folder: str
+    weights: str
+    max_iter: int
+    mixed_precision: bool
+    max_non_finite: int
+    eval_period: int
+    checkpoint_period: int
+    checkpoint_keep: int  # 0 for all
+    ddp: dict[str, Any]
+    log_period: int = LOG_PERIOD
+    deterministic_seed: int | None = None
 
 
 class ResumableTrainer(DefaultTrainer):
-    """A run that is resumed reaches what an unbroken one reaches, bit for bit on CPUs.
+    """Detectron2's default trainer; a resumed run reaches what an unbroken one does.
 
-    Its loader gives batches by seed and iteration, from its ``start_iter`` on; each iteration is
-    seeded; and its checkpoints hold the optimiser and the loss scaler, which Detectron2 v0.6 leaves
-    out.
+    On CPUs that is bit for bit. Its loader gives batches by seed and iteration, from its
+    ``start_iter`` on; each iteration is seeded; and its checkpoints hold the optimiser and the loss
+    scaler, which Detectron2 v0.6 leaves out.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        if cfg.DETERMINISTIC:
-            make_deterministic(cfg.SEED)
-        with (
-            replaced("create_ddp_model", ddp_on(cfg.MODEL.DEVICE)),
-            replaced("DetectionCheckpointer", SafeCheckpointer),
-            replaced("SimpleTrainer", StepTrainer),
-            replaced("AMPTrainer", AMPStepTrainer),
-        ):
-            super().__init__(cfg)
-        self._trainer.max_non_finite = cfg.SOLVER.MAX_NON_FINITE
-        self._trainer.folder = cfg.OUTPUT_DIR
-        run_seed = RunSeed(self._trainer.data_loader, comm.shared_random_seed())
-        self.checkpointer.add_checkpointable("run_seed", run_seed)
-        self.register_hooks([SeedEachIteration(run_seed)])
+    def __init__(self, cfg: Any) -> None:
+        TrainerBase.__init__(self)  # the rest of DefaultTrainer's is done here
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        if isinstance(cfg, CfgNode):
+            cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        self.options = options = self.read_options(cfg)
+        self.start_iter, self.max_iter = 0, options.max_iter
+        if options.deterministic_seed is not None:
+            make_deterministic(options.deterministic_seed)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        model = create_ddp_model(model, **options.ddp)
+        step_trainer = AMPStepTrainer if options.mixed_precision else StepTrainer
+        self._trainer = step_trainer(model, loader, optimizer)
+        self._trainer.folder = options.folder
+        self._trainer.max_non_finite = options.max_non_finite
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = SafeCheckpointer(
+            model,
+            options.folder,
+            trainer=weakref.proxy(self),
+            run_seed=RunSeed(loader, comm.shared_random_seed()),
+        )
+        self.register_hooks(self.build_hooks())
 
-    def resume_or_load(self, resume: bool = True) -> None:
-        """Load a checkpoint and move the loader to the iteration that comes next."""
-        super().resume_or_load(resume)
-        self._trainer.data_loader.start_iter = self.start_iter
+    @classmethod
+    def read_options(cls, cfg: CfgNode) -> TrainingOptions:
+        """Returns the options of a config in YAML."""
+        return TrainingOptions(
+            folder=cfg.OUTPUT_DIR,
+            weights=cfg.MODEL.WEIGHTS,
+            max_iter=cfg.SOLVER.MAX_ITER,
+            mixed_precision=cfg.SOLVER.AMP.ENABLED,
+            max_non_finite=cfg.SOLVER.MAX_NON_FINITE,
+            eval_period=cfg.TEST.EVAL_PERIOD,
+            checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
+            checkpoint_keep=cfg.SOLVER.CHECKPOINT_KEEP,
+            ddp=ddp_options(cfg.MODEL.DEVICE, broadcast_buffers=False),
+            deterministic_seed=cfg.SEED if cfg.DETERMINISTIC else None,
+        )
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, with a bounded number of checkpoints, and an answer to signals."""
-        solver, period, folder = self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD, self.cfg.OUTPUT_DIR
-        keep = BoundedCheckpointer(
-            self.checkpointer, solver.CHECKPOINT_PERIOD, solver.CHECKPOINT_KEEP
-        )
-        ours: list[HookBase | None] = [ShortHistory(), LossNormalizers(self.model)]
-        for hook in super().build_hooks():
-            if isinstance(hook, hooks.EvalHook):
-                ours += [
-                    keep if comm.is_main_process() else None,
-                    StopOnSignal(self.checkpointer),
-                    SameBuffers(period),
-                    Evaluation(period, hook._func, folder),
-                ]
-            elif isinstance(hook, hooks.PeriodicWriter):
-                ours.append(Writing(hook._writers, folder))
-            elif not isinstance(hook, hooks.PeriodicCheckpointer):
-                ours.append(hook)
-        return ours
+        """Returns the hooks in their order, ``None`` for those of the first process only."""
+        options, is_main = self.options, comm.is_main_process()
+        keep = (self.checkpointer, options.checkpoint_period, options.checkpoint_keep)
+        return [
+            ShortHistory(),
+            LossNormalizers(self.model),
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            *self.hooks_before_checkpoint(),
+            BoundedCheckpointer(*keep) if is_main else None,
+            StopOnSignal(self.checkpointer),
+            Evaluation(options.eval_period, self._test_and_keep, options.folder),
+            MetricsWriter(self.build_writers(), options.folder, options.log_period)
+            if is_main
+            else None,
+            SeedEachIteration(self.checkpointer.checkpointables["run_seed"]),
+        ]
+
+    def hooks_before_checkpoint(self) -> list[HookBase]:
+        """Returns hooks whose effects the checkpoints have: Detectron2's PreciseBN, if it is on."""
+        if not self.cfg.TEST.PRECISE_BN.ENABLED:
+            return []
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # a second loader beside the training's
+        loader, iterations = self.build_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
+        return [hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, iterations)]
+
+    def build_writers(self) -> list[Any]:
+        """Returns Detectron2's writers of metrics."""
+        return list(default_writers(self.options.folder, self.options.max_iter))
+
+    def _test_and_keep(self) -> Any:
+        """Evaluates for the hook; DefaultTrainer looks for the results under this name."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Loads the run's last checkpoint or the weights to start from, and then the teacher."""
+        self.checkpointer.resume_or_load(self.options.weights, resume=resume)
+        if resume and self.checkpointer.has_checkpoint():
+            self.start_iter = self.iter + 1
+        self.data_loader.start_iter = self.start_iter
+        load_teacher(self.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks, and the state of the trainer inside this one."""
-        state: dict[str, Any] = super().state_dict()
-        state["_trainer"] = self._trainer.state_dict()  # the main branch's key
-        return state
+        """Returns iteration, hooks, and the state of the trainer inside this one."""
+        state: dict[str, Any] = TrainerBase.state_dict(self)
+        return {**state, "_trainer": self._trainer.state_dict()}  # the main branch's key
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a checkpoint's state; one of v0.6's own has no optimiser."""
-        super().load_state_dict(state_dict)
+        """Resumes from a checkpoint's state; one of v0.6's own has no optimiser."""
+        TrainerBase.load_state_dict(self, state_dict)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
 
+    @classmethod
+    def prepare(cls, cfg: Any, args: argparse.Namespace) -> Callable[[], Any]:
+        """Returns a training or, with ``--eval-only``, an evaluation, its weights loaded."""
+        if not args.eval_only:
+            trainer = cls(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            return trainer.train
+        options, model = cls.read_options(cfg), cls.build_model(cfg)
+        needed = cls.parts_to_load(cfg, model)
+        checkpointer = SafeCheckpointer(model, options.folder, needed=needed)
+        checkpointer.resume_or_load(options.weights, resume=args.resume)
+        return partial(cls.evaluate, cfg, model)
 
-@contextmanager
-def replaced(name: str, by: Any) -> Iterator[None]:
-    """Within this context, DefaultTrainer uses something of ours for what it has by that name."""
-    of_detectron2 = getattr(defaults, name)
-    setattr(defaults, name, by)
-    try:
-        yield
-    finally:
-        setattr(defaults, name, of_detectron2)
+    @classmethod
+    def parts_to_load(cls, cfg: Any, model: nn.Module) -> Sequence[str]:
+        """Returns the parts of a model that the weights of an evaluation may not lack."""
+        return parts_of_student(model)
+
+    @classmethod
+    def evaluate(cls, cfg: Any, model: nn.Module) -> dict[str, Any]:
+        """Evaluates a model; compares with ``TEST.EXPECTED_RESULTS`` if there are any."""
+        results: dict[str, Any] = cls.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
 
 
-# Of DistributedDataParallel on CPUs: Detectron2 names a GPU for every process. With the second, the
-# gradients of a resumed run's first iteration are summed in the order of all others.
-ON_CPU = {"device_ids": None, "find_unused_parameters": True}
+def load_teacher(model: nn.Module) -> None:
+    """Lets a distilled model load its teacher, once its own weights are there."""
+    distilled = unwrapped(model)
+    if hasattr(distilled, "load_teacher"):
+        distilled.load_teacher()
 
 
-def ddp_on(device: str) -> Any:
-    """What wraps a model in DDP; Detectron2's own on GPUs."""
-    ddp = defaults.create_ddp_model
-    return partial(ddp, **ON_CPU) if device == "cpu" else ddp
+def unwrapped(model: Any) -> Any:
+    """Returns the model inside DistributedDataParallel, or the model itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def ddp_options(device: str, **options: Any) -> dict[str, Any]:
+    """Returns options of DistributedDataParallel, with those for CPUs where they are needed.
+
+    Detectron2 names a GPU for every process. With the second, the gradients of a resumed run's
+    first iteration are summed in the order of all others.
+    """
+    on_cpu = {"device_ids": None, "find_unused_parameters": True}
+    return {**options, **on_cpu} if device == "cpu" else options
+
+
+def check_device(device: str, mixed_precision: bool, keys: Sequence[str], sign: str = " ") -> None:
+    """Raises a ValueError for a device that is not there or cannot do what it should.
+
+    Args:
+        device: to train on.
+        mixed_precision: whether to train in it.
+        keys: of these two in the config.
+        sign: stands between a key and its value on the command line.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"{keys[0]}: got {device!r}, but PyTorch sees no GPU; "
+            f"to run on the CPU add: {keys[0]}{sign}cpu"
+        )
+    if device == "cpu" and mixed_precision:
+        raise ValueError(
+            f"{keys[1]}: got True on the CPU, but Detectron2 trains in mixed precision on GPUs "
+            f"only; add: {keys[1]}{sign}False"
+        )

@@ -12,7 +12,7 @@ from fam_det.analysis.plots import method_colour
 from fam_det.analysis.rows import build_rows
 from fam_det.analysis.run_plots import plot_filters, plot_gammas, plot_learning_curves
 from fam_det.analysis.runs import read_run
-from fam_det.core import FrequencyAttention
+from fam_det.core import FAMOptions, FrequencyAttention
 from fam_det.core.high_pass import high_pass_response
 from fam_det.training.filter_images import SHOWN_SIZE, magnitude, whole_plane
 
@@ -30,7 +30,7 @@ from fam_det.training.filter_images import SHOWN_SIZE, magnitude, whole_plane
 )
 def test_magnitude_is_that_of_the_spectrum_applied(kind: str, shown: int) -> None:
     torch.manual_seed(0)
-    fam = FrequencyAttention(2, 3, size=shown, filter=kind, grid=4)
+    fam = FrequencyAttention(2, 3, FAMOptions(filter=kind, grid=4), size=shown)
     if kind == "separable":
         torch.nn.init.normal_(fam.filter.gain)  # type: ignore[arg-type]
     half = fam.filter.spectrum(shown, shown)  # type: ignore[operator]
@@ -43,7 +43,7 @@ def test_magnitude_is_that_of_the_spectrum_applied(kind: str, shown: int) -> Non
 @pytest.mark.parametrize("size", [8, 7])
 def test_magnitude_is_that_of_the_impulse_response(size: int) -> None:
     # with the local branch off, the response to an impulse in channel c has the spectrum K[:, c]
-    fam = FrequencyAttention(2, 3, size=size, high_pass="none")
+    fam = FrequencyAttention(2, 3, FAMOptions(high_pass="none"), size=size)
     with torch.no_grad():
         fam.gamma_global.fill_(1.0)
         fam.gamma_local.fill_(0.0)

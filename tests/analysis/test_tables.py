@@ -171,7 +171,7 @@ def test_published_pairs_are_those_of_the_recipes() -> None:
     """A misspelt name would never be found."""
     known = set()
     for data_set, folder in (("cifar100", "CIFAR-100"), ("imagenet", "ImageNet")):
-        for file in (ROOT / "configs" / folder).glob("*/Base.yaml"):
+        for file in (ROOT / "configs" / folder).glob("*/student.yaml"):
             config = read_config_of(file)
             known.add((data_set, config["TEACHER"]["NAME"], config["STUDENT"]["NAME"]))
     pairs = {(e.data_set, e.teacher, e.student) for e in PUBLISHED_SCORES if e.teacher is not None}

@@ -90,7 +90,7 @@ def test_weight_rises_by_epochs_as_published(make_cfg: Any) -> None:
 
 def test_logged_stage_losses_add_up_to_the_loss(make_cfg: Any) -> None:
     opts = ("MODEL.DISTILLER.WARMUP_EPOCHS", 0, "MODEL.DISTILLER.LOSS_WEIGHT", 2.0)
-    losses, storage = losses_at(build_classifier(make_cfg(*opts)), 0)
+    losses, storage = losses_at(build_classifier(make_cfg(*opts)), 19)  # metrics are read then
     logged = {name: value for name, (value, _) in storage.latest().items()}
     stages = [logged[f"distiller/loss_{name}"] for name in ("stage1", "stage2", "stage3", "pooled")]
     assert losses["loss_distill"].item() == pytest.approx(2.0 * sum(stages), rel=1e-5)

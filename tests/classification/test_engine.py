@@ -11,7 +11,7 @@ from classification.config import get_cfg, resolve_schedule
 from classification.data import Batch
 from classification.engine import Trainer, load_config
 from classification.evaluation import AccuracyEvaluator
-from fam_det.training.metrics_file import read_metrics
+from fam_det.training.metrics import read_metrics
 
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage

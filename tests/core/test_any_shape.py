@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fam_det.core import FrequencyAttention
+from fam_det.core import FAMOptions, FrequencyAttention
 from fam_det.core.filters import FILTERS
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
@@ -39,11 +39,8 @@ def test_shape_dtype_and_gradients(
     torch.manual_seed(0)
     fam = FrequencyAttention(
         *channels,
+        options=FAMOptions(filter=kind, grid=grid, high_pass=high_pass, cutoff=cutoff),
         size=(height, width) if kind == "dense" else None,
-        filter=kind,
-        grid=grid,
-        high_pass=high_pass,
-        cutoff=cutoff,
     )
     x = (scale * torch.randn(batch, channels[0], height, width)).to(dtype).requires_grad_()
     out = fam(x)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fam_det.core import FrequencyAttention, KnowledgeReview
+from fam_det.core import FAMOptions, FrequencyAttention, KnowledgeReview
 from fam_det.core.kernels.complex_matmul import complex_matmul
-from fam_det.core.named_losses import LOSSES
+from fam_det.core.losses import LOSSES
 
 FILTERS = ("dense", "pooled", "banded", "separable")
 TRANSFORMS = {"_fft_r2c", "_fft_c2r", "_fft_c2c"}
@@ -56,7 +56,9 @@ def assert_close_to(got: Tensor, want: Tensor, relative: float) -> None:
 
 def module(kind: str) -> FrequencyAttention:
     torch.manual_seed(0)
-    return FrequencyAttention(C_IN, C_OUT, size=(6, 8), grid=4, filter=kind, high_pass="none")
+    return FrequencyAttention(
+        C_IN, C_OUT, FAMOptions(grid=4, filter=kind, high_pass="none"), size=(6, 8)
+    )
 
 
 def maps(dtype: torch.dtype = torch.float32) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fam_det.core import FrequencyAttention
+from fam_det.core import FAMOptions, FrequencyAttention
 from tests.core.core_reference import applied_half, banded_half, full_from_half, separable_half
 
 SIZES = [(1, 1), (1, 5), (4, 1), (2, 3), (4, 4), (5, 7), (8, 8), (9, 16), (13, 20), (25, 42)]
@@ -14,7 +14,7 @@ GRIDS = [2, 6, 8]
 def make(kind: str, *, size: tuple[int, int] | None = None, grid: int = 8) -> FrequencyAttention:
     """A float64 module from 2 to 3 channels whose filter is drawn from a normal distribution."""
     torch.manual_seed(0)
-    fam = FrequencyAttention(2, 3, size=size, filter=kind, grid=grid).double()
+    fam = FrequencyAttention(2, 3, FAMOptions(filter=kind, grid=grid), size=size).double()
     with torch.no_grad():
         for p in fam.parameters():
             p.normal_()
@@ -140,7 +140,7 @@ def test_separable_is_linear_between_grid_points_and_wraps_around_in_the_rows() 
 def test_initial_filter_is_the_half_spectrum_of_a_uniform_full_one(kind) -> None:
     torch.manual_seed(0)
     c_in, c_out, n = 4, 8, 16
-    fam = FrequencyAttention(c_in, c_out, size=n, filter=kind, grid=n)
+    fam = FrequencyAttention(c_in, c_out, FAMOptions(filter=kind, grid=n), size=n)
     k = fam.filter.spectrum(n, n) * c_in * c_out
     # inside: the mean of two draws from U[0, 1), real; half their difference, imaginary
     inside = k[:, 1:-1]
@@ -171,14 +171,14 @@ def test_filters_store_real_parameters_of_the_documented_shapes() -> None:
         "separable": {"gain": (6, 4, 2, 2), "mix.weight": (3, 2, 1, 1)},
     }
     for kind, expected in shapes.items():
-        fam = FrequencyAttention(2, 3, size=(5, 7), filter=kind, grid=6)
+        fam = FrequencyAttention(2, 3, FAMOptions(filter=kind, grid=6), size=(5, 7))
         found = {name: tuple(p.shape) for name, p in fam.filter.named_parameters()}
         assert found == expected
         assert not any(t.is_complex() for t in [*fam.parameters(), *fam.buffers()])
 
 
 def test_separable_mix_is_a_convolution_without_bias() -> None:
-    mix = FrequencyAttention(2, 3, filter="separable").filter.mix
+    mix = FrequencyAttention(2, 3, FAMOptions(filter="separable")).filter.mix
     assert isinstance(mix, nn.Conv2d)
     assert mix.bias is None
 
@@ -187,7 +187,7 @@ def test_separable_mix_is_a_convolution_without_bias() -> None:
 @pytest.mark.parametrize("grid", [-2, 0, 1, 7])
 def test_an_impossible_grid_raises_an_error_that_names_it(kind, grid) -> None:
     with pytest.raises(ValueError, match=f"grid.*{grid}"):
-        FrequencyAttention(2, 3, filter=kind, grid=grid)
+        FrequencyAttention(2, 3, FAMOptions(filter=kind, grid=grid))
 
 
 def test_dense_spectrum_of_another_size_raises_an_error_that_names_it() -> None:

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fam_det.core import FrequencyAttention
+from fam_det.core import FAMOptions, FrequencyAttention
+from fam_det.core.filters import DenseFilter, SeparableFilter
 from tests.core.core_reference import conv1x1, frequency_attention, full_from_half, high_pass_full
 
 FILTERS = ["dense", "pooled", "banded", "separable"]
@@ -23,7 +24,8 @@ def make(
 ) -> FrequencyAttention:
     """A float64 module with every parameter drawn from a normal distribution."""
     torch.manual_seed(0)
-    fam = FrequencyAttention(c_in, c_out, size=size, filter=kind, grid=grid, **options).double()
+    choice = FAMOptions(filter=kind, grid=grid, **options)
+    fam = FrequencyAttention(c_in, c_out, choice, size=size).double()
     with torch.no_grad():
         for p in fam.parameters():
             p.normal_()
@@ -70,7 +72,9 @@ def test_output_and_gradients_equal_explicit_dft_sums(kind, size, high_pass) -> 
 @pytest.mark.parametrize("kind", ["banded", "separable"])
 def test_one_module_without_a_size_equals_the_sums_at_every_size(kind) -> None:
     torch.manual_seed(0)
-    fam = FrequencyAttention(2, 3, filter=kind).double()  # grid 8: most of these maps are smaller
+    fam = FrequencyAttention(
+        2, 3, FAMOptions(filter=kind)
+    ).double()  # grid 8: most of these maps are smaller
     for size in [(1, 1), (2, 3), (7, 4), (12, 9)]:
         x = maps(1, 2, size)
         expected = frequency_attention(
@@ -243,7 +247,7 @@ def test_the_map_is_not_changed_in_place(kind) -> None:
 def test_two_runs_are_bitwise_equal(kind) -> None:
     def run() -> list[Tensor]:
         torch.manual_seed(3)
-        fam = FrequencyAttention(4, 6, size=(9, 10), filter=kind)
+        fam = FrequencyAttention(4, 6, FAMOptions(filter=kind), size=(9, 10))
         optimizer = torch.optim.SGD(fam.parameters(), lr=0.1, momentum=0.9)
         x = torch.randn(4, 4, 9, 10)
         for _ in range(3):
@@ -258,7 +262,7 @@ def test_two_runs_are_bitwise_equal(kind) -> None:
 @pytest.mark.parametrize("kind", FILTERS)
 def test_a_saved_state_gives_the_same_output_in_a_new_module(kind) -> None:
     fam = make(kind, (5, 6))
-    other = FrequencyAttention(2, 3, size=(5, 6), filter=kind, grid=4).double()
+    other = FrequencyAttention(2, 3, FAMOptions(filter=kind, grid=4), size=(5, 6)).double()
     other.load_state_dict(fam.state_dict())
     x = maps(2, 2, (5, 6))
     assert torch.equal(other(x), fam(x))
@@ -277,17 +281,17 @@ def test_a_non_finite_input_is_not_hidden_and_stays_in_its_image(kind, bad) -> N
 
 def test_errors_name_the_argument_with_got_and_expected() -> None:
     with pytest.raises(ValueError, match="size"):
-        FrequencyAttention(2, 3)  # dense needs one
+        FrequencyAttention(2, 3, FAMOptions(filter="dense"))
     with pytest.raises(ValueError, match="size"):
         FrequencyAttention(2, 3, size=(0, 4))
     with pytest.raises(ValueError, match="(?s)filter.*sparse.*banded"):
-        FrequencyAttention(2, 3, size=4, filter="sparse")
+        FrequencyAttention(2, 3, FAMOptions(filter="sparse"), size=4)
     with pytest.raises(ValueError, match="(?s)high_pass.*low.*ideal"):
-        FrequencyAttention(2, 3, size=4, high_pass="low")
+        FrequencyAttention(2, 3, FAMOptions(high_pass="low"), size=4)
     with pytest.raises(ValueError, match="cutoff.*2"):
-        FrequencyAttention(2, 3, size=4, cutoff=2.0)
+        FrequencyAttention(2, 3, FAMOptions(cutoff=2.0), size=4)
     with pytest.raises(ValueError, match="order.*0"):
-        FrequencyAttention(2, 3, size=4, high_pass="butterworth", order=0)
+        FrequencyAttention(2, 3, FAMOptions(high_pass="butterworth", order=0), size=4)
     for channels in ((0, 3), (2, 0)):
         with pytest.raises(ValueError, match=r"(in|out)_channels.*0"):
             FrequencyAttention(*channels, size=4)
@@ -316,7 +320,9 @@ def test_one_branch_alone_is_its_term_of_the_sum() -> None:
     terms = []
     for branch in ("global", "local"):
         torch.manual_seed(0)
-        alone = FrequencyAttention(2, 3, filter="separable", grid=4, branches=[branch]).double()
+        alone = FrequencyAttention(
+            2, 3, FAMOptions(filter="separable", grid=4, branches=[branch])
+        ).double()
         missing, unexpected = alone.load_state_dict(both.state_dict(), strict=False)
         other = "local" if branch == "global" else "global"
         assert not missing
@@ -331,14 +337,18 @@ def test_one_branch_alone_is_its_term_of_the_sum() -> None:
 @pytest.mark.parametrize("branches", [[], ["glocal"], ["local", "other"]])
 def test_unknown_branches_are_named(branches: list[str]) -> None:
     with pytest.raises(ValueError, match="branches: got .*, expected one or both of"):
-        FrequencyAttention(2, 3, filter="separable", branches=branches)
+        FrequencyAttention(2, 3, FAMOptions(filter="separable", branches=branches))
 
 
 @pytest.mark.parametrize("kind", FILTERS)
 def test_identity_start_adds_the_map_to_the_global_branch(kind) -> None:
-    fam = FrequencyAttention(3, 3, size=6, filter=kind, grid=4, init="identity").double()
+    fam = FrequencyAttention(
+        3, 3, FAMOptions(filter=kind, grid=4, init="identity"), size=6
+    ).double()
     x = maps(2, 3, (6, 6))
-    without = FrequencyAttention(3, 3, size=6, filter=kind, grid=4, branches=["global"]).double()
+    without = FrequencyAttention(
+        3, 3, FAMOptions(filter=kind, grid=4, branches=["global"]), size=6
+    ).double()
     without.load_state_dict(fam.state_dict(), strict=False)
     torch.testing.assert_close(fam(x), without(x) + x)
 
@@ -348,8 +358,8 @@ def test_identity_start_adds_the_map_to_the_global_branch(kind) -> None:
 def test_identity_start_of_the_global_branch_alone_takes_the_low_frequencies_out(
     kind, size
 ) -> None:
-    options = {"filter": kind, "grid": 4, "cutoff": 0.2, "branches": ["global"]}
-    fam = FrequencyAttention(3, 3, size=size, init="identity", **options)
+    options = FAMOptions(["global"], "identity", filter=kind, grid=4, cutoff=0.2)
+    fam = FrequencyAttention(3, 3, options, size=size)
     x = maps(2, 3, size)
     mean = x.mean((2, 3), keepdim=True)  # all that is below 0.2 on maps of these sizes
     torch.testing.assert_close(fam(x.float()).double(), x - mean, atol=1e-5, rtol=1e-5)
@@ -358,13 +368,24 @@ def test_identity_start_of_the_global_branch_alone_takes_the_low_frequencies_out
 @pytest.mark.parametrize(
     "options",
     [
-        {"out_channels": 4},
+        {},
         {"branches": ["global"], "filter": "pooled"},
-        {"branches": ["global"], "out_channels": 4},
+        {"branches": ["global"]},
         {"init": "orthogonal"},
     ],
 )
 def test_an_impossible_start_is_named(options: dict[str, object]) -> None:
-    arguments = {"out_channels": 3, "filter": "separable", "init": "identity"} | options
+    out_channels = 3 if options.get("filter") == "pooled" else 4
     with pytest.raises(ValueError, match="init: got '(identity|orthogonal)', expected"):
-        FrequencyAttention(3, **arguments)
+        FrequencyAttention(3, out_channels, FAMOptions(**{"init": "identity"} | options))
+
+
+def test_without_a_filter_the_size_decides() -> None:
+    assert isinstance(FrequencyAttention(2, 3, size=4).filter, DenseFilter)
+    assert isinstance(FrequencyAttention(2, 3).filter, SeparableFilter)
+
+
+def test_banded_says_that_it_is_dense_on_a_single_frequency(caplog) -> None:
+    fam = FrequencyAttention(2, 3, FAMOptions(filter="banded"), size=1)
+    assert isinstance(fam.filter, DenseFilter)
+    assert "'banded' is 'dense' on a 1x1 map" in caplog.text

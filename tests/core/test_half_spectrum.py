@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fam_det.core import FrequencyAttention
+from fam_det.core import FAMOptions, FrequencyAttention
 from tests.core.core_reference import conv1x1, hermitian_part, high_pass_full, stored_half
 
 SIZES = [(4, 4), (5, 5), (4, 5), (5, 4), (6, 7), (8, 6), (2, 2), (3, 2)]
@@ -32,7 +32,7 @@ def pair(size: tuple[int, int], high_pass: str) -> tuple[FullSpectrumAttention, 
     """The full and the half module with the same filter, float64."""
     torch.manual_seed(0)
     full = FullSpectrumAttention(2, 3, size, high_pass)
-    half = FrequencyAttention(2, 3, size=size, high_pass=high_pass, cutoff=0.4).double()
+    half = FrequencyAttention(2, 3, FAMOptions(high_pass=high_pass, cutoff=0.4), size=size).double()
     with torch.no_grad():
         half.filter.weight.copy_(stored_half(full.k))
         half.local.load_state_dict(full.local.state_dict())

@@ -124,7 +124,7 @@ def test_the_student_gets_a_gradient_and_the_teacher_none(loss) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_loss_with_valid_sizes_is_the_mean_over_images_of_their_valid_regions(loss) -> None:
+def test_loss_with_valid_sizes_is_the_mean_over_valid_images_their_valid_regions(loss) -> None:
     student, teacher = maps(3, 2, 9, 10)
     valid = [(9, 10), (5, 3), (1, 8)]
     expected = torch.stack(

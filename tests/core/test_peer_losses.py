@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fam_det.core.losses import pearson_loss
 from fam_det.core.peer_losses import (
     channel_wise_loss,
+    haar_bands,
     imitation_loss,
-    pearson_loss,
     wavelet_band_loss,
 )
-from fam_det.core.wavelet import haar_bands
 
 SIZES = [(3, 4), (2, 5)]
 
@@ -42,7 +42,7 @@ def test_pearson_loss_is_one_minus_the_correlation_of_each_channel() -> None:
     assert got.item() == pytest.approx(1 - np.mean(correlations), abs=1e-5)
 
 
-def test_channel_wise_loss_is_the_divergence_of_softmaxes_over_cells() -> None:
+def test_channel_wise_loss_is_the_divergence_of_softmaxes_overvalid_cells() -> None:
     x, y = pair()
     temperature, total = 2.5, 0.0
     for image in range(2):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fam_det.core import (
     AttentionBasedFusion,
+    FAMOptions,
     FrequencyAttention,
     KnowledgeReview,
     LayerToLayer,
@@ -46,7 +47,7 @@ def fft_dtypes(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
 @pytest.mark.parametrize("kind", FILTERS)
 def test_under_autocast_the_fft_runs_in_float32(kind, input_dtype, fft_dtypes) -> None:
     torch.manual_seed(0)
-    fam = FrequencyAttention(4, 6, size=(6, 7), filter=kind)
+    fam = FrequencyAttention(4, 6, FAMOptions(filter=kind), size=(6, 7))
     x = torch.randn(2, 4, 6, 7).to(input_dtype).requires_grad_()
     expected = fam(x.float())
     fft_dtypes.clear()
@@ -84,8 +85,8 @@ def test_a_review_trains_under_autocast_close_to_float32(fusion, transform) -> N
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (6, 6)])
 def test_frequency_attention_keeps_the_dtype_of_module_and_map(kind, dtype, size) -> None:
     torch.manual_seed(0)
-    fam = FrequencyAttention(4, 6, size=size, filter=kind)
-    reference = FrequencyAttention(4, 6, size=size, filter=kind).double()
+    fam = FrequencyAttention(4, 6, FAMOptions(filter=kind), size=size)
+    reference = FrequencyAttention(4, 6, FAMOptions(filter=kind), size=size).double()
     fam.to(dtype)
     reference.load_state_dict(fam.state_dict())  # the parameters after rounding
     x = torch.randn(2, 4, *size).to(dtype)
@@ -134,7 +135,7 @@ def test_layer_to_layer_keeps_the_dtype_of_module_and_maps(dtype) -> None:
 
 @pytest.mark.parametrize("kind", FILTERS)
 def test_float64_is_transformed_in_float64(kind, fft_dtypes) -> None:
-    fam = FrequencyAttention(2, 3, size=4, filter=kind).double()
+    fam = FrequencyAttention(2, 3, FAMOptions(filter=kind), size=4).double()
     fam(torch.randn(1, 2, 4, 4, dtype=torch.float64))
     assert fft_dtypes == {torch.float64, torch.complex128}
 
@@ -143,6 +144,6 @@ def test_float64_is_transformed_in_float64(kind, fft_dtypes) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_sums_do_not_overflow(kind, dtype) -> None:
     """The zero frequency of 64 x 64 values of 100 is 409,600, past the largest float16."""
-    fam = FrequencyAttention(1, 1, size=64, filter=kind, high_pass="none").to(dtype)
+    fam = FrequencyAttention(1, 1, FAMOptions(filter=kind, high_pass="none"), size=64).to(dtype)
     out = fam(torch.full((1, 1, 64, 64), 100.0, dtype=dtype))
     assert torch.isfinite(out).all()

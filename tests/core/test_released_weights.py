@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fam_det.core import (
     AttentionBasedFusion,
+    FAMOptions,
     FrequencyAttention,
     KnowledgeReview,
     WindowCrossAttention,
@@ -119,7 +120,7 @@ def test_in_float64_the_released_outputs_are_met_to_rounding(size) -> None:
 def test_the_modules_own_high_pass_is_switched_off(high_pass) -> None:
     torch.manual_seed(0)
     state = random_released_fam(2, 3, 20)
-    fam = FrequencyAttention(2, 3, size=20, high_pass=high_pass, cutoff=0.5)
+    fam = FrequencyAttention(2, 3, FAMOptions(high_pass=high_pass, cutoff=0.5), size=20)
     load_released(fam, state)
     x = torch.randn(1, 2, 20, 20)
     assert_relative(fam(x), released_fam(x.double(), as_double(state)))
@@ -266,7 +267,9 @@ def test_a_failed_load_leaves_the_module_as_it_was() -> None:
 @pytest.mark.parametrize("kind", ["banded", "separable"])
 def test_only_a_dense_filter_can_take_released_weights(kind) -> None:
     with pytest.raises((ValueError, TypeError), match="dense"):
-        load_released(FrequencyAttention(2, 3, size=4, filter=kind), random_released_fam(2, 3, 4))
+        load_released(
+            FrequencyAttention(2, 3, FAMOptions(filter=kind), size=4), random_released_fam(2, 3, 4)
+        )
 
 
 def test_a_module_without_released_counterpart_raises_an_error_that_names_it() -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from fam_det.core import KnowledgeReview, LayerToLayer, hierarchical_context_loss
+from fam_det.core import FAMOptions, KnowledgeReview, LayerToLayer, hierarchical_context_loss
 
 WIDTHS = [4, 4, 4]
 HEADS: dict[str, dict[str, Any]] = {
     "FAM-KD": {},
-    "FAM-KD banded": {"filter": "banded"},
-    "FAM + ReviewKD pooled": {"fusion": "abf", "filter": "pooled"},
+    "FAM-KD banded": {"fam": FAMOptions(filter="banded")},
+    "FAM + ReviewKD pooled": {"fusion": "abf", "fam": FAMOptions(filter="pooled")},
     "ReviewKD": {"fusion": "abf", "transform": "conv3x3"},
 }
 

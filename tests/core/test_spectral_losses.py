@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fam_det.core.peer_losses import pearson_loss
-from fam_det.core.spectral_losses import BAND_EDGES, spectral_correlation_loss
+from fam_det.core.losses import BAND_EDGES, pearson_loss, spectral_correlation_loss
 
 SIZES = [(6, 7), (5, 8), (6, 7)]
 

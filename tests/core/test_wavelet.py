@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fam_det.core.wavelet import haar_bands, haar_pyramid
+from fam_det.core.peer_losses import haar_bands, haar_pyramid
 
 SIZES = [(4, 6), (5, 3), (1, 1), (1, 8)]
 

@@ -1,4 +1,4 @@
-"""Image files as they should not be, and such as look odd and are right."""
+"""Image files that no training can use, and unusual ones that it can."""
 
 import io
 import struct
@@ -65,7 +65,7 @@ BAD = {
     "big bomb": (bomb(30_000, 30_000), "decompression bomb"),
     "PostScript": (POSTSCRIPT, "a PostScript program"),
 }
-# As long as the annotation file gives the size as it is shown, these are read.
+# These are read if the annotation file gives their size as a viewer shows it.
 GOOD = {
     "grey": encoded(noise("L"), "JPEG"),
     "CMYK": encoded(noise("CMYK"), "JPEG"),

@@ -9,7 +9,7 @@ import pytest
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.data import register_coco_datasets
-from fam_det.data.class_count import check_registered
+from fam_det.data.coco import check_registered
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.data.batch_sampler import BatchOrder, endless, sampler_of, wide_or_high
-from fam_det.data.loader import ResumableLoader, build_resumable_loader
-from fam_det.data.workers import OutlivingLoader
+from fam_det.data.batch_sampler import aspect_groups, build_sampler, form_batches, uniform_sampler
+from fam_det.data.loader import RestartingLoader, ResumableLoader, build_resumable_loader
 
 from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -41,7 +40,7 @@ def noisy(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def loader(count: int = 23, mapper: Any = noisy, **options: Any) -> ResumableLoader:
-    sampler = endless(TrainingSampler, count)
+    sampler = uniform_sampler(count)
     return ResumableLoader(records(count), mapper, sampler, 4, **{"seed": 5, **options})
 
 
@@ -80,8 +79,8 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = []
     for rank in (0, 1):
         monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
-        order = BatchOrder(endless(TrainingSampler, 12), 3)
-        parts.append([key for batch in islice(order.batches(1), 4) for key in batch])
+        batches = form_batches(uniform_sampler(12)(1), 3)
+        parts.append([key for batch in islice(batches, 4) for key in batch])
     places = [place for part in parts for place, _ in part]
     assert sorted(places) == list(range(24))  # each seeded apart from the others
     epochs = sorted((place // 12, index) for part in parts for place, index in part)
@@ -96,12 +95,12 @@ def test_every_sampler_of_detectron2_starts_where_it_should(name: str) -> None:
     cfg.DATALOADER.SAMPLER_TRAIN = name
     cfg.DATALOADER.RANDOM_SUBSET_RATIO = 0.5
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.9
-    order = BatchOrder(sampler_of(cfg, records(20)), 2, wide_or_high(records(20)))
-    batches = list(islice(order.batches(3), 30))
-    assert list(islice(order.batches(3), 10, 30)) == batches[10:]
+    sampler, groups = build_sampler(cfg, records(20)), aspect_groups(records(20))
+    batches = list(islice(form_batches(sampler(3), 2, groups), 30))
+    assert list(islice(form_batches(sampler(3), 2, groups), 10, 30)) == batches[10:]
     cfg.DATALOADER.SAMPLER_TRAIN = "Other"
     with pytest.raises(ValueError, match="DATALOADER.SAMPLER_TRAIN: got 'Other', expected"):
-        sampler_of(cfg, records(2))
+        build_sampler(cfg, records(2))
 
 
 def fails_on_odd(record: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def test_images_that_cannot_be_read_are_named_once_and_counted(
     assert batches == first(loader(8, fails_on_odd, max_unreadable=4), 20)
     assert set(broken.unreadable.reasons) == {f"{i}.png" for i in (1, 3, 5, 7)}
     named = [r.getMessage() for r in caplog.records if r.getMessage().startswith("3.png")]
-    assert "there is no such file; passed over" in named[0]
+    assert "there is no such file; skipped" in named[0]
     with pytest.raises(ValueError, match=r"\d.png: there is no such file; DATALOADER.MAX_UNREAD"):
         first(loader(8, fails_on_odd, num_workers=workers, max_unreadable=3), 20)
 
@@ -131,6 +130,12 @@ def test_a_data_set_of_which_nothing_can_be_read_is_an_error() -> None:
 
     with pytest.raises(ValueError, match=r"10 images in a row cannot be used.*OSError: truncated"):
         first(loader(30, fails, max_unreadable=50))
+
+
+@pytest.fixture
+def quick_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch waits 5 seconds for a stuck worker before it kills it."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
 
 
 class KillsItsWorker:
@@ -148,25 +153,26 @@ class KillsItsWorker:
         return noisy(record)
 
 
+@pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("stuck", [False, True])
 def test_a_lost_worker_changes_no_batch(
     stuck: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mapper = KillsItsWorker(tmp_path / "mark", stuck)
-    batches = first(loader(mapper=mapper, num_workers=2, timeout=2.0))
+    batches = first(loader(mapper=mapper, num_workers=2, timeout=1.0))
     assert (tmp_path / "mark").exists()
     assert batches == first(loader())
     assert "new loader workers, because: DataLoader" in caplog.text
 
 
-@pytest.mark.parametrize("stuck", [False, True])
-def test_a_worker_that_is_lost_in_an_evaluation_costs_no_image(stuck: bool, tmp_path: Path) -> None:
-    mapper = KillsItsWorker(tmp_path / "mark", stuck)
+@pytest.mark.usefixtures("quick_shutdown")
+def test_a_worker_that_is_lost_in_an_evaluation_costs_no_image(tmp_path: Path) -> None:
+    mapper = KillsItsWorker(tmp_path / "mark", stuck=True)
     before = signal.getsignal(signal.SIGCHLD)
     images = build_detection_test_loader(records(12), mapper=mapper, num_workers=2)
-    outliving = OutlivingLoader(images, timeout=2.0)
-    assert [batch[0]["image_id"] for batch in outliving] == list(range(12))
-    assert len(outliving) == 12
+    restarting = RestartingLoader(images, timeout=1.0)
+    assert [batch[0]["image_id"] for batch in restarting] == list(range(12))
+    assert len(restarting) == 12
     assert (tmp_path / "mark").exists()
     assert signal.getsignal(signal.SIGCHLD) == before
 
@@ -175,8 +181,8 @@ def test_a_worker_that_is_lost_again_and_again_is_an_error() -> None:
     def dies(record: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
-        first(loader(mapper=dies, num_workers=1))
+    with pytest.raises(RuntimeError, match="DataLoader"):
+        first(loader(mapper=dies, num_workers=1, timeout=0.3))
 
 
 def test_lazy_loader_is_resumable_unless_it_has_a_sampler_of_its_own() -> None:

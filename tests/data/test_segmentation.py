@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from fam_det.data.segmentation import check_keypoints, check_segmentation, decode_runs
+from fam_det.data.annotations import check_keypoints, check_segmentation, decode_runs
 
 MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans())
 
@@ -23,11 +23,11 @@ def runs_of(mask: np.ndarray) -> list[int]:
 
 
 @given(mask=MASKS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_what_pycocotools_writes_is_decoded_and_passes(mask: np.ndarray) -> None:
     written = coco_mask.encode(np.asfortranarray(mask))
     counts = written["counts"].decode()
-    assert decode_runs(counts).tolist() == runs_of(mask)
+    assert decode_runs(counts) == runs_of(mask)
     for form in (counts, runs_of(mask)):
         assert check_segmentation({"size": list(mask.shape), "counts": form}, *mask.shape)
 
@@ -36,16 +36,16 @@ def test_long_runs_are_decoded() -> None:
     mask = np.zeros((3000, 2000), np.uint8)
     mask[7:2990, 5:1990] = 1
     written = coco_mask.encode(np.asfortranarray(mask))
-    assert decode_runs(written["counts"].decode()).tolist() == runs_of(mask)
+    assert decode_runs(written["counts"].decode()) == runs_of(mask)
 
 
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ({"size": [64, 96], "counts": "abc"}, "counts: "),
-        ({"size": [64, 96], "counts": "o"}, "counts: characters that are not COCO's, or too few"),
-        ({"size": [64, 96], "counts": "é"}, "counts: characters that are no ASCII"),
-        ({"size": [64, 96], "counts": "P" * 9 + "0"}, "counts: a number of too many characters"),
+        ({"size": [64, 96], "counts": "abc"}, "counts: got '.*', expected lengths"),
+        ({"size": [64, 96], "counts": "o"}, "counts: got '.*', expected lengths"),
+        ({"size": [64, 96], "counts": "é"}, "counts: got '.*', expected lengths"),
+        ({"size": [64, 96], "counts": "P" * 9 + "0"}, "counts: got '.*', expected lengths"),
         ({"size": [64, 96], "counts": [6143]}, "counts: got runs of 6143 pixels, expected 6144"),
         ({"size": [64, 96], "counts": [10**12]}, "counts: got runs of 1000000000000 pixels"),
         ({"size": [64, 96], "counts": [6145, -1]}, r"counts: got \[6145, -1\], expected lengths"),

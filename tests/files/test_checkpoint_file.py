@@ -22,7 +22,7 @@ class Hostile:
         return os.system, (f"touch {self.mark}",)
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(
     tmp_path: Path, protocol: int
 ) -> None:
@@ -73,23 +73,23 @@ def test_a_pickle_of_python_2_and_numpy_1_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_pickle(file)["w"], np.arange(3, dtype=np.float32))
 
 
-def opened_by(*parts: bytes) -> bytes:
+def pickle_of(*parts: bytes) -> bytes:
     """A pickle of ``{"a": ...}``, of instructions."""
     return b"\x80\x02}X\x01\x00\x00\x00a" + b"".join(parts) + b"s."
 
 
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n"
 GREEDY = {
-    "an array of objects": opened_by(
+    "an array of objects": pickle_of(
         ARRAY, b"cnumpy\nndarray\n(I300000000\ntX\x01\x00\x00\x00O\x87R"
     ),
-    "the class of arrays": opened_by(b"cnumpy\nndarray\n((I300000000\ntX\x01\x00\x00\x00OtR"),
-    "a record": opened_by(b"cnumpy\ndtype\nX\x0b\x00\x00\x00V2000000000\x85R"),
-    "a deep key": b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.",
-    "a deep set": b"\x80\x04\x8f()" + b"\x85" * 300_000 + b"\x90.",
+    "the class of arrays": pickle_of(b"cnumpy\nndarray\n((I300000000\ntX\x01\x00\x00\x00OtR"),
+    "a record": pickle_of(b"cnumpy\ndtype\nX\x0b\x00\x00\x00V2000000000\x85R"),
+    "a deep key": b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.",
+    "a deep set": b"\x80\x04\x8f()" + b"\x85" * 100_000 + b"\x90.",
     "many bytes": b"\x80\x05\x96" + (2**36).to_bytes(8, "little") + b".",
-    "another codec": opened_by(b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00zip\x86R"),
-    "a state": opened_by(ARRAY, b"}X\x01\x00\x00\x00bK\x01sb"),
+    "another codec": pickle_of(b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00zip\x86R"),
+    "a state": pickle_of(ARRAY, b"}X\x01\x00\x00\x00bK\x01sb"),
     "an object": b"\x80\x02" + ARRAY + b")\x81.",
 }
 

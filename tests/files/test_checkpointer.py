@@ -37,7 +37,7 @@ def test_plain_detectron2_reads_what_is_written(tmp_path: Path) -> None:
     assert rest["iteration"] == 4
 
 
-def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for iteration in (1, 2, 3):
@@ -46,7 +46,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     model = filled(0.0)
     SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
     assert model.weight.eq(2.0).all()
-    assert "model_0000003.pth is damaged or gone: going on from model_0000002.pth" in caplog.text
+    assert "model_0000003.pth is damaged or gone: resuming from model_0000002.pth" in caplog.text
     for file in tmp_path.glob("*.pth"):
         damage(file)
     with pytest.raises(ValueError, match=r"model_0000003\.pth: damaged or gone, and no whole"):

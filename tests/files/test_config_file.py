@@ -1,4 +1,4 @@
-"""Config files: what they may hold, and what is said of what they may not."""
+"""Config files: their bases, values that are refused, and the line that names each mistake."""
 
 from pathlib import Path
 
@@ -37,7 +37,8 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
     mark = tmp_path / "mark"
     base = write(tmp_path, f"OUTPUT_DIR: {value.format(mark=mark)}\n", "base.yaml")
     below = write(tmp_path, "_BASE_: base.yaml\n")
-    for file in (base, below):
+    listed = write(tmp_path, "_BASE_: [base.yaml]\n", "b.yaml")
+    for file in (base, below, listed):
         with pytest.raises(ValueError, match=r"base\.yaml: line 1: .* would run code") as error:
             merge_config(config(), file)
         assert "--allow-unsafe-config" in str(error.value)
@@ -66,11 +67,29 @@ def test_a_file_pairs_and_their_order(tmp_path: Path) -> None:
     assert (cfg.SEED, cfg.OUTPUT_DIR, cfg.VIS_PERIOD) == (2, "a", 5)
 
 
+def test_of_several_bases_the_later_wins_and_the_file_over_all(tmp_path: Path) -> None:
+    write(tmp_path, "SEED: 1\nOUTPUT_DIR: root\nVIS_PERIOD: 1\n", "root.yaml")
+    write(tmp_path, "_BASE_: root.yaml\nVERSION: 2\nINPUT: {FORMAT: RGB}\n", "one.yaml")
+    (tmp_path / "sub").mkdir()
+    two = "_BASE_: [../root.yaml]\nOUTPUT_DIR: two\nINPUT: {MAX_SIZE_TEST: 7}\n"
+    write(tmp_path / "sub", two, "two.yaml")
+    file = write(tmp_path, "_BASE_: [one.yaml, sub/two.yaml]\nSEED: 3\n")
+    cfg, swapped = config(), config()
+    merge_config(cfg, file)
+    assert (cfg.SEED, cfg.OUTPUT_DIR, cfg.VIS_PERIOD) == (3, "two", 1)
+    assert (cfg.INPUT.FORMAT, cfg.INPUT.MAX_SIZE_TEST) == ("RGB", 7)
+    merge_config(swapped, write(tmp_path, "_BASE_: [sub/two.yaml, one.yaml]\n"))
+    assert swapped.OUTPUT_DIR == "root"  # one.yaml has it from its own base
+
+
 WRONG = {
     "_BASE_: a.yaml\n": "_BASE_: it is its own base, through a.yaml",
     "_BASE_: https://example.com/a.yaml\n": "expected a file on this machine",
     f"_BASE_: {'x' * 9000}\n": "but there is no such file",
     '"\\x1e": 1\n': "'\\x1e': unknown key",
+    "_BASE_: [a.yaml]\n": "_BASE_: it is its own base, through a.yaml",
+    "_BASE_: [gone.yaml]\n": "_BASE_: got 'gone.yaml', but there is no such file",
+    "_BASE_: [[a.yaml]]\n": "_BASE_: got ['a.yaml'], expected a file",
     "_BASE_: 3\n": "_BASE_: got 3, expected a file",
     "_BASE_: gone.yaml\n": "but there is no such file",
     "": "holds nothing, expected KEY: VALUE",
@@ -85,7 +104,7 @@ WRONG = {
     "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
     "e: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n": "more than 100,000 values",
     "a: &a [*a]\n": "holds itself",
-    "[" * 5000: "nested too deeply",
+    "[" * 500: "nested too deeply",
 }
 
 
@@ -107,14 +126,14 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pairs, words",
+    "pairs, message",
     [
         (["SEED"], "KEY VALUE pairs"),
         (["MODEL.DISTILLER.LOSS_WEIGT", "3"], "did you mean MODEL.DISTILLER.LOSS_WEIGHT"),
         (["SEED", "one"], "SEED"),
     ],
 )
-def test_wrong_pairs(tmp_path: Path, pairs: list[str], words: str) -> None:
-    with pytest.raises(ValueError, match=words) as error:
+def test_wrong_pairs(tmp_path: Path, pairs: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         merge_config(config(), write(tmp_path, "SEED: 1\n"), pairs)
     assert "\n" not in str(error.value)

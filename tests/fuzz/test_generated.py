@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(key=st.sampled_from(sorted(keys(config()))) | st.text(max_size=9), value=VALUES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_value_of_any_key(folder: Path, key: str, value: Any) -> None:
     nested = value
     for part in reversed(key.split(".")):
@@ -71,7 +71,7 @@ def test_any_value_of_any_key(folder: Path, key: str, value: Any) -> None:
 
 
 @given(content=st.dictionaries(NAMES, st.dictionaries(NAMES, TENSORS | VALUES) | TENSORS | VALUES))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_content_of_a_checkpoint(folder: Path, content: Any) -> None:
     file = folder / "a.pth"
     torch.save(content, file)
@@ -83,7 +83,7 @@ def test_any_content_of_a_checkpoint(folder: Path, content: Any) -> None:
     content=st.dictionaries(NAMES, st.dictionaries(NAMES, ARRAYS | VALUES) | ARRAYS | VALUES),
     protocol=st.integers(0, 5),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_content_of_a_pickle(folder: Path, content: Any, protocol: int) -> None:
     file = folder / "a.pkl"
     file.write_bytes(pickle.dumps(content, protocol))

@@ -44,7 +44,7 @@ def bounded() -> Iterator[None]:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
 
 
-@often(500, 60_000)
+@often(100, 60_000)
 def test_annotation_files(count: int, tmp_path: Path) -> None:
     for name in ("a.png", "sub/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ CONFIGS = [
 ]
 
 
-@often(300, 12_000)
+@often(60, 12_000)
 def test_config_files(count: int, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("SEED: 1\n")
     file = tmp_path / "a.yaml"
@@ -108,7 +108,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@often(300, 13_000)
+@often(100, 13_000)
 def test_checkpoints(kind: str, count: int, tmp_path: Path) -> None:
     name, valid = KINDS[kind]
     file = tmp_path / name

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from fam_det.modeling.metrics import LOG_PERIOD
 from tests.modeling.small_detector import small_config
 
 from detectron2.modeling import build_model
@@ -15,7 +16,7 @@ from detectron2.utils.events import EventStorage
 @pytest.fixture
 def storage() -> Iterator[EventStorage]:
     """Detectron2's models log in training and need one."""
-    with EventStorage(0) as storage:
+    with EventStorage(LOG_PERIOD - 1) as storage:
         yield storage
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.modeling.small_detector import images, small_config
+from tests.modeling.small_detector import images, in_training, small_config
 
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
@@ -18,7 +18,7 @@ def main() -> None:
     rank = dist.get_rank()
     torch.manual_seed(rank)
     cfg = small_config()
-    model = build_model(cfg).train()
+    model = in_training(build_model(cfg))
     ddp = DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = build_optimizer(cfg, ddp)
     with EventStorage(0):

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from fam_det.modeling.distilled_detector import captured_backbone
-from tests.modeling.small_detector import images, small_config
+from fam_det.modeling.hooks import captured_backbone
+from tests.modeling.small_detector import images, in_training, small_config
 
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
@@ -30,7 +30,9 @@ class DistillationOnly(torch.nn.Module):
         """The weighted loss."""
         with captured_backbone(self.model.backbone) as captured:
             self.model.backbone(self.model.preprocess_image(batch).tensor)
-        loss: torch.Tensor = self.model._distill(batch, captured, {})
+        loss: torch.Tensor = self.model._distill(
+            batch, captured["features"], captured["padded_size"], {}
+        )
         return loss
 
 
@@ -39,7 +41,7 @@ def main(file: str, *opts: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     torch.manual_seed(0)
-    model = build_model(small_config(*opts)).double().train()
+    model = in_training(build_model(small_config(*opts)).double())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(("backbone.", "distiller.")))
     ddp = DistributedDataParallel(DistillationOnly(model), broadcast_buffers=False)

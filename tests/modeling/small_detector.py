@@ -34,6 +34,12 @@ def small_config(*opts: str) -> CfgNode:
     return load_config(STUDENT, [*SMALL, *teacher, *opts])
 
 
+def in_training(model: Any) -> Any:
+    """The model as a trainer prepares it."""
+    model.load_teacher()
+    return model.train()
+
+
 def images(*sizes: tuple[int, int], seed: int = 0) -> list[dict[str, Any]]:
     """Inputs of the given (H, W), two boxes each."""
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from fam_det.modeling import DISTILLER_REGISTRY
-from tests.modeling.small_detector import images
+from tests.modeling.small_detector import images, in_training
 
 from detectron2.utils.events import EventStorage
 
@@ -31,8 +31,8 @@ def _example() -> Iterator[None]:
 def test_it_is_built_by_name_and_its_loss_is_smooth_l1(
     build: Callable[..., Any], storage: EventStorage
 ) -> None:
-    model = build("MODEL.DISTILLER.NAME", NAME).train()
-    model(images((64, 96), (96, 64)))["loss_fam"].backward()
+    model = in_training(build("MODEL.DISTILLER.NAME", NAME))
+    model(images((64, 96), (96, 64)))["loss_distill"].backward()
     assert all(p.grad is not None for p in model.distiller.parameters())
     student = {level: torch.randn(1, 16, 4, 4) for level in model.distiller.levels}
     teacher = {level: torch.randn(1, 24, 4, 4) for level in model.distiller.levels}

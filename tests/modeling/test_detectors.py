@@ -10,7 +10,7 @@ import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import add_distillation_config
 from fam_det.modeling import FrozenTeacher, TimmBackbone
 from fam_det.modeling.lazy import build_teacher, distill, group_norm
-from tests.modeling.small_detector import images
+from tests.modeling.small_detector import images, in_training
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg, instantiate
@@ -120,14 +120,14 @@ def assert_equal_outputs(got: Any, want: Any) -> None:
 
 
 def check_training(model: Any, levels: list[str]) -> None:
-    """Finite losses, and ``loss_fam`` alone reaches the student's backbone, never the teacher."""
-    with EventStorage(1000) as storage:  # behind the warm-up
-        losses = model.train()(batch())
+    """Losses are finite, and ``loss_distill`` alone reaches the student's backbone."""
+    with EventStorage(1019) as storage:  # behind the warm-up, an iteration that is logged
+        losses = in_training(model)(batch())
         logged = {k.removeprefix("distiller/loss_") for k in storage.latest()}
     assert all(torch.isfinite(x).all() for x in losses.values()), losses
     assert set(levels) <= logged
     assert not {f"p{i}" for i in range(2, 8)} - set(levels) & logged
-    losses["loss_fam"].backward(retain_graph=True)
+    losses["loss_distill"].backward(retain_graph=True)
     bottom_up = getattr(model.backbone, "bottom_up", None) or model.backbone.net
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in bottom_up.parameters())
     assert all(p.grad is None for p in model.teacher.parameters())
@@ -268,7 +268,7 @@ def test_teacher_gets_the_square_that_its_backbone_wants(
     square: int, size: tuple[int, int]
 ) -> None:
     """ViTDet's absolute positions are of a padded square; a larger image keeps its own size."""
-    model = build_model(config(RETINANET, FASTER, P3_TO_P5, "")).train()
+    model = in_training(build_model(config(RETINANET, FASTER, P3_TO_P5, "")))
     backbone = model.teacher.backbone
     constraints = {"padding_constraints": {"square_size": square}}
     backbone.__class__ = type("SquareFPN", (type(backbone),), constraints)
@@ -277,4 +277,4 @@ def test_teacher_gets_the_square_that_its_backbone_wants(
     with EventStorage(0):
         losses = model(batch())
     assert seen == [size]
-    assert torch.isfinite(losses["loss_fam"])
+    assert torch.isfinite(losses["loss_distill"])

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from fam_det.modeling.distilled_detector import captured_backbone
-from tests.modeling.small_detector import images, small_config
+from fam_det.modeling.hooks import captured_backbone
+from fam_det.modeling.metrics import LOG_PERIOD
+from tests.modeling.small_detector import images, in_training, small_config
 from tests.plain_config import without_our_keys
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -34,9 +35,8 @@ def train_step(
 def test_teacher_is_unchanged_by_training_steps(build: Build, storage: EventStorage) -> None:
     model = build()
     optimizer = build_optimizer(small_config(), model)
-    model.train()
+    in_training(model)
     batch = images((64, 96), (96, 64))
-    train_step(model, optimizer, batch)  # makes the teacher's backbone fast
     before = copy.deepcopy(model.teacher.state_dict())
     for _ in range(2):
         train_step(model, optimizer, batch)
@@ -65,7 +65,7 @@ def test_state_dict_is_the_students_with_distiller_keys(build: Build) -> None:
 def test_every_parameter_gets_a_gradient(build: Build, storage: EventStorage) -> None:
     """Detectron2's DDP does not look for unused parameters."""
     for name in ("KnowledgeReviewDistiller", "LayerToLayerDistiller"):
-        model = build("MODEL.DISTILLER.NAME", name).train()
+        model = in_training(build("MODEL.DISTILLER.NAME", name))
         sum(model(images((64, 96))).values()).backward()
         assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
@@ -73,15 +73,15 @@ def test_every_parameter_gets_a_gradient(build: Build, storage: EventStorage) ->
 def test_distillation_reaches_the_students_backbone_only_through_its_features(
     build: Build, storage: EventStorage
 ) -> None:
-    model = build().train()
-    model(images((64, 96)))["loss_fam"].backward()
+    model = in_training(build())
+    model(images((64, 96)))["loss_distill"].backward()
     assert model.backbone.bottom_up.features[0][0].weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in model.roi_heads.parameters())
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
 def test_student_losses_are_those_of_the_plain_student(build: Build, storage: EventStorage) -> None:
-    model = build().train()
+    model = in_training(build())
     batch = images((64, 96))
     plain = META_ARCH_REGISTRY.get("GeneralizedRCNN")(small_config()).train()
     own = {k: v for k, v in model.state_dict().items() if not k.startswith("distiller.")}
@@ -90,7 +90,7 @@ def test_student_losses_are_those_of_the_plain_student(build: Build, storage: Ev
     expected = plain(batch)
     torch.manual_seed(1)
     losses = model(batch)
-    assert set(losses) == {*expected, "loss_fam"}
+    assert set(losses) == {*expected, "loss_distill"}
     assert all(torch.equal(losses[name], expected[name]) for name in expected)
 
 
@@ -110,7 +110,7 @@ def test_inference_needs_no_teacher_weights(build: Build) -> None:
     model = build("MODEL.TEACHER.WEIGHTS", "no/such/file.pth").eval()
     assert len(model(images((64, 64)))) == 1
     with pytest.raises(ValueError, match="no/such/file.pth: there is no such checkpoint"):
-        model.train()
+        model.load_teacher()
 
 
 def test_checkpoint_loads_into_plain_detectron2_without_this_package(
@@ -157,30 +157,58 @@ assert not any(name.split(".")[0] == "fam_det" for name in sys.modules)
 
 
 def test_loss_weight_warms_up(build: Build) -> None:
-    model = build(
-        "MODEL.DISTILLER.WARMUP_ITERS", "10", "MODEL.DISTILLER.LOSS_WEIGHT", "2.0"
-    ).train()
+    model = in_training(
+        build("MODEL.DISTILLER.WARMUP_ITERS", "10", "MODEL.DISTILLER.LOSS_WEIGHT", "2.0")
+    )
     batch = images((64, 96))
-    values = {}
+    losses = {}
     for iteration in (0, 4, 9, 100):
-        with EventStorage(iteration) as storage:
-            losses = model(batch)
-            levels = [
-                v for k, (v, _) in storage.latest().items() if k.startswith("distiller/loss_p")
-            ]
-            values[iteration] = (losses["loss_fam"].item(), sum(levels))
-    for iteration, weight in ((0, 0.2), (4, 1.0), (9, 2.0), (100, 2.0)):
-        loss, unweighted = values[iteration]
-        assert loss == pytest.approx(weight * unweighted, rel=1e-5)
+        with EventStorage(iteration):
+            losses[iteration] = model(batch)["loss_distill"].item()
+    for iteration, weight in ((0, 0.2), (4, 1.0), (9, 2.0)):
+        assert losses[iteration] / losses[100] == pytest.approx(weight / 2.0, rel=1e-5)
 
 
 def test_every_level_logs_its_loss_and_gammas(build: Build, storage: EventStorage) -> None:
-    build().train()(images((64, 96)))
+    in_training(build())(images((64, 96)))
     logged = {name for name in storage.latest() if name.startswith("distiller/")}
     per_level = ("loss", "gamma_global", "gamma_local")
     expected = {f"distiller/{kind}_p{i}" for kind in per_level for i in range(2, 7)}
     assert logged == {*expected, "distiller/loss_weight"}
     assert storage.latest()["distiller/gamma_global_p2"][0] == 0.5
+
+
+def test_nothing_is_read_from_the_device_between_two_lines_of_metrics(build: Build) -> None:
+    model = in_training(build())
+    with EventStorage(LOG_PERIOD) as storage:
+        model(images((64, 96)))
+    assert {name for name in storage.latest() if name.startswith("distiller/")} == {
+        "distiller/loss_weight"
+    }
+
+
+def test_a_step_without_the_teacher_says_what_to_call(build: Build, storage: EventStorage) -> None:
+    with pytest.raises(RuntimeError, match=r"load_teacher\(\)"):
+        build().train()(images((64, 64)))
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (
+            ("NAME", "PKDDistiller", "FUSION", "abf", "LOSS", "mse"),
+            "MODEL.DISTILLER.FUSION, MODEL.DISTILLER.MID_CHANNELS, MODEL.DISTILLER.LOSS: no effect",
+        ),
+        (("TRANSFORM", "conv3x3", "FAM.GRID", "4"), "MODEL.DISTILLER.FAM: no effect on Knowledge"),
+        (("NAME", "LayerToLayerDistiller", "FUSION", "abf"), "MID_CHANNELS: no effect on LayerTo"),
+    ],
+)
+def test_keys_without_effect_are_named(
+    build: Build, caplog: pytest.LogCaptureFixture, opts: tuple[str, ...], message: str
+) -> None:
+    keys = [x if i % 2 else f"MODEL.DISTILLER.{x}" for i, x in enumerate(opts)]
+    build(*keys)
+    assert message in caplog.text
 
 
 def test_teacher_sees_its_own_channel_order_mean_and_std(build: Build) -> None:
@@ -199,10 +227,10 @@ def test_teacher_moves_with_the_student(build: Build) -> None:
 
 def test_copy_is_independent_and_whole(build: Build, storage: EventStorage) -> None:
     model = build()
-    clone = copy.deepcopy(model).train()
+    clone = in_training(copy.deepcopy(model))
     assert clone.student.backbone is clone.backbone
     assert clone.backbone is not model.backbone
-    assert "loss_fam" in clone(images((64, 64)))
+    assert "loss_distill" in clone(images((64, 64)))
 
 
 def test_hook_is_removed_when_the_student_fails(build: Build) -> None:
@@ -214,14 +242,13 @@ def test_hook_is_removed_when_the_student_fails(build: Build) -> None:
 
 def test_half_as_much_padding_as_image_changes_the_loss_by_less_than_a_tenth(build: Build) -> None:
     """Padding cells never count; what remains is the border of the convolutions and of the FFT."""
-    model = build()
-    model.train()
+    model = in_training(build())
     for module in model.modules():  # running statistics: batch statistics would mix in the padding
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
     (image,) = images((128, 128))
     (wide,) = images((128, 192), seed=1)
-    with EventStorage(1000) as storage:
+    with EventStorage(1019) as storage:
         model([image])
         alone = storage.latest()["distiller/loss_p2"][0]
         with captured_backbone(model.backbone) as captured:
@@ -265,12 +292,12 @@ def test_teacher_checkpoint_of_another_model_is_refused(build: Build, tmp_path: 
     torch.save({"model": {"backbone.fpn_lateral2.weight": torch.zeros(1)}}, tmp_path / "other.pth")
     model = build("MODEL.TEACHER.WEIGHTS", str(tmp_path / "other.pth"))
     with pytest.raises(ValueError, match="MODEL.TEACHER.WEIGHTS: .*none of the model's weights"):
-        model.train()
+        model.load_teacher()
 
 
 @pytest.mark.parametrize("fusion", ["cross_attention", "abf", "none"])
 def test_small_image_with_one_cell_at_p6_trains(
     build: Build, storage: EventStorage, fusion: str
 ) -> None:
-    losses = build("MODEL.DISTILLER.FUSION", fusion).train()(images((64, 64)))
-    assert torch.isfinite(losses["loss_fam"])
+    losses = in_training(build("MODEL.DISTILLER.FUSION", fusion))(images((64, 64)))
+    assert torch.isfinite(losses["loss_distill"])

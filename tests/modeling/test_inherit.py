@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fam_det.modeling.inherit import inherit
-from tests.modeling.small_detector import images, small_config
+from tests.modeling.small_detector import images, in_training, small_config
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
@@ -25,8 +25,8 @@ def inherited_names(model: Any) -> list[str]:
     return [name for name in model.student.state_dict() if name.startswith(starts)]
 
 
-def equal_names(model: Any) -> set[str]:
-    own, others = model.student.state_dict(), model.teacher.detector.state_dict()
+def equal_names(model: Any, others: dict[str, torch.Tensor]) -> set[str]:
+    own = model.student.state_dict()
     return {
         name
         for name in own
@@ -37,18 +37,19 @@ def equal_names(model: Any) -> set[str]:
 
 
 def test_named_parts_are_the_teachers_and_no_others(build: Build) -> None:
-    plain = build("MODEL.TEACHER.OPTS", SAME_WIDTH).train()
-    untouched = equal_names(plain)  # zero biases and the like
-    model = build(*INHERIT).train()
+    plain = build("MODEL.TEACHER.OPTS", SAME_WIDTH)
+    teacher_weights = plain.teacher.detector.state_dict()
+    untouched = equal_names(plain, teacher_weights)  # zero biases and the like
+    model = in_training(build(*INHERIT))
     names = set(inherited_names(model))
     assert len(names) == 38
-    assert equal_names(model) == untouched | names
+    assert equal_names(model, teacher_weights) == untouched | names
     teacher = {p.data_ptr() for p in model.teacher.parameters()}
     assert not teacher & {p.data_ptr() for p in model.parameters()}  # copies
 
 
 def test_inherited_parts_train_on(build: Build, storage: EventStorage) -> None:
-    model = build(*INHERIT).train()
+    model = in_training(build(*INHERIT))
     sum(model(images((64, 96), (96, 64))).values()).backward()
     with torch.no_grad():
         for p in model.parameters():
@@ -65,9 +66,9 @@ def test_a_checkpoint_with_the_parts_goes_first(build: Build, loaded_first: bool
     model = build(*INHERIT)
     saved = {name: x + 1 for name, x in model.state_dict().items()}
     if not loaded_first:
-        model.train()
+        model.load_teacher()
     model.load_state_dict(saved)
-    model.train()
+    model.load_teacher()
     for name in inherited_names(model):
         assert torch.equal(model.state_dict()[name], saved[name])
 
@@ -76,27 +77,28 @@ def test_a_checkpoint_of_the_backbone_alone_leaves_the_heads_inherited(build: Bu
     model = build("MODEL.TEACHER.OPTS", SAME_WIDTH, "MODEL.TEACHER.INHERIT", "['roi_heads']")
     backbone = {k: v for k, v in model.state_dict().items() if k.startswith("backbone.bottom_up")}
     model.load_state_dict(backbone, strict=False)
-    model.train()
+    teacher_weights = model.teacher.detector.state_dict()
+    model.load_teacher()
     heads = {name for name in inherited_names(model) if name.startswith("roi_heads.")}
-    assert heads <= equal_names(model)
+    assert heads <= equal_names(model, teacher_weights)
 
 
 def test_inference_inherits_nothing(build: Build) -> None:
     model = build(*INHERIT).eval()
-    assert not set(inherited_names(model)) <= equal_names(model)
+    others = model.teacher.detector.state_dict()
+    assert not set(inherited_names(model)) <= equal_names(model, others)
 
 
 def test_a_resumed_run_keeps_what_it_has_learned(tmp_path: Path) -> None:
     cfg = small_config(*INHERIT, "OUTPUT_DIR", str(tmp_path))
-    model = build_model(cfg).train()
+    model = in_training(build_model(cfg))
     with torch.no_grad():
         model.roi_heads.box_head.fc1.weight.fill_(7.0)
     checkpointer = DetectionCheckpointer(model, str(tmp_path))
     checkpointer.save("model_0000001", iteration=1)
     fresh = build_model(cfg)
-    fresh.train()  # the trainer does so before it resumes
     DetectionCheckpointer(fresh, str(tmp_path)).resume_or_load("", resume=True)
-    fresh.train()
+    in_training(fresh)
     assert bool((fresh.roi_heads.box_head.fc1.weight == 7.0).all())
 
 
@@ -120,7 +122,7 @@ def test_what_cannot_be_inherited_is_named(
     model = build(*opts)
     before = {name: x.clone() for name, x in model.state_dict().items()}
     with pytest.raises(ValueError, match=message):
-        model.train()
+        model.load_teacher()
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
 
 
@@ -130,7 +132,7 @@ def test_a_teacher_checkpoint_without_the_parts_is_refused(build: Build, tmp_pat
     torch.save({"model": backbone}, tmp_path / "teacher.pth")
     model = build(*INHERIT, "MODEL.TEACHER.WEIGHTS", str(tmp_path / "teacher.pth"))
     with pytest.raises(ValueError, match="MODEL.TEACHER.WEIGHTS: .*weights are missing"):
-        model.train()
+        model.load_teacher()
 
 
 def test_function_returns_what_it_copied() -> None:

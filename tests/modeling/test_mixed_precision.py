@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fam_det.training.detection import load_config
-from tests.modeling.small_detector import images, small_config
+from tests.modeling.small_detector import images, in_training, small_config
 
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
@@ -47,11 +47,11 @@ def test_every_distilled_recipe_takes_a_step(file: Path) -> None:
         ],
     )
     torch.manual_seed(0)
-    model = build_model(cfg).train()
+    model = in_training(build_model(cfg))
     with EventStorage(0):
         # 72 pixels: PyTorch 2.14 leaves parts of a bfloat16 gradient on a 1 x 1 map unset
         losses = losses_of(model, images((72, 72)), mixed=True)
-    assert "loss_fam" in losses
+    assert "loss_distill" in losses
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     sum(losses.values()).backward()
     for name, parameter in model.named_parameters():
@@ -64,12 +64,12 @@ def curve(opts: tuple[str, ...], *, mixed: bool) -> torch.Tensor:
     """The distillation loss over some steps of its own training."""
     torch.manual_seed(0)
     weight = ("MODEL.DISTILLER.WARMUP_ITERS", "0", "MODEL.DISTILLER.LOSS_WEIGHT", "1.0")
-    model = build_model(small_config(*opts, *weight, "MODEL.TEACHER.OPTS", TEACHER)).train()
+    model = in_training(build_model(small_config(*opts, *weight, "MODEL.TEACHER.OPTS", TEACHER)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9)
     values = []
     for step in range(STEPS):
         with EventStorage(step):
-            loss = losses_of(model, images((64, 96), seed=step % 4), mixed=mixed)["loss_fam"]
+            loss = losses_of(model, images((64, 96), seed=step % 4), mixed=mixed)["loss_distill"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.modeling.small_detector import STUDENTS, images
+from tests.modeling.small_detector import STUDENTS, images, in_training
 
 from detectron2.utils.events import EventStorage
 
@@ -25,10 +25,10 @@ SAME_WIDTH = ("MODEL.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 16]")
 def test_a_peer_trains_the_student_and_all_of_itself(
     build: Build, storage: EventStorage, name: str, opts: tuple[str, ...]
 ) -> None:
-    model = build("MODEL.DISTILLER.NAME", name, *opts).train()
+    model = in_training(build("MODEL.DISTILLER.NAME", name, *opts))
     losses = model(images((64, 96), (96, 64)))
-    assert torch.isfinite(losses["loss_fam"])
-    losses["loss_fam"].backward()
+    assert torch.isfinite(losses["loss_distill"])
+    losses["loss_distill"].backward()
     assert all(p.grad is not None for p in model.distiller.parameters())
     assert any(p.grad is not None and p.grad.any() for p in model.backbone.parameters())
     assert not any(p.grad is not None for p in model.teacher.parameters())
@@ -95,10 +95,12 @@ def test_detectors_that_do_not_fit_a_peer_are_refused(
 
 
 def test_a_retinanet_imitates_near_its_anchors(build: Build, storage: EventStorage) -> None:
-    model = build(
-        *("MODEL.DISTILLER.NAME", "FGFIDistiller", "MODEL.DISTILLER.LEVELS", "['p3', 'p5']"),
-        *("MODEL.STUDENT.META_ARCHITECTURE", "RetinaNet", *RETINANET),
-    ).train()
+    model = in_training(
+        build(
+            *("MODEL.DISTILLER.NAME", "FGFIDistiller", "MODEL.DISTILLER.LEVELS", "['p3', 'p5']"),
+            *("MODEL.STUDENT.META_ARCHITECTURE", "RetinaNet", *RETINANET),
+        )
+    )
     losses = model(images((64, 96)))
-    assert losses["loss_fam"] > 0
+    assert losses["loss_distill"] > 0
     assert "loss_cls" in losses

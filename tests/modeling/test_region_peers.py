@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fam_det.modeling.distilled_detector import captured_backbone
 from fam_det.modeling.distillers.dkd import box_logits
 from fam_det.modeling.distillers.fgfi import cells_of, near_objects
-from tests.modeling.small_detector import images
+from fam_det.modeling.hooks import captured_backbone
+from tests.modeling.small_detector import images, in_training
 
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
@@ -59,11 +59,11 @@ def test_a_cell_is_near_when_one_of_its_anchors_is() -> None:
 def test_the_anchors_of_a_small_object_count_on_the_fine_level_only(
     build: Build, storage: EventStorage
 ) -> None:
-    model = build("MODEL.DISTILLER.NAME", "FGFIDistiller").train()
+    model = in_training(build("MODEL.DISTILLER.NAME", "FGFIDistiller"))
     inputs = images((128, 128))
     inputs[0]["instances"] = inputs[0]["instances"][:1]
     inputs[0]["instances"].gt_boxes = Boxes(torch.tensor([[40.0, 40.0, 64.0, 64.0]]))
-    with model.distiller.watch(model.student, model.teacher.detector, inputs) as seen:
+    with model.distiller.capture(model.student, model.teacher.detector, inputs) as seen:
         model.student(inputs)
     levels = list(model.distiller.adapters)
     masks = near_objects([seen["anchors"][level] for level in levels], seen["objects"], 0.5)
@@ -75,11 +75,11 @@ def test_the_anchors_of_a_small_object_count_on_the_fine_level_only(
 def test_the_logits_that_are_seen_are_those_of_the_students_loss(
     build: Build, storage: EventStorage
 ) -> None:
-    model = build("MODEL.DISTILLER.NAME", "DKDDistiller").train()
+    model = in_training(build("MODEL.DISTILLER.NAME", "DKDDistiller"))
     inputs = images((64, 96), (96, 64))
     with (
         captured_backbone(model.backbone) as captured,
-        model.distiller.watch(model.student, model.teacher.detector, inputs) as seen,
+        model.distiller.capture(model.student, model.teacher.detector, inputs) as seen,
     ):
         losses = model.student(inputs)
     again = box_logits(model.student.roi_heads, captured["features"], seen["boxes"])
@@ -90,11 +90,11 @@ def test_the_logits_that_are_seen_are_those_of_the_students_loss(
 def test_a_teacher_that_is_the_student_has_nothing_to_teach(
     build: Build, storage: EventStorage
 ) -> None:
-    model = build("MODEL.DISTILLER.NAME", "DKDDistiller").train()
+    model = in_training(build("MODEL.DISTILLER.NAME", "DKDDistiller"))
     inputs = images((64, 64))
     with (
         captured_backbone(model.backbone) as captured,
-        model.distiller.watch(model.student, model.student, inputs) as seen,
+        model.distiller.capture(model.student, model.student, inputs) as seen,
     ):
         model.student(inputs)
     features = captured["features"]
@@ -109,6 +109,6 @@ def test_the_teacher_must_have_its_box_head(build: Build, tmp_path: Any) -> None
     }
     torch.save({"model": backbone}, tmp_path / "backbone.pth")
     weights = ("MODEL.TEACHER.WEIGHTS", str(tmp_path / "backbone.pth"))
-    build(*weights).train()
+    build(*weights).load_teacher()
     with pytest.raises(ValueError, match=r"MODEL.TEACHER.WEIGHTS: .*roi_heads"):
-        build(*weights, "MODEL.DISTILLER.NAME", "DKDDistiller").train()
+        build(*weights, "MODEL.DISTILLER.NAME", "DKDDistiller").load_teacher()

@@ -1,6 +1,5 @@
 """Reading data in COCO format, and saying in one line what is wrong with it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,35 +43,21 @@ def test_masks_count_where_every_object_has_one(
     assert (got.has_masks, got.has_bitmasks) == expected
 
 
-def remove_field(data: dict[str, Any]) -> None:
-    del data["annotations"][0]["bbox"]
-
-
-WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "no annotations": (lambda d: d.update(annotations=[]), "has no annotations, expected boxes"),
-    "no categories": (lambda d: d.update(categories=[]), "has no categories, expected one for"),
-    "another format": (lambda d: d.pop("images"), "images: got nothing, expected a list"),
-    "a field": (remove_field, "annotations: .* has no 'bbox'"),
-    "a category": (
-        lambda d: d["annotations"][0].update(category_id=9),
-        "category_id: got 9",
-    ),
-    "an image": (lambda d: d["annotations"][0].update(image_id=9), "annotation 1: image_id: got 9"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_content_is_named(case: str, write: Callable[..., tuple[str, str]]) -> None:
-    data = content(("a", "b"), 2)
-    annotations, images = write(data)
-    change, message = WRONG[case]
-    change(data)
-    Path(annotations).write_text(json.dumps(data))
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"annotations": []}, "has no annotations, expected boxes"),
+        ({"categories": []}, "has no categories, expected one for"),
+    ],
+)
+def test_wrong_content_is_named(
+    changed: dict[str, Any], message: str, write: Callable[..., tuple[str, str]]
+) -> None:
     with pytest.raises(ValueError, match=rf"^--val: .*all.json: .*{message}"):
-        read_coco("--val", annotations, images)
+        read_coco("--val", *write(content(("a", "b"), 2) | changed))
 
 
-def test_missing_and_truncated_files_are_named(write: Callable[..., tuple[str, str]]) -> None:
+def test_missing_files_are_named(write: Callable[..., tuple[str, str]]) -> None:
     annotations, images = write(content(("a",), 3))
     with pytest.raises(ValueError, match=r"--train: no.json: No such file"):
         read_coco("--train", "no.json", images)
@@ -80,9 +65,6 @@ def test_missing_and_truncated_files_are_named(write: Callable[..., tuple[str, s
         read_coco("--train", annotations, "none")
     (Path(images) / "1.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 3 images are not in .*, such as '1.png'"):
-        read_coco("--train", annotations, images)
-    Path(annotations).write_text(Path(annotations).read_text()[:-20])
-    with pytest.raises(ValueError, match=r"all.json: is not JSON, is it truncated\?"):
         read_coco("--train", annotations, images)
 
 

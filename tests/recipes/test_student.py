@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fam_det.recipes.student import student_choices
+from fam_det.recipes.student import student_overrides
 
 ALL = ["res2", "res3", "res4", "res5"]
 RGB_MEAN = [123.675, 116.28, 103.53]
@@ -14,8 +14,8 @@ RGB_MEAN = [123.675, 116.28, 103.53]
 def values(
     name: str, weights: str | None = None, architecture: str = "GeneralizedRCNN"
 ) -> dict[str, Any]:
-    choices = student_choices(name, weights, architecture, ALL)
-    return {key.removeprefix("MODEL."): choice.value for key, choice in choices.items()}
+    overrides = student_overrides(name, weights, architecture, ALL)
+    return {key.removeprefix("MODEL."): override.value for key, override in overrides.items()}
 
 
 def test_resnet18_is_as_in_the_coco_recipe() -> None:

@@ -32,7 +32,7 @@ def distill(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_distil_and_go_on(data: list[str], tmp_path: Path) -> None:
+def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     output = ["--output", str(tmp_path), "--inherit-heads"]
     first = distill(*ARGUMENTS, *data, *output, "--schedule", "2", *SMALL)
     assert first.returncode == 0, first.stderr[-2000:]
@@ -53,15 +53,16 @@ def test_distil_and_go_on(data: list[str], tmp_path: Path) -> None:
         "model_final.pth",
     }
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    assert {"loss_fam", "bbox/AP", "distiller/loss_p6"} <= set().union(*lines)
+    assert {"loss_distill", "bbox/AP", "distiller/loss_weight"} <= set().union(*lines)
 
     again = run_tool("distill", *ARGUMENTS, *data, *output, "--schedule", "3", *SMALL)
     assert again.stderr.strip().splitlines()[-1] == (
-        f"--output: {tmp_path} holds a run; add --resume to go on with it, or give another"
+        f"--output: {tmp_path} holds a run; add --resume to resume it, or give another"
     )
-    again = distill(*ARGUMENTS, *data, *output, "--schedule", "3", "--resume", *SMALL)
+    resume = ["--schedule", "3", "--resume", "--dry-run", *SMALL]
+    again = run_tool("distill", *ARGUMENTS, *data, *output, *resume)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert "Starting training from iteration 2" in again.stdout
+    assert again.stdout.endswith(f"--config-file {tmp_path}/distill.yaml --resume\n")
 
 
 def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> None:

@@ -16,11 +16,10 @@ STUDENT = "configs/BloodCells/student_distilled.yaml"
 
 
 def train_net(*args: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(processes)]
-    command += ["tools/train_net.py", *args]
+    if processes == 1:
+        return run_tool("train_net", *args)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), "tools/train_net.py", *args]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -31,20 +30,21 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
         "DATALOADER.NUM_WORKERS": "0",
         "INPUT.MIN_SIZE_TRAIN": "(64,)",
         "INPUT.MIN_SIZE_TEST": "64",
+        "MODEL.DISTILLER.MID_CHANNELS": "16",
+        "MODEL.FPN.OUT_CHANNELS": "16",
+        "MODEL.ROI_BOX_HEAD.FC_DIM": "32",
         "MODEL.TEACHER.CONFIG": TEACHER,
-        "MODEL.TEACHER.OPTS": "['MODEL.RESNETS.NORM', 'FrozenBN']",
+        "MODEL.TEACHER.OPTS": "['MODEL.RESNETS.NORM', 'FrozenBN', 'MODEL.FPN.OUT_CHANNELS', 16]",
         "OUTPUT_DIR": str(tmp_path),
         "SOLVER.BASE_LR": "0.0001",
         "SOLVER.CHECKPOINT_PERIOD": "2",
         "SOLVER.IMS_PER_BATCH": "2",
         "SOLVER.STEPS": "(1,)",
     }
-    small = [word for pair in options.items() for word in pair]
-    first = train_net("--config-file", STUDENT, *small, "SOLVER.MAX_ITER", "2", processes=processes)
+    small = ["--config-file", STUDENT, *(word for pair in options.items() for word in pair)]
+    first = train_net(*small, "SOLVER.MAX_ITER", "2", processes=processes)
     assert first.returncode == 0, first.stderr[-2000:]
-    again = train_net(
-        "--config-file", STUDENT, "--resume", *small, "SOLVER.MAX_ITER", "4", processes=processes
-    )
+    again = train_net("--resume", *small, "SOLVER.MAX_ITER", "4", processes=processes)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "Starting training from iteration 2" in again.stdout
     assert "copypaste: Task: bbox" in again.stdout
@@ -66,16 +66,8 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
     assert {"loss_fam", "distiller/loss_p2", "distiller/gamma_global_p6"} <= set(trained[-1])
     assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
 
-    weights = str(tmp_path / "model_final.pth")
-    only = train_net(
-        "--config-file",
-        STUDENT,
-        "--eval-only",
-        *small,
-        "MODEL.WEIGHTS",
-        weights,
-        processes=processes,
-    )
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]
+    only = train_net("--eval-only", *small, *weights, processes=processes)
     assert only.returncode == 0, only.stderr[-2000:]
     assert "copypaste: Task: bbox" in only.stdout
 

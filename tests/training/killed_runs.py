@@ -1,7 +1,6 @@
 """A training that is killed at random moments and resumed, again and again, beside an unbroken one.
 
-Run as a program by test_killed_runs.py: it imports everything once and forks each life of a run, so
-that a life costs a second or two.
+Each life of a run is forked from this process, which has imported everything.
 """
 
 import argparse
@@ -21,7 +20,9 @@ import classification.engine
 import fam_det.training.detection
 from fam_det.training.launch import launch
 
-from detectron2.engine import HookBase, default_setup
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 
 ENGINES = {
     "detection": fam_det.training.detection,
@@ -49,7 +50,7 @@ def train(args: argparse.Namespace) -> None:
     engine: Any = ENGINES[args.kind]
     torch.set_num_threads(1)
     cfg = engine.load_config(args.config_file, ["OUTPUT_DIR", args.output, *args.opts])
-    default_setup(cfg, args)
+    seed_all_rng(cfg.SEED + comm.get_rank())
     trainer = engine.Trainer(cfg)
     trainer.resume_or_load(resume=True)
     if int(os.environ.get("RANK", "0")) == 0:
@@ -126,26 +127,22 @@ def is_done(output: Path) -> bool:
     return (output / "model_final.pth").exists() and (output / "metrics.json").exists()
 
 
-def main() -> None:
-    """Print what came of every life."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=sorted(ENGINES))
-    parser.add_argument("processes", type=int)
-    parser.add_argument("kills", type=int)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("config_file")
-    parser.add_argument("opts", nargs=argparse.REMAINDER)
-    args = parser.parse_args()
+def kill_and_resume(
+    kind: str, processes: int, kills: int, folder: Path, config_file: str, opts: list[str]
+) -> list[dict[str, Any]]:
+    """What came of every life; ``folder`` then has an unbroken run, and broken ones by number."""
+    args = argparse.Namespace(
+        kind=kind, processes=processes, config_file=config_file, opts=opts, eval_only=False
+    )
     args.num_gpus, args.num_machines, args.machine_rank, args.dist_url = 0, 1, 0, "auto"
-    args.eval_only = False
     random.seed(0)
-    longest = 0.8 * live(args, args.folder / "unbroken", None)["seconds"]
+    longest = 0.8 * live(args, folder / "unbroken", None)["seconds"]
     lives: list[dict[str, Any]] = []
     run = 0
     while True:
-        output = args.folder / f"broken{run}"
+        output = folder / f"broken{run}"
         whole = not output.exists()
-        enough = sum(life["killed"] for life in lives) >= args.kills
+        enough = sum(life["killed"] for life in lives) >= kills
         life = live(args, output, None if enough else random.uniform(0.3, longest))
         lives.append(life)
         if not life["killed"]:
@@ -154,9 +151,4 @@ def main() -> None:
             assert is_done(output), (output / "output.txt").read_text()[-3000:]
             run += 1
             if enough:
-                break
-    print(json.dumps({"runs": run, "lives": lives}))
-
-
-if __name__ == "__main__":
-    main()
+                return lives

@@ -42,11 +42,14 @@ class Batches:
 
 
 def trainer(
-    folder: Path, broken: tuple[int, ...] = (), most: int = 0, model: nn.Module | None = None
+    folder: Path,
+    broken: tuple[int, ...] = (),
+    max_non_finite: int = 0,
+    model: nn.Module | None = None,
 ) -> StepTrainer:
     folder.mkdir(exist_ok=True)
     model = model or Model()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    made = StepTrainer(model, Batches(broken), optimiser)
-    made.folder, made.max_non_finite = str(folder), most
-    return made
+    run = StepTrainer(model, Batches(broken), optimiser)
+    run.folder, run.max_non_finite = str(folder), max_non_finite
+    return run

@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as rle
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.training.coco_evaluation import FastCOCOEvaluator, faster_coco_eval
+from fam_det.training.evaluation import FastCOCOEvaluator, faster_coco_eval
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances

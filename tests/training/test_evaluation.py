@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from fam_det.files.checkpointer import SafeCheckpointer
-from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.evaluation import Evaluation
-from fam_det.training.metrics_file import read_metrics
-from fam_det.training.metrics_hooks import Writing
+from fam_det.training.metrics import MetricsWriter, read_metrics
 from fam_det.training.signals import StopOnSignal
 from tests.training.small_training import trainer
 
@@ -30,7 +29,7 @@ class Run:
             BoundedCheckpointer(self.checkpointer, 2, keep=0),
             StopOnSignal(self.checkpointer),
             Evaluation(2, self.evaluate, str(folder)),
-            Writing([JSONWriter(str(folder / "metrics.json"))], str(folder)),
+            MetricsWriter([JSONWriter(str(folder / "metrics.json"))], str(folder)),
         ]
         self.trainer.register_hooks(hooks)
 

@@ -17,13 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.training import launch
-from fam_det.training.checkpoints import BoundedCheckpointer
+from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.evaluation import Evaluation
 from fam_det.training.signals import StopOnSignal
-from fam_det.training.trainer import ddp_on
+from fam_det.training.trainer import ddp_options
 from tests.training.small_training import Model, trainer
 
 from detectron2.engine import HookBase
+from detectron2.engine.defaults import create_ddp_model
 from detectron2.utils import comm
 
 Fault = Callable[[], None]
@@ -126,6 +127,7 @@ def test_the_rest_of_a_group_ends_when_a_process_is_killed(tmp_path: Path) -> No
     assert last_checkpoint(tmp_path) == ("model_0000001.pth", 1)
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_group_ends_when_a_process_is_frozen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +164,7 @@ def test_a_group_of_three_sums_its_first_gradients_as_all_others(tmp_path: Path)
     def check(_: Any) -> None:
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.Linear(256, 256))
-        model = ddp_on("cpu")(model, broadcast_buffers=False)
+        model = create_ddp_model(model, **ddp_options("cpu"))
         images = torch.randn(8, 64, generator=torch.Generator().manual_seed(comm.get_rank()))
         gradients = []
         for _ in range(3):

@@ -1,20 +1,17 @@
 """Runs killed with SIGKILL at random moments and resumed end, bit for bit, as unbroken ones."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fam_det.training.metrics_file import read_metrics
+from fam_det.training.metrics import read_metrics
 from tests.modeling.small_detector import STUDENTS
 from tests.tools.conftest import cells  # noqa: F401
+from tests.training.killed_runs import kill_and_resume
 
-ROOT = Path(__file__).parent.parent.parent
 CLASSIFIER = """
 VERSION: 2
 MODEL:
@@ -30,7 +27,7 @@ SEED: 1
 """
 
 
-def command(kind: str, cells: str, folder: Path, workers: int) -> list[str]:  # noqa: F811
+def command(kind: str, cells: str, folder: Path, workers: int, iterations: int) -> list[str]:  # noqa: F811
     if kind == "classification":
         file = folder / "config.yaml"
         file.write_text(CLASSIFIER)
@@ -42,16 +39,18 @@ def command(kind: str, cells: str, folder: Path, workers: int) -> list[str]:  # 
         "INPUT.MIN_SIZE_TEST": "64",
         "MODEL.TEACHER.CONFIG": "configs/BloodCells/teacher_R_18.yaml",
         "MODEL.TEACHER.WEIGHTS": "",
-        "MODEL.TEACHER.OPTS": "['MODEL.RESNETS.NORM', 'FrozenBN']",
+        "MODEL.TEACHER.OPTS": "['MODEL.RESNETS.NORM', 'FrozenBN', 'MODEL.FPN.OUT_CHANNELS', 24]",
         "MODEL.DISTILLER.MID_CHANNELS": "16",
+        "MODEL.FPN.OUT_CHANNELS": "16",
+        "MODEL.RETINANET.NUM_CONVS": "1",
         "SEED": "3",
         "SOLVER.BASE_LR": "0.001",
         "SOLVER.CHECKPOINT_PERIOD": "3",
         "SOLVER.CHECKPOINT_KEEP": "2",
         "SOLVER.IMS_PER_BATCH": "2",
-        "SOLVER.MAX_ITER": "30",
-        "SOLVER.STEPS": "(25,)",
-        "TEST.EVAL_PERIOD": "14",
+        "SOLVER.MAX_ITER": str(iterations),
+        "SOLVER.STEPS": f"({iterations - 5},)",
+        "TEST.EVAL_PERIOD": str(iterations // 2 - 1),
     }
     words = [word for pair in options.items() for word in pair]
     student = "RetinaNet" if kind == "retinanet" else "GeneralizedRCNN"
@@ -93,31 +92,15 @@ def results(folder: Path) -> dict[float, dict[str, float]]:
     }
 
 
-def run(folder: Path, kind: str, processes: int, kills: int, words: list[str]) -> dict[str, Any]:
-    program = [sys.executable, "-m", "tests.training.killed_runs"]
-    done = subprocess.run(
-        [*program, kind, str(processes), str(kills), str(folder), *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(report))
-    return report
-
-
 def slow(kind: str, processes: int, workers: int) -> Any:
-    return pytest.param(kind, processes, 20, workers, marks=pytest.mark.slow)
+    return pytest.param(kind, processes, 20, workers, 30, marks=pytest.mark.slow)
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    ("kind", "processes", "kills", "workers"),
+    ("kind", "processes", "kills", "workers", "iterations"),
     [
-        ("retinanet", 1, 1, 1),
+        ("retinanet", 1, 2, 1, 10),
         slow("detection", 1, 0),
         slow("classification", 1, 0),
         slow("classification", 2, 0),
@@ -131,15 +114,18 @@ def test_killed_runs_end_as_unbroken_ones(
     processes: int,
     kills: int,
     workers: int,
+    iterations: int,
     tmp_path: Path,
     cells: str,  # noqa: F811
 ) -> None:
-    report = run(tmp_path, kind, processes, kills, command(kind, cells, tmp_path, workers))
-    killed = [life for life in report["lives"] if life["killed"]]
+    words = command(kind, cells, tmp_path, workers, iterations)
+    lives = kill_and_resume(kind, processes, kills, tmp_path, words[0], words[1:])
+    print(json.dumps(lives))
+    killed = [life for life in lives if life["killed"]]
     assert len(killed) >= kills
     assert not any(life["hanging"] for life in killed)
-    for number in range(report["runs"]):
-        assert_same(tmp_path / f"broken{number}", tmp_path / "unbroken")
+    for broken in tmp_path.glob("broken*"):
+        assert_same(broken, tmp_path / "unbroken")
 
 
 def assert_same(broken: Path, unbroken: Path) -> None:

@@ -13,7 +13,7 @@ from tests.training.small_training import Batches, Model, trainer
 
 
 def test_an_iteration_whose_loss_is_not_finite_changes_nothing(tmp_path: Path) -> None:
-    run = trainer(tmp_path, broken=(2, 4), most=2)
+    run = trainer(tmp_path, broken=(2, 4), max_non_finite=2)
     run.train(0, 7)
     # By hand: the same batches without the two.
     model = Model()
@@ -34,10 +34,10 @@ def test_an_iteration_whose_loss_is_not_finite_changes_nothing(tmp_path: Path) -
 
 
 def test_one_too_many_ends_the_training_and_a_resumed_run_counts_on(tmp_path: Path) -> None:
-    run = trainer(tmp_path, broken=(0, 2), most=1)
+    run = trainer(tmp_path, broken=(0, 2), max_non_finite=1)
     with pytest.raises(FloatingPointError, match=r"iteration 2: .*MAX_NON_FINITE lets 1 such"):
         run.train(0, 5)
-    again = trainer(tmp_path, broken=(3,), most=1)
+    again = trainer(tmp_path, broken=(3,), max_non_finite=1)
     again.data_loader.start_iter = 3
     again.load_state_dict({**again.state_dict(), "passed_over": 1})
     with pytest.raises(FloatingPointError, match="non_finite.json"):
@@ -79,7 +79,7 @@ def test_running_counts_of_positive_anchors_are_put_back(tmp_path: Path) -> None
             self._ema_update()
             return super().forward(batch)
 
-    run = trainer(tmp_path, broken=(0, 2), most=2, model=Dense())
+    run = trainer(tmp_path, broken=(0, 2), max_non_finite=2, model=Dense())
     run.train(0, 1)
     assert not hasattr(run.model, "loss_normalizer")
     run.train(1, 4)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from classification.engine import Trainer
 from tests.classification.conftest import make_cfg  # noqa: F401  a fixture
 from tests.tools.conftest import cells  # noqa: F401  a fixture
@@ -15,13 +17,13 @@ from detectron2.utils.env import seed_all_rng
 class InTheMiddle(HookBase):
     """Another training, whole, between two iterations of this one."""
 
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
+    def __init__(self, options: list[str]) -> None:
+        self.options = options
         self.outcome: Any = None
 
     def after_step(self) -> None:
         if self.trainer.iter == 2:
-            self.outcome = train(self.words)
+            self.outcome = train(self.options)
 
 
 def classify(cfg: Any, folder: Path, *hooks: HookBase) -> Any:
@@ -32,9 +34,10 @@ def classify(cfg: Any, folder: Path, *hooks: HookBase) -> Any:
     losses = Losses(None)
     run.register_hooks([*hooks, losses])
     run.train()
-    return losses.seen, run.model.state_dict()
+    return losses.by_iteration, run.model.state_dict()
 
 
+@pytest.mark.slow
 def test_they_do_not_disturb_each_other(
     tmp_path: Path,
     cells: str,  # noqa: F811

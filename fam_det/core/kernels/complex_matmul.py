@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def complex_matmul(a: Tensor, b: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
-    """Give ``a @ b``, in half precision as one real matrix product.
+    """Returns ``a @ b``, in half precision as one real matrix product.
 
     Args:
         a: complex (..., N, C).
@@ -35,7 +35,7 @@ def complex_matmul(a: Tensor, b: Tensor, dtype: torch.dtype, out: Tensor | None 
 
 
 def _scaled(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """A matrix in half precision, and what to multiply a product with it by.
+    """Returns a matrix in half precision, and the factor for a product with it.
 
     A filter of 256 x 256 channels starts near 1e-5, where float16 has few digits left, and spectra
     have a large zero frequency; bfloat16 has the range of float32.

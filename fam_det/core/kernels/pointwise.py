@@ -9,18 +9,18 @@ Legend: N batch, C_in and C_out channels, H and W map size.
 import torch
 from torch import Tensor
 
-from fam_det.core.kernels.chunks import pieces
+from fam_det.core.kernels import chunks
 
-PIECE = 2**18  # values of the products that are summed at once: 1 MiB of float32
+CHUNK = 2**18  # values of the products that are summed at once: 1 MiB of float32
 
 
 def pointwise(x: Tensor, weight: Tensor) -> Tensor:
-    """Mix the channels at every position: (N, C_in, H, W), (C_out, C_in) -> (N, C_out, H, W)."""
+    """Mixes the channels at every position: (N, C_in, H, W), (C_out, C_in) -> (N, C_out, H, W)."""
     return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def add_pointwise_(out: Tensor, weight: Tensor, x: Tensor, *, beta: int = 1) -> Tensor:
-    """Add :func:`pointwise` of ``x`` to ``beta`` * ``out``, contiguous, in place.
+    """Adds :func:`pointwise` of ``x`` to ``beta`` * ``out``, contiguous, in place.
 
     It is computed in the dtype of ``weight``.
     """
@@ -33,10 +33,10 @@ def add_pointwise_(out: Tensor, weight: Tensor, x: Tensor, *, beta: int = 1) -> 
 
 
 def pointwise_weight_grad(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of the weight: (N, C_out, H, W), (N, C_in, H, W) -> (C_out, C_in)."""
+    """Returns the weight's gradient: (N, C_out, H, W), (N, C_in, H, W) -> (C_out, C_in)."""
     grads, maps = grad.flatten(2), x.flatten(2)
     dtype = torch.promote_types(grad.dtype, torch.float32)
     total = grad.new_zeros(grad.shape[1], x.shape[1], dtype=dtype)
-    for images in pieces(len(x), total.numel(), PIECE, x.device):
+    for images in chunks(len(x), total.numel(), CHUNK, x.device):
         total += torch.bmm(grads[images], maps[images].mT).sum(0)
     return total.to(grad.dtype)

@@ -1,8 +1,8 @@
-"""Filtering in the half spectrum of ``torch.fft.rfft2``, forward and backward, in small pieces.
+"""Filtering in the half spectrum of ``torch.fft.rfft2``, forward and backward, in small chunks.
 
 The transforms are orthonormal and in the type of the map; zero frequency first. Written with plain
 operators these filters keep several copies of the maps and of their spectra for the backward pass
-and spend most of their time on fresh memory. Here the maps are transformed a piece at a time, small
+and spend most of their time on fresh memory. Here the maps are transformed a chunk at a time, small
 enough to stay in the processor's cache, and the backward pass keeps one copy.
 
 For real maps the adjoint of ``irfft2`` is ``rfft2`` with the mirrored columns 0 < v < W / 2
@@ -18,31 +18,31 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fam_det.core.kernels.chunks import pieces
+from fam_det.core.kernels import chunks
 from fam_det.core.kernels.complex_matmul import complex_matmul
 from fam_det.core.kernels.pointwise import add_pointwise_, pointwise, pointwise_weight_grad
 
-PIECE = 2**17  # values that are worked on at once: half a MiB of float32
+CHUNK = 2**17  # values that are worked on at once: half a MiB of float32
 
 
 def rfft2(x: Tensor) -> Tensor:
-    """Half spectrum of real maps, zero frequency first: (..., H, W) -> complex (..., H, V)."""
+    """Transforms real maps, zero frequency first: (..., H, W) -> complex (..., H, V)."""
     return torch.fft.rfft2(x, norm="ortho")
 
 
 def irfft2(x: Tensor, width: int) -> Tensor:
-    """Inverse of :func:`rfft2`: complex (..., H, V) -> (..., H, W), W = ``width``."""
+    """Inverts :func:`rfft2`: complex (..., H, V) -> (..., H, W), W = ``width``."""
     return torch.fft.irfft2(x, s=(x.shape[-2], width), norm="ortho")
 
 
 def multiplicity(width: int) -> Tensor:
-    """How many columns of the full plane each column of the half plane is: 1 or 2, float64 (V,)."""
+    """Counts the columns of the full plane for each of the half plane: 1 or 2, float64 (V,)."""
     v = torch.arange(width // 2 + 1)
     return 1.0 + ((v > 0) & (2 * v < width)).double()
 
 
 def mix_frequencies(x: Tensor, k: Tensor, factor: Tensor, local: Tensor) -> Tensor:
-    """IFFT(factor * (FFT(x) @ k)) + local @ x, one matrix a frequency and one for all.
+    """Computes IFFT(factor * (FFT(x) @ k)) + local @ x, one matrix a frequency and one for all.
 
     On column 0 and (even widths) the Nyquist column the Hermitian part of ``k`` acts.
 
@@ -80,11 +80,11 @@ class _MixFrequencies(torch.autograd.Function):
         d_bins = d_out if d_out.shape == bins.shape else torch.empty_like(bins)
         d_factor = torch.empty_like(factor).flatten()
         size = max(matrices[0].numel(), bins[0].numel())  # of what .mH copies
-        for f in pieces(len(matrices), size, PIECE, x.device):
-            d_piece = complex_matmul(d_out[f], matrices[f].mH, dtype)
-            d_factor[f] = _dot(bins[f], d_piece)
+        for f in chunks(len(matrices), size, CHUNK, x.device):
+            d_chunk = complex_matmul(d_out[f], matrices[f].mH, dtype)
+            d_factor[f] = _dot(bins[f], d_chunk)
             complex_matmul(bins[f].mH, d_out[f].mul_(scale[f]), dtype, out=d_matrices[f])
-            d_bins[f] = d_piece  # in place of what has been read, where it fits
+            d_bins[f] = d_chunk  # in place of what has been read, where it fits
         del d_out  # before more memory is taken
         d_k = torch.view_as_real(d_matrices).view_as(k)
         d_factor = d_factor.view_as(factor) * count
@@ -93,11 +93,11 @@ class _MixFrequencies(torch.autograd.Function):
 
 
 def to_bins(x: Tensor) -> Tensor:
-    """Half spectrum with the frequency first: (N, C, H, W) -> complex (F, N, C)."""
+    """Transforms maps, frequency first: (N, C, H, W) -> complex (F, N, C)."""
     n, c, height, width = x.shape
     shape = (height * (width // 2 + 1), n, c)
     bins = torch.empty(shape, dtype=x.dtype.to_complex(), device=x.device)
-    for images in pieces(n, c * height * width, PIECE, x.device):
+    for images in chunks(n, c * height * width, CHUNK, x.device):
         bins[:, images] = rfft2(x[images]).flatten(2).permute(2, 0, 1)
     return bins
 
@@ -117,14 +117,14 @@ def from_bins(bins: Tensor, factor: Tensor, width: int) -> Tensor:
     height, columns = factor.shape
     make_hermitian(bins.view(height, columns, n, c), width)
     out = torch.empty(n, c, height, width, dtype=factor.dtype, device=bins.device)
-    for images in pieces(n, c * height * width, PIECE, bins.device):
-        piece = bins[:, images].permute(1, 2, 0).contiguous().view(-1, c, height, columns)
-        out[images] = irfft2(piece.mul_(factor), width)
+    for images in chunks(n, c * height * width, CHUNK, bins.device):
+        chunk = bins[:, images].permute(1, 2, 0).contiguous().view(-1, c, height, columns)
+        out[images] = irfft2(chunk.mul_(factor), width)
     return out
 
 
 def make_hermitian(half: Tensor, width: int) -> None:
-    """Replace Y(u) by (Y(u) + conj Y(-u)) / 2 on the columns that are their own mirror, in place.
+    """Replaces Y(u) by (Y(u) + conj Y(-u)) / 2 on the columns that are their own mirror, in place.
 
     FFT libraries disagree on what an inverse transform does with the rest.
 
@@ -146,7 +146,7 @@ def filter_channels(
     mix: Tensor,
     local: Tensor,
 ) -> Tensor:
-    """Give mix @ IFFT(response * (by_row @ gain @ by_column^T) * FFT(x)) + local @ x.
+    """Returns mix @ IFFT(response * (by_row @ gain @ by_column^T) * FFT(x)) + local @ x.
 
     Args:
         x: (N, C_in, H, W), float32 or float64.
@@ -180,7 +180,7 @@ class _FilterChannels(torch.autograd.Function):
         rows, columns = by_row.to(gain.dtype), by_column.to(gain.dtype)
         ctx.save_for_backward(x, gain, rows, columns, response, mix, local)
         filtered = mix.new_empty(x.shape)
-        for c in pieces(x.shape[1], x[:, 0].numel(), PIECE, x.device):
+        for c in chunks(x.shape[1], x[:, 0].numel(), CHUNK, x.device):
             k = (rows @ gain[c] @ columns.T).mul_(response)  # (c, H, V)
             filtered[:, c] = irfft2(rfft2(x[:, c]).mul_(k), x.shape[3])
         out = mix.new_empty(len(x), len(mix), *x.shape[2:])
@@ -192,11 +192,11 @@ class _FilterChannels(torch.autograd.Function):
         x, gain, rows, columns, response, mix, local = ctx.saved_tensors
         width = x.shape[3]
         count = multiplicity(width).to(response)
-        # of the filtered map, replaced piece by piece
+        # of the filtered map, replaced chunk by chunk
         d_x = pointwise(grad, mix.T).to(x.dtype)
         filtered = mix.new_empty(x.shape)
         d_gain, d_response = torch.empty_like(gain), torch.zeros_like(response)
-        for c in pieces(x.shape[1], x[:, 0].numel(), PIECE, x.device):
+        for c in chunks(x.shape[1], x[:, 0].numel(), CHUNK, x.device):
             k = rows @ gain[c] @ columns.T  # (c, H, V), without the response
             spectrum, d_out = rfft2(x[:, c]), rfft2(d_x[:, c])
             product = (spectrum.conj() * d_out).sum(0)  # (c, H, V)
@@ -213,11 +213,11 @@ class _FilterChannels(torch.autograd.Function):
 
 
 def _matrices(k: Tensor) -> Tensor:
-    """(H, V, C_in, C_out, 2) -> complex (F, C_in, C_out)."""
+    """Views (H, V, C_in, C_out, 2) as complex (F, C_in, C_out)."""
     return torch.view_as_complex(k.contiguous()).flatten(0, 1)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Re <a, b> of each frequency: complex (F, N, C) twice -> (F,)."""
+    """Returns Re <a, b> of each frequency: complex (F, N, C) twice -> (F,)."""
     flat_a, flat_b = (torch.view_as_real(t).flatten(1) for t in (a, b))
     return torch.bmm(flat_a[:, None], flat_b[:, :, None]).flatten()

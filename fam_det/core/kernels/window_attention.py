@@ -1,7 +1,7 @@
 """Window attention with a softmax per channel, a few channels at a time.
 
 The plain formula gathers the k * k neighbours of every position in keys and values and keeps them,
-their products and the softmax for the backward pass. Every channel is on its own here, so a piece
+their products and the softmax for the backward pass. Every channel is on its own here, so a chunk
 of a few channels is carried through all steps while it is in the processor's cache; the backward
 pass computes the softmax again, as FlashAttention (Dao et al. 2022) does for token attention.
 
@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fam_det.core.kernels.chunks import pieces
+from fam_det.core.kernels import chunks
 
-PIECE = 2**15  # values of a map that are worked on at once, k * k times as many in a buffer
+CHUNK = 2**15  # values of a map that are worked on at once, k * k times as many in a buffer
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
-    """Weighted sum of the values in the window around each position.
+    """Sums the values in the window around each position, weighted.
 
     With j over the k x k window positions, for each channel on its own::
 
@@ -48,10 +48,10 @@ class _WindowAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
         k = offsets.shape[-1]
         out = torch.empty_like(key, memory_format=torch.contiguous_format)
-        for piece, (buffer,) in _channel_pieces(key, k, 1):
-            torch.add(_windows(key[piece], k), _by_window(offsets[piece[1]]), out=buffer)
-            weight = _softmax_(buffer.mul_(resize_nearest(query[piece], key.shape[2:])))
-            torch.sum(weight.mul_(_windows(value[piece], k)), (0, 1), out=out[piece])
+        for chunk, (buffer,) in _channel_chunks(key, k, 1):
+            torch.add(_windows(key[chunk], k), _by_window(offsets[chunk[1]]), out=buffer)
+            weight = _softmax_(buffer.mul_(resize_nearest(query[chunk], key.shape[2:])))
+            torch.sum(weight.mul_(_windows(value[chunk], k)), (0, 1), out=out[chunk])
         ctx.save_for_backward(query, key, value, offsets, out)
         return out
 
@@ -64,46 +64,46 @@ class _WindowAttention(torch.autograd.Function):
             torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
         )
         d_offsets = torch.zeros_like(offsets)
-        for piece, (keys, weight, d_logit) in _channel_pieces(key, k, 3):
-            q, g = resize_nearest(query[piece], key.shape[2:]), grad[piece]
-            torch.add(_windows(key[piece], k), _by_window(offsets[piece[1]]), out=keys)
+        for chunk, (keys, weight, d_logit) in _channel_chunks(key, k, 3):
+            q, g = resize_nearest(query[chunk], key.shape[2:]), grad[chunk]
+            torch.add(_windows(key[chunk], k), _by_window(offsets[chunk[1]]), out=keys)
             _softmax_(torch.mul(keys, q, out=weight))
             # sum_j weight_j * value_j is the output: the mean that a softmax takes off its gradient
-            torch.sub(_windows(value[piece], k), out[piece], out=d_logit)
+            torch.sub(_windows(value[chunk], k), out[chunk], out=d_logit)
             d_logit.mul_(weight.mul_(g))
-            d_value[piece] = _sum_windows(weight)
+            d_value[chunk] = _sum_windows(weight)
             d_q = keys.mul_(d_logit).sum((0, 1))
-            d_query[piece] = _resize_nearest_adjoint(d_q, query[piece])
-            d_key[piece] = _sum_windows(d_logit.mul_(q))
-            d_offsets[piece[1]] += d_logit.sum((2, 4, 5)).permute(2, 0, 1)
+            d_query[chunk] = _resize_nearest_adjoint(d_q, query[chunk])
+            d_key[chunk] = _sum_windows(d_logit.mul_(q))
+            d_offsets[chunk[1]] += d_logit.sum((2, 4, 5)).permute(2, 0, 1)
         return d_query, d_key, d_value, d_offsets
 
 
-def _channel_pieces(
+def _channel_chunks(
     x: Tensor, k: int, buffers: int
 ) -> Iterator[tuple[tuple[slice, slice], list[Tensor]]]:
-    """Cut (N, C, H, W) along images and channels, with buffers (k, k, n, c, H, W) for each piece.
+    """Cuts (N, C, H, W) along images and channels, with buffers (k, k, n, c, H, W) each.
 
-    The buffers are the same memory for every piece.
+    The buffers are the same memory for every chunk.
     """
     n, c, height, width = x.shape
     area = height * width
     memory: list[Tensor] = []
-    for images in pieces(n, c * area, PIECE, x.device):
-        for channels in pieces(c, (images.stop - images.start) * area, PIECE, x.device):
+    for images in chunks(n, c * area, CHUNK, x.device):
+        for channels in chunks(c, (images.stop - images.start) * area, CHUNK, x.device):
             shape = (k, k, *x[images, channels].shape)
-            if not memory:  # the first piece is the largest
+            if not memory:  # the first chunk is the largest
                 memory = [x.new_empty(math.prod(shape)) for _ in range(buffers)]
             yield (images, channels), [m[: math.prod(shape)].view(shape) for m in memory]
 
 
 def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize maps (N, C, H, W) by the nearest neighbour; the same tensor if they fit."""
+    """Resizes maps (N, C, H, W) by the nearest neighbour; returns those that fit as they are."""
     return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, list(size), mode="nearest")
 
 
 def _resize_nearest_adjoint(grad: Tensor, like: Tensor) -> Tensor:
-    """Sum over the cells that show each cell of ``like``: gradient of :func:`resize_nearest`."""
+    """Sums over the cells that show each cell of ``like``: gradient of :func:`resize_nearest`."""
     if grad.shape == like.shape:
         return grad
     size = list(grad.shape[2:])
@@ -111,13 +111,13 @@ def _resize_nearest_adjoint(grad: Tensor, like: Tensor) -> Tensor:
 
 
 def _windows(x: Tensor, k: int) -> Tensor:
-    """View of the k x k neighbours, zero outside: (n, c, H, W) -> (k, k, n, c, H, W)."""
+    """Views the k x k neighbours, zero outside: (n, c, H, W) -> (k, k, n, c, H, W)."""
     padded = F.pad(x, [k // 2] * 4)
     return padded.unfold(2, k, 1).unfold(3, k, 1).permute(4, 5, 0, 1, 2, 3)
 
 
 def _sum_windows(windows: Tensor) -> Tensor:
-    """Adjoint of :func:`_windows`: (k, k, n, c, H, W) -> (n, c, H, W)."""
+    """Applies the adjoint of :func:`_windows`: (k, k, n, c, H, W) -> (n, c, H, W)."""
     k, _, n, c, height, width = windows.shape
     padded = windows.new_zeros(n, c, height + k - 1, width + k - 1)
     for i in range(k):
@@ -128,12 +128,12 @@ def _sum_windows(windows: Tensor) -> Tensor:
 
 
 def _by_window(offsets: Tensor) -> Tensor:
-    """(c, k, k) -> (k, k, 1, c, 1, 1)."""
+    """Views (c, k, k) as (k, k, 1, c, 1, 1)."""
     return offsets.permute(1, 2, 0)[:, :, None, :, None, None]
 
 
 def _softmax_(logits: Tensor) -> Tensor:
-    """Softmax over the window positions, in place: (k, k, n, c, H, W)."""
+    """Takes the softmax over the window positions, in place: (k, k, n, c, H, W)."""
     flat = logits.flatten(0, 1)
     torch.softmax(flat, 0, out=flat)
     return logits

@@ -1,8 +1,7 @@
 """``torchvision://resnet18``: torchvision's ImageNet weights under Detectron2's names."""
 
-import os
 import re
-from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -12,74 +11,69 @@ from iopath.common.file_io import PathHandler, get_cache_dir
 from torch import Tensor
 from torchvision.models import get_model_weights
 
+from fam_det.files.atomic_write import atomic_write
+
 from detectron2.utils.file_io import PathManager
 
 PREFIX = "torchvision://"
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
 
 
-class ImageNetHandler(PathHandler):
-    """Resolves a prefix and a network's name to a checkpoint file for ``MODEL.WEIGHTS``.
+class PretrainedHandler(PathHandler):
+    """Resolves ``LIBRARY://NAME`` to a checkpoint file for ``MODEL.WEIGHTS``.
 
-    The file is made once and kept in iopath's cache folder. Its names have no prefix: Detectron2
+    The file is written once and kept in iopath's cache folder. Its names have no prefix: Detectron2
     matches them to the backbone, wherever that is in the model.
+
+    Args:
+        library: such as "torchvision".
+        load: returns the weights of a network under the backbone's names.
+        version: of the weights, for the file's name.
     """
 
-    prefix = ""
-
-    @abstractmethod
-    def check(self, name: str) -> None:
-        """Raises a ValueError for an unknown network."""
-
-    @abstractmethod
-    def weights(self, name: str) -> dict[str, Tensor]:
-        """The network's weights under the backbone's names."""
-
-    def file_name(self, name: str) -> str:
-        """Of the checkpoint in the cache."""
-        return f"{name}.pth"
+    def __init__(
+        self, library: str, load: Callable[[str], dict[str, Tensor]], version: str = ""
+    ) -> None:
+        super().__init__()
+        self.library = library
+        self.load = load
+        self.version = version
 
     def _get_supported_prefixes(self) -> list[str]:
-        return [self.prefix]
+        return [f"{self.library}://"]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        name, library = path.removeprefix(self.prefix), self.prefix.partition(":")[0]
-        self.check(name)
-        target = Path(get_cache_dir()) / library / self.file_name(name)
+        name = path.removeprefix(f"{self.library}://")
+        target = Path(get_cache_dir()) / self.library / f"{name}{self.version}.pth"
         if force or not target.is_file():
-            save_checkpoint(self.weights(name), target, author=library)
+            content = {"model": self.load(name), "__author__": self.library}
+            with atomic_write(target) as temporary:
+                torch.save({**content, "matching_heuristics": True}, temporary)
         return str(target)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Any:
         return Path(self._get_local_path(path)).open(mode, buffering)
 
 
-class TorchvisionHandler(ImageNetHandler):
-    """Resolves ``torchvision://NAME``."""
+def load_torchvision(name: str) -> dict[str, Tensor]:
+    """Returns the ImageNet weights of one of ``NETWORKS`` under Detectron2's names.
 
-    prefix = PREFIX
-
-    def check(self, name: str) -> None:
-        """Raises a ValueError for a network that is not in ``NETWORKS``."""
-        if name not in NETWORKS:
-            raise ValueError(
-                f"MODEL.WEIGHTS: got {PREFIX + name!r}, expected {PREFIX} and one of {NETWORKS}"
-            )
-
-    def weights(self, name: str) -> dict[str, Tensor]:
-        """ImageNet weights under Detectron2's names."""
-        return convert_names(download(name))
-
-    def file_name(self, name: str) -> str:
-        """Of the checkpoint in the cache, with the version of the weights."""
-        return f"{name}-imagenet1k-v1.pth"
+    Raises:
+        ValueError: another network.
+        OSError: the weights are not in PyTorch's cache, and there is no network.
+    """
+    if name not in NETWORKS:
+        raise ValueError(
+            f"MODEL.WEIGHTS: got {PREFIX + name!r}, expected {PREFIX} and one of {NETWORKS}"
+        )
+    return convert_names(download(name))
 
 
 def download(name: str) -> dict[str, Tensor]:
-    """The ImageNet weights of torchvision, checked against the hash in their name.
+    """Returns torchvision's own state dict, checked against the hash in its file's name.
 
     Raises:
-        OSError: no network and not in PyTorch's cache.
+        OSError: it is not in PyTorch's cache, and there is no network.
     """
     weights = get_model_weights(name)["IMAGENET1K_V1"]
     try:
@@ -94,18 +88,14 @@ def download(name: str) -> dict[str, Tensor]:
 
 
 def convert_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of Detectron2's ResNet for a torchvision ResNet; the classifier is left out.
+    """Returns a ResNet's weights under Detectron2's names, without the classifier.
 
     A MobileNetV2 keeps its names, and loses the last convolution too, which no detector uses.
     """
     if "conv1.weight" not in state_dict:
         unused = ("classifier.", "features.18.")
         return {k: v for k, v in state_dict.items() if not k.startswith(unused)}
-    return {
-        _resnet_name(name): value
-        for name, value in state_dict.items()
-        if not name.startswith("fc.")
-    }
+    return {_resnet_name(k): v for k, v in state_dict.items() if not k.startswith("fc.")}
 
 
 def _resnet_name(name: str) -> str:
@@ -116,12 +106,6 @@ def _resnet_name(name: str) -> str:
     return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
 
 
-def save_checkpoint(model: dict[str, Tensor], target: Path, author: str) -> None:
-    """Write a checkpoint whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(f".{os.getpid()}.part")
-    torch.save({"model": model, "__author__": author, "matching_heuristics": True}, part)
-    part.replace(target)
-
-
-PathManager.register_handler(TorchvisionHandler(), allow_override=True)
+PathManager.register_handler(
+    PretrainedHandler("torchvision", load_torchvision, "-imagenet1k-v1"), allow_override=True
+)

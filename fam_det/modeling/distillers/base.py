@@ -1,53 +1,63 @@
 """Distillers: what compares the student's feature maps with the teacher's."""
 
+import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from fam_det.core import FrequencyAttention
-from fam_det.core.losses import ValidSizes
-from fam_det.core.named_losses import LOSSES
+from fam_det.config import add_distillation_config
+from fam_det.core.losses import LOSSES, ValidSizes
+from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode, configurable, get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import Registry
 
+logger = logging.getLogger(__name__)
 DISTILLER_REGISTRY = Registry("DISTILLER")
 DISTILLER_REGISTRY.__doc__ = """
 Registry of distillers: ``Distiller`` built from ``(cfg, levels, student_shape, teacher_shape)``.
 
 ``levels`` are the names of the feature maps, shallow to deep; the shapes map them to ``ShapeSpec``.
 A call with the student's maps, the teacher's maps (dictionaries by level), the valid sizes of each
-level, and what ``watch`` saw, as keywords, gives a dictionary of unweighted scalar losses by name.
+level, and what ``capture`` recorded, as keywords, returns a dictionary of unweighted scalar losses
+by name.
 """
+
+SHARED_KEYS = {"NAME", "LEVELS", "LOSS_WEIGHT", "WARMUP_ITERS"}
 
 Shapes = Mapping[str, ShapeSpec]
 Loss = Callable[[Tensor, Tensor, ValidSizes | None], Tensor]
 
 
 class Distiller(nn.Module):
-    """What every distiller has; a method on feature maps alone is a ``FeatureDistiller``."""
+    """Base of the distillers; a method on feature maps alone is a ``FeatureDistiller``."""
 
-    # Parts of the teacher that it needs with their weights, besides the backbone.
+    # Parts of the teacher whose weights it needs, besides the backbone.
     teacher_parts: Sequence[str] = ()
+    # Keys of ``MODEL.DISTILLER`` that it reads, besides those that every distiller shares. None
+    # for a method that does not say.
+    reads: Collection[str] | None = None
 
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises a ValueError for detectors that the method cannot be used with."""
 
-    def watch(
+    def capture(
         self, student: nn.Module, teacher: nn.Module, batched_inputs: Sequence[dict[str, Any]]
     ) -> AbstractContextManager[dict[str, Any]]:
-        """A context around the student's forward pass, for what a method needs besides the maps.
+        """Returns a context around the student's forward pass that records its other outputs.
 
         What its dictionary holds afterwards are further keywords of ``forward``.
         """
         return nullcontext({})
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Returns what to log beside the losses, tensors of one value by name."""
+        return {}
 
 
 class FeatureDistiller(Distiller):
@@ -89,7 +99,7 @@ class FeatureDistiller(Distiller):
 
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
-        """The loss that a ``MODEL.DISTILLER`` node names.
+        """Returns the loss that a ``MODEL.DISTILLER`` node names.
 
         Raises:
             ValueError: an unknown one.
@@ -105,7 +115,7 @@ class FeatureDistiller(Distiller):
     def build_transform(
         cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
     ) -> nn.Module:
-        """The transform for a ``MODEL.DISTILLER`` node and the channels of each level."""
+        """Builds the transform for a ``MODEL.DISTILLER`` node and the channels of each level."""
 
     def forward(
         self,
@@ -113,7 +123,7 @@ class FeatureDistiller(Distiller):
         teacher: Mapping[str, Tensor],
         valid_sizes: Mapping[str, ValidSizes],
     ) -> dict[str, Tensor]:
-        """Unweighted loss of each level.
+        """Returns unweighted loss of each level.
 
         Args:
             student: maps (N, C, H, W) by level.
@@ -123,29 +133,21 @@ class FeatureDistiller(Distiller):
         Returns:
             Scalars by level.
         """
-        self._log_gammas()
         transformed = self.transform([student[level] for level in self.levels])
         return {
             level: self.loss(x, teacher[level], valid_sizes[level])
             for level, x in zip(self.levels, transformed, strict=True)
         }
 
-    def _log_gammas(self) -> None:
-        """gamma_global and gamma_local (gamma1 and gamma2 of the paper) of every level."""
-        fams = [m for m in self.transform.modules() if isinstance(m, FrequencyAttention)]
-        if not fams:
-            return
-        gammas = torch.stack([torch.cat([fam.gamma_global, fam.gamma_local]) for fam in fams])
-        storage = get_event_storage()
-        for level, (for_global, for_local) in zip(self.levels, gammas.tolist(), strict=True):
-            storage.put_scalar(f"distiller/gamma_global_{level}", for_global)
-            storage.put_scalar(f"distiller/gamma_local_{level}", for_local)
+    def metrics(self) -> dict[str, Tensor]:
+        """Returns gamma_global and gamma_local of every level."""
+        return gammas(self.transform, self.levels)
 
 
 def build_distiller(
     cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
 ) -> Distiller:
-    """The distiller that ``MODEL.DISTILLER.NAME`` names, on ``MODEL.DEVICE``.
+    """Builds the distiller that ``MODEL.DISTILLER.NAME`` names, on ``MODEL.DEVICE``.
 
     Raises:
         ValueError: an unknown name or option; the message names the key.
@@ -155,5 +157,25 @@ def build_distiller(
         known = sorted(known for known, _ in DISTILLER_REGISTRY)
         raise ValueError(f"MODEL.DISTILLER.NAME: got {name!r}, expected one of {known}")
     distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
+    _warn_of_keys_without_effect(cfg.MODEL.DISTILLER, distiller.reads)
     set_norm(distiller, cfg.MODEL.DISTILLER.NORM)
     return distiller.to(cfg.MODEL.DEVICE)
+
+
+def _warn_of_keys_without_effect(distiller: CfgNode, reads: Collection[str] | None) -> None:
+    """Warns of keys that are not at their default and that the method does not read."""
+    if reads is None:
+        return
+    default = get_cfg()
+    add_distillation_config(default)
+    default = default.MODEL.DISTILLER
+    unused = [
+        key
+        for key, value in distiller.items()
+        if key not in SHARED_KEYS | set(reads) and value != default.get(key, value)
+    ]
+    if distiller.TRANSFORM != "fam" and "FAM" in reads and distiller.FAM != default.FAM:
+        unused.append("FAM")
+    if unused:
+        names = ", ".join(f"MODEL.DISTILLER.{key}" for key in unused)
+        logger.warning("%s: no effect on %s", names, distiller.NAME)

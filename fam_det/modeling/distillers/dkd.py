@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fam_det.core.logit_losses import decoupled_divergences
 from fam_det.core.losses import ValidSizes
+from fam_det.core.peer_losses import decoupled_divergences
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Distiller, Shapes
-from fam_det.modeling.hooks import watched
+from fam_det.modeling.hooks import forward_hook
 
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling.roi_heads import StandardROIHeads
@@ -36,6 +36,7 @@ class DKDDistiller(Distiller):
     """
 
     teacher_parts = ("roi_heads",)
+    reads = ("DKD",)
 
     @configurable
     def __init__(
@@ -85,28 +86,28 @@ class DKDDistiller(Distiller):
             )
 
     @contextmanager
-    def watch(
+    def capture(
         self, student: nn.Module, teacher: nn.Module, batched_inputs: Sequence[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
-        """The student's sampled boxes, their classes and logits."""
+        """Records the student's sampled boxes, their classes and logits."""
         heads = box_branch(student, "student")
-        seen: dict[str, Any] = {"teacher_heads": box_branch(teacher, "teacher")}
+        captured: dict[str, Any] = {"teacher_heads": box_branch(teacher, "teacher")}
 
         def keep_boxes(inputs: Sequence[Any], _: Tensor) -> None:
-            seen["boxes"] = inputs[1]
+            captured["boxes"] = inputs[1]
 
         def keep_logits(_: Sequence[Any], output: tuple[Tensor, Tensor]) -> None:
-            seen["logits"] = output[0]
+            captured["logits"] = output[0]
 
         def keep_classes(_: Sequence[Any], output: tuple[list[Instances], Any]) -> None:
-            seen["classes"] = torch.cat([proposals.gt_classes for proposals in output[0]])
+            captured["classes"] = torch.cat([proposals.gt_classes for proposals in output[0]])
 
         with (
-            watched(heads.box_pooler, keep_boxes),
-            watched(heads.box_predictor, keep_logits),
-            watched(heads, keep_classes),
+            forward_hook(heads.box_pooler, keep_boxes),
+            forward_hook(heads.box_predictor, keep_logits),
+            forward_hook(heads, keep_classes),
         ):
-            yield seen
+            yield captured
 
     def forward(
         self,
@@ -119,7 +120,7 @@ class DKDDistiller(Distiller):
         logits: Tensor,
         classes: Tensor,
     ) -> dict[str, Tensor]:
-        """The unweighted loss ``roi_logits``.
+        """Returns the unweighted loss ``roi_logits``.
 
         Args:
             student: not used.
@@ -144,14 +145,14 @@ class DKDDistiller(Distiller):
 def box_logits(
     heads: StandardROIHeads, features: Mapping[str, Tensor], boxes: Sequence[Boxes]
 ) -> Tensor:
-    """Class logits (R, K + 1) of a box branch at the boxes of each image."""
+    """Returns class logits (R, K + 1) of a box branch at the boxes of each image."""
     pooled = heads.box_pooler([features[name] for name in heads.box_in_features], list(boxes))
     logits: Tensor = heads.box_predictor(heads.box_head(pooled))[0]
     return logits
 
 
 def box_branch(detector: nn.Module, owner: str) -> StandardROIHeads:
-    """ROI heads with one box head; raises a ValueError for a detector without such."""
+    """Returns the ROI heads; raises a ValueError for a detector without one box head."""
     heads = getattr(detector, "roi_heads", None)
     if not isinstance(heads, StandardROIHeads) or isinstance(heads.box_predictor, nn.ModuleList):
         raise ValueError(

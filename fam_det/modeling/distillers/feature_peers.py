@@ -1,19 +1,19 @@
 """Peers that compare feature maps, level by level."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
-from fam_det.core.losses import ValidSizes, mse_loss
-from fam_det.core.peer_losses import channel_wise_loss, pearson_loss, wavelet_band_loss
+from fam_det.core.losses import ValidSizes, mse_loss, pearson_loss
+from fam_det.core.peer_losses import channel_wise_loss, wavelet_band_loss
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, FeatureDistiller, Loss
 
 from detectron2.config import CfgNode
 
 
 class Adapters(nn.Module):
-    """A 1x1 convolution for each level; none where ``only_where_needed`` and the widths agree."""
+    """A 1x1 convolution for each level; the identity where that may be and the widths agree."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Adapters(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """(N, C, H, W) each to (N, C_teacher, H, W)."""
+        """Maps (N, C, H, W) each to (N, C_teacher, H, W)."""
         return [level(x) for level, x in zip(self.levels, maps, strict=True)]
 
 
@@ -40,19 +40,21 @@ class FitNetDistiller(FeatureDistiller):
     """Hints of FitNets (Romero et al., ICLR 2015) on every level.
 
     A 1x1 convolution and the mean squared error. FitNets itself trains on one hint first and on the
-    task then; here, as usual in detection, both go on together.
+    task then; here, as usual in detection, both are trained together.
     """
+
+    reads: Collection[str] | None = ()
 
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
-        """The mean squared error, whatever ``LOSS`` says."""
+        """Returns the mean squared error."""
         return mse_loss
 
     @classmethod
     def build_transform(
         cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
     ) -> nn.Module:
-        """A regressor for each level."""
+        """Returns a regressor for each level."""
         return Adapters(student_channels, teacher_channels, only_where_needed=False)
 
 
@@ -64,16 +66,18 @@ class PKDDistiller(FeatureDistiller):
     family; a 1x1 convolution elsewhere.
     """
 
+    reads: Collection[str] | None = ()
+
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
-        """One minus the correlation, whatever ``LOSS`` says."""
+        """Returns one minus the correlation."""
         return pearson_loss
 
     @classmethod
     def build_transform(
         cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
     ) -> nn.Module:
-        """An adapter where the widths differ."""
+        """Returns an adapter where the widths differ."""
         return Adapters(student_channels, teacher_channels, only_where_needed=True)
 
 
@@ -81,9 +85,11 @@ class PKDDistiller(FeatureDistiller):
 class CWDDistiller(PKDDistiller):
     """CWD (Shu et al., ICCV 2021): the softmax of each channel over its cells."""
 
+    reads: Collection[str] | None = ("CWD",)
+
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
-        """The divergence at ``CWD.TEMPERATURE``, whatever ``LOSS`` says.
+        """Returns the divergence at ``CWD.TEMPERATURE``.
 
         Raises:
             ValueError: a temperature of 0 or less.
@@ -105,9 +111,11 @@ class FreeKDDistiller(FitNetDistiller):
     squared error of the maps beside.
     """
 
+    reads: Collection[str] | None = ("FREEKD",)
+
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
-        """The bands' differences and ``FREEKD.MSE_WEIGHT`` times the error, whatever ``LOSS`` says.
+        """Returns the bands' differences and ``FREEKD.MSE_WEIGHT`` times the squared error.
 
         Raises:
             ValueError: a negative weight.

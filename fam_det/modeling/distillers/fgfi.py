@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fam_det.core.losses import ValidSizes
 from fam_det.core.peer_losses import imitation_loss
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Distiller, Shapes
-from fam_det.modeling.hooks import watched
+from fam_det.modeling.hooks import forward_hook
 
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, pairwise_iou
@@ -33,6 +33,8 @@ class FGFIDistiller(Distiller):
     Raises:
         ValueError: another threshold.
     """
+
+    reads = ("FGFI",)
 
     @configurable
     def __init__(
@@ -79,18 +81,18 @@ class FGFIDistiller(Distiller):
                 )
 
     @contextmanager
-    def watch(
+    def capture(
         self, student: nn.Module, teacher: nn.Module, batched_inputs: Sequence[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
-        """The anchors of each level and the objects of each image."""
+        """Records the anchors of each level and the objects of each image."""
         names, generator = anchors_of(student)
-        seen: dict[str, Any] = {"objects": [x["instances"].gt_boxes for x in batched_inputs]}
+        captured: dict[str, Any] = {"objects": [x["instances"].gt_boxes for x in batched_inputs]}
 
         def keep(_: Sequence[Any], anchors: Sequence[Boxes]) -> None:
-            seen["anchors"] = dict(zip(names, anchors, strict=True))
+            captured["anchors"] = dict(zip(names, anchors, strict=True))
 
-        with watched(generator, keep):
-            yield seen
+        with forward_hook(generator, keep):
+            yield captured
 
     def forward(
         self,
@@ -101,7 +103,7 @@ class FGFIDistiller(Distiller):
         anchors: Mapping[str, Boxes],
         objects: Sequence[Boxes],
     ) -> dict[str, Tensor]:
-        """Unweighted loss of each level.
+        """Returns the unweighted loss of each level.
 
         Args:
             student: maps (N, C, H, W) by level.
@@ -123,7 +125,7 @@ class FGFIDistiller(Distiller):
 
 
 def anchors_of(student: nn.Module) -> tuple[Sequence[str], nn.Module]:
-    """The levels with anchors and what makes them, of an R-CNN or a one-stage detector."""
+    """Returns the levels with anchors, and the anchor generator of an R-CNN or dense detector."""
     part: Any = getattr(student, "proposal_generator", None) or student
     generator = getattr(part, "anchor_generator", None)
     if not isinstance(generator, nn.Module):
@@ -134,7 +136,7 @@ def anchors_of(student: nn.Module) -> tuple[Sequence[str], nn.Module]:
 def near_objects(
     anchors: Sequence[Boxes], objects: Sequence[Boxes], threshold: float
 ) -> list[Tensor]:
-    """Which anchors are near an object of an image.
+    """Finds the anchors that are near an object of an image.
 
     Args:
         anchors: of each level.
@@ -154,6 +156,11 @@ def near_objects(
 
 
 def cells_of(mask: Tensor, features: Tensor) -> Tensor:
-    """Cells (N, H, W) of a map (N, C, H, W) with a masked anchor: (N, H * W * anchors a cell)."""
+    """Returns the cells (N, H, W) of a map (N, C, H, W) with an anchor in the mask.
+
+    Args:
+        mask: bool (N, H * W * anchors a cell).
+        features: the map.
+    """
     height, width = features.shape[-2:]
     return mask.view(len(mask), height, width, -1).any(-1)

@@ -116,6 +116,8 @@ def test_a_users_own_data_set_is_found_by_name(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setitem(DATASET_REGISTRY._obj_map, "own", own)
     assert dataset_info(config("own")).num_classes == 6
+    with pytest.raises(ValueError, match="INPUT.SIZE: got 64, but the images of 'own' are 3x32x32"):
+        dataset_info(config("own", "INPUT.SIZE", 64))
 
 
 def test_classes_of_train_and_test_must_agree(tmp_path: Path) -> None:
@@ -164,11 +166,6 @@ def test_impossible_values_name_their_key(key: str, value: Any, message: str) ->
 def test_test_batch_must_be_positive() -> None:
     with pytest.raises(ValueError, match="TEST.IMS_PER_BATCH: got 0"):
         build_test_loader(config("fake", "TEST.IMS_PER_BATCH", 0))
-
-
-def test_images_in_memory_have_the_configs_size() -> None:
-    with pytest.raises(ValueError, match="INPUT.SIZE: got 64, but the images of 'digits' are 3x32"):
-        dataset_info(config("digits", "INPUT.SIZE", 64))
 
 
 def test_processes_share_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from classification.data import cifar
-from classification.data.cifar import FORMATS, load_cifar
-from classification.data.download import check_md5, download_file, unpack_folder
+from classification.data.cifar import FORMATS, download_file, load_cifar, unpack_folder
 
 ROWS = 6  # in a file of these tests; the real ones have 10,000 or 50,000
 
@@ -197,13 +196,6 @@ def test_an_archive_without_the_folder_or_broken_is_named(tmp_path: Path) -> Non
     archive.write_bytes(b"no archive")
     with pytest.raises(ValueError, match="some.tar: can't be unpacked"):
         unpack_folder(archive, tmp_path / "data")
-
-
-def test_md5_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    check_md5(tmp_path / "file", "900150983cd24fb0d6963f7d28e17f72")  # RFC 1321
-    with pytest.raises(ValueError, match="file: MD5 9001"):
-        check_md5(tmp_path / "file", "0" * 32)
 
 
 @pytest.mark.parametrize("scheme", ["http", "ftp", "file"])

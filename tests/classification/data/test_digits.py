@@ -2,11 +2,12 @@
 
 import torch
 
-from classification.data.digits import load_digits
+from classification.config import get_cfg
+from classification.data.datasets import digits
 
 
 def test_digits_are_split_evenly_and_padded() -> None:
-    train, test = (load_digits(train=train) for train in (True, False))
+    train, test = (digits(get_cfg(), train) for train in (True, False))
     assert train.images.shape == (4000, 3, 32, 32)
     assert test.images.shape == (1000, 3, 32, 32)
     assert torch.bincount(train.labels).tolist() == [400] * 10
@@ -17,4 +18,4 @@ def test_digits_are_split_evenly_and_padded() -> None:
     border = torch.ones(32, 32, dtype=torch.bool)
     border[2:-2, 2:-2] = False
     assert train.images[:, :, border].max() == 0
-    assert torch.equal(test.images, load_digits(train=False).images)
+    assert torch.equal(test.images, digits(get_cfg(), False).images)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import dataloader
 from torchvision import transforms as T
 
 from classification.data import Batch, ImageFiles, streaming
@@ -29,6 +30,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> ImageFiles:
         shape = (20 + number, 30, 3)
         Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(path)
     return list_folder(root)
+
+
+@pytest.fixture(autouse=True)
+def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch looks after its workers, and waits for their end, 5 s at a time."""
+    get = dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(get, "__defaults__", (0.3,))
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.3)
 
 
 def loader(files: ImageFiles, **options: Any) -> StreamingLoader:
@@ -134,7 +143,7 @@ def break_some(files: ImageFiles, folder: Path, *positions: int) -> ImageFiles:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_training_images_that_cannot_be_read_give_way_to_others(
+def test_training_images_that_cannot_be_read_are_replaced(
     num_workers: int, files: ImageFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     some = break_some(files, tmp_path, 2, 5)

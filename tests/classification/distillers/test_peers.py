@@ -78,7 +78,7 @@ def test_identical_features_cost_nothing(
         assert x.grad is None or x.grad.isfinite().all()
 
 
-@every_method
+@pytest.mark.parametrize("name", ["KD", "DKD", "VID", "SP", "RKD", "WCoRD"])
 def test_autocast_changes_nothing(
     make_distiller: Make,
     student: Features,
@@ -169,6 +169,32 @@ def test_without_torchdistill_one_line_says_how_to_get_it(
         cfg.MODEL.DISTILLER.NAME = name
         with pytest.raises(ImportError, match="torchdistill, which is missing: pip install"):
             build_distiller(cfg, shapes["student"], shapes["teacher"], train_labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "opts", "unused"),
+    [
+        ("KD", ("FUSION", "abf", "TRANSFORM", "conv3x3"), ["FUSION", "TRANSFORM"]),
+        ("SP", ("STUDENT_PREACT", True, "DKD.BETA", 2.0), ["DKD"]),
+        ("LayerToLayerDistiller", ("MID_CHANNELS", [8], "FAM.GRID", 4), ["MID_CHANNELS"]),
+        ("LayerToLayerDistiller", ("TRANSFORM", "conv3x3", "FAM.GRID", 4), ["FAM"]),
+        ("DKD", ("LOSS_WEIGHT", 2.0, "DKD.BETA", 2.0), []),
+    ],
+)
+def test_one_line_names_the_keys_without_effect(
+    shapes: dict[str, FeatureShapes],
+    train_labels: Tensor,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    opts: tuple[Any, ...],
+    unused: list[str],
+) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.DISTILLER.NAME = name
+    cfg.merge_from_list([f"MODEL.DISTILLER.{x}" if i % 2 == 0 else x for i, x in enumerate(opts)])
+    build_distiller(cfg, shapes["student"], shapes["teacher"], train_labels)
+    keys = ", ".join(f"MODEL.DISTILLER.{key}" for key in unused)
+    assert caplog.messages == ([f"{keys}: no effect on {name}"] if unused else [])
 
 
 def test_torchdistill_leaves_the_random_state_alone(make_distiller: Make) -> None:

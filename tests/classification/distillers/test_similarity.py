@@ -1,4 +1,4 @@
-"""PKT, RKD and SP against loops over pairs and triples of images."""
+"""PKT and RKD against loops over pairs and triples of images."""
 
 from collections.abc import Callable
 from itertools import product
@@ -63,15 +63,3 @@ def test_rkd_of_one_image_says_so(make_distiller: Make, student: Features) -> No
     one = student._replace(pooled=student.pooled[:1])
     with pytest.raises(ValueError, match="SOLVER.IMS_PER_BATCH: got 1 image a device"):
         make_distiller("RKD")(one, one, *2 * [student.logits.argmax(1)[:1]])
-
-
-def test_sp_compares_rows_of_euclidean_length_1(
-    make_distiller: Make, student: Features, teacher: Features, labels: Tensor, indices: Tensor
-) -> None:
-    def similarities(x: Any) -> Any:
-        return np.array([unit(np.array([(a * b).sum() for b in x])) for a in x])
-
-    gs, gt = (similarities(x.maps[-1].detach().numpy()) for x in (student, teacher))
-    terms = make_distiller("SP")(student, teacher, labels, indices)
-    assert list(terms) == ["stage3"]
-    assert terms["stage3"].item() == pytest.approx(((gs - gt) ** 2).sum() / len(gs) ** 2, rel=1e-12)

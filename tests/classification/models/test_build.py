@@ -22,6 +22,7 @@ def test_a_foreign_network_is_refused() -> None:
         stage_features(nn.Linear(3, 3), torch.zeros(1, 3))
 
 
+@pytest.mark.slow
 def test_timm_is_not_imported_before_it_is_needed() -> None:
     check = "import sys, classification.models; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

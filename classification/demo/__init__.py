@@ -1,6 +1,0 @@
-"""The classification demo: a teacher, a student and a distilled student on handwritten digits."""
-
-import warnings
-
-# Detectron2 compiles a function with it as it is imported: nothing that someone at a demo can do.
-warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)

@@ -1,0 +1,147 @@
+"""Image files: whether they are in their folder, safe to decode, and readable."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import IO
+
+from PIL import Image, UnidentifiedImageError
+
+from fam_det.files import short
+
+logger = logging.getLogger(__name__)
+
+# Pillow warns of a decompression bomb above this number: a quarter of a gigabyte in RGB.
+MAX_PIXELS = 89_478_485
+# Pillow's conversion of these modes to RGB clips at 255, so that nearly all of an image is white.
+DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def check_name(file: object) -> None:
+    """Raises a ValueError for a name that is no path, or one that leads out of its folder."""
+    if not isinstance(file, str) or not file or any(ord(letter) < 32 for letter in file):
+        raise ValueError(f"file_name: got {short(file)}, expected a path")
+    if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+        raise ValueError(
+            f"file_name: {short(file)} leaves the image folder; expected a path inside it"
+        )
+
+
+def check_files(
+    where: str, files: list[str], folder: Path, *, max_missing: int, follow_links: bool
+) -> None:
+    """Checks that files are inside the image folder, which may itself be a link.
+
+    Raises:
+        ValueError: more files than ``max_missing`` are not there, or a link leads out of the folder
+            without ``follow_links``.
+    """
+    leaves_folder: dict[str, bool] = {}
+    for part in {PurePath(file).parent for file in files}:
+        leaves_folder |= _list_files(folder, part)
+    missing = [file for file in files if str(PurePath(file)) not in leaves_folder]
+    outside = [file for file in files if leaves_folder.get(str(PurePath(file)))]
+    if outside and not follow_links:
+        raise ValueError(
+            f"{len(outside)} of {len(files)} images are links that leave {str(folder)!r}, such as "
+            f"{short(outside[0])}; if they are yours, add: DATASETS.FOLLOW_LINKS True"
+        )
+    if len(missing) > max_missing:
+        raise ValueError(
+            f"{len(missing)} of {len(files)} images are not in {str(folder)!r}, such as "
+            f"{short(missing[0])}; give the folder that the file names start from"
+        )
+    if missing:
+        logger.warning(
+            "%s: %d of %d images are missing, such as %r",
+            *(where, len(missing), len(files), missing[0]),
+        )
+
+
+def _list_files(folder: Path, part: PurePath) -> dict[str, bool]:
+    """Returns the files of a subfolder, and whether each is a link that leads out of the folder.
+
+    One listing is faster than a look for each file.
+    """
+    root = folder.resolve()
+    part_leaves = not (folder / part).resolve().is_relative_to(root)
+    found = {}
+    try:
+        with os.scandir(folder / part) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    leaves = entry.is_symlink() and not Path(entry).resolve().is_relative_to(root)
+                    found[str(part / entry.name)] = part_leaves or leaves
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ValueError(f"{short(str(folder / part))}: {error.strerror}") from error
+    return found
+
+
+@contextmanager
+def open_checked_image(stream: IO[bytes]) -> Iterator[Image.Image]:
+    """Yields an image whose header is safe to decode; it is not decoded yet.
+
+    Raises:
+        ValueError: a file that is no image, or an image that is too big, of too many bits, or a
+            program.
+        OSError: a file that cannot be read.
+    """
+    try:
+        image = Image.open(stream)
+    except UnidentifiedImageError as error:
+        stream.seek(0, os.SEEK_END)
+        kind = "not an image, or of an unknown format" if stream.tell() else "is empty"
+        raise ValueError(kind) from error
+    with image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(
+                f"{width}x{height} pixels, expected at most {MAX_PIXELS:,} (a decompression "
+                "bomb?); cut it into tiles"
+            )
+        if image.mode in DEEP_MODES:
+            raise ValueError(
+                f"16 or 32 bits a pixel ({image.mode}); convert it to 8 bits a channel"
+            )
+        if image.format == "EPS":
+            raise ValueError("a PostScript program, which Ghostscript would run; convert it to PNG")
+        yield image
+
+
+def error_reason(error: Exception, file: str) -> str:
+    """Returns one line for what was wrong with an image, without its name."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    text = str(error).replace(f" for image {file}", "").replace(f"'{file}'", "")
+    text = " ".join(text.split())
+    if type(error) is ValueError and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class UnreadableImages:
+    """Counts the files that could not be read, and names each once."""
+
+    def __init__(self, max_files: int) -> None:
+        self.max_files = max_files
+        self.reasons: dict[str, str] = {}
+
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """Notes files and reasons; raises a ValueError for more files than are allowed."""
+        for file, reason in reasons.items():
+            if file in self.reasons:
+                continue
+            self.reasons[file] = reason
+            if len(self.reasons) > self.max_files:
+                raise ValueError(
+                    f"{file}: {reason}; DATALOADER.MAX_UNREADABLE lets a training skip "
+                    f"{self.max_files} such images, and this is number {len(self.reasons)}"
+                )
+            logger.warning(
+                "%s: %s; skipped (%d of at most %d)",
+                *(file, reason, len(self.reasons), self.max_files),
+            )

@@ -1,0 +1,173 @@
+"""TorchScript and ONNX of a detector, through ``detectron2.export``.
+
+Every exported detector takes an image (3, H, W) as ``INPUT.FORMAT`` says, of any size, with float32
+pixels of 0 to 255, and gives detections by name:
+
+- ``pred_boxes``: (N, 4), xyxy in pixels of that image;
+- ``scores``: (N,), the highest first;
+- ``pred_classes``: (N,), indices from 0;
+- ``pred_masks``: (N, 1, h, w) in [0, 1], within the boxes, of a Mask R-CNN.
+"""
+
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fam_det.export.detectron2_export import TracingAdapter, scripting_with_instances
+
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.structures import Boxes
+
+Runner = Callable[[Tensor], dict[str, Tensor]]
+
+OPSET = 17  # ROIAlign is as Detectron2's from 16 on
+# Everything that detectors put into Instances, which scripting needs to know.
+FIELDS = {
+    "proposal_boxes": Boxes,
+    "objectness_logits": Tensor,
+    "pred_boxes": Boxes,
+    "scores": Tensor,
+    "pred_classes": Tensor,
+    "pred_masks": Tensor,
+    "pred_keypoints": Tensor,
+    "pred_keypoint_heatmaps": Tensor,
+}
+
+
+class Format(NamedTuple):
+    """A file format.
+
+    Attributes:
+        title: for people.
+        file: its name.
+        write: writes a detector, traced with an image, to a file, and returns what runs the file.
+        packages: to install.
+    """
+
+    title: str
+    file: str
+    write: Callable[[nn.Module, Tensor, Path], Runner]
+    packages: tuple[str, ...] = ()
+
+
+@torch.no_grad()
+def detect(detector: Any, image: Tensor) -> dict[str, Tensor]:
+    """Returns the detections of one image, as an exported detector gives them.
+
+    Raises:
+        TypeError: a model that gives no instances.
+    """
+    if isinstance(detector, GeneralizedRCNN):
+        # Without pasting masks into the image, as Detectron2's own export.
+        instances = detector.inference([{"image": image}], do_postprocess=False)[0]
+    else:
+        outputs = detector([{"image": image}])[0]
+        if "instances" not in outputs:
+            raise TypeError(f"its outputs are {sorted(outputs)}, expected 'instances'")
+        instances = outputs["instances"]
+    fields = instances.get_fields()
+    return {name: getattr(fields[name], "tensor", fields[name]) for name in sorted(fields)}
+
+
+def export(name: str, detector: nn.Module, image: Tensor, file: Path) -> Runner:
+    """Writes a detector in one of ``FORMATS``, traced with an image; returns what runs the file.
+
+    Hides the warnings of tracing: the outputs are compared with the detector's instead.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return FORMATS[name].write(detector, image, file)
+
+
+def _trace(detector: nn.Module, image: Tensor, file: Path) -> Runner:
+    """Writes what takes an image and gives a tuple of tensors in the order of their names."""
+    adapter: Any = TracingAdapter(detector, image, detect).eval()
+    torch.jit.trace(adapter, (image,), check_trace=False).save(str(file))
+    loaded = torch.jit.load(str(file))
+    names = adapter.outputs_schema.keys
+    return lambda x: dict(zip(names, loaded(x), strict=True))
+
+
+def _script(detector: nn.Module, image: Tensor, file: Path) -> Runner:
+    """Writes what takes ``[{"image": image}, ...]`` and gives a dict an image."""
+    adapter = _RCNNAdapter if isinstance(detector, GeneralizedRCNN) else _DenseAdapter
+    scripting_with_instances(adapter(detector).eval(), FIELDS).save(str(file))
+    loaded = torch.jit.load(str(file))
+    return lambda x: loaded([{"image": x}])[0]
+
+
+class _RCNNAdapter(nn.Module):
+    """Scripted detectors must not give Instances: their class is gone in another process."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        instances = self.model.inference(inputs, do_postprocess=False)  # type: ignore[operator]
+        return [x.get_fields() for x in instances]
+
+
+class _DenseAdapter(_RCNNAdapter):
+    """The same for detectors that do not paste masks."""
+
+    def forward(self, inputs: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        instances = self.model(inputs)
+        return [x.get_fields() for x in instances]
+
+
+def _write_onnx(detector: nn.Module, image: Tensor, file: Path) -> Runner:
+    """Writes a graph with the input ``image`` and outputs by name.
+
+    PyTorch's newer exporter (``dynamo=True``) refuses shapes that depend on the image's content,
+    which Detectron2 has from the padding on.
+    """
+    onnxruntime: Any = importlib.import_module("onnxruntime")  # not everyone has it
+    adapter: Any = TracingAdapter(detector, image, detect).eval()
+    adapter(image)  # to know the names of the outputs
+    names = adapter.outputs_schema.keys
+    axes: dict[str, dict[int, str]] = {"image": {1: "height", 2: "width"}}
+    torch.onnx.export(
+        adapter,
+        (image,),
+        str(file),
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=names,
+        dynamic_axes=axes | {name: {0: "detections"} for name in names},
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> dict[str, Tensor]:
+        outputs = session.run(names, {"image": x.numpy()})
+        return {name: torch.from_numpy(y) for name, y in zip(names, outputs, strict=True)}
+
+    return run
+
+
+FORMATS = {
+    "torchscript": Format("TorchScript, traced", "model.ts", _trace),
+    "scripted": Format("TorchScript, scripted", "model_scripted.ts", _script),
+    "onnx": Format("ONNX", "model.onnx", _write_onnx, ("onnx", "onnxruntime")),
+}
+
+
+def check_packages(names: list[str]) -> None:
+    """Raises an ImportError that says what to install for these formats."""
+    for name in names:
+        missing = [x for x in FORMATS[name].packages if importlib.util.find_spec(x) is None]
+        if missing:
+            raise ImportError(
+                f"--format {name}: {' and '.join(missing)} not installed; "
+                f"pip install {' '.join(missing)}"
+            )

@@ -1,0 +1,1 @@
+"""Speed and memory of the project beside plain formulas and peers; see docs/performance.md."""

@@ -1,0 +1,67 @@
+"""Measure the project beside plain formulas and peers: time, memory, parameters.
+
+docs/performance.md says what each row is and what it has to reach.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages
+
+import torch
+
+from tools.benchmark.measuring import measure_machine
+from tools.benchmark.rows import exponents, measure, table
+from tools.benchmark.suites import SUITES, cases
+
+EXAMPLES = """
+examples:
+  python -m tools.benchmark
+  python -m tools.benchmark --suite step --only "layer to layer"
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
+    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no GPU")
+    return args
+
+
+def main() -> int:
+    """Runs the suites and prints a table of each; returns the exit status."""
+    args = parse_arguments()
+    torch.set_num_threads(args.threads)
+    machine = measure_machine(args.device)
+    print(json.dumps(machine.describe()), flush=True)
+    results = {}
+    for name in SUITES if args.suite == "all" else [args.suite]:
+        rows = []
+        for case in cases(name, args.device):
+            if args.only in case.name:
+                print(f"{name}: {case.name}", end=" ... ", file=sys.stderr, flush=True)
+                rows.append(measure(case, machine))
+                print(f"{rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
+        print("\n".join(["", name, "", table(rows), *exponents(rows)]), flush=True)
+        results[name] = rows
+    if args.json:
+        args.json.write_text(
+            json.dumps({"machine": machine.describe(), "suites": results}, indent=2)
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

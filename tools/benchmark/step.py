@@ -1,0 +1,167 @@
+"""Suite ``step``: a distilled training step of R101 -> R18 Faster R-CNN beside what it is made of.
+
+Random weights and random boxes: the work is that of real ones, the values are not.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import fam_det.modeling  # noqa: F401  registers the models
+from fam_det.config import add_distillation_config
+from fam_det.modeling.distilled_detector import DistilledDetector
+from fam_det.modeling.hooks import captured_backbone
+from tools.benchmark.measuring import Function
+from tools.benchmark.rows import Case
+
+from detectron2 import model_zoo
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+TEACHER = "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
+LONG: dict[str, Any] = {"seconds": 15.0, "pairs": (4, 20), "warmup": 1}  # a step takes seconds
+IMAGES = {"cpu": (2, 480, 640), "cuda": (8, 800, 1344)}
+
+
+def cases(device: str) -> Iterator[Case]:
+    """Yields the step with several heads, then inference and the teacher alone."""
+    full = ["MID_CHANNELS", 256]
+    no_p2 = ["LEVELS", ["p3", "p4", "p5", "p6"]]
+    layers = ["NAME", "LayerToLayerDistiller"]
+    best = [*layers, "LOSS", "spectral_correlation", "FAM.BRANCHES", ["global"]]
+    options: list[tuple[str, list[Any], float]] = [
+        ("step, recipes (layer to layer, spectral correlation, p3 to p6)", best + no_p2, 1.08),
+        ("step, layer to layer, spectral correlation, p2 to p6", best, 1.08),
+        ("step, full width (256 channels, p2 to p6)", full, 1.20),
+        ("step, 128 channels, p3 to p6", no_p2, 1.08),
+        ("step, 128 channels, p2 to p6", [], 1.08),
+        ("step, 256 channels, p3 to p6", no_p2 + full, 1.08),
+        ("step, layer to layer", layers, 1.08),
+    ]
+    for name, settings, goal in options:
+        yield step_case(name, settings, goal, device)
+    yield inference_case(device)
+    yield teacher_case(device)
+
+
+def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
+    """Compares a training step with teacher and student without the distiller."""
+    model = build(settings, device)
+    model.load_teacher()
+    model.train()
+    inputs = random_inputs(device)
+    return Case(
+        name=name,
+        project=step(model, inputs, distil=True),
+        reference=step(model, inputs, distil=False),
+        time_goal=goal,
+        **LONG,
+    )
+
+
+def inference_case(device: str) -> Case:
+    """Compares detection by the distilled wrapper with the student alone."""
+    model = build([], device).eval()
+    inputs = random_inputs(device)
+    return Case(
+        name="inference, wrapper over student",
+        project=lambda: run_frozen(model, inputs),
+        reference=lambda: run_frozen(model.student, inputs),
+        time_goal=1.0,
+        memory_goal=1.0,
+        **LONG,
+    )
+
+
+def teacher_case(device: str) -> Case:
+    """Compares the frozen teacher with its backbone run as any module in float32."""
+    model = build([], device)
+    teacher = model.teacher
+    plain = copy.deepcopy(teacher.backbone)  # before its BatchNorms are folded
+    model.load_teacher()
+    inputs = random_inputs(device)
+    size = (inputs[0]["image"].shape[1], inputs[0]["image"].shape[2])
+    batch = torch.stack([teacher._normalise(x["image"]) for x in inputs])
+    batch = F.pad(batch, (0, -size[1] % 32, 0, -size[0] % 32))
+    return Case(
+        name="teacher forward, over plain float32",
+        project=lambda: teacher(inputs, size),
+        reference=lambda: run_frozen(plain, batch),
+        time_goal=0.9 if device == "cpu" else 0.6,
+        **LONG,
+    )
+
+
+def build(settings: list[Any], device: str) -> DistilledDetector:
+    """Builds configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml with random weights."""
+    torch.manual_seed(0)
+    cfg: CfgNode = get_cfg()
+    add_distillation_config(cfg)
+    # Detectron2's own file: the benchmark also runs where the project's configs are not
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
+    cfg.merge_from_list(
+        [
+            *("MODEL.META_ARCHITECTURE", "DistilledDetector", "MODEL.DEVICE", device),
+            *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+            *("MODEL.TEACHER.CONFIG", TEACHER, "MODEL.TEACHER.WEIGHTS", ""),
+        ]
+    )
+    pairs = zip(settings[::2], settings[1::2], strict=True)
+    cfg.merge_from_list([x for key, value in pairs for x in (f"MODEL.DISTILLER.{key}", value)])
+    model: DistilledDetector = build_model(cfg)
+    return model
+
+
+def random_inputs(device: str) -> list[dict[str, Any]]:
+    """Draws a batch of noise with eight boxes an image."""
+    generator = torch.Generator().manual_seed(0)
+    n, height, width = IMAGES["cuda" if device.startswith("cuda") else "cpu"]
+    inputs = []
+    for _ in range(n):
+        corner = torch.rand(8, 2, generator=generator) * torch.tensor([0.7 * width, 0.7 * height])
+        size = 20 + torch.rand(8, 2, generator=generator) * 0.25 * height
+        instances = Instances((height, width))
+        instances.gt_boxes = Boxes(torch.cat([corner, corner + size], dim=1).to(device))
+        instances.gt_classes = torch.randint(80, (8,), generator=generator).to(device)
+        image = torch.randint(256, (3, height, width), generator=generator).byte()
+        inputs.append({"image": image, "instances": instances})
+    return inputs
+
+
+def step(model: DistilledDetector, inputs: list[dict[str, Any]], *, distil: bool) -> Function:
+    """Returns a training step; without ``distil`` the teacher still runs."""
+
+    def losses() -> dict[str, Tensor]:
+        if distil:
+            distilled: dict[str, Tensor] = model(inputs)
+            return distilled
+        with captured_backbone(model.backbone) as captured:
+            student: dict[str, Tensor] = model.student(inputs)
+        model.teacher(inputs, captured["padded_size"])
+        return student
+
+    # A step of no length: momentum is kept up to date, the weights stay.
+    of_the_distiller = {id(p) for p in model.distiller.parameters()}
+    trained = [p for p in model.parameters() if distil or id(p) not in of_the_distiller]
+    optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
+
+    def run() -> None:
+        torch.manual_seed(0)  # the same proposals are drawn
+        optimizer.zero_grad()
+        with EventStorage():
+            torch.stack(list(losses().values())).sum().backward()
+        optimizer.step()
+
+    return run
+
+
+@torch.no_grad()
+def run_frozen(model: Any, inputs: Any) -> Any:
+    """Returns the output, without a graph."""
+    return model(inputs)

@@ -1,0 +1,130 @@
+"""Distil a small classifier on two CPU cores and compare it with the same one trained alone.
+
+Trains a teacher, a student alone and the same student with FAM-KD on handwritten digits
+(configs/Digits), and writes a table and a picture. Stopped, the same command resumes it.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure  # not pyplot: that would look for a display
+from numpy.typing import NDArray
+from torch import nn
+
+from classification.build import build_network
+from classification.data import build_test_loader
+from classification.engine import load_config
+from tools.demo.outcome import Metric, Outcome, draw_curves
+from tools.demo.study import Demo, main
+
+CLASSES = 10  # in the picture
+RIGHT, WRONG = "#108a2c", "#d01818"
+INCHES_TO_LINE = 0.24  # from one line of answers to the next
+
+
+class Reading(NamedTuple):
+    """A digit (H, W, 3) in [0, 1], what it is, and what each model says."""
+
+    image: NDArray[np.float32]
+    truth: int
+    answers: list[int]
+
+
+def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Draws learning curves, and below them digits with what each model says."""
+    titles = [f"{o.title}, {o.scores[METRIC.key]:.1f} %" for o in outcomes]
+    readings = find_misread([outcome.folder for outcome in outcomes])
+    heights = [4.0, 2.6] if readings else [4.0]
+    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    upper, *lower = parts[:, 0]
+    axes = upper.subplots()
+    draw_curves(axes, outcomes, "top-1 on test digits, %")
+    axes.set_title("Handwritten digits: the same student, alone and taught with FAM-KD")
+    axes.set_ylim(0, 109)  # room for the text beside a curve near 100
+    for part in lower:
+        title = "Of each class, the first test digit that the student alone misreads"
+        part.suptitle(title, fontsize=12)
+        draw_readings(part, readings, titles)
+    figure.savefig(path, dpi=110)
+
+
+def find_misread(folders: Sequence[Path]) -> list[Reading]:
+    """Returns the first test image of each class that the student alone misreads.
+
+    The first and not the prettiest; one of each class because the test set is sorted by class.
+
+    Args:
+        folders: of the teacher, the student alone and the student taught.
+    """
+    alone = folders[1]
+    batches = list(build_test_loader(load_config(str(alone / "config.yaml"), [])))
+    images = torch.cat([batch.images for batch in batches]).cpu()  # (N, 3, H, W)
+    labels = torch.cat([batch.labels for batch in batches]).cpu()  # (N,)
+    wrong = classify(load_network(alone), images) != labels
+    chosen = torch.cat([(wrong & (labels == k)).nonzero()[:1, 0] for k in range(CLASSES)])
+    if len(chosen) == 0:
+        return []
+    images, labels = images[chosen], labels[chosen]
+    answers = [classify(load_network(folder), images).tolist() for folder in folders]
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    pixels = ((images - low) / (high - low)).permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
+    by_image = zip(pixels, labels.tolist(), zip(*answers, strict=True), strict=True)
+    return [Reading(image, truth, list(said)) for image, truth, said in by_image]
+
+
+def load_network(folder: Path) -> nn.Module:
+    """Returns the network that a finished training has left, on the CPU."""
+    options = ["MODEL.STUDENT.WEIGHTS", str(folder / "model_final.pth")]
+    return build_network(load_config(str(folder / "config.yaml"), options), "STUDENT").eval()
+
+
+@torch.no_grad()
+def classify(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Returns the most likely class (N,) of each image (N, 3, H, W)."""
+    return torch.cat([network(part).argmax(1) for part in images.split(256)])
+
+
+def draw_readings(part: Any, readings: Sequence[Reading], models: Sequence[str]) -> None:
+    """Draws a row of digits, below each what it is and what each model says."""
+    row = part.subplots(1, len(readings), squeeze=False)[0]
+    for axes, reading in zip(row, readings, strict=True):
+        axes.imshow(reading.image, interpolation="nearest")
+        axes.set_axis_off()
+        write_line(axes, 0, str(reading.truth), "black")
+        for i, answer in enumerate(reading.answers, start=1):
+            write_line(axes, i, str(answer), RIGHT if answer == reading.truth else WRONG)
+    for i, name in enumerate(["label", *models]):
+        write_line(row[0], i, name, "black", left=True)
+
+
+def write_line(axes: Any, line: int, text: str, colour: str, *, left: bool = False) -> None:
+    """Writes a line of text below an image, or to the left of where that would be."""
+    points = -72 * INCHES_TO_LINE * (line + 0.7)
+    place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+    look = {"color": colour, "fontsize": 11, "weight": "normal" if left else "bold"}
+    x, align = (0.0, "right") if left else (0.5, "center")
+    axes.annotate(text, (x, 0), xytext=(0, points), ha=align, **place, **look)
+
+
+# The student alone reached 70.2, 71.6 and 64.8 with seeds 1, 2 and 3.
+METRIC = Metric("accuracy/top1", "top-1 accuracy", "points of top-1", noise=7.0, method="FAM-KD")
+DEMO = Demo(
+    name="demo_classification",
+    module="tools.demo.classification",
+    about=__doc__,
+    study=Path(__file__).with_suffix(".yaml"),
+    heading="Demo: handwritten digits",
+    example="MODEL.DISTILLER.FAM.HIGH_PASS none",
+    metric=METRIC,
+    columns={"top-1": "accuracy/top1", "top-5": "accuracy/top5"},
+    draw=draw_report,
+    picture="Learning curves, and digits that the student alone misreads",
+)
+
+if __name__ == "__main__":
+    sys.exit(main(DEMO))

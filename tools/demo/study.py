@@ -1,0 +1,167 @@
+"""A demo's trainings are a study: this runs it from the command line and writes its report."""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fam_det.analysis.checkpoint import count_parameters, read_weights
+from fam_det.analysis.jobs import MARK, Job
+from fam_det.analysis.plan import CHECKPOINT, Plan
+from fam_det.analysis.processes import claimed, make_slots
+from fam_det.analysis.results import Results
+from fam_det.analysis.runner import Runner
+from fam_det.analysis.runs import read_run
+from fam_det.analysis.study import load_study
+from tools.demo.outcome import Metric, Outcome, describe_gain, format_table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What differs between the demos.
+
+    Attributes:
+        name: of the folder in ``output``.
+        module: that ``python -m`` runs.
+        about: what the demo does, for ``--help``.
+        study: file with three runs: a teacher, a student alone, the same student taught.
+        heading: of the report.
+        example: of KEY VALUE.
+        metric: for the verdict.
+        columns: the table's scores: keys in ``metrics.json`` by title.
+        draw: writes the picture: a file and the outcomes.
+        picture: what is in it.
+        prepare: makes the data in a folder; returns whether they are new.
+    """
+
+    name: str
+    module: str
+    about: str
+    study: Path
+    heading: str
+    example: str
+    metric: Metric
+    columns: Mapping[str, str]
+    draw: Callable[[Path, Sequence[Outcome]], None]
+    picture: str
+    prepare: Callable[[Path], bool] = lambda folder: False
+
+
+def main(demo: Demo, words: Sequence[str] | None = None) -> int:
+    """Runs a demo and prints its report; returns the exit status."""
+    args = parse_arguments(demo, words)
+    output = args.output.resolve()
+    os.chdir(ROOT)  # the study's config files are relative to it
+    # SIGTERM ends it as Ctrl-C does, so that the training is ended too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"Everything goes to {output}", flush=True)
+    try:
+        plan = make_plan(demo, output, args.opts)
+        with claimed(output):
+            is_new = demo.prepare(output / "data")
+            forget(plan, everything=is_new or args.fresh)
+        train(plan, output)
+        if plan.failed:
+            return 1
+        print(write_report(demo, plan))
+    except BlockingIOError:
+        print("another demo is running there; give --output another folder", file=sys.stderr)
+        return 1
+    except (FileExistsError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command resumes it ({output})", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_arguments(demo: Demo, words: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    command = f"python -m {demo.module}"
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description=demo.about,
+        epilog=f"examples:\n  {command}\n  {command} --fresh {demo.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    output = ROOT / "output" / demo.name
+    parser.add_argument("--output", type=Path, default=output, help="folder for everything")
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help=f"for all three configs, such as {demo.example}",
+    )
+    args = parser.parse_args(words)
+    if len(args.opts) % 2:
+        parser.error(f"KEY VALUE: got {len(args.opts)} words, expected pairs: {args.opts}")
+    return args
+
+
+def make_plan(demo: Demo, output: Path, opts: Sequence[str]) -> Plan:
+    """Returns the study's plan, with KEY VALUE pairs in all of its runs.
+
+    Raises:
+        ValueError: SEED is no number.
+    """
+    study = load_study(demo.study)
+    values = dict(zip(opts[::2], opts[1::2], strict=True))
+    seed = int(values.pop("SEED", 1))
+    runs = {
+        name: replace(run, overrides={**run.overrides, **values}, seeds=[seed])
+        for name, run in study.runs.items()
+    }
+    return Plan(replace(study, runs=runs), Results(output / "results"), output)
+
+
+def forget(plan: Plan, *, everything: bool) -> None:
+    """Deletes what earlier calls have left, or only results whose training has lost its folder.
+
+    A finished training that is collected again is not repeated.
+    """
+    jobs = list(plan.known_jobs())
+    for folder in map(plan.folder, jobs):
+        if everything and (folder / MARK).exists():
+            shutil.rmtree(folder)
+    if not all((plan.folder(job) / CHECKPOINT).exists() for job in jobs if plan.results.read(job)):
+        plan.results.file.unlink()
+
+
+def train(plan: Plan, output: Path) -> None:
+    """Trains what has no result yet, one network at a time on all cores."""
+    runner = Runner(plan, {"DATA": str(output / "data")}, training_command(plan.study.tool))
+    runner.run(make_slots(1, []))
+
+
+def training_command(tool: str) -> list[str]:
+    """Returns what starts a training."""
+    return [sys.executable, str(ROOT / "tools" / f"{tool}.py")]
+
+
+def write_report(demo: Demo, plan: Plan) -> str:
+    """Writes ``report.md`` and ``report.png``; returns what to print."""
+    table, image = plan.outputs / "report.md", plan.outputs / "report.png"
+    outcomes = [read_outcome(plan, job) for job in plan.known_jobs()]
+    demo.draw(image, outcomes)
+    teacher, alone, taught = (outcome.scores[demo.metric.key] for outcome in outcomes)
+    verdict = describe_gain(demo.metric, teacher, alone, taught)
+    text = f"{format_table(demo.columns, outcomes)}\n\n{verdict}"
+    table.write_text(f"# {demo.heading}\n\n{text}\n\n![{demo.picture}]({image.name})\n")
+    return f"\n{text}\n\nTable:   {table}\nPicture: {image}"
+
+
+def read_outcome(plan: Plan, job: Job) -> Outcome:
+    """Returns what a finished job has left."""
+    result, folder = plan.results.read(job), plan.folder(job)
+    assert result is not None
+    parameters = count_parameters(read_weights(read_run(folder))).student
+    title = job.run.name
+    return Outcome(title, folder, parameters, result.figures, result.curve, result.seconds)
