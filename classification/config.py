@@ -84,7 +84,7 @@ def model_keys() -> CN:
     node.STUDENT = CN()
     # Name in classification.models, such as "resnet20" (CIFAR) or "torchvision/resnet18".
     node.STUDENT.NAME = ""
-    # What the student starts from: a checkpoint, the library's name of pretrained weights, or "".
+    # The student's initial weights: a checkpoint, the library's name of pretrained weights, or "".
     node.STUDENT.WEIGHTS = ""
     node.TEACHER = CN()
     node.TEACHER.NAME = ""

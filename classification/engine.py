@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from classification.build import build_classifier
 from classification.config import get_cfg, resolve_schedule
-from classification.data import build_test_loader, build_train_loader, dataset_info
+from classification.data import Batch, build_test_loader, build_train_loader, dataset_info
 from classification.distilled_classifier import DistilledClassifier
-from classification.evaluation import AccuracyEvaluator
 from fam_det.files.config_file import merge_config
 from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.evaluation import Evaluation, at_iteration
@@ -21,10 +21,11 @@ from fam_det.training.trainer import ResumableTrainer, check_device
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
 METRIC = "accuracy/top1"
+TOP = (1, 5)
 
 
 class Trainer(ResumableTrainer):
@@ -85,6 +86,42 @@ class BestCheckpointer(hooks.BestCheckpointer):
         if METRIC in self.trainer.storage.latest():
             with at_iteration(self.trainer, start - 1):
                 self._best_checking()
+
+
+class AccuracyEvaluator(DatasetEvaluator):
+    """Share of images whose label is among the k highest logits, in percent, for k in ``TOP``.
+
+    With fewer than k classes every image counts.
+    """
+
+    def reset(self) -> None:
+        """Forgets the images so far."""
+        self._images = 0
+        self._hits = torch.zeros(len(TOP), dtype=torch.int64)
+
+    def process(self, inputs: Batch, outputs: Tensor) -> None:
+        """Counts a batch: ``outputs`` are logits (N, K)."""
+        ranked = outputs.topk(min(max(TOP), outputs.shape[1]), dim=1).indices
+        hits = ranked == inputs.labels[:, None]
+        self._hits += torch.stack([hits[:, :k].sum() for k in TOP]).cpu()
+        self._images += len(inputs.labels)
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """Returns ``{"accuracy": {"top1": percent, "top5": percent}}`` over all processes.
+
+        Raises:
+            ValueError: no images.
+        """
+        parts = comm.gather((self._images, self._hits))
+        if not comm.is_main_process():
+            return None
+        images = sum(part[0] for part in parts)
+        if images == 0:
+            raise ValueError("DATASETS.NAME: no images to evaluate on")
+        hits = sum(part[1] for part in parts).tolist()
+        return {
+            "accuracy": {f"top{k}": 100.0 * hit / images for k, hit in zip(TOP, hits, strict=True)}
+        }
 
 
 def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:

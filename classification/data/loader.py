@@ -16,7 +16,37 @@ from classification.data.images import Batch, ImageSet
 from classification.data.order import EndlessOrder, seeded_generator, share_of_rank
 
 
-class EndlessLoader(ABC):
+class BatchLoader(ABC):
+    """Base of the loaders of normalised batches.
+
+    Args:
+        mean: of each channel, red first, as a fraction of full brightness.
+        std: standard deviation of each channel, alike.
+        device: of the batches.
+        rank: number of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.mean = torch.tensor(mean, device=device)
+        self.std = torch.tensor(std, device=device)
+        self.rank = rank
+        self.world_size = world_size
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields this process's part of the batches."""
+
+
+class EndlessLoader(BatchLoader):
     """Base of the loaders of shuffled and augmented batches without end.
 
     A batch is a function of the seed and the iteration alone; a process takes its part of it.
@@ -24,13 +54,9 @@ class EndlessLoader(ABC):
     Args:
         num_images: in the set.
         batch_size: images in a batch, over all processes.
-        mean: of each channel, red first, as a fraction of full brightness.
-        std: standard deviation of each channel, alike.
         flip: mirror half of the images.
         seed: 0 or more.
-        device: of the batches.
-        rank: number of this process.
-        world_size: number of processes.
+        options: of :class:`BatchLoader`.
 
     Attributes:
         start_iter: the iteration that comes first; read when the first batch is asked for.
@@ -44,25 +70,20 @@ class EndlessLoader(ABC):
         num_images: int,
         batch_size: int,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         flip: bool = True,
         seed: int = 0,
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Any,
     ) -> None:
-        if batch_size < 1 or batch_size % world_size != 0:
+        super().__init__(**options)
+        if batch_size < 1 or batch_size % self.world_size != 0:
             raise ValueError(
                 f"SOLVER.IMS_PER_BATCH: got {batch_size}, "
-                f"expected a positive multiple of the {world_size} processes"
+                f"expected a positive multiple of the {self.world_size} processes"
             )
         self.start_iter = 0
         self.order = EndlessOrder(num_images, batch_size, seed)
-        part = share_of_rank(batch_size, rank, world_size)
+        part = share_of_rank(batch_size, self.rank, self.world_size)
         self.part = slice(part.start, part.stop)
-        self.mean = torch.tensor(mean, device=device)
-        self.std = torch.tensor(std, device=device)
         self.flip = flip
 
     @property
@@ -74,48 +95,25 @@ class EndlessLoader(ABC):
     def seed(self, seed: int) -> None:
         self.order.seed = seed
 
-    @abstractmethod
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields batches from ``start_iter`` on."""
 
-
-class OrderedLoader(ABC):
+class OrderedLoader(BatchLoader):
     """Base of the loaders of the images in order, once, without augmentation.
 
     Args:
         num_images: in the set; each process takes a share of them.
         batch_size: the largest number of images in a batch of this process.
-        mean: of each channel, red first, as a fraction of full brightness.
-        std: standard deviation of each channel, alike.
-        device: of the batches.
-        rank: number of this process.
-        world_size: number of processes.
+        options: of :class:`BatchLoader`.
     """
 
-    def __init__(
-        self,
-        num_images: int,
-        batch_size: int,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        share = share_of_rank(num_images, rank, world_size)
+    def __init__(self, num_images: int, batch_size: int, **options: Any) -> None:
+        super().__init__(**options)
+        share = share_of_rank(num_images, self.rank, self.world_size)
         starts = range(0, len(share), batch_size)
         self.positions = [share[start : start + batch_size] for start in starts]
-        self.mean = torch.tensor(mean, device=device)
-        self.std = torch.tensor(std, device=device)
 
     def __len__(self) -> int:
         """Returns the number of batches of this process."""
         return len(self.positions)
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches, in order."""
 
 
 @contextmanager

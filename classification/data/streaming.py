@@ -23,7 +23,7 @@ from fam_det.data.loader import ignore_signals, restarting_batches, start_worker
 from fam_det.data.seeding import derive_seed
 
 Key: TypeAlias = tuple[int, int]  # epoch, position in the set
-Transform: TypeAlias = Callable[[Image.Image], Tensor]
+Transform: TypeAlias = Callable[[Image.Image], Tensor]  # to (3, S, S) uint8
 Reasons: TypeAlias = dict[str, str]  # why a file could not be read
 
 
@@ -37,22 +37,14 @@ class Decoded(NamedTuple):
 
 
 def train_transform(size: int, flip: bool) -> Transform:
-    """Builds ImageNet's augmentation: a crop of random size and shape, mirrored half of the time.
-
-    Returns:
-        A function from a PIL image to (3, S, S) uint8.
-    """
+    """Builds ImageNet's augmentation: a crop of random size and shape, half of them mirrored."""
     mirror = [T.RandomHorizontalFlip()] if flip else []
     transform: Transform = T.Compose([T.RandomResizedCrop(size), *mirror, T.PILToTensor()])
     return transform
 
 
 def evaluation_transform(size: int) -> Transform:
-    """Builds ImageNet's evaluation: the shorter side scaled to 256 for crops of 224 at the centre.
-
-    Returns:
-        A function from a PIL image to (3, S, S) uint8.
-    """
+    """Builds ImageNet's evaluation: the shorter side at 256 for crops of 224 at the centre."""
     resize = T.Resize(round(size * 256 / 224))
     transform: Transform = T.Compose([resize, T.CenterCrop(size), T.PILToTensor()])
     return transform
@@ -61,7 +53,7 @@ def evaluation_transform(size: int) -> Transform:
 class DecodedImages(Dataset[Decoded]):
     """Decoded images by epoch and position, with their label and position.
 
-    What is random about one depends on the seed, the epoch and the position alone, not on the
+    The random draws of one depend on the seed, the epoch and the position alone, not on the
     process that decodes it or on what that did before.
 
     Args:

@@ -97,7 +97,12 @@ class Distiller(nn.Module):
 
 
 class PeerDistiller(Distiller):
-    """Base of the peers: a subclass computes its terms from features in float32 or float64."""
+    """Base of the peers: a subclass computes its terms from features in float32 or float64.
+
+    The arguments of a subclass are the keys of its node of ``MODEL.DISTILLER``, such as ``KD``, in
+    lower case; ``classification.distillers.config`` documents them. A ValueError names the key of a
+    value that is out of range.
+    """
 
     reads: Collection[str] = ()
 

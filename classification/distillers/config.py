@@ -32,7 +32,7 @@ def distiller_keys() -> CN:
     # Channels of the fused maps: one number, or one a stage. []: the student's own channels;
     # ReviewKD's single width, at most 512, for the transform "conv3x3".
     node.MID_CHANNELS = []
-    # What turns a map into the teacher's: "fam", or "conv3x3" as in ReviewKD.
+    # The transform of a map into the teacher's: "fam", or "conv3x3" as in ReviewKD.
     node.TRANSFORM = "fam"
     # End the transform in a ReLU. None: after FAM, not after "conv3x3".
     node.RELU = None

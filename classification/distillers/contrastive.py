@@ -59,13 +59,8 @@ class ContrastiveDistiller(PeerDistiller):
     """Base of the methods with a memory of every training image's embedding in either network.
 
     The memories are in the checkpoint. In a run on several devices each updates its own with its
-    own images, and the checkpoint has the first one's.
-
-    Args:
-        labels: int64 (M,), of the whole training set.
-        dim: D.
-        negatives: K.
-        momentum: share of the old embedding that the memory keeps.
+    own images, and the checkpoint has the first one's. A subclass takes the channels of both pooled
+    features and the labels of the whole training set, int64 (M,), besides its options.
 
     Raises:
         ValueError: an impossible option, or a training set of one class.
@@ -100,12 +95,6 @@ class CRD(ContrastiveDistiller):
     images) from those it has of K images of other classes; see :func:`contrast_memory`. The
     positive is the image itself, RepDistiller's mode "exact". A batch reads N (K + 1) D numbers of
     each memory: 540 MB for 64 images at the defaults.
-
-    Args:
-        student_dim: channels of the student's pooled feature.
-        teacher_dim: channels of the teacher's.
-        temperature: divides the cosine.
-        labels, dim, negatives, momentum: as of :class:`ContrastiveDistiller`.
     """
 
     loss_weight = 0.8
@@ -152,22 +141,15 @@ class CRD(ContrastiveDistiller):
 def contrast_memory(
     num_images: int, dim: int, negatives: int, temperature: float, momentum: float
 ) -> nn.Module:
-    """Builds the CRD loss of torchdistill, whose memories are buffers.
+    """Builds the CRD loss of torchdistill for M ``num_images``, whose memories are buffers.
 
-    With v and w an embedding and a memory's, s = exp(v w / T) / Z, where Z is M times the mean of
-    exp(v w / T) in the first batch of the run, and c = K / M:
+    With v and w an embedding and a memory's, T the temperature, s = exp(v w / T) / Z, where Z is M
+    times the mean of exp(v w / T) in the first batch of the run, and c = K / M:
 
         loss = -mean over the batch of (log s_0 / (s_0 + c) + sum over k > 0 of log c / (s_k + c))
 
     once with the student's embeddings and the teacher's memory, once the other way round. Then a
     memory becomes (momentum * old + (1 - momentum) * new), at unit length, for the batch's images.
-
-    Args:
-        num_images: M.
-        dim: D.
-        negatives: K.
-        temperature: T.
-        momentum: share of the old embedding.
     """
 
     class ContrastMemory(import_losses().CRDLoss):  # type: ignore[misc]
@@ -204,14 +186,6 @@ class WCoRD(ContrastiveDistiller):
     No code was released. Ours are: the critic, g(t, s) = <t, s> with t and s linear in the features
     of unit length, under a spectral norm of 1, so that g is 1-Lipschitz in each feature; means over
     the negatives rather than sums; memories that start at 0; the entropy and its 20 iterations.
-
-    Args:
-        student_dim: channels of the student's pooled feature.
-        teacher_dim: channels of the teacher's.
-        global_weight: of ``global``, lambda_1.
-        local_weight: of ``local``, lambda_2.
-        entropy: its weight in the transport.
-        labels, dim, negatives, momentum: as of :class:`ContrastiveDistiller`.
     """
 
     memory_student: Tensor
@@ -265,12 +239,7 @@ class WCoRD(ContrastiveDistiller):
 
 
 class LipschitzEmbedding(nn.Module):
-    """Unit length, then a linear map of spectral norm 1, found by one power iteration a step.
-
-    Args:
-        in_dim: channels of the feature.
-        out_dim: D.
-    """
+    """Unit length, then a linear map of spectral norm 1, found by one power iteration a step."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

@@ -56,37 +56,21 @@ class StageDistiller(Distiller):
         """Returns the arguments of ``__init__``."""
         node = cfg.MODEL.DISTILLER
         pairs = stage_pairs(node, student, teacher, pooled=node.POOLED)
-        options = {
-            "sizes": [(height, width) for _, height, width in pairs.teacher_shapes],
-            "transform": node.TRANSFORM,
-            "relu": node.RELU,
-            "fam": fam_options(node),
-        }
         transform = cls.build_transform(
             node,
-            [channels for channels, _, _ in pairs.student_shapes],
-            [channels for channels, _, _ in pairs.teacher_shapes],
-            options,
+            student_channels=[channels for channels, _, _ in pairs.student_shapes],
+            teacher_channels=[channels for channels, _, _ in pairs.teacher_shapes],
+            sizes=[(height, width) for _, height, width in pairs.teacher_shapes],
+            transform=node.TRANSFORM,
+            relu=node.RELU,
+            fam=fam_options(node),
         )
         return {"pairs": pairs, "transform": transform, "loss": node.LOSS}
 
     @classmethod
     @abstractmethod
-    def build_transform(
-        cls,
-        node: CfgNode,
-        student_channels: list[int],
-        teacher_channels: list[int],
-        options: dict[str, Any],
-    ) -> nn.Module:
-        """Builds the transform for a ``MODEL.DISTILLER`` node.
-
-        Args:
-            node: the config.
-            student_channels: C of each of the student's maps.
-            teacher_channels: C of each of the teacher's.
-            options: sizes of the teacher's maps, and the options of the transform of a stage.
-        """
+    def build_transform(cls, node: CfgNode, **options: Any) -> nn.Module:
+        """Builds the transform for a ``MODEL.DISTILLER`` node and the core's options."""
 
     def forward(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
@@ -111,18 +95,10 @@ class KnowledgeReviewDistiller(StageDistiller):
     reads = (*StageDistiller.reads, "FUSION", "MID_CHANNELS")
 
     @classmethod
-    def build_transform(
-        cls,
-        node: CfgNode,
-        student_channels: list[int],
-        teacher_channels: list[int],
-        options: dict[str, Any],
-    ) -> nn.Module:
+    def build_transform(cls, node: CfgNode, **options: Any) -> nn.Module:
         """Builds a review over all stages."""
-        widths = mid_channels(node, student_channels)
-        return KnowledgeReview(
-            student_channels, widths, teacher_channels, fusion=node.FUSION, **options
-        )
+        widths = mid_channels(node, options["student_channels"])
+        return KnowledgeReview(mid_channels=widths, fusion=node.FUSION, **options)
 
 
 @DISTILLER_REGISTRY.register()
@@ -130,15 +106,9 @@ class LayerToLayerDistiller(StageDistiller):
     """One transform a stage, without a review."""
 
     @classmethod
-    def build_transform(
-        cls,
-        node: CfgNode,
-        student_channels: list[int],
-        teacher_channels: list[int],
-        options: dict[str, Any],
-    ) -> nn.Module:
+    def build_transform(cls, node: CfgNode, **options: Any) -> nn.Module:
         """Builds a transform for each stage."""
-        return LayerToLayer(student_channels, teacher_channels, **options)
+        return LayerToLayer(**options)
 
 
 def mid_channels(node: CfgNode, student_channels: list[int]) -> list[int]:

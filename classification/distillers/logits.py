@@ -20,12 +20,6 @@ class KD(PeerDistiller):
 
     T^2 times the divergence KL(teacher || student) of the softmax of logits / T, mean over the
     images. torchdistill's loss, which leaves T^2 out where it is not given the labels.
-
-    Args:
-        temperature: T, positive.
-
-    Raises:
-        ValueError: a temperature that is not positive.
     """
 
     loss_weight = 0.9
@@ -51,15 +45,7 @@ class DKD(PeerDistiller):
     """Decoupled knowledge distillation, Zhao et al., CVPR 2022, arXiv 2203.08679.
 
     Hinton's divergence splits into one over (the target class, all others) and one over the
-    classes other than the target; see :func:`decoupled_divergences`.
-
-    Args:
-        alpha: weight of the first, TCKD.
-        beta: weight of the second, NCKD.
-        temperature: T, positive.
-
-    Raises:
-        ValueError: a negative weight, or a temperature that is not positive.
+    classes other than the target, TCKD and NCKD; see :func:`decoupled_divergences`.
     """
 
     warmup_epochs = 20.0
@@ -94,14 +80,6 @@ class DIST(PeerDistiller):
         intra = T^2 (1 - mean over classes of r(student's column of p, teacher's column))
 
     torchdistill's loss. Of one image, ``intra`` is T^2 without a gradient.
-
-    Args:
-        beta: weight of ``inter``.
-        gamma: weight of ``intra``.
-        temperature: T, positive.
-
-    Raises:
-        ValueError: a negative weight, or a temperature that is not positive.
     """
 
     reads = ("DIST",)

@@ -81,9 +81,6 @@ class AT(MapDistiller):
     average-pooled to the smaller one's size. Compares every stage but the stem, as mdistiller does.
 
     torchdistill's loss in the mode "code": the authors' code, not their equation 2.
-
-    Args:
-        pairs: the stages.
     """
 
     loss_weight = 1000.0
@@ -105,9 +102,6 @@ class FitNet(MapDistiller):
     The mean squared error between the teacher's map and what a regressor makes of the student's, of
     stage 2 as in RepDistiller and mdistiller. As in RepDistiller, the hint is trained with the
     labels from the start, not in a stage before.
-
-    Args:
-        pairs: the stages.
 
     Raises:
         ValueError: maps between whose sizes :func:`hint_regressor` has no convolution.
@@ -139,13 +133,6 @@ class VID(MapDistiller):
 
     torchdistill's loss, with RepDistiller's regressor. mdistiller and FAM-KD leave the variances
     out of the optimiser, so that they stay 5; here they are trained, as in the paper.
-
-    Args:
-        pairs: the stages.
-        init_variance: at the start, above 1e-5.
-
-    Raises:
-        ValueError: an initial variance that is not above 1e-5.
     """
 
     reads = (*STAGE_KEYS, "VID")
@@ -173,9 +160,6 @@ class SP(MapDistiller):
     |G_student - G_teacher|^2 / N^2, equation 4: G holds the inner products of the flattened maps of
     all pairs of images, each row divided by its Euclidean length. Compares the last stage, as
     RepDistiller does. torchdistill's loss is not used: it scales rows by their sum of magnitudes.
-
-    Args:
-        pairs: the stages.
     """
 
     loss_weight = 3000.0
@@ -237,13 +221,7 @@ def hint_regressor(student: Shape, teacher: Shape) -> nn.Sequential:
 
 
 class GaussianRegressor(nn.Module):
-    """VID's mean and variance of the teacher's map, given the student's.
-
-    Args:
-        in_channels: C of the student's map.
-        out_channels: C' of the teacher's.
-        init_variance: at the start.
-    """
+    """VID's mean and variance of the teacher's map (C' channels), given the student's (C)."""
 
     def __init__(self, in_channels: int, out_channels: int, init_variance: float) -> None:
         super().__init__()

@@ -43,13 +43,6 @@ class RKD(PeerDistiller):
     Smooth L1 between the distances of all pairs of pooled features, divided by the mean of those
     above 0, and between the cosines of the angles at each image to all pairs of others.
     torchdistill's loss, a factor at a time.
-
-    Args:
-        distance_weight: of the distances.
-        angle_weight: of the angles.
-
-    Raises:
-        ValueError: a negative weight; at the first batch, one of a single image.
     """
 
     reads = ("RKD",)

@@ -17,13 +17,15 @@ CELL = 4  # pixels an image gives to a cell of a map
 def log_scalars(scalars: Mapping[str, Tensor]) -> None:
     """Puts scalars in Detectron2's event storage, under ``distiller/``, when its writers write.
 
-    To read a value is to wait for the GPU, so nothing is read in the iterations between.
+    To read a value is to wait for the GPU, so nothing is read between two lines of metrics, but in
+    the first iterations, which are all that a trial run has.
 
     Args:
         scalars: tensors of one value by name.
     """
     storage = get_event_storage()
-    if not scalars or (storage.iter + 1) % LOG_PERIOD:
+    is_written = storage.iter < LOG_PERIOD or (storage.iter + 1) % LOG_PERIOD == 0
+    if not scalars or not is_written:
         return
     values = torch.stack([x.detach().float().squeeze() for x in scalars.values()]).tolist()
     for name, value in zip(scalars, values, strict=True):

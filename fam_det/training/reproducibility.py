@@ -11,9 +11,6 @@ from fam_det.data.seeding import derive_seed, seed_cpu
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-# As PyTorch's notes on reproducibility say; cuBLAS reads it when it is first used.
-CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-
 
 def make_deterministic(seed: int) -> None:
     """Switches this process to deterministic algorithms on GPUs.
@@ -28,7 +25,8 @@ def make_deterministic(seed: int) -> None:
     """
     if seed < 0:
         raise ValueError(f"DETERMINISTIC: got True with SEED {seed}, expected a SEED of 0 or more")
-    os.environ.update({key: os.environ.get(key, value) for key, value in CUBLAS.items()})
+    # As PyTorch's notes on reproducibility say; cuBLAS reads it when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
 

@@ -20,7 +20,7 @@ NAME = "PooledMSE"
 
 @pytest.fixture
 def example() -> Iterator[ModuleType]:
-    """The page's code block as a module of its own."""
+    """The page's code block as a module."""
     code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     module = ModuleType("pooled_mse")
     exec(compile(code, str(PAGE), "exec"), module.__dict__)

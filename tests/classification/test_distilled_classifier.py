@@ -98,6 +98,24 @@ def test_logged_stage_losses_add_up_to_the_loss(make_cfg: Any) -> None:
     assert logged["distiller/gamma_local_pooled"] == 0.5
 
 
+def test_the_module_can_start_as_the_identity(make_cfg: Any) -> None:
+    model = build_classifier(make_cfg("MODEL.DISTILLER.FAM.INIT", "identity"))
+    _, storage = losses_at(model, 19)
+    assert storage.latest()["distiller/gamma_local_stage1"][0] == 1.0
+
+
+def test_accuracy_is_that_of_all_images_since_the_last_line(make_cfg: Any) -> None:
+    model = build_classifier(make_cfg("MODEL.DISTILLER.NAME", "")).train()
+    hits = 0
+    for iteration, images in ((17, 4), (18, 1), (19, 3)):
+        with EventStorage(iteration) as storage, torch.no_grad():
+            model(batch(images))
+            hits += int(
+                (model.student(batch(images).images).argmax(1) == batch(images).labels).sum()
+            )
+    assert storage.latest()["train/top1"][0] == pytest.approx(100 * hits / 8)
+
+
 @pytest.mark.parametrize(
     ("opts", "message"),
     [

@@ -9,8 +9,7 @@ import torch
 
 from classification.config import get_cfg, resolve_schedule
 from classification.data import Batch
-from classification.engine import Trainer, load_config
-from classification.evaluation import AccuracyEvaluator
+from classification.engine import AccuracyEvaluator, Trainer, load_config
 from fam_det.training.metrics import read_metrics
 
 from detectron2.engine import HookBase
@@ -75,7 +74,7 @@ def test_resumed_run_equals_an_unbroken_one(make_cfg: Any, tmp_path: Path, disti
     assert set(accuracies(tmp_path / "broken")) == {1, 3, 6}
 
 
-def test_unseeded_run_goes_on_with_its_own_images(make_cfg: Any, tmp_path: Path) -> None:
+def test_unseeded_run_continues_with_its_images(make_cfg: Any, tmp_path: Path) -> None:
     cfg = make_cfg("SEED", -1)
     cfg.OUTPUT_DIR = str(tmp_path)
     first = Trainer(cfg)
@@ -90,9 +89,9 @@ def test_unseeded_run_goes_on_with_its_own_images(make_cfg: Any, tmp_path: Path)
     assert not torch.equal(one.images, other.images)
 
 
-def test_files_of_a_run(make_cfg: Any, tmp_path: Path) -> None:
-    train(make_cfg(), tmp_path / "run")
-    names = {path.name for path in (tmp_path / "run").iterdir()}
+def test_files_of_a_run_and_its_best_value(make_cfg: Any, tmp_path: Path) -> None:
+    train(make_cfg(), tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
     events = {name for name in names if name.startswith("events.out.tfevents")}
     assert len(events) == 1
     # CHECKPOINT_KEEP 1: of iterations 2 and 5 the last
@@ -103,13 +102,11 @@ def test_files_of_a_run(make_cfg: Any, tmp_path: Path) -> None:
         "model_best.pth",
         "model_final.pth",
     }
-    metrics = (tmp_path / "run" / "metrics.json").read_text()
+    metrics = (tmp_path / "metrics.json").read_text()
     for key in ("accuracy/top1", "accuracy/top5", "loss_ce", "loss_distill", "eta_seconds"):
         assert f'"{key}"' in metrics
 
-
-def test_best_value_survives_a_resume(make_cfg: Any, tmp_path: Path) -> None:
-    train(make_cfg(), tmp_path)
+    # a run that is resumed knows the best value
     trainer = Trainer(make_cfg())
     trainer.resume_or_load(resume=True)
     best = next(hook for hook in trainer._hooks if hasattr(hook, "best_metric"))

@@ -53,7 +53,7 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
         "model_final.pth",
     }
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    assert {"loss_distill", "bbox/AP", "distiller/loss_weight"} <= set().union(*lines)
+    assert {"loss_distill", "bbox/AP", "distiller/loss_p6"} <= set().union(*lines)
 
     again = run_tool("distill", *ARGUMENTS, *data, *output, "--schedule", "3", *SMALL)
     assert again.stderr.strip().splitlines()[-1] == (

@@ -23,7 +23,7 @@ MODEL:
   TEACHER: {NAME: resnet8}
   DISTILLER: {NAME: KnowledgeReviewDistiller}
 DATASETS: {NAME: fake}
-SOLVER: {IMS_PER_BATCH: 8, EPOCHS: 0, MAX_ITER: 2, STEPS: (), CHECKPOINT_PERIOD: 2}
+SOLVER: {IMS_PER_BATCH: 8, EPOCHS: 0, MAX_ITER: 20, STEPS: (), CHECKPOINT_PERIOD: 20}
 """
 GONE = "NAME: resnet8\n    WEIGHTS: gone.pth"
 
@@ -55,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_tool("train_classifier", *options)
     assert done.returncode == 0, done.stderr[-3000:]
     with (folder / "fam_kd" / "metrics.json").open("a") as file:
-        file.write('{"iteration": 3, "to')  # as a training that was killed
+        file.write('{"iteration": 21, "to')  # as a training that was killed
     return folder / "fam_kd"
 
 

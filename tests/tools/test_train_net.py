@@ -63,7 +63,7 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
     }
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     trained = [line for line in lines if "total_loss" in line]
-    assert {"loss_fam", "distiller/loss_p2", "distiller/gamma_global_p6"} <= set(trained[-1])
+    assert {"loss_distill", "distiller/loss_p2", "distiller/gamma_global_p6"} <= set(trained[-1])
     assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
 
     weights = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]

@@ -59,7 +59,7 @@ def test_nodes_by_hand_make_the_detector_that_distill_makes() -> None:
         torch.manual_seed(0)
         with EventStorage(0):
             losses.append(instantiate(node).train()(batch()))
-    assert losses[0].keys() == losses[1].keys() >= {"loss_fam", "loss_fcos_cls"}
+    assert losses[0].keys() == losses[1].keys() >= {"loss_distill", "loss_fcos_cls"}
     assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
 
 
@@ -176,7 +176,7 @@ def test_train_resume_and_evaluate(
     }
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     trained = [line for line in lines if "total_loss" in line]
-    assert {"loss_fam", "loss_fcos_cls", "distiller/loss_p3"} <= set(trained[-1])
+    assert {"loss_distill", "loss_fcos_cls", "distiller/loss_p3"} <= set(trained[-1])
     assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
     saved = torch.load(tmp_path / "model_final.pth", weights_only=False)
     assert not any("teacher" in name for name in saved["model"])

@@ -123,16 +123,13 @@ def make_plan(demo: Demo, output: Path, opts: Sequence[str]) -> Plan:
 
 
 def forget(plan: Plan, *, everything: bool) -> None:
-    """Deletes what earlier calls have left, or only results whose training has lost its folder.
-
-    A finished training that is collected again is not repeated.
-    """
-    jobs = list(plan.known_jobs())
-    for folder in map(plan.folder, jobs):
+    """Deletes what earlier calls have left, and takes back results whose folder is gone."""
+    for job in plan.known_jobs():
+        folder, result = plan.folder(job), plan.results.read(job)
         if everything and (folder / MARK).exists():
             shutil.rmtree(folder)
-    if not all((plan.folder(job) / CHECKPOINT).exists() for job in jobs if plan.results.read(job)):
-        plan.results.file.unlink()
+        if result and not result.failure and not (folder / CHECKPOINT).exists():
+            plan.results.write(job, replace(result, failure="its folder is gone"))
 
 
 def train(plan: Plan, output: Path) -> None:

@@ -60,7 +60,7 @@ def test_resumed_loader_gives_what_an_unbroken_run_would_see(image_set: ImageSet
             assert_same(next(batches), expected)
 
 
-def test_every_epoch_shows_every_image_once(image_set: ImageSet) -> None:
+def test_every_epoch_has_every_image_once(image_set: ImageSet) -> None:
     # 25 batches of 12 are 6 epochs of 50
     indices = torch.cat([batch.indices for batch in islice(loader(image_set), 25)])
     for epoch in indices.view(6, 50):
@@ -101,7 +101,7 @@ def test_the_number_of_threads_is_as_before(image_set: ImageSet) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(20, [20, 20, 10]), (50, [50]), (64, [50])])
-def test_evaluation_shows_every_image_once_in_order(
+def test_evaluation_has_every_image_once_in_order(
     image_set: ImageSet, batch_size: int, sizes: list[int]
 ) -> None:
     batches = EvaluationLoader(image_set, batch_size, mean=MEAN, std=STD)
@@ -126,7 +126,7 @@ def test_evaluation_is_shared_without_repeats(image_set: ImageSet, world_size: i
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_sees_what_the_cpu_does(image_set: ImageSet) -> None:
+def test_gpu_computes_what_the_cpu_does(image_set: ImageSet) -> None:
     on_cpu, on_gpu = (loader(image_set, device=device).batch(2) for device in ("cpu", "cuda"))
     assert on_gpu.images.is_cuda
     torch.testing.assert_close(on_gpu.images.cpu(), on_cpu.images)

@@ -76,7 +76,7 @@ def test_resumed_loader_gives_what_an_unbroken_run_would_see(
         assert_same(next(batches), expected)
 
 
-def test_every_epoch_shows_every_image_once_in_another_crop(files: ImageFiles) -> None:
+def test_every_epoch_has_every_image_once_in_another_crop(files: ImageFiles) -> None:
     batches = list(islice(loader(files), 5))  # 5 batches of 4 are 2 epochs of 10
     indices = torch.cat([batch.indices for batch in batches]).view(2, 10)
     images = torch.cat([batch.images for batch in batches]).view(2, 10, -1)

@@ -1,4 +1,4 @@
-"""What holds for every peer: gradients, weights, precision, options, a missing library."""
+"""Properties of every peer: gradients, weights, precision, options, a missing library."""
 
 import sys
 from collections.abc import Callable
@@ -47,8 +47,8 @@ def test_student_and_every_parameter_get_a_gradient_and_the_teacher_none(
     assert all(term.shape == () and term.isfinite() for term in terms.values())
     assert set(distiller.term_weights) <= set(terms)
     sum(terms.values()).backward()  # type: ignore[union-attr]
-    seen = [*student.maps, student.pooled, student.logits]
-    assert any(x.grad is not None and x.grad.abs().max() > 0 for x in seen)
+    inputs = [*student.maps, student.pooled, student.logits]
+    assert any(x.grad is not None and x.grad.abs().max() > 0 for x in inputs)
     assert all(x.grad is None for x in [*teacher.maps, teacher.pooled, teacher.logits])
     assert [key for key, p in distiller.named_parameters() if p.grad is None] == []
     assert not any(p.is_complex() for p in [*distiller.parameters(), *distiller.buffers()])

@@ -13,7 +13,7 @@ from tests.classification.models.name_weights import fingerprint, name_images, s
 
 # {network: {"parameters": {name: shape}, "stage_shapes": [[C, H, W]], "pooled": [C]}}
 FACTS = json.loads((Path(__file__).parent / "cifar_state_dicts.json").read_text())
-# What the released networks give in eval mode for the weights and images of name_weights.py, in
+# Outputs of the released networks in eval mode for the weights and images of name_weights.py, in
 # torch 2.14 on a CPU: the first four logits, and fingerprints. NAME@64 is for images of 64 pixels.
 RELEASED = json.loads((Path(__file__).parent / "released_outputs.json").read_text())
 NAMES = sorted(FACTS)
@@ -150,7 +150,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 @every_kind
-def test_gradients_reach_what_is_below_each_shown_map(name: str) -> None:
+def test_gradients_reach_what_is_below_each_map(name: str) -> None:
     model = network(name)
     features = model.features(name_images(32))
     stem = next(iter(model.parameters()))

@@ -36,7 +36,7 @@ STAGES = {
         (1024, 7, 7),
     ],
 }
-NAMES = ["torchvision/resnet18", "torchvision/resnet34", *list(STAGES)[1:]]
+NAMES = list(STAGES)
 
 
 def network(name: str, num_classes: int = 10) -> Any:

@@ -67,7 +67,9 @@ def test_growth_names_how_much_more_there_is(monkeypatch: pytest.MonkeyPatch) ->
 def test_step_with_and_without_the_distiller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "IMAGES", {"cpu": (1, 64, 96)})
     monkeypatch.setattr(step, "TEACHER", "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
-    model = step.build([], "cpu").train()
+    model = step.build([], "cpu")
+    model.load_teacher()
+    model.train()
     inputs: list[dict[str, Any]] = step.random_inputs("cpu")
     before = {name: x.clone() for name, x in model.named_parameters()}
     for distil in (True, False):
