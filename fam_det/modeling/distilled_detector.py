@@ -72,7 +72,7 @@ class DistilledDetector(StudentWrapper):
         self.loss_weight = loss_weight
         self.warmup_iters = warmup_iters
         self.vis_period = vis_period
-        self._to_inherit = list(inherited)
+        self._to_inherit = list(inherited)  # a checkpoint that is loaded takes its parts out
         self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             DistilledDetector._before_loading
         )
@@ -133,6 +133,7 @@ class DistilledDetector(StudentWrapper):
             for level, x in student_features.items()
             if level in self.strides
         }
+        # Of the unpadded images: cells of padding do not count in any loss.
         image_sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
         losses: dict[str, Tensor] = self.distiller(
             student_features,

@@ -1,4 +1,4 @@
-"""Distillers: what compares the student's feature maps with the teacher's."""
+"""The base of the methods that compare the student's feature maps with the teacher's."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
