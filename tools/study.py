@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from fam_det.analysis.experiment import NO_EFFECT
 from fam_det.analysis.jobs import device
@@ -139,16 +138,11 @@ def write_plots(study: Study, results: Results) -> None:
         plot_curves(study, rows, results.folder / "curves.png")
 
 
-def stop(*_: Any) -> None:
-    """Ends the study as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def handle_signals() -> None:
     """Stops on SIGTERM and a closed terminal, unless ``nohup`` has them ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)
+            signal.signal(number, signal.default_int_handler)  # as Ctrl-C
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -36,15 +35,7 @@ class Detector:
     def detect(
         self, inputs: dict[str, Any], levels: Sequence[str]
     ) -> tuple[Instances, dict[str, Tensor]]:
-        """Runs the detector on one image.
-
-        Args:
-            inputs: an image as Detectron2's models take it.
-            levels: names of the feature maps to keep.
-
-        Returns:
-            Detections in the image's own size; feature maps (C, h, w) by level, without padding.
-        """
+        """Returns detections in the image's own size, and maps (C, h, w) by level, unpadded."""
         if self.flip_channels:
             inputs = inputs | {"image": inputs["image"].flip(0)}
         with captured_backbone(self.model.backbone) as captured:
@@ -52,19 +43,15 @@ class Detector:
         height, width = inputs["image"].shape[-2:]
         shapes = self.model.backbone.output_shape()
         maps = {}
-        for level in set(levels) & set(shapes):
+        for level in levels:
             stride = shapes[level].stride
-            feature_map = captured["features"][level][0]
+            feature_map = captured["features"][level][0].float().cpu()
             maps[level] = feature_map[:, : -(-height // stride), : -(-width // stride)]
-        return instances, {x: maps[x].float().cpu() for x in levels if x in maps}
+        return instances, maps
 
     @torch.no_grad()
     def transform(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Applies the distiller's transform to maps: (C_teacher, h, w) by level.
-
-        Returns:
-            The transformed maps; empty without a transform of all levels.
-        """
+        """Applies the distiller's transform: (C_teacher, h, w) by level; empty without one."""
         distiller = getattr(self.model, "distiller", None)
         transform, levels = getattr(distiller, "transform", None), getattr(distiller, "levels", [])
         if transform is None or any(level not in maps for level in levels):
@@ -83,7 +70,7 @@ def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
     """
     if run.task != "detection":
         raise ValueError(f"{run.folder}: the run of a classifier; see tools/report.py for its maps")
-    checkpoint = find_checkpoint(run)
+    checkpoint = find_checkpoint(run.folder)
     if checkpoint is None:
         raise ValueError(f"{run.folder}: has no checkpoint yet, such as model_final.pth")
     cfg = load_config(str(run.folder / "config.yaml"), ["MODEL.DEVICE", device])
@@ -117,12 +104,6 @@ def load_detectors(run: Run, alone: Run | None, device: str) -> tuple[CfgNode, l
     return cfg, [*detectors, Detector(DISTILLED, model)]
 
 
-def checkpoint_name(run: Run) -> str:
-    """Returns folder and file of the checkpoint, for people."""
-    file = find_checkpoint(run)
-    return str(Path(run.folder.name) / file.name) if file else run.folder.name
-
-
 class Matches(NamedTuple):
     """Numbers of objects, of objects found, and of detections that match no object."""
 
@@ -133,11 +114,8 @@ class Matches(NamedTuple):
     def __str__(self) -> str:
         """Returns text such as ``5 of 6 objects found, 1 false detection``."""
         objects = "object" if self.objects == 1 else "objects"
-        wrong = {0: "no false detections", 1: "1 false detection"}
-        return (
-            f"{self.found} of {self.objects} {objects} found, "
-            f"{wrong.get(self.wrong, f'{self.wrong} false detections')}"
-        )
+        wrong = f"{self.wrong or 'no'} false {'detection' if self.wrong == 1 else 'detections'}"
+        return f"{self.found} of {self.objects} {objects} found, {wrong}"
 
 
 def match(boxes: Tensor, classes: Tensor, detections: Instances) -> Matches:

@@ -21,7 +21,7 @@ DRAW_SECONDS = 1  # between two updates of the line on a terminal
 
 
 class Runner:
-    """Works through a study.
+    """Works through the jobs of a plan.
 
     Args:
         plan: jobs to do.
@@ -70,7 +70,10 @@ class Runner:
             job = next(filter(self._can_start, todo), None)
             if job is None:
                 break
-            self.running.append(self._training(job, slot))
+            needs = {"needs": str(self.plan.folder(job.needs))} if job.needs else {}
+            options = [*job.arguments({**self.settings, **needs}), *self.options]
+            training = Training(job, self.command, self.plan.folder(job), options, slot)
+            self.running.append(training)
         return bool(self.running)
 
     def _can_start(self, job: Job) -> bool:
@@ -79,15 +82,7 @@ class Runner:
             return False
         return self.plan.is_ready(job)
 
-    def _training(self, job: Job, slot: Slot) -> Training:
-        settings = dict(self.settings)
-        if job.needs:
-            settings["needs"] = str(self.plan.folder(job.needs))
-        options = [*job.arguments(settings), *self.options]
-        return Training(job, self.command, self.plan.folder(job), options, slot)
-
     def _wait(self, slots: int) -> None:
-        """Waits until a training ends."""
         while not (ended := [t for t in self.running if t.process.poll() is not None]):
             self.progress.show(self.running, slots)
             time.sleep(POLL_SECONDS)
@@ -103,11 +98,13 @@ class Runner:
             if not (training.folder / CHECKPOINT).exists():
                 raise ValueError(f"it ended without a {CHECKPOINT}; see {training.log}")
             result = read_output(job, training.folder, metric)
-            training.delete_checkpoints()
+            for checkpoint in training.folder.glob("model_[0-9]*.pth"):
+                checkpoint.unlink()  # those of a whole study are large; the final one stays
         except ValueError as error:
             result = Result(job.definition, {}, [], 0.0, str(error))
             self.plan.failed[job.name] = str(error)
-            training.forget_bad_checkpoint()
+            if training.resumed:  # from scratch next time: perhaps the checkpoint is to blame
+                (training.folder / "last_checkpoint").unlink(missing_ok=True)
         if self.plan.is_open(job):  # a teacher may be trained again for others beside its result
             self.plan.results.write(job, result)
             self.on_result()

@@ -27,19 +27,12 @@ OLD_NAMES = {"loss_fam": "loss_distill"}  # keys in the metrics.json of earlier 
 
 @dataclass(frozen=True)
 class Run:
-    """The config and the logged metrics of a run.
-
-    Attributes:
-        folder: output folder.
-        config: contents of ``config.yaml``.
-        metrics: lines of ``metrics.json``, ordered by iteration.
-        notes: warnings about the files, for the user.
-    """
+    """The config and the logged metrics of a run."""
 
     folder: Path
-    config: dict[str, Any]
-    metrics: list[dict[str, float]]
-    notes: list[str] = field(default_factory=list)
+    config: dict[str, Any]  # contents of config.yaml
+    metrics: list[dict[str, float]]  # lines of metrics.json, ordered by iteration
+    notes: list[str] = field(default_factory=list)  # warnings about the files, for the user
 
     @property
     def task(self) -> str:
@@ -111,10 +104,7 @@ def read_run(folder: Path) -> Run:
     if not file.exists():
         raise ValueError(f"{file}: not there; the run has logged nothing yet")
     notes = check_metrics(file)
-    metrics = [
-        {OLD_NAMES.get(key, key): value for key, value in line.items()}
-        for line in read_metrics(file)
-    ]
+    metrics = [{OLD_NAMES.get(k, k): v for k, v in line.items()} for line in read_metrics(file)]
     return Run(folder, config, metrics, notes)
 
 

@@ -17,7 +17,6 @@ from fam_det.analysis.images import (
     draw_detections,
     draw_plane,
     draw_truth,
-    energy,
 )
 from fam_det.analysis.page import CaptionedImage, ImageGrid, MapGrid, Section
 from fam_det.analysis.rows import Row
@@ -46,14 +45,14 @@ def image_sections(
     levels = shared_levels(detectors)
     detections, maps = [], []
     for number, example in enumerate(examples, start=1):
+        note = f"{len(example.annotations)} in the annotations"
         file = output / f"{number}_truth.png"
-        note = f"{len(example.record['annotations'])} in the annotations"
         images = [save_image(draw_truth(example), file, "ground truth", note)]
         columns: dict[str, Mapping[str, Tensor]] = {}
         for detector in detectors:
             instances, columns[detector.name] = detector.detect(example.inputs, levels)
             instances = instances[instances.scores >= threshold]
-            file = output / f"{number}_{file_stem(detector.name)}.png"
+            file = output / f"{number}_{detector.name}.png"
             image, note = draw_detections(example, instances), count_found(example, instances)
             images.append(save_image(image, file, detector.name, note))
             if transformed := detector.transform(columns[detector.name]):
@@ -79,7 +78,7 @@ def shared_levels(detectors: Sequence[Detector]) -> list[str]:
 
 def count_found(example: Example, detections: Instances) -> str:
     """Returns how many objects are found, as text; crowds do not count."""
-    objects = [a for a in example.record["annotations"] if not a.get("iscrowd", 0)]
+    objects = [a for a in example.annotations if not a.get("iscrowd", 0)]
     boxes = np.array([a["bbox"] for a in objects], dtype=np.float32).reshape(-1, 4)
     classes = torch.tensor([a["category_id"] for a in objects])
     return str(match(torch.from_numpy(boxes), classes, detections))
@@ -87,8 +86,8 @@ def count_found(example: Example, detections: Instances) -> str:
 
 def class_key(examples: Sequence[Example]) -> list[tuple[str, str]]:
     """Returns colours and names of the classes in these images."""
-    names = examples[0].metadata.get("thing_classes") or []
-    present = {a["category_id"] for example in examples for a in example.record["annotations"]}
+    names = examples[0].class_names
+    present = {a["category_id"] for example in examples for a in example.annotations}
     return [(class_colour(i), names[i]) for i in sorted(present) if i < len(names)]
 
 
@@ -103,8 +102,8 @@ def draw_maps(
             if level not in maps:
                 images.append(None)
                 continue
-            plane = energy(maps[level])
-            file = output / f"{stem}_{level}_{file_stem(name)}.png"
+            plane = maps[level].square().mean(0).sqrt()  # root mean square over the channels
+            file = output / f"{stem}_{level}_{name}.png"
             note = f"{colour_limit(plane):.3g}"
             images.append(save_image(draw_plane(plane), file, f"{level} of {name}", note))
         rows[f"{level}, {first.shape[-2]} x {first.shape[-1]} cells"] = images
@@ -122,12 +121,8 @@ def training_sections(row: Row, output: Path) -> list[Section]:
     return sections
 
 
-def file_stem(name: str) -> str:
-    """Returns part of a file name, such as ``student_alone``."""
-    return name.replace(" ", "_")
-
-
-def save_image(image: NDArray[np.uint8], file: Path, name: str, note: str = "") -> CaptionedImage:
-    """Writes an RGB array."""
+def save_image(image: NDArray[np.uint8], file: Path, name: str, note: str) -> CaptionedImage:
+    """Writes an RGB array to a file, without the spaces of its name."""
+    file = file.with_name(file.name.replace(" ", "_"))
     Image.fromarray(image).save(file)
     return CaptionedImage(file, name, note)

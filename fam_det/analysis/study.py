@@ -26,48 +26,28 @@ class Choice:
 
 @dataclass(frozen=True)
 class RunDefinition:
-    """One row of the study's table.
-
-    Attributes:
-        name: title of the row.
-        config: config file.
-        overrides: values by config key, with placeholders.
-        seeds: reported seeds.
-        choose: value to choose first, None for none.
-        needs: name of the run whose output folder is ``{needs}``, such as the teacher.
-    """
+    """One row of the study's table."""
 
     name: str
-    config: str
-    overrides: Mapping[str, Any]
-    seeds: Sequence[int]
-    choose: Choice | None = None
-    needs: str | None = None
+    config: str  # file
+    overrides: Mapping[str, Any]  # values by config key, with placeholders
+    seeds: Sequence[int]  # that are reported
+    choose: Choice | None = None  # what to choose first
+    needs: str | None = None  # name of the run whose output folder is {needs}: the teacher
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study.
+    """A study's file."""
 
-    Attributes:
-        name: stem of its file.
-        about: question of the study, for the head of its report.
-        tool: one of ``TOOLS``.
-        metric: key in ``metrics.json`` that runs are compared by; larger is better.
-        runs: rows by name.
-        baseline: row that every other is compared with.
-        peer: second such row.
-        placeholders: names that ``--set`` gives values to.
-    """
-
-    name: str
-    about: str
-    tool: str
-    metric: str
-    runs: Mapping[str, RunDefinition]
-    baseline: str
-    peer: str | None
-    placeholders: frozenset[str]
+    name: str  # stem of the file
+    about: str  # question of the study, for the head of its report
+    tool: str  # one of TOOLS
+    metric: str  # key in metrics.json that runs are compared by; larger is better
+    runs: Mapping[str, RunDefinition]  # rows by name
+    baseline: str  # row that every other is compared with
+    peer: str | None  # second such row
+    placeholders: frozenset[str]  # names that --set gives values to
 
 
 def load_study(file: Path) -> Study:

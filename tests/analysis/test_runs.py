@@ -88,23 +88,22 @@ def test_final_checkpoint_goes_before_the_last_and_that_before_the_best(make_run
         (run.folder / name).touch()
     (run.folder / "last_checkpoint").write_text("model_0000049.pth")
     order = []
-    while file := find_checkpoint(run):
+    while file := find_checkpoint(run.folder):
         order.append(file.name)
         file.unlink()
     assert order == ["model_final.pth", "model_0000049.pth", "model_best.pth"]
-    assert read_weights(run) == {}
+    assert read_weights(run.folder) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
 def test_file_that_is_no_checkpoint_is_named(make_run: Any, content: bytes | None) -> None:
-    run = read_run(make_run("a"))
-    file: Path = run.folder / "model_final.pth"
+    file: Path = make_run("a") / "model_final.pth"
     if content is None:
         torch.save([1], file)
     else:
         file.write_bytes(content)
     with pytest.raises(ValueError, match="a/model_final.pth: "):
-        read_weights(run)
+        read_weights(file.parent)
 
 
 def test_parameters_are_what_is_trained() -> None:

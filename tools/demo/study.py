@@ -15,7 +15,6 @@ from fam_det.analysis.plan import CHECKPOINT, Plan
 from fam_det.analysis.processes import claimed, make_slots
 from fam_det.analysis.results import Results
 from fam_det.analysis.runner import Runner
-from fam_det.analysis.runs import read_run
 from fam_det.analysis.study import load_study
 from tools.demo.outcome import Metric, Outcome, describe_gain, format_table
 
@@ -159,6 +158,6 @@ def read_outcome(plan: Plan, job: Job) -> Outcome:
     """Returns what a finished job has left."""
     result, folder = plan.results.read(job), plan.folder(job)
     assert result is not None
-    parameters = count_parameters(read_weights(read_run(folder))).student
+    parameters = count_parameters(read_weights(folder)).student
     title = job.run.name
     return Outcome(title, folder, parameters, result.figures, result.curve, result.seconds)
