@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
+
 from fam_det.analysis.experiment import NO_EFFECT
 from fam_det.analysis.jobs import device
 from fam_det.analysis.plan import Plan
@@ -113,8 +115,6 @@ def training_command(study: Study) -> list[str]:
 
 def visible_gpus() -> list[str]:
     """Returns the names of the GPUs for ``CUDA_VISIBLE_DEVICES``."""
-    import torch  # here, as it takes seconds
-
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     numbers = [str(i) for i in range(torch.cuda.device_count())]
     return given.split(",")[: len(numbers)] if given else numbers

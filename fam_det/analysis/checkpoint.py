@@ -76,9 +76,7 @@ def is_buffer(name: str, weights: Mapping[str, Tensor]) -> bool:
 def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[Filter]:
     """Builds the global filters of a distiller from a state dict, shallow to deep.
 
-    Args:
-        weights: with ``distiller.*`` keys.
-        kind: ``MODEL.DISTILLER.FAM.FILTER``; tells dense from banded filters of the same shape.
+    ``MODEL.DISTILLER.FAM.FILTER`` tells dense from banded filters of the same shape.
     """
     modules = [name.removesuffix(GAMMA) for name in weights if name.endswith(GAMMA)]
     return [read_filter(weights, f"{module}.filter.", kind) for module in modules]
@@ -116,13 +114,10 @@ def extent(height: int, width: int) -> tuple[float, float, float, float]:
 
 
 def high_pass_edge(fam: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Returns where the high-pass filter's response is a half, in units of Nyquist.
+    """Returns where the response of ``MODEL.DISTILLER.FAM``'s high-pass filter is a half.
 
-    Args:
-        fam: the node ``MODEL.DISTILLER.FAM``.
-
-    Returns:
-        ``"box"`` and half its side, or ``"circle"`` and its radius; None without such an edge.
+    That is ``"box"`` and half its side, or ``"circle"`` and its radius, in units of Nyquist; None
+    without such an edge.
     """
     kind, cutoff = fam["HIGH_PASS"], float(fam["CUTOFF"])
     if kind == "none" or cutoff == 0.0:

@@ -63,11 +63,7 @@ class Detector:
 
 
 def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
-    """Builds the config and the model of a run, with the weights of its checkpoint.
-
-    Raises:
-        ValueError: The run has no checkpoint, or is of another tool.
-    """
+    """Builds the config and the model of a run, with the weights of its checkpoint."""
     if run.task != "detection":
         raise ValueError(f"{run.folder}: the run of a classifier; see tools/report.py for its maps")
     checkpoint = find_checkpoint(run.folder)
@@ -82,13 +78,8 @@ def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
 def load_detectors(run: Run, alone: Run | None, device: str) -> tuple[CfgNode, list[Detector]]:
     """Loads the detectors to compare: teacher, student alone and distilled student, if they exist.
 
-    Args:
-        run: any training of ``tools/train_net.py``; one with a teacher gives two detectors.
-        alone: the same student trained without it.
-        device: such as ``cpu``.
-
     Raises:
-        ValueError: A run has no checkpoint.
+        ValueError: A run has no checkpoint, or is of another tool.
     """
     cfg, model = load_run(run, device)
     if not isinstance(model, DistilledDetector):
@@ -121,10 +112,7 @@ class Matches(NamedTuple):
 def match(boxes: Tensor, classes: Tensor, detections: Instances) -> Matches:
     """Matches detections, in order of score, to the object of their class that they cover best.
 
-    Args:
-        boxes: (N, 4) of the objects, xyxy.
-        classes: (N,) of the objects.
-        detections: those above the threshold.
+    The objects' boxes are (N, 4), xyxy; their classes (N,).
     """
     detections = detections[detections.scores.argsort(descending=True)]
     overlaps = pairwise_iou(detections.pred_boxes, Boxes(boxes))  # (M, N)

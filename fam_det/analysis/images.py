@@ -41,12 +41,7 @@ class Example:
 
 
 def choose_examples(cfg: CfgNode, wanted: Sequence[str], count: int) -> list[Example]:
-    """Reads images of the first test set.
-
-    Args:
-        cfg: config of a run, for the data set, the size and the channel order.
-        wanted: ids or file names; empty for the ``count`` images with the most objects.
-        count: number of images if none are named.
+    """Reads images of the first test set by id or file name; else those with the most objects.
 
     Raises:
         ValueError: There is no test set, or it does not have an image.

@@ -25,11 +25,7 @@ MAX_JOBS = 4  # trainings at once by default, of about 1.5 GB each
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Locks a folder against a second process, until this process ends in any way.
-
-    Raises:
-        BlockingIOError: Another process has locked it.
-    """
+    """Locks a folder until this process ends in any way; BlockingIOError if another one has."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,23 +42,20 @@ class Slot:
 
 
 def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[Slot]:
-    """Shares out the cores, and one GPU per training if there are any.
+    """Shares out the cores, and one GPU by its name per training if there are any.
 
-    Args:
-        jobs: trainings at once; None for one per GPU, or one per core but at most four.
-        gpus: names for ``CUDA_VISIBLE_DEVICES``.
+    Without a number of jobs at once it is one per GPU, or one per core but at most four.
     """
     on_linux = sys.platform == "linux"
     cores = sorted(os.sched_getaffinity(0)) if on_linux else list(range(os.cpu_count() or 1))
     count = jobs or len(gpus) or min(len(cores), MAX_JOBS)
     # Two trainings on the same cores would wait for each other in every parallel loop.
     share = max(len(cores) // count, 1)
-    slots = []
-    for i in range(count):
-        start = i * share % len(cores)
-        gpu = gpus[i % len(gpus)] if gpus else None
-        slots.append(Slot(i, tuple(cores[start : start + share]), gpu))
-    return slots
+    starts = [i * share % len(cores) for i in range(count)]
+    return [
+        Slot(i, tuple(cores[start : start + share]), gpus[i % len(gpus)] if gpus else None)
+        for i, start in enumerate(starts)
+    ]
 
 
 class Training:

@@ -109,16 +109,10 @@ def read_run(folder: Path) -> Run:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Reads the ``config.yaml`` of a training.
-
-    Raises:
-        ValueError: It is missing or not a training's; the message names it.
-    """
+    """Reads the ``config.yaml`` of a training; a ValueError names one that is missing or other."""
     if not file.exists():
-        raise ValueError(
-            f"{file}: not there; expected an output folder of tools/train_net.py or "
-            "tools/train_classifier.py"
-        )
+        tools = "tools/train_net.py or tools/train_classifier.py"
+        raise ValueError(f"{file}: not there; expected an output folder of {tools}")
     try:
         config = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -132,8 +126,7 @@ def read_config(file: Path) -> dict[str, Any]:
 def check_metrics(file: Path) -> list[str]:
     """Returns a note for each line of a ``metrics.json`` that a stopped run has left half written.
 
-    Raises:
-        ValueError: A whole line is not of a training; the message names it.
+    A ValueError names a whole line that is not of a training.
     """
     notes = []
     for number, text in enumerate(file.read_text().splitlines(), start=1):

@@ -60,10 +60,8 @@ def load_study(file: Path) -> Study:
         return _study(file.stem, yaml.safe_load(file.read_text()))
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
 
 
 def file_name(text: str) -> str:
@@ -158,10 +156,10 @@ def _check_needs(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> None:
     if run.needs not in runs:
         raise ValueError(f"{where} got {run.needs!r}, expected the name of a run")
     needed = runs[run.needs]
-    if needed.needs or len(needed.seeds) != 1:
-        raise ValueError(f"{where} {run.needs!r} must have one seed and need no other run")
-    if needed.choose:
-        raise ValueError(f"{where} {run.needs!r} must not choose a value")
+    if needed.needs or needed.choose or len(needed.seeds) != 1:
+        raise ValueError(
+            f"{where} {run.needs!r} must have one seed, need no other run and choose no value"
+        )
 
 
 def _placeholders(run: RunDefinition) -> set[str]:

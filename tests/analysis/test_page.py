@@ -4,7 +4,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from fam_det.analysis.page import CaptionedImage, ImageGrid, MapGrid, Section, format_page
+from fam_det.analysis.page import (
+    CaptionedImage,
+    Section,
+    format_page,
+    image_grid,
+    map_grid,
+    small_heading,
+)
 
 
 def test_names_of_files_and_classes_cannot_change_the_page(tmp_path: Path) -> None:
@@ -12,8 +19,9 @@ def test_names_of_files_and_classes_cannot_change_the_page(tmp_path: Path) -> No
     Image.new("RGB", (2, 2)).save(file)
     bad = '<script>"</script>'
     picture = CaptionedImage(file, bad, bad)
-    parts = [ImageGrid(bad, [picture]), MapGrid(bad, [bad, bad], {bad: [picture, None]})]
-    page = format_page(bad, bad, [(bad, bad)], [Section(bad, bad, parts, [("#fff", bad)], bad)])
+    grids = [image_grid([picture]), map_grid([bad, bad], {bad: [picture, None]})]
+    grids.append(small_heading(bad))
+    page = format_page(bad, bad, [(bad, bad)], [Section(bad, bad, grids, [("#fff", bad)], bad)])
     assert "<script" not in page
     assert page.count("<img ") == 2
 
