@@ -120,35 +120,25 @@ def visible_gpus() -> list[str]:
     return given.split(",")[: len(numbers)] if given else numbers
 
 
-def write_tables(study: Study, results: Results) -> str:
-    """Writes the tables beside the results; returns the one for people."""
+def write_tables(study: Study, results: Results, *, plots: bool = False) -> str:
+    """Writes the tables beside the results, and the plots; returns the table for people."""
     rows = summarise(study, results)
     table = format_markdown(study, rows, results)
     atomic_write_text(results.folder / "README.md", f"# {study.name}\n\n{table}")
     atomic_write_text(results.folder / "table.csv", format_csv(study, rows))
     atomic_write_text(results.folder / "table.json", format_json(rows))
-    return table
-
-
-def write_plots(study: Study, results: Results) -> None:
-    """Writes the plots beside the results, if there are any scores."""
-    rows = summarise(study, results)
-    if any(row.scores for row in rows):
+    if plots and any(row.scores for row in rows):
         plot_scores(study, rows, results.folder / "scores.png")
         plot_curves(study, rows, results.folder / "curves.png")
-
-
-def handle_signals() -> None:
-    """Stops on SIGTERM and a closed terminal, unless ``nohup`` has them ignored."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)  # as Ctrl-C
+    return table
 
 
 def main() -> int:
     """Returns the exit status: 0 if all runs have a result, 1 if some failed, 130 if stopped."""
     args = parse_arguments()
-    handle_signals()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)  # as Ctrl-C
     try:
         study = load_study(args.study)
         plan = make_plan(args, study)
@@ -157,8 +147,7 @@ def main() -> int:
             return 0
         if not args.table_only:
             run_study(args, plan)
-        print(write_tables(study, plan.results), end="")
-        write_plots(study, plan.results)
+        print(write_tables(study, plan.results, plots=True), end="")
     except (ValueError, re.error) as error:
         sys.exit(str(error) if str(args.study) in str(error) else f"{args.study}: {error}")
     except BlockingIOError:

@@ -84,12 +84,8 @@ def choose(
 ) -> Mapping[str, Any] | None:
     """Chooses the value that did best on the extra seed, the first of equals.
 
-    Args:
-        study: of the run.
-        run: whose value is chosen.
-        results: of the trials.
-        failed: trials that failed in this call, such as a diverged one, and lose; other failed
-            ones are open, to be tried again. None: every failed one loses.
+    A failed trial, such as a diverged one, loses; if ``failed`` names those of this call, the other
+    failed ones are open, to be tried again.
 
     Returns:
         The value by its key; {} if nothing is chosen; None while a trial is open or if all failed.

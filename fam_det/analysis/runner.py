@@ -117,13 +117,13 @@ class Progress:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._terminal = sys.stderr.isatty()
+        self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the line on a terminal
         self._shown = float("-inf")
 
     def show(self, running: Sequence[Training], slots: int) -> None:
         """Writes the line, such as ``12 to do, about 1:10:00 left; FAM-KD, seed 2: 45 %``."""
         now = time.monotonic()
-        if now - self._shown < (DRAW_SECONDS if self._terminal else LINE_SECONDS):
+        if now - self._shown < (DRAW_SECONDS if self._clear else LINE_SECONDS):
             return
         self._shown = now
         jobs = self._plan.to_do()
@@ -131,8 +131,7 @@ class Progress:
         done = {training.job.name: fraction_done(training) for training in running}
         text = f"{len(jobs) + waiting} to do"
         text += f", {len(self._plan.failed)} failed" if self._plan.failed else ""
-        by_run = self._seconds_by_run(running, done)
-        if by_run:
+        if by_run := self._seconds_by_run(running, done):
             mean = statistics.mean(by_run.values())
             left = [by_run.get(job.run.name, mean) * (1 - done.get(job.name, 0)) for job in jobs]
             total = (sum(left) + waiting * mean) / slots
@@ -140,21 +139,21 @@ class Progress:
             text += f", about {tqdm.format_interval(seconds)} left"
         for training in running:
             text += f"; {training.job.title}: {done[training.job.name]:.0%}"
-        if self._terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
+        if self._clear:
+            self._write(text[: shutil.get_terminal_size().columns - 1])
         else:
-            print(text, file=sys.stderr, flush=True)
+            self.log(text)
 
     def log(self, text: str) -> None:
         """Writes a line that stays."""
-        self.clear()
-        print(text, file=sys.stderr, flush=True)
+        self._write(f"{text}\n")
 
     def clear(self) -> None:
         """Clears the line on a terminal."""
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        print(f"{self._clear}{text}", end="", file=sys.stderr, flush=True)
 
     def _seconds_by_run(
         self, running: Sequence[Training], done: Mapping[str, float]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fam_det.analysis.experiment import Experiment, describe
 from fam_det.analysis.published import PUBLISHED_SCORES
@@ -167,20 +168,13 @@ def test_published_pairs_are_those_of_the_recipes() -> None:
     known = set()
     for data_set, folder in (("cifar100", "CIFAR-100"), ("imagenet", "ImageNet")):
         for file in (ROOT / "configs" / folder).glob("*/student.yaml"):
-            config = read_config_of(file)
+            config = yaml.safe_load(file.read_text())["MODEL"]
             known.add((data_set, config["TEACHER"]["NAME"], config["STUDENT"]["NAME"]))
     pairs = {(e.data_set, e.teacher, e.student) for e in PUBLISHED_SCORES if e.teacher is not None}
     assert pairs <= known
     networks = {(data_set, name) for data_set, *names in known for name in names}
     alone = {(e.data_set, e.student) for e in PUBLISHED_SCORES if e.teacher is None}
     assert {entry for entry in alone if entry[0] != "coco_2017_train"} <= networks
-
-
-def read_config_of(file: Path) -> dict[str, Any]:
-    import yaml
-
-    model: dict[str, Any] = yaml.safe_load(file.read_text())["MODEL"]
-    return model
 
 
 def test_csv_reads_back_in_plain_numbers(make_run: Any) -> None:
