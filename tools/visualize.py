@@ -19,7 +19,7 @@ from fam_det.analysis.sections import image_sections, training_sections
 
 EXAMPLES = """
 examples:
-  tools/visualize.py output/demo/student_fam --alone output/demo/student_baseline
+  tools/visualize.py output/demo/student_with_FAM_seed1 --alone output/demo/student_alone_seed1
   tools/visualize.py output/r18_fam --image 139 --image 000000000285.jpg --threshold 0.3
 """
 
