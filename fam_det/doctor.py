@@ -1,8 +1,11 @@
-"""``python -m fam_det.doctor``: what is installed, and what to do about each gap.
+"""Checks what is installed, and says what to do about each gap: one line a fact.
 
-The top imports the standard library alone: the doctor runs where nothing else is installed.
+ok: as it should be; note: worth knowing, a training can start; gap: something needed is missing.
+Looks at Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
+cached weights and the hosts they come from. Changes nothing.
 """
 
+# The top imports the standard library alone: the doctor runs where nothing else is installed.
 import argparse
 import contextlib
 import faulthandler
@@ -24,10 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import Request, urlopen
 
-OK = "ok"
-NOTE = "note"  # worth knowing; a training can start
-GAP = "gap"  # something needed is missing or broken
-
+OK, NOTE, GAP = "ok", "note", "gap"
 INSTALL = "make install"
 PURE_PYTHON = "python tools/install_detectron2.py"
 FROM_SOURCE = "build Detectron2's main branch from source"
@@ -57,13 +57,6 @@ MODULES = {  # where its name is not the distribution's
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-50.pkl"
 TORCHVISION = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
-DESCRIPTION = """\
-What is installed, and what to do about each gap: one line a fact.
-
-ok: as it should be; note: worth knowing, a training can start; gap: something needed is missing.
-Looks at Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
-cached weights and the hosts they come from. Changes nothing.
-"""
 EPILOG = """\
 examples:
   python -m fam_det.doctor
@@ -95,7 +88,7 @@ def main(words: list[str] | None = None) -> int:
     """Prints the facts; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m fam_det.doctor",
-        description=DESCRIPTION,
+        description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -297,15 +290,15 @@ def count_listed_images(file: Path) -> int:
 def check_caches() -> Iterator[Fact]:
     """Looks which weights are there; an empty file would be loaded, and fail."""
     for name, folder in (("model zoo", zoo_cache()), ("torchvision", torchvision_cache())):
+        name = f"weights, {name}"
         files = sorted(item for item in folder.rglob("*") if item.suffix in {".pkl", ".pth"})
-        names = ", ".join(str(item.relative_to(folder)) for item in files)
-        empty = [str(item) for item in files if not item.stat().st_size]
-        if empty:
-            advice = f"rm {' '.join(empty)}"
-            yield Fact(GAP, f"weights, {name}", f"empty: {', '.join(empty)}", advice)
+        if empty := [str(item) for item in files if not item.stat().st_size]:
+            yield Fact(GAP, name, f"empty: {', '.join(empty)}", f"rm {' '.join(empty)}")
+        elif files:
+            names = ", ".join(str(item.relative_to(folder)) for item in files)
+            yield Fact(OK, name, f"{names} in {folder}")
         else:
-            found = f"{names} in {folder}" if files else f"none yet in {folder}; downloaded once"
-            yield Fact(OK if files else NOTE, f"weights, {name}", found)
+            yield Fact(NOTE, name, f"none yet in {folder}; downloaded once")
 
 
 def zoo_cache() -> Path:
@@ -344,9 +337,8 @@ def check_disk(output: Path) -> Iterator[Fact]:
 
 
 def _numbers(text: str) -> list[int]:
-    """Returns ``[2, 14, 1]`` of ``2.14.1+cu130``: the leading numbers of a version."""
-    leading = re.match(r"[\d.]*", text)
-    return [int(number) for number in leading[0].split(".") if number] if leading else []
+    """Returns ``[2, 14, 1]`` of ``2.14.1+cu130``."""
+    return [int(number) for number in re.findall(r"\d+", text.partition("+")[0])]
 
 
 def installed_version(distribution: str) -> str:
