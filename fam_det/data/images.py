@@ -116,7 +116,8 @@ def error_reason(error: Exception, file: str) -> str:
     """Returns one line for what was wrong with an image, without its name."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    text = str(error).replace(f" for image {file}", "").replace(f"'{file}'", "")
+    text = str(error).removeprefix(f"{file}: ").replace(f" for image {file}", "")
+    text = text.replace(f"'{file}'", "")
     text = " ".join(text.split())
     if type(error) is ValueError and text:
         return text

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fam_det.data.batch_sampler import (
+    Key,
     SeededSampler,
     aspect_groups,
     build_sampler,
@@ -118,6 +120,58 @@ class RestartingLoader:
         return restarting_batches(lambda k: islice(start_workers(self.loader), k, None), 0)
 
 
+def seeded_batches(
+    dataset: SeededDataset,
+    keys_from: Callable[[int], Iterable[Any]],
+    start: int,
+    unreadable: UnreadableImages,
+    *,
+    timeout: float = 0.0,
+    num_workers: int = 0,
+    collate: Callable[[list[Any]], Any] = list,
+    **options: Any,
+) -> Iterator[Any]:
+    """Yields batches from an iteration on; nothing happens before the first is asked for.
+
+    Args:
+        dataset: of the samples.
+        keys_from: gives the keys of each batch from an iteration on, always the same ones.
+        start: the iteration that comes first.
+        unreadable: counts the images that cannot be read.
+        timeout: seconds after which a worker counts as stuck; 0 for never.
+        num_workers: processes that load; 0 loads in this one.
+        collate: makes a batch of the samples' contents, in the worker.
+        options: others of PyTorch's ``DataLoader``.
+
+    Raises:
+        ValueError: more files that cannot be read than are allowed.
+    """
+
+    def batches_from(iteration: int) -> Iterator[Sample]:
+        return start_workers(
+            DataLoader(
+                dataset,
+                batch_sampler=keys_from(iteration),  # type: ignore[arg-type]
+                num_workers=num_workers,
+                collate_fn=partial(_collate, collate),
+                timeout=timeout if num_workers else 0.0,
+                worker_init_fn=ignore_signals,
+                # Without one, the workers' seeds would be drawn from the default generator.
+                generator=torch.Generator(),
+                **options,
+            )
+        )
+
+    for batch in restarting_batches(batches_from, start):
+        unreadable.add(batch.unreadable)
+        yield batch.content
+
+
+def _collate(collate: Callable[[list[Any]], Any], samples: list[Sample]) -> Sample:
+    unreadable = {file: why for sample in samples for file, why in sample.unreadable.items()}
+    return Sample(collate([sample.content for sample in samples]), unreadable)
+
+
 class ResumableLoader:
     """Batches without end, of images in Detectron2's order and format.
 
@@ -161,35 +215,19 @@ class ResumableLoader:
         self.records = DatasetFromList(list(records), copy=False)
         self.mapper = mapper
         self.seed = seed
-        self.num_workers = num_workers
-        self.timeout = timeout if num_workers else 0.0
+        self.workers: dict[str, Any] = {"num_workers": num_workers, "timeout": timeout}
         self.unreadable = UnreadableImages(max_unreadable)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Yields batches from ``start_iter`` on; nothing happens before the first is asked for.
-
-        Raises:
-            ValueError: more files that cannot be read than are allowed.
-        """
-        for batch in restarting_batches(self._batches_from, self.start_iter):
-            for sample in batch:
-                self.unreadable.add(sample.unreadable)
-            yield [sample.content for sample in batch]
-
-    def _batches_from(self, iteration: int) -> Iterable[list[Sample]]:
-        keys = form_batches(self.sampler(self.seed), self.batch_size, self.groups)
-        return start_workers(
-            DataLoader(
-                SeededDataset(self.records, self.mapper, self.seed),
-                batch_sampler=islice(keys, iteration, None),
-                num_workers=self.num_workers,
-                collate_fn=list,
-                timeout=self.timeout,
-                worker_init_fn=ignore_signals,
-                # Without one, the workers' seeds would be drawn from the default generator.
-                generator=torch.Generator(),
-            )
+        """Yields batches from ``start_iter`` on; nothing happens before the first is asked for."""
+        dataset = SeededDataset(self.records, self.mapper, self.seed)
+        yield from seeded_batches(
+            dataset, self._keys_from, self.start_iter, self.unreadable, **self.workers
         )
+
+    def _keys_from(self, iteration: int) -> Iterator[list[Key]]:
+        keys = form_batches(self.sampler(self.seed), self.batch_size, self.groups)
+        return islice(keys, iteration, None)
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None) -> Any:
