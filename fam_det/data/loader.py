@@ -151,7 +151,7 @@ def seeded_batches(
         return start_workers(
             DataLoader(
                 dataset,
-                batch_sampler=keys_from(iteration),  # type: ignore[arg-type]
+                batch_sampler=keys_from(iteration),
                 num_workers=num_workers,
                 collate_fn=partial(_collate, collate),
                 timeout=timeout if num_workers else 0.0,

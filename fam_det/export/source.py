@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +10,11 @@ from torch import Tensor
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.runs import Run, read_config
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 
@@ -25,14 +24,7 @@ DEFAULT_SIZE = 800  # pixels of the shorter side, where INPUT.MIN_SIZE_TEST is 0
 ABSENT = (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueError)
 
 
-class Source(NamedTuple):
-    """A config with this project's keys, and a checkpoint of its detector."""
-
-    cfg: CfgNode
-    weights: str
-
-
-def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
+def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[CfgNode, str]:
     """Reads the config and finds the checkpoint to deploy.
 
     Args:
@@ -54,8 +46,7 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
             f"{file}: not there, expected the output folder of a run, or a config in YAML"
         )
     # Without the checks of a training: its data sets and its GPU may be elsewhere.
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     merge_config(cfg, file, opts)
     if weights is None and is_run:
         weights = str(find_checkpoint(Run(path, {}, [])) or "")
@@ -68,7 +59,7 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
         raise ValueError("MODEL.WEIGHTS: is empty, expected a checkpoint; add --weights FILE")
     if "://" not in weights and not Path(weights).is_file():
         raise ValueError(f"--weights: {weights} is not there, expected a checkpoint")
-    return Source(cfg, weights)
+    return cfg, weights
 
 
 def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:

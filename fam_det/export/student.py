@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fam_det.analysis.checkpoint import DISTILLER
-from fam_det.export.source import DISTILLED, Source, one_line
+from fam_det.export.source import DISTILLED, one_line
 from fam_det.files.checkpointer import SafeCheckpointer
 
 from detectron2.config import CfgNode, get_cfg
@@ -47,14 +47,14 @@ def _copy_known(source: CfgNode, target: CfgNode) -> None:
             target[key] = source[key]
 
 
-def load_student(source: Source) -> tuple[CfgNode, Any]:
+def load_student(source: CfgNode, weights: str) -> tuple[CfgNode, Any]:
     """Returns the student's config, and the student with its weights on the CPU, in eval mode.
 
     Raises:
         ValueError: a student that cannot be built, a file that is no checkpoint, or a checkpoint
             that is not the student's; the message names a weight.
     """
-    cfg = student_config(source.cfg)
+    cfg = student_config(source)
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"
     try:
@@ -62,9 +62,9 @@ def load_student(source: Source) -> tuple[CfgNode, Any]:
     except (AssertionError, ImportError, KeyError) as error:
         raise ValueError(f"the student cannot be built: {one_line(error)}") from error
     try:
-        _ExactCheckpointer(student).load(source.weights)
+        _ExactCheckpointer(student).load(weights)
     except (AssertionError, KeyError, OSError, RuntimeError) as error:  # of a failed download too
-        raise ValueError(f"--weights: {source.weights}: {one_line(error)}") from error
+        raise ValueError(f"--weights: {weights}: {one_line(error)}") from error
     return cfg, student.eval().requires_grad_(False)
 
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 
 class Override(NamedTuple):
@@ -34,13 +34,6 @@ def given_weights(flag: str, weights: str) -> Override:
             f"{flag}: {weights} does not exist; give a checkpoint, or 'none' for random weights"
         )
     return Override(weights)
-
-
-def default_config() -> CfgNode:
-    """Returns Detectron2's keys and the project's, with their defaults."""
-    cfg = get_cfg()
-    add_distillation_config(cfg)
-    return cfg
 
 
 def build_config(overrides: Mapping[str, Override], options: Sequence[str]) -> CfgNode:

@@ -9,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.coco import check_registered
 from fam_det.data.dataset import NamingMapper
 from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
-from fam_det.modeling.lazy import default_config, plain
+from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.training.evaluation import build_evaluator
 from fam_det.training.filter_images import FilterImages
@@ -61,8 +62,7 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
     """
     cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
-    keys = ("MODEL.DEVICE", "SOLVER.AMP.ENABLED")
-    check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, keys)
+    check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
     register_coco_datasets(cfg)
     check_registered(cfg)
     cfg.freeze()
@@ -128,7 +128,7 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
     if missing:
         raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
     keys = ("train.device", "train.amp.enabled")
-    check_device(str(cfg.train.device), cfg.train.amp.enabled, keys, sign="=")
+    check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
     yacs = default_config()
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
     for key in ("strict", "follow_links"):

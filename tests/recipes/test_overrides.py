@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fam_det.recipes.overrides import Override, build_config, default_config, to_yaml
+from fam_det.config import default_config
+from fam_det.recipes.overrides import Override, build_config, to_yaml
 
 VALUES = {
     "MODEL.WEIGHTS": "",

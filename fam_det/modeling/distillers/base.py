@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.core.losses import LOSSES, ValidSizes
 from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
 
-from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 
@@ -166,9 +166,7 @@ def _warn_of_keys_without_effect(distiller: CfgNode, reads: Collection[str] | No
     """Warns of keys that are not at their default and that the method does not read."""
     if reads is None:
         return
-    default = get_cfg()
-    add_distillation_config(default)
-    default = default.MODEL.DISTILLER
+    default = default_config().MODEL.DISTILLER
     unused = [
         key
         for key, value in distiller.items()
