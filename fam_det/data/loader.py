@@ -72,12 +72,8 @@ def restarting_batches(
 ) -> Iterator[BatchType]:
     """Yields batches from an iteration on; with new workers where one was killed or is stuck.
 
-    Args:
-        batches_from: gives the batches from an iteration on, always the same ones.
-        start: the iteration that comes first.
-
-    Raises:
-        RuntimeError: workers were lost four times without a batch in between.
+    ``batches_from`` gives the batches from an iteration on, always the same ones. Workers that are
+    lost four times without a batch in between are an error.
     """
     iteration, lost = start, 0
     while True:
@@ -100,9 +96,8 @@ def restarting_batches(
 class RestartingLoader:
     """The loader of an evaluation, with new workers where one was killed or is stuck.
 
-    Args:
-        loader: PyTorch's, without workers so far; it gives the same batches each time.
-        timeout: seconds after which a worker counts as stuck; 0 for never.
+    PyTorch's loader has no workers so far, and gives the same batches each time. A worker counts as
+    stuck after ``timeout`` seconds; 0 for never.
     """
 
     def __init__(self, loader: Any, timeout: float) -> None:
@@ -308,7 +303,6 @@ def build_test_loader(dataset: Any, *, mapper: Callable[[Any], Any], **others: A
 
 
 def _share_of_batch(key: str, images: int) -> int:
-    """Returns this process's part of a batch, whose key an error names."""
     processes = comm.get_world_size()
     if images < 1 or images % processes != 0:
         raise ValueError(

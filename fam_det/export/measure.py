@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 # Before detectron2.utils.analysis, which imports detectron2.export.
 from fam_det.export.formats import FORMATS, Runner, detect, export
-from fam_det.export.source import one_line
+from fam_det.export.source import MAX_REASON
+from fam_det.files import one_line
 from fam_det.modeling.teacher import FrozenTeacher
 
 from detectron2.utils.analysis import FlopCountAnalysis
@@ -82,12 +83,12 @@ def export_row(name: str, student: Any, image: Tensor, folder: Path) -> Row:
 
 
 def _failure(name: str, student: Any, error: Exception) -> str:
-    """Returns what failed, why, and what to do instead."""
     backbone = getattr(student, "backbone", student)
     bottom_up = type(getattr(backbone, "bottom_up", backbone)).__name__  # below an FPN
     detector = f"{type(student).__name__} on {bottom_up}"
     other = "; use --format torchscript instead" if name == "scripted" else ""
-    return f"--format {name}: PyTorch cannot export {detector}{other} ({one_line(error)})"
+    reason = one_line(error, MAX_REASON)
+    return f"--format {name}: PyTorch cannot export {detector}{other} ({reason})"
 
 
 @torch.no_grad()

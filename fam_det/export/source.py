@@ -11,6 +11,7 @@ import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.runs import Run, read_config
 from fam_det.config import default_config
+from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
 
@@ -19,6 +20,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 
 DISTILLED = "DistilledDetector"
+MAX_REASON = 200  # characters of a library's error in a message
 DEFAULT_SIZE = 800  # pixels of the shorter side, where INPUT.MIN_SIZE_TEST is 0 for no resizing
 # Errors of a config, a checkpoint or a download that is not there.
 ABSENT = (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueError)
@@ -76,13 +78,13 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
     try:
         teacher = build_teacher(cfg)
     except ABSENT as error:
-        return None, f"no teacher beside it: {one_line(error)}"
+        return None, f"no teacher beside it: {one_line(error, MAX_REASON)}"
     try:
         teacher.load_weights([name for name, _ in teacher.detector.named_children()])
     except ABSENT as error:
         return teacher, (
             "the teacher has random weights, and finds other objects in another time: "
-            f"{one_line(error)}"
+            f"{one_line(error, MAX_REASON)}"
         )
     return teacher, ""
 
@@ -113,10 +115,3 @@ def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None)
     resize = T.Resize(size) if size else T.ResizeShortestEdge(shortest, longest)
     resized = resize.get_transform(pixels).apply_image(pixels)  # (H, W, 3)
     return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32))
-
-
-def one_line(error: BaseException, max_length: int = 200) -> str:
-    """Returns the first line of a message that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= max_length else text[: max_length - 3] + "..."

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fam_det.analysis.checkpoint import DISTILLER
-from fam_det.export.source import DISTILLED, one_line
+from fam_det.export.source import DISTILLED, MAX_REASON
+from fam_det.files import one_line
 from fam_det.files.checkpointer import SafeCheckpointer
 
 from detectron2.config import CfgNode, get_cfg
@@ -60,11 +61,11 @@ def load_student(source: CfgNode, weights: str) -> tuple[CfgNode, Any]:
     try:
         student = build_model(on_cpu)
     except (AssertionError, ImportError, KeyError) as error:
-        raise ValueError(f"the student cannot be built: {one_line(error)}") from error
+        raise ValueError(f"the student cannot be built: {one_line(error, MAX_REASON)}") from error
     try:
         _ExactCheckpointer(student).load(weights)
     except (AssertionError, KeyError, OSError, RuntimeError) as error:  # of a failed download too
-        raise ValueError(f"--weights: {weights}: {one_line(error)}") from error
+        raise ValueError(f"--weights: {weights}: {one_line(error, MAX_REASON)}") from error
     return cfg, student.eval().requires_grad_(False)
 
 

@@ -22,11 +22,7 @@ Overrides = dict[str, Override]
 
 
 def given_weights(flag: str, weights: str) -> Override:
-    """Returns a checkpoint that the user names, or "" for "none".
-
-    Raises:
-        ValueError: a file that is not there.
-    """
+    """Returns a checkpoint that the user names, or "" for "none"."""
     if weights == "none":
         return Override("", f"{flag} none: random weights")
     if "://" not in weights and not Path(weights).is_file():
@@ -37,11 +33,7 @@ def given_weights(flag: str, weights: str) -> Override:
 
 
 def build_config(overrides: Mapping[str, Override], options: Sequence[str]) -> CfgNode:
-    """Returns the defaults with these overrides, and the user's own KEY VALUE pairs on top.
-
-    Raises:
-        ValueError: an unknown key or a value of another type among the pairs.
-    """
+    """Returns the defaults with these overrides, and the user's own KEY VALUE pairs on top."""
     cfg = default_config()
     for key, override in overrides.items():
         path, _, name = key.rpartition(".")
