@@ -22,27 +22,16 @@ INFINITE = float("inf")
 
 
 class Row(NamedTuple):
-    """A line of the table; None for what was not measured.
+    """A line of the table; None for what was not measured."""
 
-    Attributes:
-        name: of the network and format.
-        file: what was written.
-        size: of it in bytes; for the teacher, of its weights.
-        parameters: of the network.
-        flops: multiply-adds of one image.
-        seconds: median of one image.
-        check: how it compares with the student in PyTorch.
-        error: why the file is not there or not to be used; "" for all well.
-    """
-
-    name: str
+    name: str  # of the network and format
     file: str = ""
-    size: int | None = None
+    size: int | None = None  # of the file in bytes; for the teacher, of its weights
     parameters: int | None = None
-    flops: float | None = None
-    seconds: float | None = None
-    check: str = ""
-    error: str = ""
+    flops: float | None = None  # multiply-adds of one image
+    seconds: float | None = None  # median of one image
+    check: str = ""  # how it compares with the student in PyTorch
+    error: str = ""  # why the file is not there or not to be used
 
 
 def detector_row(name: str, detector: Any, image: Tensor, file: Path | None = None) -> Row:
@@ -60,9 +49,8 @@ def detector_row(name: str, detector: Any, image: Tensor, file: Path | None = No
 
 def teacher_row(teacher: FrozenTeacher, image: Tensor) -> Row:
     """Measures a teacher on the student's image."""
-    return detector_row(
-        "teacher", teacher.detector, image.flip(0) if teacher.flip_channels else image
-    )
+    image = image.flip(0) if teacher.flip_channels else image
+    return detector_row("teacher", teacher.detector, image)
 
 
 def export_row(name: str, student: Any, image: Tensor, folder: Path) -> Row:
@@ -114,17 +102,11 @@ def latency(run: Runner, image: Tensor) -> float:
 
 
 class Agreement(NamedTuple):
-    """An exported detector beside the detector.
-
-    Attributes:
-        detections: how many were compared.
-        boxes: largest difference of a coordinate, in pixels.
-        scores: largest difference of a score, or of a mask's cell.
-    """
+    """An exported detector beside the detector: how many detections, and how far apart."""
 
     detections: int
-    boxes: float = 0.0
-    scores: float = 0.0
+    boxes: float = 0.0  # largest difference of a coordinate, in pixels
+    scores: float = 0.0  # largest difference of a score, or of a mask's cell
 
     @property
     def close(self) -> bool:

@@ -27,15 +27,9 @@ ABSENT = (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueErr
 
 
 def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[CfgNode, str]:
-    """Reads the config and finds the checkpoint to deploy.
+    """Reads the config of an output folder or file, and finds the checkpoint to deploy.
 
-    Args:
-        path: output folder of a training, or a config file.
-        weights: a checkpoint; None for that of the run, or ``MODEL.WEIGHTS`` of the file.
-        opts: KEY VALUE pairs for the config.
-
-    Raises:
-        ValueError: no such run, config, key or checkpoint; the message names it.
+    Without ``weights`` that is the run's, or ``MODEL.WEIGHTS`` of the file.
     """
     is_run = path.is_dir()
     file = path / "config.yaml" if is_run else path
@@ -67,9 +61,7 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[C
 def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
     """Loads the teacher of a run on the CPU, as far as it is there.
 
-    Returns:
-        The teacher, None where there is none or it cannot be built, and a note for the reader of
-        its figures on what is missing, "" for nothing.
+    The second value is a note for the reader of its figures on what is missing, "" for nothing.
     """
     if cfg.MODEL.META_ARCHITECTURE != DISTILLED:
         return None, ""
@@ -99,9 +91,6 @@ def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None)
 
     Returns:
         (3, H, W), float32 pixels of 0 to 255 in the order of ``INPUT.FORMAT``.
-
-    Raises:
-        ValueError: a file that is not there or no image.
     """
     shortest, longest = cfg.INPUT.MIN_SIZE_TEST or DEFAULT_SIZE, cfg.INPUT.MAX_SIZE_TEST
     if file is None:

@@ -20,11 +20,7 @@ COMMON = {"torch", "torchvision", "detectron2", "fvcore"}  # everyone who has De
 
 
 def student_config(cfg: CfgNode) -> CfgNode:
-    """Returns the student's config without this project's keys, but for those of its backbone.
-
-    Raises:
-        ValueError: a student's meta-architecture that nobody has registered.
-    """
+    """Returns the student's config without this project's keys, but for those of its backbone."""
     plain = get_cfg()
     _copy_known(cfg, plain)
     if cfg.MODEL.META_ARCHITECTURE == DISTILLED:
@@ -40,7 +36,6 @@ def student_config(cfg: CfgNode) -> CfgNode:
 
 
 def _copy_known(source: CfgNode, target: CfgNode) -> None:
-    """Copies the values of the keys that the target has."""
     for key, value in target.items():
         if isinstance(value, CfgNode):
             _copy_known(source[key], value)
@@ -49,12 +44,7 @@ def _copy_known(source: CfgNode, target: CfgNode) -> None:
 
 
 def load_student(source: CfgNode, weights: str) -> tuple[CfgNode, Any]:
-    """Returns the student's config, and the student with its weights on the CPU, in eval mode.
-
-    Raises:
-        ValueError: a student that cannot be built, a file that is no checkpoint, or a checkpoint
-            that is not the student's; the message names a weight.
-    """
+    """Returns the student's config, and the student with its weights on the CPU, in eval mode."""
     cfg = student_config(source)
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"

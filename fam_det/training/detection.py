@@ -35,11 +35,7 @@ from detectron2.data import (
 )
 from detectron2.engine import HookBase, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import (
-    inference_on_dataset,
-    print_csv_format,
-    verify_results,
-)
+from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
@@ -56,9 +52,7 @@ TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:
     """Returns a frozen config of a file and KEY VALUE pairs, its own data sets registered.
 
-    Raises:
-        ValueError: a file that is wrong or would run code, a device that is not there or cannot do
-            what it should, or a data set that is not as its entry says.
+    A ValueError names what is wrong with the file, the device or a data set.
     """
     cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
@@ -84,8 +78,8 @@ class Trainer(ResumableTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Adds images of the filters, and the evaluation with ``TEST.AUG`` at the end."""
-        period, distiller = self.cfg.VIS_PERIOD, getattr(unwrapped(self.model), "distiller", None)
-        all_hooks = super().build_hooks()
+        all_hooks, period = super().build_hooks(), self.cfg.VIS_PERIOD
+        distiller = getattr(unwrapped(self.model), "distiller", None)
         if period > 0 and distiller is not None:
             all_hooks.insert(0, FilterImages(distiller, period))  # before the writers
         if self.cfg.TEST.AUG.ENABLED:
@@ -118,10 +112,6 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
 
     Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict`` and
     ``datasets.follow_links``, as ``DATASETS.COCO`` and so on.
-
-    Raises:
-        ValueError: a node that is missing, a device that is not there or cannot do what it should,
-            or a data set that is not as its entry says.
     """
     cfg = read_config(config_file, overrides, "command line")
     missing = [name for name in NODES if name not in cfg]

@@ -148,11 +148,7 @@ WITHOUT_FOLDER = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
-    """Returns the evaluator of a data set, by its ``evaluator_type``.
-
-    Raises:
-        ValueError: a type that Detectron2 has no evaluator for.
-    """
+    """Returns the evaluator of a data set, by its ``evaluator_type``."""
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
     kind = MetadataCatalog.get(dataset_name).evaluator_type
     if kind not in EVALUATORS:
