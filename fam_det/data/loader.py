@@ -128,18 +128,8 @@ def seeded_batches(
 ) -> Iterator[Any]:
     """Yields batches from an iteration on; nothing happens before the first is asked for.
 
-    Args:
-        dataset: of the samples.
-        keys_from: gives the keys of each batch from an iteration on, always the same ones.
-        start: the iteration that comes first.
-        unreadable: counts the images that cannot be read.
-        timeout: seconds after which a worker counts as stuck; 0 for never.
-        num_workers: processes that load; 0 loads in this one.
-        collate: makes a batch of the samples' contents, in the worker.
-        options: others of PyTorch's ``DataLoader``.
-
-    Raises:
-        ValueError: more files that cannot be read than are allowed.
+    ``keys_from`` gives the keys of each batch from an iteration on, always the same ones;
+    ``collate`` makes a batch of the samples' contents, in the worker.
     """
 
     def batches_from(iteration: int) -> Iterator[Sample]:
@@ -180,9 +170,9 @@ class ResumableLoader:
         batch_size: images in a batch of this process.
         group: keep images that are wider than high apart from the others.
         seed: 0 or more, the same in every process.
-        num_workers: processes that load; 0 loads in this one.
-        timeout: seconds after which a worker counts as stuck; 0 for never.
         max_unreadable: different files that may be skipped before it is an error.
+        workers: ``num_workers``, 0 to load in this process, and ``timeout``, the seconds after
+            which one counts as stuck, 0 for never.
 
     Attributes:
         start_iter: the iteration that comes first; read when the first batch is asked for.
@@ -198,9 +188,8 @@ class ResumableLoader:
         *,
         group: bool = True,
         seed: int = 0,
-        num_workers: int = 0,
-        timeout: float = 0.0,
         max_unreadable: int = 0,
+        **workers: Any,
     ) -> None:
         self.start_iter = 0
         self.sampler = sampler
@@ -210,7 +199,7 @@ class ResumableLoader:
         self.records = DatasetFromList(list(records), copy=False)
         self.mapper = mapper
         self.seed = seed
-        self.workers: dict[str, Any] = {"num_workers": num_workers, "timeout": timeout}
+        self.workers = workers
         self.unreadable = UnreadableImages(max_unreadable)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -230,9 +219,6 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
 
     The seed is drawn from NumPy's generator, which ``SEED`` seeds. A data set that is no list of
     records gets Detectron2's own loader, which a resumed run starts from its beginning.
-
-    Raises:
-        ValueError: an impossible value; the message names the key.
     """
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
     records = get_detection_dataset_dicts(

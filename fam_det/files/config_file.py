@@ -43,8 +43,15 @@ def merge_config(
         cfg.merge_from_file(str(file))
     except Exception as error:  # yacs, fvcore and PyYAML raise errors of many types
         raise ValueError(f"{file}: {_reason(error, cfg)}") from error
+    merge_pairs(cfg, opts)
+
+
+def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
+    """Merges KEY VALUE pairs; a ValueError names a key that is unknown or of another type."""
+    if len(pairs) % 2:
+        raise ValueError(f"got {pairs[-1]!r} at the end, expected pairs of KEY VALUE")
     try:
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(list(pairs))
     except Exception as error:
         raise ValueError(f"KEY VALUE pairs: {_reason(error, cfg)}") from error
 

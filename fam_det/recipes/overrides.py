@@ -1,12 +1,15 @@
 """Values of config keys with their reasons, and the YAML that a person would have written."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from fam_det.config import default_config
+from fam_det.files.config_file import merge_pairs
 
 from detectron2.config import CfgNode
 
@@ -40,25 +43,13 @@ def build_config(overrides: Mapping[str, Override], options: Sequence[str]) -> C
         node = find_node(cfg, path) if path else cfg
         is_tuple = isinstance(node[name], tuple)
         node[name] = tuple(override.value) if is_tuple else override.value
-    if len(options) % 2:
-        raise ValueError(f"got {options[-1]!r} at the end, expected pairs of KEY VALUE")
-    for key, value in zip(options[::2], options[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, value])
-        except (AssertionError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"{key} {value}: {error}; expected pairs of KEY VALUE, with keys of Detectron2 or "
-                "fam_det/config.py"
-            ) from error
+    merge_pairs(cfg, options)
     return cfg
 
 
 def find_node(cfg: CfgNode, path: str) -> Any:
     """Returns what stands at a path such as "MODEL.FPN"."""
-    node: Any = cfg
-    for name in path.split("."):
-        node = node[name]
-    return node
+    return reduce(getitem, path.split("."), cfg)
 
 
 def to_yaml(cfg: CfgNode, reasons: Mapping[str, str]) -> str:

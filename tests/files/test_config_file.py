@@ -121,7 +121,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "pairs, message",
     [
-        (["SEED"], "KEY VALUE pairs"),
+        (["SEED"], "got 'SEED' at the end, expected pairs of KEY VALUE"),
         (["MODEL.DISTILLER.LOSS_WEIGT", "3"], "did you mean MODEL.DISTILLER.LOSS_WEIGHT"),
         (["SEED", "one"], "SEED"),
     ],
