@@ -1,6 +1,7 @@
 """Config keys of the classification package, under Detectron2's names where it has one."""
 
-from classification.distillers.config import check_positive, distiller_keys
+from classification.distillers.config import distiller_keys
+from fam_det.config import check_positive
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detection_cfg

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from classification.data import Batch
 from classification.distillers import Distiller
-from classification.distillers.config import check_positive
 from classification.models import stage_features
+from fam_det.config import check_positive
 from fam_det.modeling.metrics import LOG_PERIOD, log_scalars
 from fam_det.modeling.student_wrapper import StudentWrapper
 

@@ -74,8 +74,8 @@ def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, list[StageMaps]]:
         raise ValueError(lines[0] if lines else type(error).__name__) from error
     distiller: Any = model.distiller
     assert isinstance(distiller, StageDistiller) and model.teacher is not None
-    student = distiller.pairs.student_maps(stage_features(model.student, images))
-    teacher = distiller.pairs.teacher_maps(stage_features(model.teacher, images))
+    student = distiller.pairs.student.maps(stage_features(model.student, images))
+    teacher = distiller.pairs.teacher.maps(stage_features(model.teacher, images))
     maps = zip(student, distiller.transform(student), teacher, strict=True)
     stages = [
         StageMaps(name, *(x.mean(1) for x in of_stage))

@@ -1,8 +1,22 @@
 """Config keys of the project, beside Detectron2's own."""
 
+import logging
+from collections.abc import Collection
+
 from fam_det.core import FAMOptions
 
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+
+def default_config() -> CN:
+    """Returns Detectron2's keys and the project's, with their defaults."""
+    cfg = get_cfg()
+    add_distillation_config(cfg)
+    return cfg
+
+
+logger = logging.getLogger(__name__)
 
 
 def add_distillation_config(cfg: CN) -> None:
@@ -169,3 +183,29 @@ def _add_peer_keys(node: CN) -> None:
     # Weight, beside that of the bands, of the mean squared error of the maps, as in the released
     # configs; 0 for the bands alone.
     node.FREEKD.MSE_WEIGHT = 5.0
+
+
+def check_positive(key: str, value: float, *, zero: bool = False) -> None:
+    """Raises a ValueError that names the key unless its value is positive, or 0 where allowed."""
+    if value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{key}: got {value}, expected {'0 or more' if zero else 'more than 0'}")
+
+
+def warn_of_unread_keys(distiller: CN, default: CN, reads: Collection[str] | None) -> None:
+    """Warns of keys of ``MODEL.DISTILLER`` that were set and that the method does not read.
+
+    Args:
+        distiller: the node.
+        default: the same node with every key at its default.
+        reads: keys that the method reads; None for a method that does not say.
+    """
+    if reads is None:
+        return
+    used = set(reads) if distiller.TRANSFORM == "fam" else set(reads) - {"FAM"}
+    unused = [
+        f"MODEL.DISTILLER.{key}"
+        for key, value in distiller.items()
+        if key not in used and value != default.get(key, value)
+    ]
+    if unused:
+        logger.warning("%s: no effect on %s", ", ".join(unused), distiller.NAME)

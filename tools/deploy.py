@@ -78,17 +78,17 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     Raises:
         ValueError: a source, checkpoint or image that is not as it should be.
     """
-    source = read_source(args.source, args.weights, args.opts)
-    cfg, student = load_student(source)
+    source, weights = read_source(args.source, args.weights, args.opts)
+    cfg, student = load_student(source, weights)
     image = example_image(cfg, args.image, tuple(args.size) if args.size else None)
     output.mkdir(parents=True, exist_ok=True)
     file = save_student(cfg, student, output)
-    teacher, note = load_teacher(source.cfg)
+    teacher, note = load_teacher(source)
     rows = [teacher_row(teacher, image)] if teacher else []
     rows += [detector_row("student", student, image, file)]
     rows += [export_row(name, student, image, output) for name in args.format]
     report = Report(
-        checkpoint=source.weights,
+        checkpoint=weights,
         image_size=(image.shape[1], image.shape[2]),
         input_format=cfg.INPUT.FORMAT,
         sizes=(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),

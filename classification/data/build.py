@@ -13,7 +13,7 @@ from classification.data.loader import (
     OrderedLoader,
 )
 from classification.data.streaming import StreamingEvaluationLoader, StreamingLoader
-from classification.distillers.config import check_positive
+from fam_det.config import check_positive
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm

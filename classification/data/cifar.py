@@ -27,29 +27,17 @@ TIMEOUT = 30  # seconds without an answer
 
 @dataclass(frozen=True)
 class CifarFormat:
-    """Names and sizes of the parts of a CIFAR.
-
-    Attributes:
-        archive: file name of the archive.
-        md5: of the archive, from the authors' page.
-        folder: the folder in it.
-        train: its files of training images, each of ``train_rows``.
-        train_rows: images in each.
-        test: its file of test images.
-        test_rows: images in it.
-        names: its file of class names, one a line.
-        label_bytes: in a row; the last one is the class.
-    """
+    """Names and sizes of the parts of a CIFAR."""
 
     archive: str
-    md5: str
-    folder: str
-    train: tuple[str, ...]
-    train_rows: int
+    md5: str  # of the archive, from the authors' page
+    folder: str  # in the archive
+    train: tuple[str, ...]  # files of training images
+    train_rows: int  # images in each
     test: str
     test_rows: int
-    names: str
-    label_bytes: int
+    names: str  # file of class names, one a line
+    label_bytes: int  # in a row; the last one is the class
 
 
 FORMATS = {

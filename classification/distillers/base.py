@@ -1,6 +1,5 @@
 """Base of the distillation methods: losses of a student's features beside a teacher's."""
 
-import logging
 from abc import abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 
 from classification.distillers.config import distiller_keys
 from classification.models import Features, stage_features
+from fam_det.config import warn_of_unread_keys
 
 from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry
 
-logger = logging.getLogger(__name__)
 DISTILLER_REGISTRY = Registry("DISTILLER")
 DISTILLER_REGISTRY.__doc__ = """
 Registry of distillers for classifiers: subclasses of :class:`Distiller`, built from
@@ -172,19 +171,6 @@ def build_distiller(
         distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, student, teacher, labels)
     except ValueError as error:  # the core names its argument; say whose it is
         raise ValueError(f"MODEL.DISTILLER: {error}") from error
-    _warn_of_keys_without_effect(cfg.MODEL.DISTILLER, distiller.reads)
+    reads = None if distiller.reads is None else SHARED_KEYS | set(distiller.reads)
+    warn_of_unread_keys(cfg.MODEL.DISTILLER, distiller_keys(), reads)
     return distiller
-
-
-def _warn_of_keys_without_effect(node: CfgNode, reads: Collection[str] | None) -> None:
-    """Warns of keys that are not at their default and that the method does not read."""
-    if reads is None:
-        return
-    default = distiller_keys()
-    used = SHARED_KEYS | set(reads)
-    if node.TRANSFORM != "fam":
-        used.discard("FAM")
-    unused = [key for key in node if key not in used and node[key] != default.get(key, node[key])]
-    if unused:
-        names = ", ".join(f"MODEL.DISTILLER.{key}" for key in unused)
-        logger.warning("%s: no effect on %s", names, node.NAME)

@@ -101,9 +101,3 @@ def check_option(key: str, value: Any, valid: bool, expected: str) -> None:
     """Raises a ValueError that names the key unless the value is valid."""
     if not valid:
         raise ValueError(f"{key}: got {value}, expected {expected}")
-
-
-def check_positive(key: str, value: float, *, zero: bool = False) -> None:
-    """Raises a ValueError that names the key unless its value is positive, or 0 where allowed."""
-    valid = value > 0 or (zero and value == 0)
-    check_option(key, value, valid, "0 or more" if zero else "more than 0")

@@ -58,9 +58,9 @@ class StageDistiller(Distiller):
         pairs = stage_pairs(node, student, teacher, pooled=node.POOLED)
         transform = cls.build_transform(
             node,
-            student_channels=[channels for channels, _, _ in pairs.student_shapes],
-            teacher_channels=[channels for channels, _, _ in pairs.teacher_shapes],
-            sizes=[(height, width) for _, height, width in pairs.teacher_shapes],
+            student_channels=[channels for channels, _, _ in pairs.student.shapes],
+            teacher_channels=[channels for channels, _, _ in pairs.teacher.shapes],
+            sizes=[(height, width) for _, height, width in pairs.teacher.shapes],
             transform=node.TRANSFORM,
             relu=node.RELU,
             fam=fam_options(node),
@@ -76,8 +76,8 @@ class StageDistiller(Distiller):
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
         """Returns the unweighted loss of each stage."""
-        transformed = self.transform(self.pairs.student_maps(student))
-        teacher_maps = self.pairs.teacher_maps(teacher)
+        transformed = self.transform(self.pairs.student.maps(student))
+        teacher_maps = self.pairs.teacher.maps(teacher)
         return {
             name: self.loss(x, y, None)
             for name, x, y in zip(self.pairs.names, transformed, teacher_maps, strict=True)

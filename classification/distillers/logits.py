@@ -6,9 +6,9 @@ Legend: N batch, K classes, T temperature.
 from torch import Tensor
 
 from classification.distillers.base import DISTILLER_REGISTRY, PeerDistiller
-from classification.distillers.config import check_positive
 from classification.distillers.torchdistill_losses import MODULES, TorchdistillLoss
 from classification.models import Features
+from fam_det.config import check_positive
 from fam_det.core.peer_losses import decoupled_divergences
 
 from detectron2.config import configurable

@@ -114,7 +114,7 @@ class FitNet(MapDistiller):
     def __init__(self, *, pairs: StagePairs) -> None:
         super().__init__(pairs=pairs)
         self.regressors = nn.ModuleList(
-            map(hint_regressor, pairs.student_shapes, pairs.teacher_shapes)
+            map(hint_regressor, pairs.student.shapes, pairs.teacher.shapes)
         )
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class VID(MapDistiller):
         check_option("VID.INIT_VARIANCE", init_variance, init_variance > EPS, f"more than {EPS}")
         self.regressors = nn.ModuleList(
             GaussianRegressor(student[0], teacher[0], init_variance)
-            for student, teacher in zip(pairs.student_shapes, pairs.teacher_shapes, strict=True)
+            for student, teacher in zip(pairs.student.shapes, pairs.teacher.shapes, strict=True)
         )
         self.loss = TorchdistillLoss("VIDLoss", feature_pairs={"stage": PAIR})
 

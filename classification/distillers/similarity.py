@@ -6,9 +6,9 @@ Legend: N batch.
 from torch import Tensor
 
 from classification.distillers.base import DISTILLER_REGISTRY, PeerDistiller
-from classification.distillers.config import check_positive
 from classification.distillers.torchdistill_losses import MODULES, OUTPUTS, TorchdistillLoss
 from classification.models import Features
+from fam_det.config import check_positive
 
 from detectron2.config import configurable
 

@@ -1,6 +1,6 @@
 """The stages of student and teacher that a distiller compares."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,47 +14,42 @@ Shape = tuple[int, int, int]  # C, H, W
 
 
 @dataclass(frozen=True)
-class StagePairs:
-    """The stages that are compared, shallow to deep, the pooled feature last if at all.
+class Stages:
+    """Stages of one network, shallow to deep, the pooled feature last if at all.
 
     Attributes:
-        student: indices into the student's maps.
-        teacher: indices into the teacher's maps, as many.
-        student_preact: take the student's maps before the last ReLU of a stage.
-        teacher_preact: the teacher's.
-        pooled: append the pooled features as maps of 1x1.
-        student_shapes: (C, H, W) of each of the student's maps.
-        teacher_shapes: the teacher's.
+        indices: into the network's maps.
+        preact: take the maps before the last ReLU of a stage.
+        pooled: append the pooled feature as a map of 1x1.
+        shapes: (C, H, W) of each map.
     """
 
-    student: list[int]
-    teacher: list[int]
-    student_preact: bool
-    teacher_preact: bool
+    indices: list[int]
+    preact: bool
     pooled: bool
-    student_shapes: list[Shape]
-    teacher_shapes: list[Shape]
+    shapes: list[Shape]
+
+    def maps(self, features: Features) -> list[Tensor]:
+        """Returns the maps (N, C, H, W)."""
+        maps = features.preactivation if self.preact else features.maps
+        return [maps[i] for i in self.indices] + [features.pooled[..., None, None]] * self.pooled
+
+
+@dataclass(frozen=True)
+class StagePairs:
+    """As many stages of the student as of the teacher, which are compared in pairs."""
+
+    student: Stages
+    teacher: Stages
 
     @property
     def names(self) -> list[str]:
         """A name for each pair: the student's stage number, or ``pooled``."""
-        return [f"stage{i}" for i in self.student] + ["pooled"] * self.pooled
-
-    def student_maps(self, features: Features) -> list[Tensor]:
-        """Returns the student's maps (N, C, H, W)."""
-        return self._maps(features, self.student, self.student_preact)
-
-    def teacher_maps(self, features: Features) -> list[Tensor]:
-        """Returns the teacher's maps (N, C, H, W)."""
-        return self._maps(features, self.teacher, self.teacher_preact)
+        return [f"stage{i}" for i in self.student.indices] + ["pooled"] * self.student.pooled
 
     def maps(self, student: Features, teacher: Features) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yields the name and both maps of each pair."""
-        return zip(self.names, self.student_maps(student), self.teacher_maps(teacher), strict=True)
-
-    def _maps(self, features: Features, stages: list[int], preact: bool) -> list[Tensor]:
-        maps = features.preactivation if preact else features.maps
-        return [maps[i] for i in stages] + [features.pooled[..., None, None]] * self.pooled
+        return zip(self.names, self.student.maps(student), self.teacher.maps(teacher), strict=True)
 
 
 def stage_pairs(
@@ -80,34 +75,32 @@ def stage_pairs(
     """
     if node.STUDENT_STAGES or node.TEACHER_STAGES:
         published = None
-    students, teachers = (
-        choose_stages(key, node[key], len(shapes.maps), published)
-        for key, shapes in (("STUDENT_STAGES", student), ("TEACHER_STAGES", teacher))
+    pairs = StagePairs(
+        choose_stages(node, "STUDENT", student, pooled, published),
+        choose_stages(node, "TEACHER", teacher, pooled, published),
     )
+    students, teachers = pairs.student.indices, pairs.teacher.indices
     if len(students) != len(teachers):
         raise ValueError(
             f"STUDENT_STAGES, TEACHER_STAGES: got {students} and {teachers}, "
             "expected as many of one as of the other"
         )
-    return StagePairs(
-        students,
-        teachers,
-        node.STUDENT_PREACT,
-        node.TEACHER_PREACT,
-        pooled,
-        [student.maps[i] for i in students] + [(student.pooled, 1, 1)] * pooled,
-        [teacher.maps[i] for i in teachers] + [(teacher.pooled, 1, 1)] * pooled,
-    )
+    return pairs
 
 
-def choose_stages(key: str, stages: Sequence[int], number: int, published: int | None) -> list[int]:
-    """Returns the stages that a key of the config names, or those that the authors compare."""
-    if stages:
-        chosen = list(stages)
-    elif published is None:
-        return list(range(1, number))
+def choose_stages(
+    node: CfgNode, role: str, shapes: FeatureShapes, pooled: bool, published: int | None
+) -> Stages:
+    """Returns the stages that the config names for a role, or those that the authors compare."""
+    number = len(shapes.maps)
+    if published is None:
+        default = list(range(1, number))
     else:
-        chosen = [number - 1 if published == -1 else published]
-    if any(not 0 <= stage < number for stage in chosen) or chosen != sorted(set(chosen)):
-        raise ValueError(f"{key}: got {chosen}, expected rising numbers from 0 to {number - 1}")
-    return chosen
+        default = [number - 1 if published == -1 else published]
+    indices = list(node[f"{role}_STAGES"] or default)
+    if any(not 0 <= stage < number for stage in indices) or indices != sorted(set(indices)):
+        raise ValueError(
+            f"{role}_STAGES: got {indices}, expected rising numbers from 0 to {number - 1}"
+        )
+    maps = [shapes.maps[i] for i in indices] + [(shapes.pooled, 1, 1)] * pooled
+    return Stages(indices, node[f"{role}_PREACT"], pooled, maps)

@@ -75,14 +75,7 @@ class DenseFilter(GlobalFilter):
         )  # (H, V, C_in, C_out, 2)
 
     def spectrum(self, height: int, width: int) -> Tensor:
-        """Returns the filter that is applied.
-
-        Returns:
-            complex (H, V, C_in, C_out).
-
-        Raises:
-            ValueError: for a size other than that of construction.
-        """
+        """Returns the filter that is applied, complex (H, V, C_in, C_out)."""
         self._check(height, width)
         return applied_spectrum(self.weight, self.width)
 
@@ -100,6 +93,7 @@ class DenseFilter(GlobalFilter):
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """Computes IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
         self._check(x.shape[2], x.shape[3])
+        # The storage's scale goes with the response: (H, V) values, not a copy of the filter.
         scale = mirror_scale(self.width).T.to(x)  # (1, V)
         return mix_frequencies(x, self.weight.to(x.dtype), response * scale, local)
 
@@ -132,6 +126,7 @@ class PooledFilter(GlobalFilter):
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """Computes enlarge(IFFT(h * (K . FFT(pool(x))))) + local @ x; see the module."""
         pooled = F.adaptive_avg_pool2d(x, self.grid)
+        # The local branch reads the full map below, not the pooled one.
         out = self.dense(pooled, response, torch.zeros_like(local))
         out = F.interpolate(out, x.shape[2:], mode="bilinear", align_corners=False)
         return out + pointwise(x.to(local.dtype), local)
@@ -177,14 +172,14 @@ class BandedFilter(GlobalFilter):
         n, c_in, height, width = x.shape
         rows, columns = self._nearest_cells(height, width)
         cell = (rows[:, None] * (self.grid // 2 + 1) + columns).flatten()  # (F,)
-        # made on the CPU, which needs the counts: a GPU is never waited for
+        # Sorted on the CPU, which needs the counts: a GPU is never waited for.
         order = cell.argsort(stable=True)
         back = order.argsort().to(x.device)
         counts = torch.bincount(cell, minlength=self.grid * (self.grid // 2 + 1)).tolist()
         bins = (rfft2(x) * response).flatten(2).permute(2, 0, 1)  # (F, N, C_in)
         weight = self.weight.to(x.dtype)
         k = applied_spectrum(weight, self.grid).flatten(0, 1)  # (cells, C_in, C_out)
-        # one matrix product a cell: a dense filter would repeat its matrix for every frequency
+        # One matrix product a cell; a dense filter would repeat its matrix for every frequency.
         parts = bins.index_select(0, order.to(x.device)).split(counts)
         out = torch.cat(
             [
@@ -242,6 +237,8 @@ class SeparableFilter(GlobalFilter):
 
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """Computes mix(IFFT(h * gain * FFT(x))) + local @ x; see the module's docstring."""
+        # The interpolation is one product by rows and one by columns, and the mix comes after the
+        # transform: the whole filter (H, V, C_in, C_out) is never formed.
         gain = applied_spectrum(self.gain.to(x.dtype), self.grid).permute(2, 0, 1)
         by_row, by_column = (w.to(x.dtype) for w in self._interpolation(x.shape[2], x.shape[3]))
         mix = self.mix.weight.to(local.dtype).flatten(1)  # (C_out, C_in)
@@ -267,6 +264,7 @@ def init_half_spectrum(
     The Hermitian part of that spectrum averages each frequency with the conjugate of its mirror
     image.
     """
+    # All draws are independent, so another one serves as that of the mirror image.
     at_frequency = torch.rand(height, *shape, 2)
     at_mirror = torch.rand(height, *shape, 2) * torch.tensor([1.0, -1.0])
     stored = (at_frequency + at_mirror) / 2.0
@@ -316,6 +314,7 @@ def linear_weights(
     position: Tensor, points: int, dtype: torch.dtype, *, periodic: bool = False
 ) -> Tensor:
     """Returns linear interpolation weights (P, ``points``) of grid points at ``position`` (P,)."""
+    # A hat of width 2 around each grid point; it wraps around where the axis does.
     distance = (position[:, None] - torch.arange(points, device=position.device)).abs()
     if periodic:
         distance = distance % points

@@ -159,6 +159,7 @@ class FrequencyAttention(nn.Module):
             ValueError: wrong dimensions, channels or size.
         """
         self._check(x)
+        # FFTs in half precision lose the small high frequencies, and cuFFT takes powers of 2 only.
         compute_dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         mixing_dtype = autocast_dtype(compute_dtype, x.device.type)
         with torch.autocast(x.device.type, enabled=False):

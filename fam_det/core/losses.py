@@ -112,9 +112,10 @@ def spectral_correlation_loss(
     mean_x, mean_y = (_channel_means(side) for side in zip(*maps, strict=True))
     counts = [_bands(x.shape[2], x.shape[3], edges).to(x) for x, _ in maps]  # (H, V, B) each
     sums = [band_energies(x, y, mean_x, mean_y, n) for (x, y), n in zip(maps, counts, strict=True)]
+    # Energies of the whole batch come first: one correlation a channel and band, as in PKD.
     xx, yy, xy = torch.stack(sums).sum(0)  # (C, B) each
     bins = torch.stack([len(x) * n.sum((0, 1)) for (x, _), n in zip(maps, counts, strict=True)])
-    floor = EPSILON * bins.sum(0)  # (B,)
+    floor = EPSILON * bins.sum(0)  # (B,), 0 for a band that no frequency falls into
     correlation = xy * ((xx + floor) * (yy + floor)).clamp(min=1e-30).rsqrt()
     return 1.0 - correlation[:, floor > 0].mean()
 
@@ -140,6 +141,7 @@ def _mean_over_images(
     if valid_sizes is None:
         return loss_of(difference)
     check_valid_sizes(valid_sizes, difference)
+    # Images of the map's own size need no loop, which most batches of one size are.
     whole = (difference.shape[2], difference.shape[3])
     if all(size == whole for size in valid_sizes):
         return loss_of(difference)

@@ -106,6 +106,7 @@ class ReviewBlock(nn.Module):
                 f"expected (N, {self.student_channels}, H, W)"
             )
         x = self.project(student_map)
+        # The fused map, not the transformed one, goes up: each stage's FAM serves its teacher map.
         if self.fusion is not None and residual is not None:
             x = self.fusion.fuse_resized(x, self.project_residual(residual))
         if self.size is not None:
@@ -179,7 +180,7 @@ class KnowledgeReview(nn.Module):
         """
         check_lengths(len(self.blocks), student_maps=student_maps)
         outputs: list[Tensor] = []
-        residual: Tensor | None = None
+        residual: Tensor | None = None  # the deepest stage has nothing to review
         for block, student_map in zip(reversed(self.blocks), reversed(student_maps), strict=True):
             output, residual = cast(ReviewBlock, block)(student_map, residual)
             outputs.append(output)

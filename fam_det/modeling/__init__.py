@@ -1,4 +1,4 @@
-"""What registers with Detectron2: the distilled detector, its distillers, the student backbones."""
+"""The distilled detector, its distillers and student backbones; importing it registers them."""
 
 from fam_det.modeling.backbones import MobileNetV2, TimmBackbone
 from fam_det.modeling.distilled_detector import DistilledDetector

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fam_det.config import check_positive
 from fam_det.files.checkpointer import is_below
 from fam_det.modeling.distillers.base import Distiller, build_distiller
 from fam_det.modeling.hooks import captured_backbone
@@ -63,16 +64,15 @@ class DistilledDetector(StudentWrapper):
         inherited: Sequence[str] = (),
     ) -> None:
         super().__init__(student, teacher)
-        for key, value in (("LOSS_WEIGHT", loss_weight), ("WARMUP_ITERS", warmup_iters)):
-            if value < 0:
-                raise ValueError(f"MODEL.DISTILLER.{key}: got {value}, expected 0 or more")
+        check_positive("MODEL.DISTILLER.LOSS_WEIGHT", loss_weight, zero=True)
+        check_positive("MODEL.DISTILLER.WARMUP_ITERS", warmup_iters, zero=True)
         distiller.check(student, teacher.detector)
         self.distiller = distiller
         self.strides = strides
         self.loss_weight = loss_weight
         self.warmup_iters = warmup_iters
         self.vis_period = vis_period
-        self._to_inherit = list(inherited)
+        self._to_inherit = list(inherited)  # a checkpoint that is loaded takes its parts out
         self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             DistilledDetector._before_loading
         )
@@ -133,6 +133,7 @@ class DistilledDetector(StudentWrapper):
             for level, x in student_features.items()
             if level in self.strides
         }
+        # Of the unpadded images: cells of padding do not count in any loss.
         image_sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
         losses: dict[str, Tensor] = self.distiller(
             student_features,

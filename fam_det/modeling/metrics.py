@@ -1,4 +1,4 @@
-"""What a distillation logs beside its losses: scalars, gammas, and images of feature maps."""
+"""Logs of a distillation beside its losses: scalars, gammas, and images of feature maps."""
 
 from collections.abc import Mapping, Sequence
 

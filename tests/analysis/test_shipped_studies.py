@@ -1,4 +1,4 @@
-"""Every shipped study loads, and every value in it is of a key that its tool's config has."""
+"""Every shipped study loads, its values are of keys of its tool, and its results are current."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,7 +9,9 @@ import pytest
 import fam_det.modeling  # noqa: F401  registers models and weights
 from classification.config import get_cfg as get_classification_cfg
 from fam_det.analysis.jobs import Job, reported_jobs, trial_jobs
+from fam_det.analysis.results import Results
 from fam_det.analysis.study import Study, load_study
+from fam_det.analysis.summary import format_csv, format_json, format_markdown, summarise
 from fam_det.config import add_distillation_config
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY
 
@@ -58,3 +60,16 @@ def test_every_run_builds_a_different_config_and_evaluates_at_its_end_only(file:
             assert other == job.title, f"{job.title} is the same as {other}"
             if study.tool == "train_net":
                 DISTILLER_REGISTRY.get(cfg.MODEL.DISTILLER.NAME)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_kept_results_make_the_committed_table(file: Path) -> None:
+    """They are of today's configs, and no line of them is lost."""
+    study = load_study(file)
+    folder = Path("docs/studies") / study.name
+    results = Results(folder)
+    rows = summarise(study, results)
+    report = f"# {study.name}\n\n{format_markdown(study, rows, results)}"
+    assert report == (folder / "README.md").read_text(encoding="utf-8")
+    assert format_csv(study, rows) == (folder / "table.csv").read_text(encoding="utf-8")
+    assert format_json(rows) == (folder / "table.json").read_text(encoding="utf-8")

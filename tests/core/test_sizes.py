@@ -46,10 +46,10 @@ def head(request: pytest.FixtureRequest) -> Iterator[nn.Module]:
     yield build(request.param)
 
 
-def test_fifty_image_sizes_leave_nothing_behind(head: nn.Module) -> None:
+def test_many_image_sizes_leave_nothing_behind(head: nn.Module) -> None:
     step(head, 64, 64)
     before = held()
-    for height, width in torch.randint(33, 257, (50, 2)).tolist():
+    for height, width in torch.randint(33, 257, (15, 2)).tolist():
         step(head, height, width)
     assert held() == before
 

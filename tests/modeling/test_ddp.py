@@ -38,14 +38,11 @@ FROZEN = ("MODEL.MOBILENETV2.NORM", "FrozenBN", "MODEL.FPN.NORM", "")
 SYNCHRONISED = ("MODEL.MOBILENETV2.NORM", "naiveSyncBN", "MODEL.FPN.NORM", "naiveSyncBN")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "opts",
     [
-        pytest.param(
-            (*FROZEN, "MODEL.DISTILLER.FUSION", "cross_attention"),
-            id="frozen, FAM-KD",
-            marks=pytest.mark.slow,
-        ),
+        pytest.param((*FROZEN, "MODEL.DISTILLER.FUSION", "cross_attention"), id="frozen, FAM-KD"),
         pytest.param(
             (*SYNCHRONISED, "MODEL.DISTILLER.FUSION", "abf"), id="synchronised, FAM + ReviewKD"
         ),

@@ -75,6 +75,7 @@ class _MixFrequencies(torch.autograd.Function):
         count = multiplicity(width).to(factor)
         matrices = _matrices(k)
         scale = (factor * count).view(-1, 1, 1)
+        # The adjoint of irfft2 is rfft2 with mirrored columns doubled: that is in ``scale``.
         d_out = to_bins(grad)  # (F, N, C_out), of the filtered spectrum but for ``scale``
         d_matrices = torch.empty_like(matrices)
         d_bins = d_out if d_out.shape == bins.shape else torch.empty_like(bins)
@@ -192,7 +193,7 @@ class _FilterChannels(torch.autograd.Function):
         x, gain, rows, columns, response, mix, local = ctx.saved_tensors
         width = x.shape[3]
         count = multiplicity(width).to(response)
-        # of the filtered map, replaced chunk by chunk
+        # Gradient of the filtered map at first; the loop replaces it by that of x, chunk by chunk.
         d_x = pointwise(grad, mix.T).to(x.dtype)
         filtered = mix.new_empty(x.shape)
         d_gain, d_response = torch.empty_like(gain), torch.zeros_like(response)
@@ -203,6 +204,7 @@ class _FilterChannels(torch.autograd.Function):
             d_response += (product * k.conj()).sum(0).real
             d_gain[c] = rows.T @ product.mul_(response * count) @ columns
             k *= response
+            # Filtered again for d_mix: keeping the forward pass's map would cost its memory.
             filtered[:, c] = irfft2(spectrum.mul_(k), width)
             d_x[:, c] = irfft2(d_out.mul_(k.conj_physical_()), width)
         d_mix = pointwise_weight_grad(grad, filtered)

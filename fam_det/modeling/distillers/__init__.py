@@ -1,4 +1,4 @@
-"""What compares the student's features with the teacher's: ``MODEL.DISTILLER.NAME``.
+"""Methods that compare the student's features with the teacher's: ``MODEL.DISTILLER.NAME``.
 
 FAM-KD and its peers share the levels, the weight and the warm-up of ``MODEL.DISTILLER``. A loss
 weight is no property of a method alone: those of the papers are for their own reductions and

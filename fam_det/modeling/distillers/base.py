@@ -1,6 +1,5 @@
-"""Distillers: what compares the student's feature maps with the teacher's."""
+"""The base of the methods that compare the student's feature maps with the teacher's."""
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,16 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config, warn_of_unread_keys
 from fam_det.core.losses import LOSSES, ValidSizes
 from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
 
-from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 
-logger = logging.getLogger(__name__)
 DISTILLER_REGISTRY = Registry("DISTILLER")
 DISTILLER_REGISTRY.__doc__ = """
 Registry of distillers: ``Distiller`` built from ``(cfg, levels, student_shape, teacher_shape)``.
@@ -157,25 +155,8 @@ def build_distiller(
         known = sorted(known for known, _ in DISTILLER_REGISTRY)
         raise ValueError(f"MODEL.DISTILLER.NAME: got {name!r}, expected one of {known}")
     distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
-    _warn_of_keys_without_effect(cfg.MODEL.DISTILLER, distiller.reads)
+    default = default_config()
+    reads = None if distiller.reads is None else SHARED_KEYS | set(distiller.reads)
+    warn_of_unread_keys(cfg.MODEL.DISTILLER, default.MODEL.DISTILLER, reads)
     set_norm(distiller, cfg.MODEL.DISTILLER.NORM)
     return distiller.to(cfg.MODEL.DEVICE)
-
-
-def _warn_of_keys_without_effect(distiller: CfgNode, reads: Collection[str] | None) -> None:
-    """Warns of keys that are not at their default and that the method does not read."""
-    if reads is None:
-        return
-    default = get_cfg()
-    add_distillation_config(default)
-    default = default.MODEL.DISTILLER
-    unused = [
-        key
-        for key, value in distiller.items()
-        if key not in SHARED_KEYS | set(reads) and value != default.get(key, value)
-    ]
-    if distiller.TRANSFORM != "fam" and "FAM" in reads and distiller.FAM != default.FAM:
-        unused.append("FAM")
-    if unused:
-        names = ", ".join(f"MODEL.DISTILLER.{key}" for key in unused)
-        logger.warning("%s: no effect on %s", names, distiller.NAME)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fam_det.config import check_positive
 from fam_det.core.losses import ValidSizes
 from fam_det.core.peer_losses import decoupled_divergences
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Distiller, Shapes
@@ -43,13 +44,9 @@ class DKDDistiller(Distiller):
         self, *, levels: Sequence[str], alpha: float, beta: float, temperature: float
     ) -> None:
         super().__init__()
-        for key, value in (("ALPHA", alpha), ("BETA", beta)):
-            if value < 0:
-                raise ValueError(f"MODEL.DISTILLER.DKD.{key}: got {value}, expected 0 or more")
-        if temperature <= 0:
-            raise ValueError(
-                f"MODEL.DISTILLER.DKD.TEMPERATURE: got {temperature}, expected more than 0"
-            )
+        check_positive("MODEL.DISTILLER.DKD.ALPHA", alpha, zero=True)
+        check_positive("MODEL.DISTILLER.DKD.BETA", beta, zero=True)
+        check_positive("MODEL.DISTILLER.DKD.TEMPERATURE", temperature)
         self.levels = list(levels)
         self.alpha = alpha
         self.beta = beta

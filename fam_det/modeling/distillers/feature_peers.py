@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from fam_det.config import check_positive
 from fam_det.core.losses import ValidSizes, mse_loss, pearson_loss
 from fam_det.core.peer_losses import channel_wise_loss, wavelet_band_loss
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, FeatureDistiller, Loss
@@ -95,10 +96,7 @@ class CWDDistiller(PKDDistiller):
             ValueError: a temperature of 0 or less.
         """
         temperature = distiller.CWD.TEMPERATURE
-        if temperature <= 0:
-            raise ValueError(
-                f"MODEL.DISTILLER.CWD.TEMPERATURE: got {temperature}, expected more than 0"
-            )
+        check_positive("MODEL.DISTILLER.CWD.TEMPERATURE", temperature)
         return partial(channel_wise_loss, temperature=temperature)
 
 
@@ -121,8 +119,7 @@ class FreeKDDistiller(FitNetDistiller):
             ValueError: a negative weight.
         """
         weight = distiller.FREEKD.MSE_WEIGHT
-        if weight < 0:
-            raise ValueError(f"MODEL.DISTILLER.FREEKD.MSE_WEIGHT: got {weight}, expected 0 or more")
+        check_positive("MODEL.DISTILLER.FREEKD.MSE_WEIGHT", weight, zero=True)
         return partial(_bands_and_maps, mse_weight=weight)
 
 

@@ -152,7 +152,7 @@ def test_sp_takes_the_last_stages_of_networks_of_any_depth(
 ) -> None:
     teacher = FeatureShapes([*shapes["teacher"].maps, (9, 1, 1)], 9, 5)
     distiller: Any = make_distiller("SP", teacher=teacher)
-    assert (distiller.pairs.student, distiller.pairs.teacher) == ([3], [4])
+    assert (distiller.pairs.student.indices, distiller.pairs.teacher.indices) == ([3], [4])
 
 
 def test_without_torchdistill_one_line_says_how_to_get_it(
