@@ -104,7 +104,10 @@ def read_run(folder: Path) -> Run:
     if not file.exists():
         raise ValueError(f"{file}: not there; the run has logged nothing yet")
     notes = check_metrics(file)
-    metrics = [{OLD_NAMES.get(k, k): v for k, v in line.items()} for line in read_metrics(file)]
+    metrics = [
+        {OLD_NAMES.get(key, key): value for key, value in line.items()}
+        for line in read_metrics(file)
+    ]
     return Run(folder, config, metrics, notes)
 
 
@@ -126,7 +129,8 @@ def read_config(file: Path) -> dict[str, Any]:
 def check_metrics(file: Path) -> list[str]:
     """Returns a note for each line of a ``metrics.json`` that a stopped run has left half written.
 
-    A ValueError names a whole line that is not of a training.
+    Raises:
+        ValueError: A whole line is not of a training; the message names it.
     """
     notes = []
     for number, text in enumerate(file.read_text().splitlines(), start=1):

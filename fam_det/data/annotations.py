@@ -29,11 +29,7 @@ COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
 
 def read_annotations(where: str, file: str) -> Json:
-    """Reads an annotation file; ``where`` starts a message, such as the key that names the file.
-
-    Raises:
-        ValueError: a file that is missing, truncated or of another format.
-    """
+    """Reads an annotation file; raises a ValueError, which starts with ``where``, for any other."""
     where = f"{where}: {file}"
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -106,7 +102,7 @@ def check_annotations(
 
 
 def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:
-    """Returns the entries of a list by id, each checked; an error names its entry."""
+    """Returns the entries of a list by id; an error of one names it."""
     found: dict[Any, Json] = {}
     for entry in content[kind]:
         fields = entry if isinstance(entry, dict) else {}
@@ -147,7 +143,6 @@ def _check_image(image: Json) -> None:
 
 
 def _check_reference(annotation: Json, key: str, known: dict[Any, Json]) -> Json:
-    """Returns the image or category of an annotation."""
     value = annotation[key]
     if isinstance(value, list | dict) or value not in known:
         raise ValueError(f"{key}: got {short(value)}, which the file lacks")
@@ -218,13 +213,10 @@ def _check_runs(segmentation: Json, height: int, width: int) -> None:
 
 
 def decode_runs(counts: str) -> list[int] | None:
-    """Decodes COCO's compressed run lengths, of pixels out of the object and in it by turns.
+    """Decodes COCO's compressed run lengths; returns None for text that is not of that form.
 
     A number takes characters of 5 bits from "0" on, the lowest first; the sixth bit says that more
     follow. From the fourth on a run is stored as its difference to the one two before.
-
-    Returns:
-        The lengths, or None for text that is not of that form.
     """
     if not COMPRESSED_RUNS.fullmatch(counts):
         return None

@@ -16,11 +16,8 @@ _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS"
 def register_coco_datasets(cfg: CfgNode) -> None:
     """Registers every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
 
-    A name that is there already stays, so that two runs in one process can share data sets.
-
-    Raises:
-        ValueError: an entry of another form, a file that is missing or not as it should be, or a
-            number of categories other than the model's; the message names the entry.
+    A name that is there already stays, so that two runs in one process can share data sets. A
+    ValueError names an entry of another form, or one that does not fit the config.
     """
     for entry in cfg.DATASETS.COCO:
         parts = entry if isinstance(entry, list | tuple) else ()

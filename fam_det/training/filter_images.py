@@ -22,12 +22,7 @@ PIXEL = 4  # pixels of the image a frequency
 
 
 class FilterImages(HookBase):
-    """Stores |K| of every frequency attention module, zero frequency in the middle.
-
-    Args:
-        distiller: with such modules; nothing is stored for one without.
-        period: iterations between images.
-    """
+    """Stores |K| of a distiller's frequency attention modules, zero frequency in the middle."""
 
     def __init__(self, distiller: nn.Module, period: int) -> None:
         self.period = period
@@ -75,14 +70,9 @@ def magnitude(module: Filter) -> Tensor:
 
 
 def whole_plane(half: Tensor, width: int) -> Tensor:
-    """Returns the plane of a magnitude, the same at mirrored frequencies, from its half.
+    """Returns the plane (H, W) of a magnitude, the same at mirrored frequencies, from its half.
 
-    Args:
-        half: (H, V), zero frequency first.
-        width: W.
-
-    Returns:
-        (H, W), zero frequency at (H // 2, W // 2).
+    In the half (H, V) zero frequency is first, in the plane it is at (H // 2, W // 2).
     """
     mirrored = torch.roll(half.flip(0), 1, 0)  # row i to H - i, row 0 stays
     right = mirrored[:, 1 : (width + 1) // 2].flip(1)  # columns -1, -2, ... without Nyquist

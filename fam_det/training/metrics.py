@@ -40,14 +40,9 @@ def end_last_line(path: Path) -> None:
 
 
 def iterations_done(path: Path, max_iter: int, now: float) -> float:
-    """Returns the iterations done at a time, counting on from the last line at its pace.
+    """Returns the iterations done at a ``time.time``, counting on from the last line at its pace.
 
     Without that, a progress bar would stand still between two lines.
-
-    Args:
-        path: of the ``metrics.json``.
-        max_iter: of the run.
-        now: as of ``time.time``.
     """
     trained = [line for line in read_metrics(path) if "time" in line]
     if not trained:
@@ -70,11 +65,6 @@ class MetricsWriter(hooks.PeriodicWriter):
     """Detectron2's hook, which also writes after each evaluation.
 
     Otherwise a run that is killed in the iterations after it would have no trace of it.
-
-    Args:
-        writers: Detectron2's.
-        folder: of the run.
-        period: iterations between two lines.
     """
 
     def __init__(self, writers: list[Any], folder: str, period: int = LOG_PERIOD) -> None:
@@ -89,11 +79,8 @@ class MetricsWriter(hooks.PeriodicWriter):
         """Writes, every ``period`` iterations and after an evaluation."""
         _, evaluated = self.trainer.storage.latest().get(EVAL_SECONDS, (0.0, None))
         done = self.trainer.iter + 1
-        if (
-            evaluated == self.trainer.iter
-            or done % self._period == 0
-            or done == self.trainer.max_iter
-        ):
+        is_due = done % self._period == 0 or done == self.trainer.max_iter
+        if is_due or evaluated == self.trainer.iter:
             for writer in self._writers:
                 self._name_errors(writer.write)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fam_det.files import one_line
 from fam_det.training.checkpointing import read_loss_normalizer, set_loss_normalizer
 from fam_det.training.metrics import end_last_line
 from fam_det.training.reproducibility import same_from_the_first
@@ -45,11 +46,7 @@ class SkipNonFinite:
     iter: int
 
     def run_step(self) -> None:
-        """Runs one iteration.
-
-        Raises:
-            FloatingPointError: one more whose loss is not finite than is allowed.
-        """
+        """Runs one iteration; a FloatingPointError says that too many are not finite."""
         normalizer, buffers = read_loss_normalizer(self.model), _running_statistics(self.model)
         before = [buffer.clone() for buffer in buffers]
         batches: list[Any] = []
@@ -85,7 +82,7 @@ class SkipNonFinite:
 
     def _skip(self, error: FloatingPointError, images: list[Any]) -> None:
         self.passed_over += 1
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         processes = comm.gather({"losses": reason, "images": images})
         file = Path(self.folder) / FILE
         if comm.is_main_process():

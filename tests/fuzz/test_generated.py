@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.files.checkpoint_file import read_pickle, read_torch
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(
@@ -32,12 +32,6 @@ VALUES = st.recursive(
 TENSORS = st.sampled_from([torch.ones(2, 3), torch.zeros(2), torch.ones(1, 1), torch.tensor(3)])
 ARRAYS = st.sampled_from([np.ones((2, 3), np.float32), np.zeros(2), np.arange(3), np.float64(1)])
 NAMES = st.sampled_from(["model", "weight", "bias", "blobs", "__author__", "model_state", "x"])
-
-
-def config() -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
-    return cfg
 
 
 def keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
@@ -56,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("generated")
 
 
-@given(key=st.sampled_from(sorted(keys(config()))) | st.text(max_size=9), value=VALUES)
+@given(key=st.sampled_from(sorted(keys(default_config()))) | st.text(max_size=9), value=VALUES)
 @settings(max_examples=25, deadline=None)
 def test_any_value_of_any_key(folder: Path, key: str, value: Any) -> None:
     nested = value
@@ -65,7 +59,7 @@ def test_any_value_of_any_key(folder: Path, key: str, value: Any) -> None:
     file = folder / "a.yaml"
     file.write_text(yaml.safe_dump(nested))
     try:
-        merge_config(config(), file)
+        merge_config(default_config(), file)
     except ValueError as error:
         assert is_one_line(error) and str(error).startswith(str(file))
 

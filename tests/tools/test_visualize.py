@@ -41,7 +41,7 @@ def runs(cells: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def output(runs: Path) -> Path:
-    """What the tool makes of both runs on two images."""
+    """The folder that the tool fills for both runs on two images."""
     words = [str(runs / "student_fam"), "--alone", str(runs / "student_alone")]
     words += ["--image", "3", "--image", "5.png", "--threshold", "0"]
     done = run_tool("visualize", *words, "--output", str(runs / "out"))

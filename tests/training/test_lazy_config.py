@@ -14,7 +14,6 @@ from fam_det.modeling.teacher import describe_teacher
 from fam_det.training.detection import LazyTrainer, load_lazy_config
 from tests.modeling.small_detector import small_config
 from tests.modeling.test_detectors import batch, fcos
-from tests.tools.conftest import cells  # noqa: F401  a fixture
 from tests.tools.test_train_net import train_net
 
 from detectron2.config import LazyCall as L
@@ -57,8 +56,10 @@ def test_nodes_by_hand_make_the_detector_that_distill_makes() -> None:
     losses = []
     for node in (by_hand, made):
         torch.manual_seed(0)
+        model = instantiate(node).train()
+        model.load_teacher()
         with EventStorage(0):
-            losses.append(instantiate(node).train()(batch()))
+            losses.append(model(batch()))
     assert losses[0].keys() == losses[1].keys() >= {"loss_distill", "loss_fcos_cls"}
     assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
 
@@ -130,10 +131,7 @@ def test_missing_node_is_named(tmp_path: Path) -> None:
         load_lazy_config(str(tmp_path / "config.py"), [])
 
 
-def test_train_resume_and_evaluate(
-    cells: str,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:
     size = "augmentations.0.short_edge_length"
     small = [
         f"datasets.coco={cells}",
