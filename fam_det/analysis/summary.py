@@ -54,20 +54,19 @@ class SummaryRow:
 
 def summarise(study: Study, results: Results) -> list[SummaryRow]:
     """Returns the rows of the table, in the order of the file."""
-    done = {name: _finished(study, run, results) for name, run in study.runs.items()}
+    done = {run.name: _finished(study, run, results) for run in study.runs.values()}
     scores = {
         name: {seed: result.figures[study.metric] for seed, result in by_seed.items()}
         for name, by_seed in done.items()
     }
-    return [_row(study, run, results, done[name], scores) for name, run in study.runs.items()]
+    return [_row(study, run, results, done[run.name], scores) for run in study.runs.values()]
 
 
 def _finished(study: Study, run: RunDefinition, results: Results) -> dict[int, Result]:
     """Returns a run's results with the study's metric, by seed."""
     chosen = choose(study, run, results)
-    if chosen is None:
-        return {}
-    found = {job.seed: results.read(job) for job in reported_jobs(study, run, chosen)}
+    jobs = [] if chosen is None else reported_jobs(study, run, chosen)
+    found = {job.seed: results.read(job) for job in jobs}
     return {seed: x for seed, x in found.items() if x is not None and study.metric in x.figures}
 
 
