@@ -47,6 +47,15 @@ def read_annotations(where: str, file: str) -> Json:
     return found
 
 
+def read_dataset(where: str, file: str, folder: str, **options: Any) -> Json:
+    """Reads an annotation file and checks it against its image folder, as the next two do."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"{where}: the image folder {folder!r} does not exist")
+    content = read_annotations(where, file)
+    check_annotations(f"{where}: {file}", content, folder, **options)
+    return content
+
+
 def check_annotations(
     where: str,
     content: Json,
