@@ -111,7 +111,6 @@ def check_annotations(
 
 
 def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:
-    """Returns the entries of a list by id; an error of one names it."""
     found: dict[Any, Json] = {}
     for entry in content[kind]:
         fields = entry if isinstance(entry, dict) else {}
@@ -159,7 +158,6 @@ def _check_reference(annotation: Json, key: str, known: dict[Any, Json]) -> Json
 
 
 def _check_object(annotation: Json, image: Json) -> bool:
-    """Returns whether box and mask can be used as they are."""
     box = annotation["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not _are_finite(box):
         raise ValueError(f"bbox: got {short(box)}, expected [x, y, width, height]")

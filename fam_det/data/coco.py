@@ -74,7 +74,6 @@ def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:
 def _check_objects(
     cfg: CfgNode, where: str, annotations: list[dict[str, Any]], *, is_trained: bool
 ) -> None:
-    """Checks what would otherwise end a training in the middle of a loss."""
     objects = [entry for entry in annotations if not entry.get("iscrowd", 0)]
     if is_trained and not objects:
         raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
