@@ -48,7 +48,7 @@ def read_annotations(where: str, file: str) -> Json:
 
 
 def read_dataset(where: str, file: str, folder: str, **options: Any) -> Json:
-    """Reads an annotation file and checks it against its image folder, as the next two do."""
+    """Reads an annotation file and checks it as ``check_annotations`` does, with its options."""
     if not Path(folder).is_dir():
         raise ValueError(f"{where}: the image folder {folder!r} does not exist")
     content = read_annotations(where, file)
