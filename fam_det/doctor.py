@@ -85,14 +85,10 @@ class Fact(NamedTuple):
         """Returns the line, wrapped at ``width``."""
         line = f"{self.state:<5} {self.name:<20} {self.found}"
         line += f" -> {self.advice}" if self.advice else ""
-        wrap = textwrap.TextWrapper(
-            width, subsequent_indent=" " * 27, break_long_words=False, break_on_hyphens=False
-        )
-        return wrap.fill(line)
-
-
-Check = tuple[str, Callable[[], Iterator[Fact]], str]
-"""A name, a function, and what to do where that raises."""
+        indent = " " * 27
+        wrapper = textwrap.TextWrapper(width, subsequent_indent=indent, break_on_hyphens=False)
+        wrapper.break_long_words = False
+        return wrapper.fill(line)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -103,24 +99,22 @@ def main(words: list[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--offline", action="store_true", help="ask no host whether it answers")
-    parser.add_argument(
-        "--timeout", type=float, default=120.0, metavar="SECONDS", help="give up then (default 120)"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("output"), help="where runs will go (%(default)s)"
-    )
+    add, output = parser.add_argument, Path("output")
+    add("--offline", action="store_true", help="ask no host whether it answers")
+    add("--timeout", type=float, default=120, metavar="SECONDS", help="give up then (%(default)s)")
+    add("--output", type=Path, default=output, help="where runs will go (%(default)s)")
     args = parser.parse_args(words)
     # A library that crashes or hangs: its place in the code is printed, below the last fact.
     faulthandler.enable()
     faulthandler.dump_traceback_later(args.timeout, exit=True)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    gaps = []
+    facts = []
     for check in list_checks(args.output.resolve(), offline=args.offline):
         for fact in run_check(*check):
-            gaps += [fact] if fact.state == GAP else []
             print(fact.format(width), flush=True)
+            facts.append(fact)
     faulthandler.cancel_dump_traceback_later()
+    gaps = [fact for fact in facts if fact.state == GAP]
     print(f"\n{verdict(gaps)}")
     return 1 if gaps else 0
 
@@ -145,8 +139,10 @@ def run_check(name: str, find: Callable[[], Iterator[Fact]], advice: str) -> lis
         return [Fact(GAP, name, _describe(error), advice)]
 
 
-def list_checks(output: Path, *, offline: bool) -> list[Check]:
-    """Returns every check, in the order of the report."""
+def list_checks(
+    output: Path, *, offline: bool
+) -> list[tuple[str, Callable[[], Iterator[Fact]], str]]:
+    """Returns every check, in the order of the report: a name, and what to do where it raises."""
     hosts = [] if offline else [ZOO, TORCHVISION]
     return [
         ("Python", check_python, "use another Python"),
@@ -164,11 +160,10 @@ def list_checks(output: Path, *, offline: bool) -> list[Check]:
 
 def check_python() -> Iterator[Fact]:
     """Looks at its version."""
+    is_tested = (3, 10) <= sys.version_info[:2] <= (3, 13)
     found = f"{platform.python_version()}, {sys.executable}"
-    if (3, 10) <= sys.version_info[:2] <= (3, 13):
-        yield Fact(OK, "Python", found)
-    else:
-        yield Fact(NOTE, "Python", found, "not tested with it: use Python 3.10 to 3.13")
+    advice = "" if is_tested else "not tested with it: use Python 3.10 to 3.13"
+    yield Fact(OK if is_tested else NOTE, "Python", found, advice)
 
 
 def check_libraries() -> Iterator[Fact]:
@@ -231,32 +226,28 @@ def check_detectron2() -> Iterator[Fact]:
     detectron2 = importlib.import_module("detectron2")
     importlib.import_module("detectron2.utils")  # a mere folder of that name has none
     folder = Path(detectron2.__path__[0])
-    copy, kind = folder / "_compat.py", "the release"
+    copy, kind, advice = folder / "_compat.py", "the release", ""
     if copy.is_file():
         kind = "the pure-Python one of tools/install_detectron2.py"
+        if copy.read_bytes() != Path(detectron2_compat.__file__).read_bytes():
+            advice = "its detectron2/_compat.py is of another version: pip uninstall detectron2, "
+            advice += f"then {PURE_PYTHON}"
     elif (folder / "utils" / "develop.py").is_file():
         kind = "of the main branch"
     found = f"{installed_version('detectron2')}, {kind}, in {folder}"
-    if copy.is_file() and copy.read_bytes() != Path(detectron2_compat.__file__).read_bytes():
-        advice = "its detectron2/_compat.py is of another version: pip uninstall detectron2, then "
-        yield Fact(NOTE, "Detectron2", found, advice + PURE_PYTHON)
-    else:
-        yield Fact(OK, "Detectron2", found)
-    yield _compiled_extension(folder)
-
-
-def _compiled_extension(folder: Path) -> Fact:
+    yield Fact(NOTE if advice else OK, "Detectron2", found, advice)
     name = "detectron2._C"
     if not [*folder.glob("_C*.so"), *folder.glob("_C*.pyd")]:
         found = "not compiled; pure Python trains, and COCO evaluation runs in faster-coco-eval"
-        return Fact(NOTE, name, found, f"only for deformable and rotated operators: {FROM_SOURCE}")
+        yield Fact(NOTE, name, found, f"only for deformable and rotated operators: {FROM_SOURCE}")
+        return
     try:
         importlib.import_module("torch")
         importlib.import_module(name)
+        yield Fact(OK, name, "compiled")
     except ImportError as error:
         advice = f"{FROM_SOURCE} again, with this PyTorch ({_describe(error)})"
-        return Fact(GAP, name, "compiled for another PyTorch", advice)
-    return Fact(OK, name, "compiled")
+        yield Fact(GAP, name, "compiled for another PyTorch", advice)
 
 
 def check_project() -> Iterator[Fact]:
@@ -270,17 +261,15 @@ def check_project() -> Iterator[Fact]:
 def check_data_sets() -> Iterator[Fact]:
     """Looks for the folder of data sets, and whether COCO is whole where it is there."""
     folder = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-    if not (folder / "coco").is_dir():
+    coco = folder / "coco"
+    if not coco.is_dir():
         is_missing = "DETECTRON2_DATASETS" in os.environ and not folder.is_dir()
-        advice = (
-            "for COCO: export DETECTRON2_DATASETS=/path/to/the/folder/that/holds/coco; "
-            "data of your own need none of it (docs/your_data.md)"
-        )
-        yield Fact(GAP if is_missing else NOTE, "data sets", f"no folder {folder}/coco", advice)
+        advice = "for COCO: export DETECTRON2_DATASETS=/path/to/the/folder/that/holds/coco; "
+        advice += "data of your own need none of it (docs/your_data.md)"
+        yield Fact(GAP if is_missing else NOTE, "data sets", f"no folder {coco}", advice)
         return
     for split in ("train2017", "val2017"):
-        file = folder / "coco" / "annotations" / f"instances_{split}.json"
-        images = folder / "coco" / split
+        file, images = coco / "annotations" / f"instances_{split}.json", coco / split
         try:
             expected = count_listed_images(file)
         except (OSError, ValueError) as error:
@@ -297,9 +286,7 @@ def check_data_sets() -> Iterator[Fact]:
 def count_listed_images(file: Path) -> int:
     """Counts the images that an annotation file lists; as JSON it would take gigabytes of memory.
 
-    Raises:
-        OSError: no such file.
-        ValueError: it is empty or cut.
+    Raises a ValueError for a file that is empty or cut.
     """
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
         if not text[-100:].rstrip().endswith(b"}"):
@@ -358,8 +345,8 @@ def check_disk(output: Path) -> Iterator[Fact]:
 
 def _numbers(text: str) -> list[int]:
     """Returns ``[2, 14, 1]`` of ``2.14.1+cu130``: the leading numbers of a version."""
-    leading = re.match(r"\d+(\.\d+)*", text)
-    return [int(number) for number in leading[0].split(".")] if leading else []
+    leading = re.match(r"[\d.]*", text)
+    return [int(number) for number in leading[0].split(".") if number] if leading else []
 
 
 def installed_version(distribution: str) -> str:

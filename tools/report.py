@@ -29,16 +29,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
-    parser.add_argument(
-        "--output", type=Path, default=Path("output/report"), help="folder to fill (%(default)s)"
-    )
-    parser.add_argument(
-        "--format", choices=[*FORMATS, "csv"], default="text", help="of what is printed"
-    )
-    parser.add_argument(
-        "--plots", action=argparse.BooleanOptionalAction, default=True, help="draw them (default)"
-    )
+    add, output = parser.add_argument, Path("output/report")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
+    add("--output", type=Path, default=output, help="folder to fill (%(default)s)")
+    add("--format", choices=[*FORMATS, "csv"], default="text", help="of what is printed")
+    yes_or_no = argparse.BooleanOptionalAction
+    add("--plots", action=yes_or_no, default=True, help="draw them (default)")
     return parser.parse_args()
 
 

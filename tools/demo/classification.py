@@ -36,20 +36,19 @@ class Reading(NamedTuple):
 
 def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Draws learning curves, and below them digits with what each model says."""
-    titles = [f"{o.title}, {o.scores[METRIC.key]:.1f} %" for o in outcomes]
+    titles = [f"{o.title}, {o.result.figures[METRIC.key]:.1f} %" for o in outcomes]
     readings = find_misread([outcome.folder for outcome in outcomes])
     heights = [4.0, 2.6] if readings else [4.0]
     figure = Figure(figsize=(11, sum(heights)), layout="constrained")
     parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
-    upper, *lower = parts[:, 0]
-    axes = upper.subplots()
+    axes = parts[0, 0].subplots()
     draw_curves(axes, outcomes, "top-1 on test digits, %")
     axes.set_title("Handwritten digits: the same student, alone and taught with FAM-KD")
     axes.set_ylim(0, 109)  # room for the text beside a curve near 100
-    for part in lower:
+    if readings:
         title = "Of each class, the first test digit that the student alone misreads"
-        part.suptitle(title, fontsize=12)
-        draw_readings(part, readings, titles)
+        parts[1, 0].suptitle(title, fontsize=12)
+        draw_readings(parts[1, 0], readings, titles)
     figure.savefig(path, dpi=110)
 
 
@@ -57,9 +56,7 @@ def find_misread(folders: Sequence[Path]) -> list[Reading]:
     """Returns the first test image of each class that the student alone misreads.
 
     The first and not the prettiest; one of each class because the test set is sorted by class.
-
-    Args:
-        folders: of the teacher, the student alone and the student taught.
+    ``folders`` are those of the teacher, the student alone and the student taught.
     """
     alone = folders[1]
     batches = list(build_test_loader(load_config(str(alone / "config.yaml"), [])))
@@ -95,26 +92,24 @@ def draw_readings(part: Any, readings: Sequence[Reading], models: Sequence[str])
     for axes, reading in zip(row, readings, strict=True):
         axes.imshow(reading.image, interpolation="nearest")
         axes.set_axis_off()
-        write_line(axes, 0, str(reading.truth), "black")
-        for i, answer in enumerate(reading.answers, start=1):
-            write_line(axes, i, str(answer), RIGHT if answer == reading.truth else WRONG)
-    for i, name in enumerate(["label", *models]):
-        write_line(row[0], i, name, "black", left=True)
+        for line, answer in enumerate([reading.truth, *reading.answers]):
+            colour = RIGHT if answer == reading.truth else WRONG
+            look = {"color": colour if line else "black", "weight": "bold", "ha": "center"}
+            write_line(axes, line, str(answer), 0.5, **look)
+    for line, name in enumerate(["label", *models]):
+        write_line(row[0], line, name, 0.0, ha="right")
 
 
-def write_line(axes: Any, line: int, text: str, colour: str, *, left: bool = False) -> None:
-    """Writes a line of text below an image, or to the left of where that would be."""
-    points = -72 * INCHES_TO_LINE * (line + 0.7)
+def write_line(axes: Any, line: int, text: str, x: float, **look: Any) -> None:
+    """Writes a line of text below an image, at a fraction of its width."""
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
-    look = {"color": colour, "fontsize": 11, "weight": "normal" if left else "bold"}
-    x, align = (0.0, "right") if left else (0.5, "center")
-    axes.annotate(text, (x, 0), xytext=(0, points), ha=align, **place, **look)
+    points = -72 * INCHES_TO_LINE * (line + 0.7)
+    axes.annotate(text, (x, 0), xytext=(0, points), fontsize=11, **place, **look)
 
 
 # The student alone reached 70.2, 71.6 and 64.8 with seeds 1, 2 and 3.
 METRIC = Metric("accuracy/top1", "top-1 accuracy", "points of top-1", noise=7.0, method="FAM-KD")
 DEMO = Demo(
-    name="demo_classification",
     module="tools.demo.classification",
     about=__doc__,
     study=Path(__file__).with_suffix(".yaml"),
