@@ -65,22 +65,11 @@ def check_annotations(
     follow_links: bool = False,
     strict: bool = False,
 ) -> None:
-    """Checks images, categories and annotations of a data set.
+    """Checks images, categories and annotations of a data set; ``where`` starts an error.
 
     Boxes that are empty or reach out of their image, and polygons of fewer than three points, get
-    one warning, with their number: Detectron2 leaves out the first and the last and clips the rest.
-
-    Args:
-        where: start of a message, such as the file.
-        content: of ``read_annotations``.
-        folder: with the images.
-        max_missing: image files that may be missing.
-        follow_links: let links in the folder lead out of it.
-        strict: make the warning an error.
-
-    Raises:
-        ValueError: a field that is missing, ids that are not unique or not there, a size, box, mask
-            or name that cannot be, a file outside of the folder, or too many that are missing.
+    one warning, with their number, or an error if it is ``strict``: Detectron2 leaves out the first
+    and the last and clips the rest. With ``follow_links`` links in the folder may lead out of it.
     """
     unusable: list[str] = []
 

@@ -267,12 +267,7 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
 
 
 def load_timm(name: str) -> dict[str, Tensor]:
-    """Returns the pretrained weights of ``NAME`` or ``NAME.TAG`` as ``TimmBackbone`` names them.
-
-    Raises:
-        OSError: they are not in the Hugging Face hub's cache, and there is no network.
-        ValueError: a name that timm lacks or has no weights for.
-    """
+    """Returns the pretrained weights of ``NAME`` or ``NAME.TAG`` as ``TimmBackbone`` names them."""
     check_name("MODEL.WEIGHTS", name)
     timm = import_timm()
     if not timm.is_model_pretrained(name):
