@@ -58,7 +58,7 @@ ZOO = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-50.pk
 TORCHVISION = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
 DESCRIPTION = """\
-What is installed, and what to do about each gap: one line a fact.
+What is installed, and what to do about each gap: one line a finding.
 
 ok: as it should be; note: worth knowing, a training can start; gap: something needed is missing.
 Looks at Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
@@ -73,7 +73,7 @@ Exit status: 0 when a training can start, 1 when there is a gap.
 """
 
 
-class Fact(NamedTuple):
+class Finding(NamedTuple):
     """A line of the report: what was found, and what to do about it."""
 
     state: str
@@ -91,8 +91,8 @@ class Fact(NamedTuple):
         return wrapper.fill(line)
 
 
-def main(words: list[str] | None = None) -> int:
-    """Prints the facts; returns the exit status."""
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the findings; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m fam_det.doctor",
         description=DESCRIPTION,
@@ -103,45 +103,45 @@ def main(words: list[str] | None = None) -> int:
     add("--offline", action="store_true", help="ask no host whether it answers")
     add("--timeout", type=float, default=120, metavar="SECONDS", help="give up then (%(default)s)")
     add("--output", type=Path, default=output, help="where runs will go (%(default)s)")
-    args = parser.parse_args(words)
-    # A library that crashes or hangs: its place in the code is printed, below the last fact.
+    args = parser.parse_args(arguments)
+    # A library that crashes or hangs: its place in the code is printed, below the last finding.
     faulthandler.enable()
     faulthandler.dump_traceback_later(args.timeout, exit=True)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    facts = []
+    findings = []
     for check in list_checks(args.output.resolve(), offline=args.offline):
-        for fact in run_check(*check):
-            print(fact.format(width), flush=True)
-            facts.append(fact)
+        for finding in run_check(*check):
+            print(finding.format(width), flush=True)
+            findings.append(finding)
     faulthandler.cancel_dump_traceback_later()
-    gaps = [fact for fact in facts if fact.state == GAP]
+    gaps = [finding for finding in findings if finding.state == GAP]
     print(f"\n{verdict(gaps)}")
     return 1 if gaps else 0
 
 
-def verdict(gaps: list[Fact]) -> str:
+def verdict(gaps: list[Finding]) -> str:
     """Returns what all of it comes to, and the first thing to do."""
     if not gaps:
         return "A training can start."
     found = f"{len(gaps)} {'gap keeps' if len(gaps) == 1 else 'gaps keep'} a training from starting"
-    if not any(fact.advice.startswith(INSTALL) for fact in gaps):
+    if not any(finding.advice.startswith(INSTALL) for finding in gaps):
         return f"{found}."
     return f"{found}; `{INSTALL}` makes a .venv without gaps: a few minutes, 6 GB."
 
 
-def run_check(name: str, find: Callable[[], Iterator[Fact]], advice: str) -> list[Fact]:
-    """Returns the facts of a check, whatever the libraries that it imports do."""
+def run_check(name: str, find: Callable[[], Iterator[Finding]], advice: str) -> list[Finding]:
+    """Returns the findings of a check, whatever the libraries that it imports do."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             return list(find())
     except Exception as error:
-        return [Fact(GAP, name, _describe(error), advice)]
+        return [Finding(GAP, name, _describe(error), advice)]
 
 
 def list_checks(
     output: Path, *, offline: bool
-) -> list[tuple[str, Callable[[], Iterator[Fact]], str]]:
+) -> list[tuple[str, Callable[[], Iterator[Finding]], str]]:
     """Returns every check, in the order of the report: a name, and what to do where it raises."""
     hosts = [] if offline else [ZOO, TORCHVISION]
     return [
@@ -155,18 +155,19 @@ def list_checks(
         ("weights", check_caches, "look at FVCORE_CACHE and TORCH_HOME"),
         *((url.split("/")[2], partial(check_host, url), "use --offline") for url in hosts),
         ("disk", partial(check_disk, output), "set OUTPUT_DIR to another folder"),
+        ("shared memory", check_shared_memory, "add DATALOADER.NUM_WORKERS 0"),
     ]
 
 
-def check_python() -> Iterator[Fact]:
+def check_python() -> Iterator[Finding]:
     """Looks at its version."""
     is_tested = (3, 10) <= sys.version_info[:2] <= (3, 13)
     found = f"{platform.python_version()}, {sys.executable}"
     advice = "" if is_tested else "not tested with it: use Python 3.10 to 3.13"
-    yield Fact(OK if is_tested else NOTE, "Python", found, advice)
+    yield Finding(OK if is_tested else NOTE, "Python", found, advice)
 
 
-def check_libraries() -> Iterator[Fact]:
+def check_libraries() -> Iterator[Finding]:
     """Imports what setup.py requires: an installed library may lack what it is linked to."""
     versions = []
     for requirement in REQUIRED.split():
@@ -175,54 +176,55 @@ def check_libraries() -> Iterator[Fact]:
         try:
             importlib.import_module(MODULES.get(name, name))
         except Exception as error:
-            yield Fact(GAP, name, _describe(error), advice)
+            yield Finding(GAP, name, _describe(error), advice)
             continue
         found = installed_version(name)
         if _numbers(found) < _numbers(lowest):
-            yield Fact(GAP, name, f"{found}, older than {lowest}", advice)
+            yield Finding(GAP, name, f"{found}, older than {lowest}", advice)
         versions.append(f"{name} {found}")
     if versions:
-        yield Fact(OK, "libraries", ", ".join(versions))
+        yield Finding(OK, "libraries", ", ".join(versions))
 
 
-def check_torch() -> Iterator[Fact]:
+def check_torch() -> Iterator[Finding]:
     """Runs an operator of torchvision, compiled for one version of PyTorch; then each GPU."""
     import torch
     from torchvision.ops import nms
 
     nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for the CPU alone"
-    yield Fact(OK, "PyTorch", f"{torch.__version__}, {cuda}; torchvision's operators run with it")
+    yield Finding(
+        OK, "PyTorch", f"{torch.__version__}, {cuda}; torchvision's operators run with it"
+    )
     if not torch.cuda.is_available():
         there = Path("/dev/nvidia0").exists()
         found = "one is here, but PyTorch cannot use it" if there else "none, the CPU alone"
         advice = f", or check CUDA_VISIBLE_DEVICES, the driver (PyTorch is {cuda})"
-        yield Fact(NOTE, "GPU", found, ON_CPU + advice * there)
+        yield Finding(NOTE, "GPU", found, ON_CPU + advice * there)
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         try:
             torch.ones(2, device=f"cuda:{index}").sum().item()
-            yield Fact(OK, f"GPU {index}", found)
+            yield Finding(OK, f"GPU {index}", found)
         except RuntimeError as error:
             advice = f"install a PyTorch for this GPU, or {ON_CPU} ({_describe(error)})"
-            yield Fact(GAP, f"GPU {index}", f"{found}, cannot compute", advice)
+            yield Finding(GAP, f"GPU {index}", f"{found}, cannot compute", advice)
 
 
-def check_optional() -> Iterator[Fact]:
+def check_optional() -> Iterator[Finding]:
     """Looks for libraries that only some feature needs."""
     for name, feature in OPTIONAL.items():
         if importlib.util.find_spec(MODULES.get(name, name)):
-            yield Fact(OK, name, f"{installed_version(name)}, for {feature}")
+            yield Finding(OK, name, f"{installed_version(name)}, for {feature}")
         else:
-            yield Fact(NOTE, name, "not installed", f"for {feature}: pip install {name}")
+            yield Finding(NOTE, name, "not installed", f"for {feature}: pip install {name}")
 
 
-def check_detectron2() -> Iterator[Fact]:
+def check_detectron2() -> Iterator[Finding]:
     """Looks which Detectron2 it is, at its copy of our compatibility module, and at its C++."""
     from fam_det import detectron2_compat
 
-    detectron2_compat.apply()
     detectron2 = importlib.import_module("detectron2")
     importlib.import_module("detectron2.utils")  # a mere folder of that name has none
     folder = Path(detectron2.__path__[0])
@@ -235,30 +237,32 @@ def check_detectron2() -> Iterator[Fact]:
     elif (folder / "utils" / "develop.py").is_file():
         kind = "of the main branch"
     found = f"{installed_version('detectron2')}, {kind}, in {folder}"
-    yield Fact(NOTE if advice else OK, "Detectron2", found, advice)
+    yield Finding(NOTE if advice else OK, "Detectron2", found, advice)
     name = "detectron2._C"
     if not [*folder.glob("_C*.so"), *folder.glob("_C*.pyd")]:
         found = "not compiled; pure Python trains, and COCO evaluation runs in faster-coco-eval"
-        yield Fact(NOTE, name, found, f"only for deformable and rotated operators: {FROM_SOURCE}")
+        yield Finding(
+            NOTE, name, found, f"only for deformable and rotated operators: {FROM_SOURCE}"
+        )
         return
     try:
         importlib.import_module("torch")
         importlib.import_module(name)
-        yield Fact(OK, name, "compiled")
+        yield Finding(OK, name, "compiled")
     except ImportError as error:
         advice = f"{FROM_SOURCE} again, with this PyTorch ({_describe(error)})"
-        yield Fact(GAP, name, "compiled for another PyTorch", advice)
+        yield Finding(GAP, name, "compiled for another PyTorch", advice)
 
 
-def check_project() -> Iterator[Fact]:
+def check_project() -> Iterator[Finding]:
     """Imports what tools/train_net.py imports, most of Detectron2 with it."""
     import fam_det.training.detection
 
     folder = Path(fam_det.__file__).parent
-    yield Fact(OK, "fam_det", f"{fam_det.__version__} in {folder}, ready to train")
+    yield Finding(OK, "fam_det", f"{fam_det.__version__} in {folder}, ready to train")
 
 
-def check_data_sets() -> Iterator[Fact]:
+def check_data_sets() -> Iterator[Finding]:
     """Looks for the folder of data sets, and whether COCO is whole where it is there."""
     folder = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
     coco = folder / "coco"
@@ -266,7 +270,7 @@ def check_data_sets() -> Iterator[Fact]:
         is_missing = "DETECTRON2_DATASETS" in os.environ and not folder.is_dir()
         advice = "for COCO: export DETECTRON2_DATASETS=/path/to/the/folder/that/holds/coco; "
         advice += "data of your own need none of it (docs/your_data.md)"
-        yield Fact(GAP if is_missing else NOTE, "data sets", f"no folder {coco}", advice)
+        yield Finding(GAP if is_missing else NOTE, "data sets", f"no folder {coco}", advice)
         return
     for split in ("train2017", "val2017"):
         file, images = coco / "annotations" / f"instances_{split}.json", coco / split
@@ -274,13 +278,13 @@ def check_data_sets() -> Iterator[Fact]:
             expected = count_listed_images(file)
         except (OSError, ValueError) as error:
             advice = "unpack annotations_trainval2017.zip of cocodataset.org in coco again"
-            yield Fact(GAP, f"COCO {split}", f"{file}: {_describe(error)}", advice)
+            yield Finding(GAP, f"COCO {split}", f"{file}: {_describe(error)}", advice)
             continue
         count = sum(1 for _ in images.glob("*.jpg"))
         is_whole = count >= expected
         advice = "" if is_whole else f"unpack {split}.zip of cocodataset.org in coco"
         found = f"{count:,} of {expected:,} images in {images}"
-        yield Fact(OK if is_whole else GAP, f"COCO {split}", found, advice)
+        yield Finding(OK if is_whole else GAP, f"COCO {split}", found, advice)
 
 
 def count_listed_images(file: Path) -> int:
@@ -294,7 +298,7 @@ def count_listed_images(file: Path) -> int:
         return sum(1 for _ in re.finditer(rb'"file_name"', text))
 
 
-def check_caches() -> Iterator[Fact]:
+def check_caches() -> Iterator[Finding]:
     """Looks which weights are there; an empty file would be loaded, and fail."""
     for name, folder in (("model zoo", zoo_cache()), ("torchvision", torchvision_cache())):
         files = sorted(item for item in folder.rglob("*") if item.suffix in {".pkl", ".pth"})
@@ -302,10 +306,10 @@ def check_caches() -> Iterator[Fact]:
         empty = [str(item) for item in files if not item.stat().st_size]
         if empty:
             advice = f"rm {' '.join(empty)}"
-            yield Fact(GAP, f"weights, {name}", f"empty: {', '.join(empty)}", advice)
+            yield Finding(GAP, f"weights, {name}", f"empty: {', '.join(empty)}", advice)
         else:
             found = f"{names} in {folder}" if files else f"none yet in {folder}; downloaded once"
-            yield Fact(OK if files else NOTE, f"weights, {name}", found)
+            yield Finding(OK if files else NOTE, f"weights, {name}", found)
 
 
 def zoo_cache() -> Path:
@@ -320,27 +324,43 @@ def torchvision_cache() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
-def check_host(url: str) -> Iterator[Fact]:
+def check_host(url: str) -> Iterator[Finding]:
     """Asks a host of weights for the head of a file."""
     host = url.split("/")[2]
     try:
         with urlopen(Request(url, method="HEAD"), timeout=5.0) as answer:
-            yield Fact(OK, host, f"answers ({answer.status})")
+            yield Finding(OK, host, f"answers ({answer.status})")
     except OSError as error:  # urllib's errors are of this kind
         key, cache = "MODEL.WEIGHTS", torchvision_cache()
         if url == ZOO:  # laid out there as in its URLs
             key, cache = "MODEL.TEACHER.WEIGHTS", zoo_cache() / "detectron2" / "..."
         advice = f"copy the files to {cache}, or set {key} to a file"
-        yield Fact(NOTE, host, f"does not answer ({getattr(error, 'reason', error)})", advice)
+        yield Finding(NOTE, host, f"does not answer ({getattr(error, 'reason', error)})", advice)
 
 
-def check_disk(output: Path) -> Iterator[Fact]:
+def check_disk(output: Path) -> Iterator[Finding]:
     """Looks for room for checkpoints where ``output`` is or will be; COCO needs 36 of them."""
     folder = next(parent for parent in (output, *output.parents) if parent.exists())
+    if not os.access(folder, os.W_OK):
+        advice = "set OUTPUT_DIR to a folder that you may write to"
+        yield Finding(GAP, "disk", f"{folder} is read-only", advice)
+        return
     free = shutil.disk_usage(folder).free
     state = GAP if free < 1e9 else NOTE if free < 20e9 else OK
     advice = "" if state == OK else "free some, or set OUTPUT_DIR to a folder on another disk"
-    yield Fact(state, "disk", f"{free / 1e9:.1f} GB free for {output}", advice)
+    yield Finding(state, "disk", f"{free / 1e9:.1f} GB free for {output}", advice)
+
+
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Finding]:
+    """Looks for room: containers often have 64 MB, and loader workers die of a bus error."""
+    if folder.is_dir():
+        total = shutil.disk_usage(folder).total
+        advice = "add DATALOADER.NUM_WORKERS 0, or start the container with --shm-size 8g"
+        is_enough = total >= 1e9
+        found = f"{total / 1e9:.1f} GB"
+        yield Finding(
+            OK if is_enough else NOTE, "shared memory", found, "" if is_enough else advice
+        )
 
 
 def _numbers(text: str) -> list[int]:
