@@ -125,8 +125,8 @@ def main() -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    words = "only build the pure-Python wheel, into this folder"
-    parser.add_argument("--wheel-dir", type=Path, help=words)
+    text = "only build the pure-Python wheel, into this folder"
+    parser.add_argument("--wheel-dir", type=Path, help=text)
     wheel_dir: Path | None = parser.parse_args().wheel_dir
     if wheel_dir is None and (found := installed()):
         print(f"Using the installed {found}")

@@ -52,7 +52,7 @@ def main() -> int:
         log(note)
     print(format_csv(rows) if args.format == "csv" else format_report(rows, args.format), end="")
     pictures = write_plots(rows, args.output) if args.plots else {}
-    images = "".join(f"\n![{words}]({name})\n" for name, words in pictures.items())
+    images = "".join(f"\n![{caption}]({name})\n" for name, caption in pictures.items())
     text = f"# Report\n\n{format_report(rows, 'markdown')}{images}"
     (args.output / "report.md").write_text(text, encoding="utf-8")
     (args.output / "report.csv").write_text(format_csv(rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""tools/train_net.py from end to end: a few iterations on generated images, then on from there."""
+"""tools/train_net.py from end to end: a few iterations on generated images, and a resume."""
 
 import ast
 import json

@@ -27,7 +27,7 @@ examples:
 """
 
 
-def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.benchmark",
@@ -40,7 +40,7 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch sees no GPU")
     return args
@@ -51,9 +51,9 @@ def cases(suite: str, device: str) -> Iterator[Case]:
     yield from import_module(f"tools.benchmark.{suite}").cases(device)
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suites and prints a table of each; returns the exit status."""
-    args = parse_arguments(words)
+    args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
     machine = describe_machine(args.device)
     print(json.dumps(machine), flush=True)

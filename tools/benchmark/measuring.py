@@ -29,25 +29,21 @@ def time_pairs(
     Returns:
         Seconds of both, for each pair.
     """
-    for _ in range(warmup):
-        project()
-        reference()
+    ways = (project, reference)
+    for way in ways * warmup:
+        way()
     times: list[tuple[float, float]] = []
     end = timer() + seconds
     min_pairs, max_pairs = pairs
     while len(times) < max_pairs and (len(times) < min_pairs or timer() < end):
-        if len(times) % 2 == 0:
-            times.append((_seconds(project), _seconds(reference)))
-        else:
-            second = _seconds(reference)
-            times.append((_seconds(project), second))
+        taken = [0.0, 0.0]
+        first = len(times) % 2
+        for i in (first, 1 - first):
+            start = timer()
+            ways[i]()
+            taken[i] = timer() - start
+        times.append((taken[0], taken[1]))
     return times
-
-
-def _seconds(function: Function) -> float:
-    start = timer()
-    function()
-    return timer() - start
 
 
 def peak_memory(function: Function, *, device: str = "cpu") -> int:

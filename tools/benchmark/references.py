@@ -7,6 +7,7 @@ Legend: N batch, C channels, C_in and C_out those of a student and a teacher, H 
 window side.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -36,10 +37,8 @@ class FullSpectrumAttention(nn.Module):
         half = fam.filter.spectrum(height, width).detach()
         k = full_plane(half, width).permute(2, 3, 0, 1)  # (C_in, C_out, H, W)
         self.k = nn.Parameter(k.contiguous())
-        self.local = nn.Conv2d(fam.in_channels, fam.out_channels, 1).to(half.real.dtype)
-        self.local.load_state_dict(fam.local.state_dict())
-        self.gamma_global = nn.Parameter(fam.gamma_global.detach().clone())
-        self.gamma_local = nn.Parameter(fam.gamma_local.detach().clone())
+        parts = (fam.local, fam.gamma_global, fam.gamma_local)
+        self.local, self.gamma_global, self.gamma_local = copy.deepcopy(parts)
         h = high_pass_response(
             fam.high_pass, height, width, cutoff=fam.cutoff, order=fam.order, dtype=half.real.dtype
         )
@@ -147,9 +146,7 @@ class ReviewKDHead(nn.Module):
 def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Returns ReviewKD's loss on one level, each pooled map pooled separately."""
     loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
-    for side in (4, 2, 1):
-        if side >= min(student.shape[2:]):
-            continue
+    for side in [side for side in (4, 2, 1) if side < min(student.shape[2:])]:
         weight /= 2.0
         pooled, target = (F.adaptive_avg_pool2d(x, side) for x in (student, teacher))
         loss = loss + weight * F.mse_loss(pooled, target)

@@ -16,35 +16,21 @@ Modules: TypeAlias = tuple[nn.Module | None, nn.Module | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Two ways to do one thing.
+    """Two ways to do one thing."""
 
-    Args:
-        name: of the row.
-        project: the project's way, without arguments.
-        reference: the other way.
-        modules: of both, to count parameters.
-        flops: operations that the project's formula cannot do without.
-        moved: bytes that have to be read or written once.
-        time_goal: largest ratio of times, project over reference.
-        memory_goal: largest ratio of peak memories.
-        memory: whether to compare memory.
-        seconds: of timing; see :func:`time_pairs`, as for pairs and warmup.
-        growth: what the project's way has more of than the reference, and how many times as much.
-    """
-
-    name: str
+    name: str  # of the row
     project: Function
     reference: Function
-    modules: Modules = (None, None)
-    flops: float = 0.0
-    moved: float = 0.0
-    time_goal: float | None = None
-    memory_goal: float | None = None
-    memory: bool = True
-    seconds: float = 4.0
+    modules: Modules = (None, None)  # of both, to count parameters
+    flops: float = 0.0  # that the project's formula cannot do without
+    moved: float = 0.0  # bytes that have to be read or written once
+    time_goal: float | None = None  # largest ratio of times, project over reference
+    memory_goal: float | None = None  # largest ratio of peak memories
+    memory: bool = True  # whether to compare it
+    seconds: float = 4.0  # of timing; see time_pairs, as for the next two
     pairs: tuple[int, int] = (5, 100)
     warmup: int = 2
-    growth: tuple[str, float] | None = None
+    growth: tuple[str, float] | None = None  # of what the project has more, how many times as much
 
 
 def gradient_case(

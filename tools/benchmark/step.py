@@ -119,26 +119,22 @@ def random_inputs(device: str) -> list[dict[str, Any]]:
 
 def step(model: DistilledDetector, inputs: list[dict[str, Any]], *, distil: bool) -> Function:
     """Returns a training step; without ``distil`` the teacher still runs."""
+    trained = [p for name, p in model.named_parameters() if distil or "distiller." not in name]
+    # A step of no length: momentum is kept up to date, the weights stay.
+    optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
 
-    def losses() -> dict[str, Tensor]:
-        if distil:
-            distilled: dict[str, Tensor] = model(inputs)
-            return distilled
+    def undistilled() -> dict[str, Tensor]:
         with captured_backbone(model.backbone) as captured:
             student: dict[str, Tensor] = model.student(inputs)
         model.teacher(inputs, captured["padded_size"])
         return student
 
-    # A step of no length: momentum is kept up to date, the weights stay.
-    of_the_distiller = {id(p) for p in model.distiller.parameters()}
-    trained = [p for p in model.parameters() if distil or id(p) not in of_the_distiller]
-    optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
-
     def run() -> None:
         torch.manual_seed(0)  # the same proposals are drawn
         optimizer.zero_grad()
         with EventStorage():
-            torch.stack(list(losses().values())).sum().backward()
+            losses: dict[str, Tensor] = model(inputs) if distil else undistilled()
+            torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
 
     return run

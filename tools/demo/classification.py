@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure  # not pyplot: that would look for a display
 from numpy.typing import NDArray
-from torch import nn
 
 from classification.build import build_network
 from classification.data import build_test_loader
@@ -62,27 +61,23 @@ def find_misread(folders: Sequence[Path]) -> list[Reading]:
     batches = list(build_test_loader(load_config(str(alone / "config.yaml"), [])))
     images = torch.cat([batch.images for batch in batches]).cpu()  # (N, 3, H, W)
     labels = torch.cat([batch.labels for batch in batches]).cpu()  # (N,)
-    wrong = classify(load_network(alone), images) != labels
+    wrong = classify(alone, images) != labels
     chosen = torch.cat([(wrong & (labels == k)).nonzero()[:1, 0] for k in range(CLASSES)])
     if len(chosen) == 0:
         return []
     images, labels = images[chosen], labels[chosen]
-    answers = [classify(load_network(folder), images).tolist() for folder in folders]
+    answers = [classify(folder, images).tolist() for folder in folders]
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     pixels = ((images - low) / (high - low)).permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
     by_image = zip(pixels, labels.tolist(), zip(*answers, strict=True), strict=True)
     return [Reading(image, truth, list(said)) for image, truth, said in by_image]
 
 
-def load_network(folder: Path) -> nn.Module:
-    """Returns the network that a finished training has left, on the CPU."""
-    options = ["MODEL.STUDENT.WEIGHTS", str(folder / "model_final.pth")]
-    return build_network(load_config(str(folder / "config.yaml"), options), "STUDENT").eval()
-
-
 @torch.no_grad()
-def classify(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Returns the most likely class (N,) of each image (N, 3, H, W)."""
+def classify(folder: Path, images: torch.Tensor) -> torch.Tensor:
+    """Returns the class (N,) of images (N, 3, H, W) by the network that a training has left."""
+    options = ["MODEL.STUDENT.WEIGHTS", str(folder / "model_final.pth")]
+    network = build_network(load_config(str(folder / "config.yaml"), options), "STUDENT").eval()
     return torch.cat([network(part).argmax(1) for part in images.split(256)])
 
 

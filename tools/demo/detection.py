@@ -25,11 +25,11 @@ RIGHT, WRONG, MISSED = "#1fe04a", "#ff3030", "#ffe119"
 LEGEND = "Solid green: the right digit.  Solid red: a wrong one.  Dotted yellow: missed."
 
 
-class Objects(NamedTuple):
-    """Digits in a scene: their boxes (x, y, w, h) and labels, the most certain first."""
+class Digit(NamedTuple):
+    """A digit in a scene, or a detection of one."""
 
-    boxes: list[Sequence[float]]
-    labels: list[int]
+    box: Sequence[float]  # (x, y, w, h)
+    label: int
 
 
 def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -44,11 +44,11 @@ def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     axes.set_title("Handwritten digits: the same student, alone and taught with FAM")
     scenes = read_scenes(path.parent / "data", [outcome.folder for outcome in outcomes])
     for row, (image, truth, *found) in enumerate(scenes, start=1):
-        for column, objects in enumerate([truth, *found]):
+        for column, digits in enumerate([truth, *found]):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(image, interpolation="bicubic")
             axes.set_axis_off()
-            draw_objects(axes, objects, truth)
+            draw_digits(axes, digits, truth)
             if row == 1:
                 axes.set_title(columns[column], fontsize=11)
     figure.supxlabel(LEGEND, fontsize=10)
@@ -63,23 +63,23 @@ def read_scenes(data: Path, folders: Sequence[Path]) -> Iterator[list[Any]]:
     entries = [coco["annotations"], *(json.loads(file.read_text()) for file in files)]
     for image in coco["images"][:SCENES]:
         pixels = np.asarray(cv2.imread(str(image_folder / image["file_name"])))[..., ::-1]
-        yield [pixels, *(objects_of(image["id"], of_all) for of_all in entries)]
+        yield [pixels, *(digits_of(image["id"], of_all) for of_all in entries)]
 
 
-def objects_of(image_id: int, entries: Sequence[dict[str, Any]]) -> Objects:
-    """Returns an image's annotations or certain detections out of those of all images."""
+def digits_of(image_id: int, entries: Sequence[dict[str, Any]]) -> list[Digit]:
+    """Returns an image's annotations or certain detections, the most certain first."""
     own = [e for e in entries if e["image_id"] == image_id and e.get("score", 1.0) >= MIN_SCORE]
     own.sort(key=lambda entry: -entry.get("score", 1.0))
-    return Objects([entry["bbox"] for entry in own], [entry["category_id"] - 1 for entry in own])
+    return [Digit(entry["bbox"], entry["category_id"] - 1) for entry in own]
 
 
-def draw_objects(axes: Any, objects: Objects, truth: Objects) -> None:
+def draw_digits(axes: Any, found: Sequence[Digit], truth: Sequence[Digit]) -> None:
     """Draws boxes with their digits, coloured by whether they are right, and what was missed."""
-    owners = match(objects, truth)
-    for box, label, owner in zip(objects.boxes, objects.labels, owners, strict=True):
-        draw_box(axes, box, str(label), WRONG if owner is None else RIGHT, "-")
-    for i in set(range(len(truth.boxes))) - set(owners):
-        draw_box(axes, truth.boxes[i], "", MISSED, ":")
+    owners = match(found, truth)
+    for digit, owner in zip(found, owners, strict=True):
+        draw_box(axes, digit.box, str(digit.label), WRONG if owner is None else RIGHT, "-")
+    for i in set(range(len(truth))) - set(owners):
+        draw_box(axes, truth[i].box, "", MISSED, ":")
 
 
 def draw_box(axes: Any, box: Sequence[float], text: str, colour: str, line: str) -> None:
@@ -95,13 +95,13 @@ def draw_box(axes: Any, box: Sequence[float], text: str, colour: str, line: str)
         axes.text(max(x, 1), y, text, va=align, clip_on=True, **look)
 
 
-def match(objects: Objects, truth: Objects) -> list[int | None]:
-    """Returns which true digit each object is; None for a wrong digit or place, or a repeat."""
+def match(found: Sequence[Digit], truth: Sequence[Digit]) -> list[int | None]:
+    """Returns which true digit each one is; None for a wrong digit or place, or a repeat."""
     owners: list[int | None] = []
-    for box, label in zip(objects.boxes, objects.labels, strict=True):
-        free = [i for i, other in enumerate(truth.labels) if other == label and i not in owners]
-        best = max(free, key=lambda i: iou(box, truth.boxes[i]), default=None)
-        fits = best is not None and iou(box, truth.boxes[best]) >= MATCH_IOU
+    for box, label in found:
+        free = [i for i, true in enumerate(truth) if true.label == label and i not in owners]
+        best = max(free, key=lambda i: iou(box, truth[i].box), default=None)
+        fits = best is not None and iou(box, truth[best].box) >= MATCH_IOU
         owners.append(best if fits else None)
     return owners
 

@@ -26,7 +26,7 @@ INK = 0.3  # from this opacity on, a pixel belongs to a digit and its box
 
 @dataclass(frozen=True)
 class SceneParams:
-    """What a data set is made of; another value of any of these is another data set."""
+    """Defines a data set; another value of any of these is another data set."""
 
     train_images: int = 600
     val_images: int = 100

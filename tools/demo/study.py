@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Demo:
-    """What differs between the demos."""
+    """A demo; the rest is the same for all."""
 
     module: str  # that ``python -m`` runs
     about: str  # for --help
@@ -39,9 +39,9 @@ class Demo:
     prepare: Callable[[Path], bool] = lambda folder: False  # makes the data; are they new?
 
 
-def main(demo: Demo, words: Sequence[str] | None = None) -> int:
+def main(demo: Demo, argv: Sequence[str] | None = None) -> int:
     """Runs a demo and prints its report; returns the exit status."""
-    args = parse_arguments(demo, words)
+    args = parse_arguments(demo, argv)
     output = args.output.resolve()
     os.chdir(ROOT)  # the study's config files are relative to it
     # SIGTERM ends it as Ctrl-C does, so that the training is ended too.
@@ -70,7 +70,7 @@ def main(demo: Demo, words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse_arguments(demo: Demo, words: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(demo: Demo, argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     command = f"python -m {demo.module}"
     parser = argparse.ArgumentParser(
@@ -88,7 +88,7 @@ def parse_arguments(demo: Demo, words: Sequence[str] | None) -> argparse.Namespa
         metavar="KEY VALUE",
         help=f"for all three configs, such as {demo.example}",
     )
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     if len(args.opts) % 2:
         parser.error(f"KEY VALUE: got {len(args.opts)} words, expected pairs: {args.opts}")
     return args

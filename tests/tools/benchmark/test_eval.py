@@ -1,4 +1,4 @@
-"""faster-coco-eval gives the figures of pycocotools."""
+"""faster-coco-eval computes the figures of pycocotools."""
 
 import pytest
 

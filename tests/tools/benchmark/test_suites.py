@@ -1,4 +1,4 @@
-"""What the suites compare does the same work."""
+"""Both sides of a suite do the same work."""
 
 import json
 from itertools import islice
