@@ -148,6 +148,7 @@ def list_checks(
         ("weights", check_caches, "look at FVCORE_CACHE and TORCH_HOME"),
         *((url.split("/")[2], partial(check_host, url), "use --offline") for url in hosts),
         ("disk", partial(check_disk, output), "set OUTPUT_DIR to another folder"),
+        ("shared memory", check_shared_memory, "add DATALOADER.NUM_WORKERS 0"),
     ]
 
 
@@ -215,7 +216,6 @@ def check_detectron2() -> Iterator[Line]:
     """Looks which Detectron2 it is, at its copy of our compatibility module, and at its C++."""
     from fam_det import detectron2_compat
 
-    detectron2_compat.apply()
     detectron2 = importlib.import_module("detectron2")
     importlib.import_module("detectron2.utils")  # a mere folder of that name has none
     folder = Path(detectron2.__path__[0])
@@ -330,10 +330,25 @@ def check_host(url: str) -> Iterator[Line]:
 def check_disk(output: Path) -> Iterator[Line]:
     """Looks for room for checkpoints where ``output`` is or will be; COCO needs 36 of them."""
     folder = next(parent for parent in (output, *output.parents) if parent.exists())
+    if not os.access(folder, os.W_OK):
+        advice = "set OUTPUT_DIR to a folder that you may write to"
+        yield Line(GAP, "disk", f"{folder} is read-only", advice)
+        return
     free = shutil.disk_usage(folder).free
     state = GAP if free < 1e9 else NOTE if free < 20e9 else OK
     advice = "" if state == OK else "free some, or set OUTPUT_DIR to a folder on another disk"
     yield Line(state, "disk", f"{free / 1e9:.1f} GB free for {output}", advice)
+
+
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Line]:
+    """Looks for room: containers often have 64 MB, and loader workers die of a bus error."""
+    if folder.is_dir():
+        total = shutil.disk_usage(folder).total
+        state, advice = OK, ""
+        if total < 1e9:
+            state = NOTE
+            advice = "add DATALOADER.NUM_WORKERS 0, or start the container with --shm-size 8g"
+        yield Line(state, "shared memory", f"{total / 1e9:.1f} GB", advice)
 
 
 def _numbers(text: str) -> list[int]:

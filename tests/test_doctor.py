@@ -222,3 +222,22 @@ def test_help_is_one_screen_with_an_example(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 100
     assert any("example" in line for line in lines)
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write anywhere
+    (line,) = doctor.check_disk(tmp_path / "output")
+    assert (line.state, line.found) == (GAP, f"{tmp_path} is read-only")
+
+
+@pytest.mark.parametrize(("total", "state"), [(64e6, NOTE), (8e9, OK)])
+def test_little_shared_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: float, state: str
+) -> None:
+    usage = doctor.shutil.disk_usage(tmp_path)._replace(total=int(total))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+    (line,) = doctor.check_shared_memory(tmp_path)
+    assert line.state == state
+    assert ("NUM_WORKERS 0" in line.advice) == (state == NOTE)

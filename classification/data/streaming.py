@@ -106,15 +106,9 @@ class StreamingLoader(EndlessLoader):
 
 
 class StreamingEvaluationLoader(OrderedLoader):
-    """Decodes images in worker processes.
+    """Decodes images in worker processes; its arguments are those of :class:`StreamingLoader`.
 
-    Args:
-        files: the images.
-        batch_size: the largest number of images in a batch of this process.
-        size: height and width of the crops in pixels.
-        num_workers: processes that decode; 0 decodes in this one.
-        timeout: seconds after which a worker counts as stuck; 0 for never.
-        options: of :class:`OrderedLoader`.
+    ``batch_size`` is the largest of this process, the options are those of :class:`OrderedLoader`.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class Sample(NamedTuple):
 class SeededDataset(Dataset[Sample]):
     """Mapped records of a data set, by place in the training and position in the set.
 
-    What is random about a sample depends on the seed, the purpose and its place alone, not on the
+    The random draws of a sample depend on the seed, the purpose and its place alone, not on the
     process that maps it or on what that did before.
 
     Args:

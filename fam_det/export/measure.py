@@ -1,13 +1,12 @@
 """How much a detector costs, and how far an exported one is from it: the rows of the table."""
 
-import time
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 # Before detectron2.utils.analysis, which imports detectron2.export.
 from fam_det.export.formats import FORMATS, Runner, detect, export
@@ -17,7 +16,7 @@ from fam_det.modeling.teacher import FrozenTeacher
 
 from detectron2.utils.analysis import FlopCountAnalysis
 
-SECONDS, MIN_RUNS, WARMUP = 3.0, 5, 2  # of a measurement
+SECONDS, WARMUP = 3.0, 2  # of a measurement, and runs before it
 INFINITE = float("inf")
 
 
@@ -90,15 +89,10 @@ def count_flops(detector: nn.Module, image: Tensor) -> float:
 @torch.no_grad()
 def latency(run: Runner, image: Tensor) -> float:
     """Returns the median of the seconds of a forward pass."""
-    for _ in range(WARMUP):
-        run(image)
-    times: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(times) < MIN_RUNS or time.perf_counter() < end:
-        start = time.perf_counter()
-        run(image)
-        times.append(time.perf_counter() - start)
-    return median(times)
+    names, threads = {"run": run, "image": image}, torch.get_num_threads()
+    timer = Timer("run(image)", globals=names, num_threads=threads)
+    timer.timeit(WARMUP)
+    return timer.blocked_autorange(min_run_time=SECONDS).median
 
 
 class Agreement(NamedTuple):

@@ -82,15 +82,10 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
 
 
 def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None) -> Tensor:
-    """Returns the image that exports are traced with, compared on and timed with.
+    """Returns the image (3, H, W) that exports are traced with, compared on and timed with.
 
-    Args:
-        cfg: of the detector.
-        file: a photograph; None for noise, in which a trained detector finds little.
-        size: (H, W); None for that of ``INPUT.MIN_SIZE_TEST``.
-
-    Returns:
-        (3, H, W), float32 pixels of 0 to 255 in the order of ``INPUT.FORMAT``.
+    Its pixels are float32 of 0 to 255 in the order of ``INPUT.FORMAT``. Without a file it is noise,
+    in which a trained detector finds little; without a size (H, W) ``INPUT.MIN_SIZE_TEST`` counts.
     """
     shortest, longest = cfg.INPUT.MIN_SIZE_TEST or DEFAULT_SIZE, cfg.INPUT.MAX_SIZE_TEST
     if file is None:

@@ -9,7 +9,7 @@ from torch import nn
 from fam_det.analysis.checkpoint import DISTILLER
 from fam_det.export.source import DISTILLED, MAX_REASON
 from fam_det.files import one_line
-from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.files.checkpointer import SafeCheckpointer, WeightsMismatchError
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
@@ -53,30 +53,23 @@ def load_student(source: CfgNode, weights: str) -> tuple[CfgNode, Any]:
     except (AssertionError, ImportError, KeyError) as error:
         raise ValueError(f"the student cannot be built: {one_line(error, MAX_REASON)}") from error
     try:
-        _ExactCheckpointer(student).load(weights)
+        _ExactCheckpointer(student, needed=["*"]).load(weights)
     except (AssertionError, KeyError, OSError, RuntimeError) as error:  # of a failed download too
         raise ValueError(f"--weights: {weights}: {one_line(error, MAX_REASON)}") from error
     return cfg, student.eval().requires_grad_(False)
 
 
 class _ExactCheckpointer(SafeCheckpointer):
-    """A checkpointer that leaves no weight random, and leaves out nothing but the distiller."""
+    """A checkpointer that leaves out nothing but the distiller."""
 
     def _load_model(self, checkpoint: Any) -> Any:
         found = super()._load_model(checkpoint)
-        other_shape = [name for name, *_ in found.incorrect_shapes]
-        absent = [x for x in found.missing_keys if not x.endswith("num_batches_tracked")]
         unknown = [x for x in found.unexpected_keys if not x.startswith(DISTILLER)]
-        for names, fault in (
-            (other_shape, "are of another shape than"),
-            (absent, "are missing for"),
-            (unknown, "are not of"),
-        ):
-            if names:
-                raise ValueError(
-                    f"--weights: {len(names)} weights {fault} the student of the config, the first "
-                    f"is {names[0]}; expected a checkpoint of its training"
-                )
+        if unknown:
+            raise WeightsMismatchError(
+                f"{len(unknown)} weights are not of the student of the config, the first is "
+                f"{unknown[0]}; expected a checkpoint of its training"
+            )
         return found
 
 

@@ -45,9 +45,7 @@ def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
 def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
     """Reads a LazyConfig file with "path.key=value" overrides, which an error calls ``key``.
 
-    Raises:
-        ValueError: an override of another form, or of a node that the file lacks, which Detectron2
-            would add in silence.
+    An override of a node that the file lacks is an error; Detectron2 would add it in silence.
     """
     cfg = LazyConfig.load(path)
     for override in map(str, overrides):

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from fam_det.data.annotations import check_annotations, read_annotations
+from fam_det.data.annotations import read_dataset
 
 MAX_NAMES = 3  # in a message
 
@@ -28,14 +27,13 @@ def read_coco(flag: str, annotations: str, images: str) -> CocoData:
 
     An error starts with the flag of the command line.
     """
-    where = f"{flag}: {annotations}"
-    content = read_annotations(flag, annotations)
-    if not Path(images).is_dir():
-        raise ValueError(f"{flag}: the image folder {images} does not exist; give JSON and IMAGES")
-    check_annotations(where, content, images, follow_links=True)  # the training checks links
+    # The training checks links.
+    content = read_dataset(flag, annotations, images, follow_links=True)
     objects = [x for x in content["annotations"] if not x.get("iscrowd", 0)]
     if not objects:
-        raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
+        raise ValueError(
+            f"{flag}: {annotations}: has no annotations, expected boxes of objects; label some"
+        )
     masks = [x.get("segmentation") for x in objects]
     return CocoData(
         annotations=annotations,

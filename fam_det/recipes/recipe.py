@@ -89,7 +89,6 @@ def derive(request: Request) -> Recipe:
 
 
 def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
-    """Returns the teacher's own values of what student and teacher share."""
     keys = [*SHARED, *SHARED_HEADS[teacher.architecture]]
     keys += ["MODEL.ROI_MASK_HEAD"] if masks else []
     overrides: Overrides = {}
@@ -103,7 +102,6 @@ def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
 
 
 def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:
-    """Returns the student's meta-architecture, its classes and whether it segments."""
     classes = Override(len(train.class_names), f"classes: {list_names(train.class_names)}")
     overrides = {
         "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
@@ -148,7 +146,6 @@ def _build_student(name: str, cfg: CfgNode) -> Any:
 
 
 def _notes(request: Request, teacher: Teacher, masks: bool) -> list[str]:
-    """Returns a line on student and teacher, and one on the data."""
     rcnn = "Mask R-CNN" if masks else "Faster R-CNN"
     kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn
     return [

@@ -123,7 +123,6 @@ def faster_coco_eval() -> Iterator[None]:
 
 
 def _fast_evaluation(truth: COCO, found: COCO, iou_type: str) -> Any:
-    """Returns an evaluation with the methods of COCOeval."""
     if iou_type == "keypoints":  # faster-coco-eval takes those from its own COCO class only
         return coco_evaluation.COCOeval(truth, found, iou_type)
     from faster_coco_eval import COCOeval_faster  # type: ignore[import-untyped]

@@ -9,7 +9,6 @@ from fam_det.core import FrequencyAttention
 from fam_det.core.filters import (
     BandedFilter,
     DenseFilter,
-    GlobalFilter,
     PooledFilter,
     SeparableFilter,
 )
@@ -40,15 +39,12 @@ class FilterImages(HookBase):
         if self.trainer.iter % self.period:
             return
         for level, module in self.filters.items():
-            plane = magnitude(shown_filter(module))
+            # A pooled filter is dense inside.
+            shown = module.dense if isinstance(module, PooledFilter) else cast(Filter, module)
+            plane = magnitude(shown)
             plane = (plane / plane.max().clamp(min=1e-12)).cpu()
             image = plane.repeat_interleave(PIXEL, 0).repeat_interleave(PIXEL, 1)
             self.trainer.storage.put_image(f"distiller/filter of {level}", image.expand(3, -1, -1))
-
-
-def shown_filter(module: GlobalFilter) -> Filter:
-    """Returns the filter whose frequencies are shown: a pooled one's is dense inside."""
-    return module.dense if isinstance(module, PooledFilter) else cast(Filter, module)
 
 
 @torch.no_grad()

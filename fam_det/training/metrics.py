@@ -1,7 +1,7 @@
 """``metrics.json``, a JSON object a line: reads it, and writes it whole to the last line."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,23 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     and may have left half a line, which is skipped.
     """
     by_iteration: dict[float, dict[str, float]] = {}
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for _, line in parse_metrics(path):
+        if line is not None:
+            by_iteration.setdefault(line["iteration"], {}).update(line)
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def parse_metrics(path: Path) -> Iterator[tuple[int, dict[str, float] | None]]:
+    """Yields the number and the content of each line, None for one that is half written."""
+    for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
         try:
             line = json.loads(text)
         except ValueError:
-            continue
-        by_iteration.setdefault(line["iteration"], {}).update(line)
-    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+            line = None
+        else:
+            if not isinstance(line, dict) or "iteration" not in line:
+                raise ValueError(f"{path}: line {number}: expected an object with an 'iteration'")
+        yield number, line
 
 
 def end_last_line(path: Path) -> None:

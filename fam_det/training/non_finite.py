@@ -32,16 +32,11 @@ class SkipNonFinite:
     An iteration whose loss or gradient is not finite changes no weight, no momentum and no running
     mean. It is written to ``non_finite.json`` in the output folder, with its images, a JSON object
     a line.
-
-    Attributes:
-        max_non_finite: iterations that may be skipped; the next one is an error.
-        passed_over: how many were skipped; checkpoints have it under this name.
-        folder: of the run.
     """
 
-    max_non_finite = 0
-    passed_over = 0
-    folder = "."
+    max_non_finite = 0  # iterations that may be skipped; the next one is an error
+    passed_over = 0  # how many were skipped; checkpoints have it under this name
+    folder = "."  # of the run
     model: nn.Module
     iter: int
 

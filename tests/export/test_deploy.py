@@ -120,7 +120,10 @@ def check_code(out: Path, absent: list[list[str]]) -> None:
         (["RUN", "--weights", "gone.pth"], "--weights: gone.pth is not there"),
         (["RUN", "--format", "coreml"], "--format: got 'coreml'"),
         (["RUN", "--image", "gone.jpg"], "--image: gone.jpg"),
-        (["RUN", "MODEL.ROI_HEADS.NUM_CLASSES", "7"], "weights are of another shape than"),
+        (
+            ["RUN", "MODEL.ROI_HEADS.NUM_CLASSES", "7"],
+            "missing or of another shape, the first is roi_heads",
+        ),
         (["RUN", "--weights", "README.md"], "README.md: damaged, or not a checkpoint"),
     ],
 )

@@ -52,12 +52,7 @@ class PretrainedHandler(PathHandler):
 
 
 def load_torchvision(name: str) -> dict[str, Tensor]:
-    """Returns the ImageNet weights of one of ``NETWORKS`` under Detectron2's names.
-
-    Raises:
-        ValueError: another network.
-        OSError: the weights are not in PyTorch's cache, and there is no network.
-    """
+    """Returns the ImageNet weights of one of ``NETWORKS`` under Detectron2's names."""
     if name not in NETWORKS:
         raise ValueError(
             f"MODEL.WEIGHTS: got {PREFIX + name!r}, expected {PREFIX} and one of {NETWORKS}"

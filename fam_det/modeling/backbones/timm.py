@@ -210,7 +210,6 @@ def pixel_statistics(name: str, channel_order: str) -> dict[str, list[float]]:
 
 
 def _index_of(name: str, network: Any, stride: int) -> int:
-    """Returns the index of the deepest map of a stride."""
     strides = network.feature_info.reduction()
     if stride not in strides:
         raise ValueError(
@@ -222,7 +221,6 @@ def _index_of(name: str, network: Any, stride: int) -> int:
 
 @torch.enable_grad()
 def _parameters_behind(maps: Sequence[Tensor], network: nn.Module) -> set[nn.Parameter]:
-    """Returns the trainable parameters that maps are computed with."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     total = torch.stack([x.sum() for x in maps]).sum()
     if not parameters or not total.requires_grad:
@@ -269,12 +267,7 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
 
 
 def load_timm(name: str) -> dict[str, Tensor]:
-    """Returns the pretrained weights of ``NAME`` or ``NAME.TAG`` as ``TimmBackbone`` names them.
-
-    Raises:
-        OSError: they are not in the Hugging Face hub's cache, and there is no network.
-        ValueError: a name that timm lacks or has no weights for.
-    """
+    """Returns the pretrained weights of ``NAME`` or ``NAME.TAG`` as ``TimmBackbone`` names them."""
     check_name("MODEL.WEIGHTS", name)
     timm = import_timm()
     if not timm.is_model_pretrained(name):
