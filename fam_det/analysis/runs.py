@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from fam_det.files import one_line
 from fam_det.training.metrics import parse_metrics, read_metrics, training_seconds
 
 # Scores by task, the main one first: key in metrics.json, title, digits behind the point.
@@ -122,7 +123,7 @@ def read_config(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file}: {one_line(error)}") from error
     missing = {"DATASETS", "MODEL", "SOLVER"} - set(config if isinstance(config, dict) else ())
     if missing:
         raise ValueError(f"{file}: has no {sorted(missing)}; expected the config of a training")

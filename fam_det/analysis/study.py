@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from fam_det.files import one_line
+
 TOOLS = ("train_net", "train_classifier")
 REQUIRED_KEYS = {"tool", "metric", "seeds", "baseline", "runs"}
 STUDY_KEYS = {*REQUIRED_KEYS, "about", "choice_seed", "peer", "overrides"}
@@ -61,7 +63,7 @@ def load_study(file: Path) -> Study:
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file}: {one_line(error)}") from error
 
 
 def file_name(text: str) -> str:
