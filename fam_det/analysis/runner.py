@@ -13,7 +13,7 @@ from fam_det.analysis.plan import CHECKPOINT, Plan
 from fam_det.analysis.processes import Slot, Training, claimed, stop_all
 from fam_det.analysis.results import Result, read_output
 from fam_det.analysis.runs import read_config
-from fam_det.training.metrics import iterations_done
+from fam_det.files.metrics_file import iterations_done
 
 POLL_SECONDS = 0.25
 DRAW_SECONDS = 1  # between two updates of the line on a terminal

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from fam_det.files import one_line
-from fam_det.training.metrics import parse_metrics, read_metrics, training_seconds
+from fam_det.files.metrics_file import parse_metrics, read_metrics, training_seconds
 
 # Scores by task, the main one first: key in metrics.json, title, digits behind the point.
 SCORES = {
