@@ -72,7 +72,7 @@ def _add_timm_keys(cfg: CN) -> None:
     cfg.MODEL.TIMM.NAME = ""
     # Outputs of the network: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    # What its BatchNorms become: "FrozenBN", "BN" or "SyncBN". Other normalisations stay.
+    # Norm that replaces its BatchNorms: "FrozenBN", "BN" or "SyncBN". Other normalisations stay.
     cfg.MODEL.TIMM.NORM = "FrozenBN"
 
 
@@ -95,7 +95,7 @@ def _add_teacher_keys(cfg: CN) -> None:
     # Parts of the student that start with the teacher's weights, such as ["proposal_generator",
     # "roi_heads", "backbone.fpn_output*"]. A checkpoint in MODEL.WEIGHTS that has them goes first.
     cfg.MODEL.TEACHER.INHERIT = []
-    # What its convolutions compute in: "float32", "bfloat16", "float16" or "auto", which is
+    # Dtype of its convolutions: "float32", "bfloat16", "float16" or "auto", which is
     # bfloat16 on a GPU that has it and otherwise as the student (see SOLVER.AMP).
     cfg.MODEL.TEACHER.PRECISION = "auto"
 
@@ -113,7 +113,7 @@ def _add_distiller_keys(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.FUSION = "cross_attention"
     # Channels of the fused maps in the review; half of an FPN's cost no AP on the blood cells.
     cfg.MODEL.DISTILLER.MID_CHANNELS = 128
-    # What turns a map into the teacher's: "fam", or "conv3x3" as in ReviewKD.
+    # Transform of a map into the teacher's: "fam", or "conv3x3" as in ReviewKD.
     cfg.MODEL.DISTILLER.TRANSFORM = "fam"
     # End the transform in a ReLU. Off: the maps of an FPN are signed.
     cfg.MODEL.DISTILLER.RELU = False
@@ -187,7 +187,8 @@ def _add_peer_keys(node: CN) -> None:
 
 def check_positive(key: str, value: float, *, zero: bool = False) -> None:
     """Raises a ValueError that names the key unless its value is positive, or 0 where allowed."""
-    if value < 0 or (value == 0 and not zero):
+    is_valid = value > 0 or (zero and value == 0)  # NaN is not
+    if not is_valid:
         raise ValueError(f"{key}: got {value}, expected {'0 or more' if zero else 'more than 0'}")
 
 

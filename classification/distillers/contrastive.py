@@ -42,7 +42,7 @@ class NegativeSampler(nn.Module):
         count = labels.bincount()
         if (count > 0).sum() < 2:
             raise ValueError("labels: got a training set of one class, expected two or more")
-        # What the data set determines is not in the checkpoint.
+        # The data set determines these, so no checkpoint holds them.
         self.register_buffer("order", labels.argsort(stable=True), persistent=False)
         self.register_buffer("start", count.cumsum(0) - count, persistent=False)
         self.register_buffer("count", count, persistent=False)

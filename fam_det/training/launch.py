@@ -113,17 +113,15 @@ def run(
     except (ValueError, OSError, KeyError, ImportError) as error:
         line = one_line(error)
         sys.exit(line if args.config_file in line else f"{args.config_file}: {line}")
-    if args.eval_only:
-        return train_or_evaluate()
-    with exit_on_fault(folder):
+    with exit_on_fault(None if args.eval_only else folder):
         return train_or_evaluate()
 
 
 @contextmanager
-def exit_on_fault(folder: str) -> Iterator[None]:
+def exit_on_fault(folder: str | None) -> Iterator[None]:
     """Within this context a fault ends the process with exit code 1 and a line that says why.
 
-    The line names the checkpoint in the folder to resume from.
+    The line names the checkpoint in a training's folder to resume from; None for an evaluation.
     """
     try:
         yield
@@ -133,8 +131,11 @@ def exit_on_fault(folder: str) -> Iterator[None]:
             text = str(error).strip().splitlines()[-1]
         if isinstance(error, torch.OutOfMemoryError):
             text = f"{LESS_MEMORY} ({text.partition('. ')[0]})"
-        last = Path(folder) / "last_checkpoint"
-        kept = "no checkpoint was written yet"
-        if last.is_file():
-            kept = f"kept: {Path(folder) / last.read_text().strip()}; continue with --resume"
-        sys.exit(f"{text}; {kept}")
+        sys.exit(text if folder is None else f"{text}; {_kept_checkpoint(Path(folder))}")
+
+
+def _kept_checkpoint(folder: Path) -> str:
+    last = folder / "last_checkpoint"
+    if not last.is_file():
+        return "no checkpoint was written yet"
+    return f"kept: {folder / last.read_text().strip()}; continue with --resume"

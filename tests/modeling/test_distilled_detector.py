@@ -197,10 +197,10 @@ def test_a_step_without_the_teacher_says_what_to_call(build: Build, storage: Eve
     [
         (
             ("NAME", "PKDDistiller", "FUSION", "abf", "LOSS", "mse"),
-            "MODEL.DISTILLER.FUSION, MODEL.DISTILLER.MID_CHANNELS, MODEL.DISTILLER.LOSS: no effect",
+            "MODEL.DISTILLER.FUSION, MODEL.DISTILLER.LOSS: no effect on PKDDistiller",
         ),
         (("TRANSFORM", "conv3x3", "FAM.GRID", "4"), "MODEL.DISTILLER.FAM: no effect on Knowledge"),
-        (("NAME", "LayerToLayerDistiller", "FUSION", "abf"), "MID_CHANNELS: no effect on LayerTo"),
+        (("NAME", "LayerToLayerDistiller", "FUSION", "abf"), "FUSION: no effect on LayerToLayer"),
     ],
 )
 def test_keys_without_effect_are_named(

@@ -97,9 +97,11 @@ def make_plan(demo: Demo, output: Path, opts: Sequence[str]) -> Plan:
     """Returns the study's plan, with KEY VALUE pairs in all of its runs."""
     study = load_study(demo.study)
     values = dict(zip(opts[::2], opts[1::2], strict=True))
-    seed = int(values.pop("SEED", 1))
+    seed = values.pop("SEED", "1")
+    if not seed.isdecimal():
+        raise ValueError(f"SEED: got {seed!r}, expected a whole number")
     runs = {
-        name: replace(run, overrides={**run.overrides, **values}, seeds=[seed])
+        name: replace(run, overrides={**run.overrides, **values}, seeds=[int(seed)])
         for name, run in study.runs.items()
     }
     return Plan(replace(study, runs=runs), Results(output / "results"), output)

@@ -26,7 +26,8 @@ level, and what ``capture`` recorded, as keywords, returns a dictionary of unwei
 by name.
 """
 
-SHARED_KEYS = {"NAME", "LEVELS", "LOSS_WEIGHT", "WARMUP_ITERS"}
+# MID_CHANNELS is a size: a base config may set it for whatever method needs one.
+SHARED_KEYS = {"NAME", "LEVELS", "LOSS_WEIGHT", "WARMUP_ITERS", "MID_CHANNELS"}
 
 Shapes = Mapping[str, ShapeSpec]
 Loss = Callable[[Tensor, Tensor, ValidSizes | None], Tensor]
@@ -49,7 +50,7 @@ class Distiller(nn.Module):
     ) -> AbstractContextManager[dict[str, Any]]:
         """Returns a context around the student's forward pass that records its other outputs.
 
-        What its dictionary holds afterwards are further keywords of ``forward``.
+        The entries of its dictionary become further keywords of ``forward``.
         """
         return nullcontext({})
 
