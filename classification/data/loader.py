@@ -10,10 +10,11 @@ from itertools import count
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from classification.data.augment import Crops, crop_and_mirror, draw_crops, normalise
 from classification.data.images import Batch, ImageSet
-from classification.data.order import EndlessOrder, seeded_generator, share_of_rank
+from classification.data.order import batch_order, seeded_generator, share_of_rank
 
 
 class BatchLoader(ABC):
@@ -60,6 +61,7 @@ class EndlessLoader(BatchLoader):
 
     Attributes:
         start_iter: the iteration that comes first; read when the first batch is asked for.
+        seed: a resumed run sets that of its checkpoint; read at the same time.
 
     Raises:
         ValueError: a batch size that is no multiple of the number of processes.
@@ -81,19 +83,17 @@ class EndlessLoader(BatchLoader):
                 f"expected a positive multiple of the {self.world_size} processes"
             )
         self.start_iter = 0
-        self.order = EndlessOrder(num_images, batch_size, seed)
+        self.num_images = num_images
+        self.batch_size = batch_size
         part = share_of_rank(batch_size, self.rank, self.world_size)
         self.part = slice(part.start, part.stop)
         self.flip = flip
+        self.seed = seed
 
-    @property
-    def seed(self) -> int:
-        """The seed of all batches; a resumed run continues with that of its checkpoint."""
-        return self.order.seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        self.order.seed = seed
+    def own_order(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Returns epochs and positions of this process's images of an iteration, int64."""
+        epochs, positions = batch_order(self.num_images, self.seed, self.batch_size, iteration)
+        return epochs[self.part], positions[self.part]
 
 
 class OrderedLoader(BatchLoader):
@@ -156,13 +156,12 @@ class InMemoryLoader(EndlessLoader):
     @one_thread()
     def batch(self, iteration: int) -> Batch:
         """Returns this process's part of the batch of an iteration, counted from 0."""
-        order = self.order
-        _, indices = order.batch(iteration)
+        _, own = self.own_order(iteration)
         # Drawn for all processes, so that their number changes nothing.
-        generator = seeded_generator(order.seed, "augmentation", iteration)
-        crops = draw_crops(order.batch_size, self.padding, self.flip, generator)
+        generator = seeded_generator(self.seed, "augmentation", iteration)
+        crops = draw_crops(self.batch_size, self.padding, self.flip, generator)
         own_crops = Crops(*(value[self.part] for value in crops))
-        own = indices[self.part].to(self.images.labels.device, non_blocking=True)
+        own = own.to(self.images.labels.device, non_blocking=True)
         # index_select copies whole images, where indexing goes pixel by pixel: 8 times as fast
         images = self.images.images.index_select(0, own)
         images = crop_and_mirror(images, own_crops, self.padding)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import transforms as T
 
 from classification.data.augment import normalise
@@ -19,7 +19,7 @@ from classification.data.images import Batch, ImageFiles
 from classification.data.loader import EndlessLoader, OrderedLoader
 from fam_det.data.dataset import TRIES
 from fam_det.data.images import UnreadableImages
-from fam_det.data.loader import ignore_signals, restarting_batches, start_workers
+from fam_det.data.loader import load_batches, restarting_batches
 from fam_det.data.seeding import derive_seed
 
 Key: TypeAlias = tuple[int, int]  # epoch, position in the set
@@ -130,8 +130,7 @@ class StreamingLoader(EndlessLoader):
         super().__init__(len(files), batch_size, **options)
         self.images = DecodedImages(files, train_transform(size, self.flip), self.seed, tries=TRIES)
         self.unreadable = UnreadableImages(max_unreadable)
-        self.num_workers = num_workers
-        self.timeout = timeout
+        self.workers = {"num_workers": num_workers, "timeout": timeout}
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields batches from ``start_iter`` on.
@@ -145,15 +144,9 @@ class StreamingLoader(EndlessLoader):
             yield batch
 
     def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
-        return decoded_batches(
-            self.images, self._keys(start), self.num_workers, self.timeout, self.mean, self.std
-        )
-
-    def _keys(self, start: int) -> Iterator[list[Key]]:
-        for iteration in count(start):
-            epochs, indices = self.order.batch(iteration)
-            own = zip(epochs[self.part].tolist(), indices[self.part].tolist(), strict=True)
-            yield list(own)
+        orders = map(self.own_order, count(start))
+        keys = (list(zip(*(part.tolist() for part in order), strict=True)) for order in orders)
+        return decoded_batches(self.images, keys, self.mean, self.std, **self.workers)
 
 
 class StreamingEvaluationLoader(OrderedLoader):
@@ -163,8 +156,8 @@ class StreamingEvaluationLoader(OrderedLoader):
         files: the images.
         batch_size: the largest number of images in a batch of this process.
         size: height and width of the crops in pixels.
-        num_workers: processes that decode; 0 decodes in this one.
-        timeout: seconds after which a worker counts as stuck; 0 for never.
+        num_workers: as of :class:`StreamingLoader`, and so is ``timeout``.
+        timeout: in seconds.
         options: of :class:`OrderedLoader`.
     """
 
@@ -180,8 +173,7 @@ class StreamingEvaluationLoader(OrderedLoader):
     ) -> None:
         super().__init__(len(files), batch_size, **options)
         self.images = DecodedImages(files, evaluation_transform(size), seed=0)
-        self.num_workers = num_workers
-        self.timeout = timeout
+        self.workers = {"num_workers": num_workers, "timeout": timeout}
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields the batches, in order.
@@ -193,19 +185,12 @@ class StreamingEvaluationLoader(OrderedLoader):
             yield batch
 
     def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
-        keys = [[(0, index) for index in positions] for positions in self.positions[start:]]
-        return decoded_batches(
-            self.images, keys, self.num_workers, self.timeout, self.mean, self.std
-        )
+        keys = ([(0, index) for index in positions] for positions in self.positions[start:])
+        return decoded_batches(self.images, keys, self.mean, self.std, **self.workers)
 
 
 def decoded_batches(
-    images: DecodedImages,
-    keys: Iterable[list[Key]],
-    num_workers: int,
-    timeout: float,
-    mean: Tensor,
-    std: Tensor,
+    images: DecodedImages, keys: Iterable[list[Key]], mean: Tensor, std: Tensor, **workers: Any
 ) -> Iterator[tuple[Batch, Reasons]]:
     """Decodes a batch of images for each list of keys, in their order, with what was unreadable.
 
@@ -213,18 +198,10 @@ def decoded_batches(
     for.
     """
     device = mean.device
-    loader = DataLoader(
-        images,
-        batch_sampler=keys,
-        collate_fn=collate,
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        # Without one, the workers' seeds would be drawn from the default generator.
-        generator=torch.Generator(),
-        worker_init_fn=ignore_signals,
-        timeout=timeout if num_workers else 0.0,
-    )
-    for pixels, *rest, unreadable in start_workers(loader):
+    pinned = device.type == "cuda"
+    for pixels, *rest, unreadable in load_batches(
+        images, keys, collate_fn=collate, pin_memory=pinned, **workers
+    ):
         labels, indices = (value.to(device, non_blocking=True) for value in rest)
         pixels = pixels.to(device, non_blocking=True)
         yield Batch(normalise(pixels, mean, std), labels, indices), unreadable

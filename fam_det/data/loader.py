@@ -65,6 +65,23 @@ def start_workers(loader: Any) -> Iterator[Any]:
         return iter(loader)
 
 
+def load_batches(
+    dataset: Any, keys: Iterable[Any], *, num_workers: int, timeout: float, **options: Any
+) -> Iterator[Any]:
+    """Loads a batch for each list of keys, in workers; ``options`` are of PyTorch's DataLoader."""
+    loader = DataLoader(
+        dataset,
+        batch_sampler=keys,
+        num_workers=num_workers,
+        timeout=timeout if num_workers else 0.0,
+        worker_init_fn=ignore_signals,
+        # Without one, the workers' seeds would be drawn from the default generator.
+        generator=torch.Generator(),
+        **options,
+    )
+    return start_workers(loader)
+
+
 def restarting_batches(
     batches_from: Callable[[int], Iterable[BatchType]], start: int
 ) -> Iterator[BatchType]:
@@ -162,7 +179,7 @@ class ResumableLoader:
         self.mapper = mapper
         self.seed = seed
         self.num_workers = num_workers
-        self.timeout = timeout if num_workers else 0.0
+        self.timeout = timeout
         self.unreadable = UnreadableImages(max_unreadable)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -178,17 +195,12 @@ class ResumableLoader:
 
     def _batches_from(self, iteration: int) -> Iterable[list[Sample]]:
         keys = form_batches(self.sampler(self.seed), self.batch_size, self.groups)
-        return start_workers(
-            DataLoader(
-                SeededDataset(self.records, self.mapper, self.seed),
-                batch_sampler=islice(keys, iteration, None),
-                num_workers=self.num_workers,
-                collate_fn=list,
-                timeout=self.timeout,
-                worker_init_fn=ignore_signals,
-                # Without one, the workers' seeds would be drawn from the default generator.
-                generator=torch.Generator(),
-            )
+        return load_batches(
+            SeededDataset(self.records, self.mapper, self.seed),
+            islice(keys, iteration, None),
+            num_workers=self.num_workers,
+            timeout=self.timeout,
+            collate_fn=list,
         )
 
 
