@@ -25,29 +25,16 @@ class Crops(NamedTuple):
 
 
 def draw_crops(count: int, padding: int, flip: bool, generator: torch.Generator) -> Crops:
-    """Draws a crop for each of ``count`` images, on the CPU so that every device gets the same.
-
-    Args:
-        count: number of images N.
-        padding: p, pixels around an image, 0 or more.
-        flip: mirror half of the images.
-        generator: on the CPU.
-    """
+    """Draws a crop for each of ``count`` images, on the CPU so that every device gets the same."""
     top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
     mirrored = torch.rand(count, generator=generator) < 0.5
     return Crops(top, left, mirrored & flip)
 
 
 def crop_and_mirror(images: Tensor, crops: Crops, padding: int) -> Tensor:
-    """Cuts a crop of the images' own size out of each zero-padded image; one gather for them all.
+    """Cuts a crop of the images' own size (N, C, H, W) out of each zero-padded image.
 
-    Args:
-        images: (N, C, H, W).
-        crops: for each image, on any device.
-        padding: p, zero pixels on each side.
-
-    Returns:
-        (N, C, H, W) of the same dtype on the same device.
+    One gather does it for all of them. The crops may be on another device.
     """
     count, channels, height, width = images.shape
     top, left, mirrored = (value.to(images.device, non_blocking=True) for value in crops)
@@ -61,15 +48,6 @@ def crop_and_mirror(images: Tensor, crops: Crops, padding: int) -> Tensor:
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Scales to zero mean and unit deviation: (x / 255 - mean) / std.
-
-    Args:
-        images: (N, C, H, W) uint8.
-        mean: (C,) float32, as a fraction of full brightness, on the images' device.
-        std: (C,) float32, alike.
-
-    Returns:
-        (N, C, H, W) float32.
-    """
+    """Returns (x / 255 - mean) / std in float32, for images (N, C, H, W) uint8 and (C,) numbers."""
     mean, std = (255.0 * value[:, None, None] for value in (mean, std))  # (C, 1, 1)
     return images.to(torch.float32, copy=True).sub_(mean).div_(std)

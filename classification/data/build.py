@@ -39,7 +39,7 @@ def dataset_info(cfg: CfgNode) -> DatasetInfo:
     """Returns the numbers of the training images of a config.
 
     Raises:
-        ValueError: images that are not there or not as they should be; the message names the key.
+        ValueError: images that are missing or not as they should be; the message names the key.
     """
     train = load_splits(cfg).train
     return DatasetInfo(len(train), len(train.classes), cfg.INPUT.SIZE, train.labels)

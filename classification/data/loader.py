@@ -99,10 +99,8 @@ class EndlessLoader(BatchLoader):
 class OrderedLoader(BatchLoader):
     """Base of the loaders of the images in order, once, without augmentation.
 
-    Args:
-        num_images: in the set; each process takes a share of them.
-        batch_size: the largest number of images in a batch of this process.
-        options: of :class:`BatchLoader`.
+    Each process takes a share of them; ``batch_size`` is the largest number of images in its
+    batches. ``options`` are those of :class:`BatchLoader`.
     """
 
     def __init__(self, num_images: int, batch_size: int, **options: Any) -> None:
@@ -132,13 +130,10 @@ def one_thread() -> Iterator[None]:
 
 
 class InMemoryLoader(EndlessLoader):
-    """Augments whole batches on the device.
+    """Augments whole batches on the device, to which the images are copied.
 
-    Args:
-        image_set: the images, copied to the device unless they are there.
-        batch_size: images in a batch, over all processes.
-        padding: zero pixels around an image before a crop of its own size is taken at random.
-        options: of :class:`EndlessLoader`.
+    An image has ``padding`` zero pixels around it before a crop of its own size is taken at random;
+    the other arguments are those of :class:`EndlessLoader`.
     """
 
     def __init__(
@@ -169,13 +164,7 @@ class InMemoryLoader(EndlessLoader):
 
 
 class EvaluationLoader(OrderedLoader):
-    """Copies images to the device a batch at a time.
-
-    Args:
-        image_set: the images.
-        batch_size: the largest number of images in a batch of this process.
-        options: of :class:`OrderedLoader`.
-    """
+    """Copies images to the device a batch at a time; arguments as of :class:`OrderedLoader`."""
 
     def __init__(self, image_set: ImageSet, batch_size: int, **options: Any) -> None:
         super().__init__(len(image_set), batch_size, **options)

@@ -54,13 +54,9 @@ class DecodedImages(Dataset[Decoded]):
     """Decoded images by epoch and position, with their label and position.
 
     The random draws of one depend on the seed, the epoch and the position alone, not on the
-    process that decodes it or on what that did before.
-
-    Args:
-        files: the images.
-        transform: from a PIL image to (3, S, S) uint8; draws from PyTorch's default generator.
-        seed: 0 or more.
-        tries: images in a row that may be tried where one cannot be read.
+    process that decodes it or on what that did before: the transform draws from PyTorch's default
+    generator. Where an image cannot be read, so many others as ``tries`` says may be tried in a
+    row.
     """
 
     def __init__(
@@ -72,11 +68,7 @@ class DecodedImages(Dataset[Decoded]):
         self.tries = tries
 
     def __getitem__(self, key: Key) -> Decoded:
-        """Returns the image of a key, or another where it cannot be read.
-
-        Raises:
-            ValueError: as many in a row as may be tried cannot be read.
-        """
+        """Returns the image of a key, or another where it cannot be read."""
         epoch, index = key
         reasons: Reasons = {}
         with torch.random.fork_rng(devices=[]):
@@ -133,11 +125,7 @@ class StreamingLoader(EndlessLoader):
         self.workers = {"num_workers": num_workers, "timeout": timeout}
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields batches from ``start_iter`` on.
-
-        Raises:
-            ValueError: more files that cannot be read than are allowed.
-        """
+        """Yields batches from ``start_iter`` on."""
         self.images.seed = self.seed  # that of the checkpoint, in a resumed run
         for batch, reasons in restarting_batches(self._batches_from, self.start_iter):
             self.unreadable.add(reasons)
@@ -152,13 +140,7 @@ class StreamingLoader(EndlessLoader):
 class StreamingEvaluationLoader(OrderedLoader):
     """Decodes images in worker processes.
 
-    Args:
-        files: the images.
-        batch_size: the largest number of images in a batch of this process.
-        size: height and width of the crops in pixels.
-        num_workers: as of :class:`StreamingLoader`, and so is ``timeout``.
-        timeout: in seconds.
-        options: of :class:`OrderedLoader`.
+    Arguments as of :class:`OrderedLoader` and of :class:`StreamingLoader`.
     """
 
     def __init__(
@@ -176,11 +158,8 @@ class StreamingEvaluationLoader(OrderedLoader):
         self.workers = {"num_workers": num_workers, "timeout": timeout}
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches, in order.
-
-        Raises:
-            ValueError: an image that cannot be read; without it the accuracy would be another.
-        """
+        """Yields the batches, in order."""
+        # No image is skipped: without it the accuracy would be another.
         for batch, _ in restarting_batches(self._batches_from, 0):
             yield batch
 
