@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classification.data.augment import Crops, crop_and_mirror, draw_crops, normalise
+from classification.data.augment import crop_and_mirror, draw_crops, normalise
 from classification.data.images import Batch, ImageSet
 from classification.data.order import batch_order, seeded_generator, share_of_rank
 
@@ -155,11 +155,10 @@ class InMemoryLoader(EndlessLoader):
         # Drawn for all processes, so that their number changes nothing.
         generator = seeded_generator(self.seed, "augmentation", iteration)
         crops = draw_crops(self.batch_size, self.padding, self.flip, generator)
-        own_crops = Crops(*(value[self.part] for value in crops))
         own = own.to(self.images.labels.device, non_blocking=True)
         # index_select copies whole images, where indexing goes pixel by pixel: 8 times as fast
         images = self.images.images.index_select(0, own)
-        images = crop_and_mirror(images, own_crops, self.padding)
+        images = crop_and_mirror(images, crops[:, self.part], self.padding)
         return Batch(normalise(images, self.mean, self.std), self.images.labels[own], own)
 
 
