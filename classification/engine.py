@@ -129,8 +129,7 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
     """
     cfg = get_cfg()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
-    keys = ("MODEL.DEVICE", "SOLVER.AMP.ENABLED")
-    check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, keys)
+    check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
     info = dataset_info(cfg)
     if info.num_classes != cfg.MODEL.NUM_CLASSES:
         raise ValueError(

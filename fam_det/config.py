@@ -6,6 +6,15 @@ from collections.abc import Collection
 from fam_det.core import FAMOptions
 
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+
+def default_config() -> CN:
+    """Returns Detectron2's keys and the project's, with their defaults."""
+    cfg = get_cfg()
+    add_distillation_config(cfg)
+    return cfg
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,11 @@
-"""``python -m fam_det.doctor``: what is installed, and what to do about each gap.
+"""Checks what is installed and says what to do about each gap, one line each.
 
-The top imports the standard library alone: the doctor runs where nothing else is installed.
+ok: as it should be; note: worth knowing, a training can start; gap: something needed is missing.
+Looks at Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
+cached weights and the hosts they come from. Changes nothing.
 """
 
+# The top imports the standard library alone: the doctor runs where nothing else is installed.
 import argparse
 import contextlib
 import faulthandler
@@ -24,10 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import Request, urlopen
 
-OK = "ok"
-NOTE = "note"  # worth knowing; a training can start
-GAP = "gap"  # something needed is missing or broken
-
+OK, NOTE, GAP = "ok", "note", "gap"
 INSTALL = "make install"
 PURE_PYTHON = "python tools/install_detectron2.py"
 FROM_SOURCE = "build Detectron2's main branch from source"
@@ -57,13 +57,6 @@ MODULES = {  # where its name is not the distribution's
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-50.pkl"
 TORCHVISION = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
-DESCRIPTION = """\
-What is installed, and what to do about each gap: one line a fact.
-
-ok: as it should be; note: worth knowing, a training can start; gap: something needed is missing.
-Looks at Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
-cached weights and the hosts they come from. Changes nothing.
-"""
 EPILOG = """\
 examples:
   python -m fam_det.doctor
@@ -73,7 +66,7 @@ Exit status: 0 when a training can start, 1 when there is a gap.
 """
 
 
-class Fact(NamedTuple):
+class Line(NamedTuple):
     """A line of the report: what was found, and what to do about it."""
 
     state: str
@@ -83,70 +76,66 @@ class Fact(NamedTuple):
 
     def format(self, width: int) -> str:
         """Returns the line, wrapped at ``width``."""
-        line = f"{self.state:<5} {self.name:<20} {self.found}"
-        line += f" -> {self.advice}" if self.advice else ""
-        wrap = textwrap.TextWrapper(
-            width, subsequent_indent=" " * 27, break_long_words=False, break_on_hyphens=False
-        )
-        return wrap.fill(line)
+        text = f"{self.state:<5} {self.name:<20} {self.found}"
+        text += f" -> {self.advice}" if self.advice else ""
+        indent = " " * 27
+        wrapper = textwrap.TextWrapper(width, subsequent_indent=indent, break_on_hyphens=False)
+        wrapper.break_long_words = False
+        return wrapper.fill(text)
 
 
-Check = tuple[str, Callable[[], Iterator[Fact]], str]
-"""A name, a function, and what to do where that raises."""
-
-
-def main(words: list[str] | None = None) -> int:
-    """Prints the facts; returns the exit status."""
+def main(argv: list[str] | None = None) -> int:
+    """Prints the lines; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m fam_det.doctor",
-        description=DESCRIPTION,
+        description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--offline", action="store_true", help="ask no host whether it answers")
-    parser.add_argument(
-        "--timeout", type=float, default=120.0, metavar="SECONDS", help="give up then (default 120)"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("output"), help="where runs will go (%(default)s)"
-    )
-    args = parser.parse_args(words)
-    # A library that crashes or hangs: its place in the code is printed, below the last fact.
+    add, output = parser.add_argument, Path("output")
+    add("--offline", action="store_true", help="ask no host whether it answers")
+    add("--timeout", type=float, default=120, metavar="SECONDS", help="give up then (%(default)s)")
+    add("--output", type=Path, default=output, help="where runs will go (%(default)s)")
+    args = parser.parse_args(argv)
+    # A library that crashes or hangs: its place in the code is printed, below the last line.
     faulthandler.enable()
     faulthandler.dump_traceback_later(args.timeout, exit=True)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    gaps = []
+    lines = []
     for check in list_checks(args.output.resolve(), offline=args.offline):
-        for fact in run_check(*check):
-            gaps += [fact] if fact.state == GAP else []
-            print(fact.format(width), flush=True)
+        for line in run_check(*check):
+            print(line.format(width), flush=True)
+            lines.append(line)
     faulthandler.cancel_dump_traceback_later()
+    gaps = [line for line in lines if line.state == GAP]
     print(f"\n{verdict(gaps)}")
     return 1 if gaps else 0
 
 
-def verdict(gaps: list[Fact]) -> str:
+def verdict(gaps: list[Line]) -> str:
     """Returns what all of it comes to, and the first thing to do."""
     if not gaps:
         return "A training can start."
     found = f"{len(gaps)} {'gap keeps' if len(gaps) == 1 else 'gaps keep'} a training from starting"
-    if not any(fact.advice.startswith(INSTALL) for fact in gaps):
+    if not any(line.advice.startswith(INSTALL) for line in gaps):
         return f"{found}."
     return f"{found}; `{INSTALL}` makes a .venv without gaps: a few minutes, 6 GB."
 
 
-def run_check(name: str, find: Callable[[], Iterator[Fact]], advice: str) -> list[Fact]:
-    """Returns the facts of a check, whatever the libraries that it imports do."""
+def run_check(name: str, find: Callable[[], Iterator[Line]], advice: str) -> list[Line]:
+    """Returns the lines of a check, whatever the libraries that it imports do."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             return list(find())
     except Exception as error:
-        return [Fact(GAP, name, _describe(error), advice)]
+        return [Line(GAP, name, _describe(error), advice)]
 
 
-def list_checks(output: Path, *, offline: bool) -> list[Check]:
-    """Returns every check, in the order of the report."""
+def list_checks(
+    output: Path, *, offline: bool
+) -> list[tuple[str, Callable[[], Iterator[Line]], str]]:
+    """Returns every check, in the order of the report: a name, and what to do where it raises."""
     hosts = [] if offline else [ZOO, TORCHVISION]
     return [
         ("Python", check_python, "use another Python"),
@@ -159,19 +148,19 @@ def list_checks(output: Path, *, offline: bool) -> list[Check]:
         ("weights", check_caches, "look at FVCORE_CACHE and TORCH_HOME"),
         *((url.split("/")[2], partial(check_host, url), "use --offline") for url in hosts),
         ("disk", partial(check_disk, output), "set OUTPUT_DIR to another folder"),
+        ("shared memory", check_shared_memory, "add DATALOADER.NUM_WORKERS 0"),
     ]
 
 
-def check_python() -> Iterator[Fact]:
+def check_python() -> Iterator[Line]:
     """Looks at its version."""
+    is_tested = (3, 10) <= sys.version_info[:2] <= (3, 13)
     found = f"{platform.python_version()}, {sys.executable}"
-    if (3, 10) <= sys.version_info[:2] <= (3, 13):
-        yield Fact(OK, "Python", found)
-    else:
-        yield Fact(NOTE, "Python", found, "not tested with it: use Python 3.10 to 3.13")
+    advice = "" if is_tested else "not tested with it: use Python 3.10 to 3.13"
+    yield Line(OK if is_tested else NOTE, "Python", found, advice)
 
 
-def check_libraries() -> Iterator[Fact]:
+def check_libraries() -> Iterator[Line]:
     """Imports what setup.py requires: an installed library may lack what it is linked to."""
     versions = []
     for requirement in REQUIRED.split():
@@ -180,126 +169,117 @@ def check_libraries() -> Iterator[Fact]:
         try:
             importlib.import_module(MODULES.get(name, name))
         except Exception as error:
-            yield Fact(GAP, name, _describe(error), advice)
+            yield Line(GAP, name, _describe(error), advice)
             continue
         found = installed_version(name)
         if _numbers(found) < _numbers(lowest):
-            yield Fact(GAP, name, f"{found}, older than {lowest}", advice)
+            yield Line(GAP, name, f"{found}, older than {lowest}", advice)
         versions.append(f"{name} {found}")
     if versions:
-        yield Fact(OK, "libraries", ", ".join(versions))
+        yield Line(OK, "libraries", ", ".join(versions))
 
 
-def check_torch() -> Iterator[Fact]:
+def check_torch() -> Iterator[Line]:
     """Runs an operator of torchvision, compiled for one version of PyTorch; then each GPU."""
     import torch
     from torchvision.ops import nms
 
     nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for the CPU alone"
-    yield Fact(OK, "PyTorch", f"{torch.__version__}, {cuda}; torchvision's operators run with it")
+    yield Line(OK, "PyTorch", f"{torch.__version__}, {cuda}; torchvision's operators run with it")
     if not torch.cuda.is_available():
         there = Path("/dev/nvidia0").exists()
         found = "one is here, but PyTorch cannot use it" if there else "none, the CPU alone"
         advice = f", or check CUDA_VISIBLE_DEVICES, the driver (PyTorch is {cuda})"
-        yield Fact(NOTE, "GPU", found, ON_CPU + advice * there)
+        yield Line(NOTE, "GPU", found, ON_CPU + advice * there)
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         try:
             torch.ones(2, device=f"cuda:{index}").sum().item()
-            yield Fact(OK, f"GPU {index}", found)
+            yield Line(OK, f"GPU {index}", found)
         except RuntimeError as error:
             advice = f"install a PyTorch for this GPU, or {ON_CPU} ({_describe(error)})"
-            yield Fact(GAP, f"GPU {index}", f"{found}, cannot compute", advice)
+            yield Line(GAP, f"GPU {index}", f"{found}, cannot compute", advice)
 
 
-def check_optional() -> Iterator[Fact]:
+def check_optional() -> Iterator[Line]:
     """Looks for libraries that only some feature needs."""
     for name, feature in OPTIONAL.items():
         if importlib.util.find_spec(MODULES.get(name, name)):
-            yield Fact(OK, name, f"{installed_version(name)}, for {feature}")
+            yield Line(OK, name, f"{installed_version(name)}, for {feature}")
         else:
-            yield Fact(NOTE, name, "not installed", f"for {feature}: pip install {name}")
+            yield Line(NOTE, name, "not installed", f"for {feature}: pip install {name}")
 
 
-def check_detectron2() -> Iterator[Fact]:
+def check_detectron2() -> Iterator[Line]:
     """Looks which Detectron2 it is, at its copy of our compatibility module, and at its C++."""
     from fam_det import detectron2_compat
 
-    detectron2_compat.apply()
     detectron2 = importlib.import_module("detectron2")
     importlib.import_module("detectron2.utils")  # a mere folder of that name has none
     folder = Path(detectron2.__path__[0])
-    copy, kind = folder / "_compat.py", "the release"
+    copy, kind, advice = folder / "_compat.py", "the release", ""
     if copy.is_file():
         kind = "the pure-Python one of tools/install_detectron2.py"
+        if copy.read_bytes() != Path(detectron2_compat.__file__).read_bytes():
+            advice = "its detectron2/_compat.py is of another version: pip uninstall detectron2, "
+            advice += f"then {PURE_PYTHON}"
     elif (folder / "utils" / "develop.py").is_file():
         kind = "of the main branch"
     found = f"{installed_version('detectron2')}, {kind}, in {folder}"
-    if copy.is_file() and copy.read_bytes() != Path(detectron2_compat.__file__).read_bytes():
-        advice = "its detectron2/_compat.py is of another version: pip uninstall detectron2, then "
-        yield Fact(NOTE, "Detectron2", found, advice + PURE_PYTHON)
-    else:
-        yield Fact(OK, "Detectron2", found)
-    yield _compiled_extension(folder)
-
-
-def _compiled_extension(folder: Path) -> Fact:
+    yield Line(NOTE if advice else OK, "Detectron2", found, advice)
     name = "detectron2._C"
     if not [*folder.glob("_C*.so"), *folder.glob("_C*.pyd")]:
         found = "not compiled; pure Python trains, and COCO evaluation runs in faster-coco-eval"
-        return Fact(NOTE, name, found, f"only for deformable and rotated operators: {FROM_SOURCE}")
+        yield Line(NOTE, name, found, f"only for deformable and rotated operators: {FROM_SOURCE}")
+        return
     try:
         importlib.import_module("torch")
         importlib.import_module(name)
+        yield Line(OK, name, "compiled")
     except ImportError as error:
         advice = f"{FROM_SOURCE} again, with this PyTorch ({_describe(error)})"
-        return Fact(GAP, name, "compiled for another PyTorch", advice)
-    return Fact(OK, name, "compiled")
+        yield Line(GAP, name, "compiled for another PyTorch", advice)
 
 
-def check_project() -> Iterator[Fact]:
+def check_project() -> Iterator[Line]:
     """Imports what tools/train_net.py imports, most of Detectron2 with it."""
     import fam_det.training.detection
 
     folder = Path(fam_det.__file__).parent
-    yield Fact(OK, "fam_det", f"{fam_det.__version__} in {folder}, ready to train")
+    yield Line(OK, "fam_det", f"{fam_det.__version__} in {folder}, ready to train")
 
 
-def check_data_sets() -> Iterator[Fact]:
+def check_data_sets() -> Iterator[Line]:
     """Looks for the folder of data sets, and whether COCO is whole where it is there."""
     folder = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-    if not (folder / "coco").is_dir():
+    coco = folder / "coco"
+    if not coco.is_dir():
         is_missing = "DETECTRON2_DATASETS" in os.environ and not folder.is_dir()
-        advice = (
-            "for COCO: export DETECTRON2_DATASETS=/path/to/the/folder/that/holds/coco; "
-            "data of your own need none of it (docs/your_data.md)"
-        )
-        yield Fact(GAP if is_missing else NOTE, "data sets", f"no folder {folder}/coco", advice)
+        advice = "for COCO: export DETECTRON2_DATASETS=/path/to/the/folder/that/holds/coco; "
+        advice += "data of your own need none of it (docs/your_data.md)"
+        yield Line(GAP if is_missing else NOTE, "data sets", f"no folder {coco}", advice)
         return
     for split in ("train2017", "val2017"):
-        file = folder / "coco" / "annotations" / f"instances_{split}.json"
-        images = folder / "coco" / split
+        file, images = coco / "annotations" / f"instances_{split}.json", coco / split
         try:
             expected = count_listed_images(file)
         except (OSError, ValueError) as error:
             advice = "unpack annotations_trainval2017.zip of cocodataset.org in coco again"
-            yield Fact(GAP, f"COCO {split}", f"{file}: {_describe(error)}", advice)
+            yield Line(GAP, f"COCO {split}", f"{file}: {_describe(error)}", advice)
             continue
         count = sum(1 for _ in images.glob("*.jpg"))
         is_whole = count >= expected
         advice = "" if is_whole else f"unpack {split}.zip of cocodataset.org in coco"
         found = f"{count:,} of {expected:,} images in {images}"
-        yield Fact(OK if is_whole else GAP, f"COCO {split}", found, advice)
+        yield Line(OK if is_whole else GAP, f"COCO {split}", found, advice)
 
 
 def count_listed_images(file: Path) -> int:
     """Counts the images that an annotation file lists; as JSON it would take gigabytes of memory.
 
-    Raises:
-        OSError: no such file.
-        ValueError: it is empty or cut.
+    Raises a ValueError for a file that is empty or cut.
     """
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
         if not text[-100:].rstrip().endswith(b"}"):
@@ -307,18 +287,18 @@ def count_listed_images(file: Path) -> int:
         return sum(1 for _ in re.finditer(rb'"file_name"', text))
 
 
-def check_caches() -> Iterator[Fact]:
+def check_caches() -> Iterator[Line]:
     """Looks which weights are there; an empty file would be loaded, and fail."""
     for name, folder in (("model zoo", zoo_cache()), ("torchvision", torchvision_cache())):
+        name = f"weights, {name}"
         files = sorted(item for item in folder.rglob("*") if item.suffix in {".pkl", ".pth"})
-        names = ", ".join(str(item.relative_to(folder)) for item in files)
-        empty = [str(item) for item in files if not item.stat().st_size]
-        if empty:
-            advice = f"rm {' '.join(empty)}"
-            yield Fact(GAP, f"weights, {name}", f"empty: {', '.join(empty)}", advice)
+        if empty := [str(item) for item in files if not item.stat().st_size]:
+            yield Line(GAP, name, f"empty: {', '.join(empty)}", f"rm {' '.join(empty)}")
+        elif files:
+            names = ", ".join(str(item.relative_to(folder)) for item in files)
+            yield Line(OK, name, f"{names} in {folder}")
         else:
-            found = f"{names} in {folder}" if files else f"none yet in {folder}; downloaded once"
-            yield Fact(OK if files else NOTE, f"weights, {name}", found)
+            yield Line(NOTE, name, f"none yet in {folder}; downloaded once")
 
 
 def zoo_cache() -> Path:
@@ -333,33 +313,47 @@ def torchvision_cache() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
-def check_host(url: str) -> Iterator[Fact]:
+def check_host(url: str) -> Iterator[Line]:
     """Asks a host of weights for the head of a file."""
     host = url.split("/")[2]
     try:
         with urlopen(Request(url, method="HEAD"), timeout=5.0) as answer:
-            yield Fact(OK, host, f"answers ({answer.status})")
+            yield Line(OK, host, f"answers ({answer.status})")
     except OSError as error:  # urllib's errors are of this kind
         key, cache = "MODEL.WEIGHTS", torchvision_cache()
         if url == ZOO:  # laid out there as in its URLs
             key, cache = "MODEL.TEACHER.WEIGHTS", zoo_cache() / "detectron2" / "..."
         advice = f"copy the files to {cache}, or set {key} to a file"
-        yield Fact(NOTE, host, f"does not answer ({getattr(error, 'reason', error)})", advice)
+        yield Line(NOTE, host, f"does not answer ({getattr(error, 'reason', error)})", advice)
 
 
-def check_disk(output: Path) -> Iterator[Fact]:
+def check_disk(output: Path) -> Iterator[Line]:
     """Looks for room for checkpoints where ``output`` is or will be; COCO needs 36 of them."""
     folder = next(parent for parent in (output, *output.parents) if parent.exists())
+    if not os.access(folder, os.W_OK):
+        advice = "set OUTPUT_DIR to a folder that you may write to"
+        yield Line(GAP, "disk", f"{folder} is read-only", advice)
+        return
     free = shutil.disk_usage(folder).free
     state = GAP if free < 1e9 else NOTE if free < 20e9 else OK
     advice = "" if state == OK else "free some, or set OUTPUT_DIR to a folder on another disk"
-    yield Fact(state, "disk", f"{free / 1e9:.1f} GB free for {output}", advice)
+    yield Line(state, "disk", f"{free / 1e9:.1f} GB free for {output}", advice)
+
+
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Line]:
+    """Looks for room: containers often have 64 MB, and loader workers die of a bus error."""
+    if folder.is_dir():
+        total = shutil.disk_usage(folder).total
+        state, advice = OK, ""
+        if total < 1e9:
+            state = NOTE
+            advice = "add DATALOADER.NUM_WORKERS 0, or start the container with --shm-size 8g"
+        yield Line(state, "shared memory", f"{total / 1e9:.1f} GB", advice)
 
 
 def _numbers(text: str) -> list[int]:
-    """Returns ``[2, 14, 1]`` of ``2.14.1+cu130``: the leading numbers of a version."""
-    leading = re.match(r"\d+(\.\d+)*", text)
-    return [int(number) for number in leading[0].split(".")] if leading else []
+    """Returns ``[2, 14, 1]`` of ``2.14.1+cu130``."""
+    return [int(number) for number in re.findall(r"\d+", text.partition("+")[0])]
 
 
 def installed_version(distribution: str) -> str:

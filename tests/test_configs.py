@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.config import add_distillation_config
+from fam_det.config import add_distillation_config, default_config
 from fam_det.modeling.distilled_detector import DistilledDetector
 from tests.plain_config import without_our_keys
 
@@ -34,8 +34,7 @@ TABLE = {
 
 
 def load(file: Path) -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     cfg.merge_from_file(str(file))
     cfg.MODEL.DEVICE = "cpu"
     return cfg

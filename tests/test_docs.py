@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from fam_det.analysis.study import load_study
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from tests.core.core_reference import prefixed, random_released_block
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").rglob("*.md"))]
 
@@ -59,8 +59,7 @@ def test_docs_are_short() -> None:
 
 def test_yaml_of_the_readme_is_a_valid_config() -> None:
     (text,) = blocks(Path("README.md"), "yaml")
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(text)))
     assert cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
 

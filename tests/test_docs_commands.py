@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from classification.config import get_cfg as get_classification_cfg
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").rglob("*.md"))]
@@ -20,8 +20,7 @@ KEY = re.compile(r"\b(?:MODEL|SOLVER|DATASETS|DATALOADER|INPUT|TEST)(?:\.[A-Z][A
 
 
 def detection_cfg() -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     return cfg
 
 

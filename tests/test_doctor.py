@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from fam_det import doctor
-from fam_det.doctor import GAP, NOTE, OK, Fact
+from fam_det.doctor import GAP, NOTE, OK, Line
 
 ROOT = Path(__file__).parent.parent
 
 
 class Report:
-    """What the doctor printed, by name: state, and the rest of the line."""
+    """The lines of the doctor by name: state, and the rest of the line."""
 
     def __init__(self, python: list[str], cwd: Path, **variables: str) -> None:
         kept = {k: v for k, v in os.environ.items() if k != "DETECTRON2_DATASETS"}
@@ -32,8 +32,8 @@ class Report:
             re.fullmatch(r"(ok|note|gap) +(.{20,}?) (.+)", line) for line in lines.splitlines()
         ]
         assert all(found), done.stdout
-        self.facts = {m[2].strip(): (m[1], m[3]) for m in found if m}
-        self.gaps = {name for name, (state, _) in self.facts.items() if state == GAP}
+        self.lines = {m[2].strip(): (m[1], m[3]) for m in found if m}
+        self.gaps = {name for name, (state, _) in self.lines.items() if state == GAP}
 
 
 def test_this_environment_can_train(tmp_path: Path) -> None:
@@ -42,9 +42,9 @@ def test_this_environment_can_train(tmp_path: Path) -> None:
     assert report.gaps == set()
     assert report.status == 0
     for name in ("Python", "libraries", "PyTorch", "fam_det"):
-        assert report.facts[name][0] == OK
-    assert "Detectron2" in report.facts and "detectron2._C" in report.facts
-    assert report.facts["weights, model zoo"][0] == NOTE
+        assert report.lines[name][0] == OK
+    assert "Detectron2" in report.lines and "detectron2._C" in report.lines
+    assert report.lines["weights, model zoo"][0] == NOTE
     assert report.verdict == "A training can start."
 
 
@@ -52,12 +52,12 @@ def test_without_detectron2_it_says_how_to_install_one(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "detectron2", None)
     monkeypatch.delitem(sys.modules, "detectron2.utils", raising=False)
     checks = {check[0]: check for check in doctor.list_checks(Path(), offline=True)}
-    facts = doctor.run_check(*checks["Detectron2"])
-    assert [str(fact.format(1000)) for fact in facts] == [
+    lines = doctor.run_check(*checks["Detectron2"])
+    assert [str(line.format(1000)) for line in lines] == [
         "gap   Detectron2           detectron2 is not installed -> make install, or python "
         "tools/install_detectron2.py, or build Detectron2's main branch from source"
     ]
-    assert doctor.verdict(facts) == (
+    assert doctor.verdict(lines) == (
         "1 gap keeps a training from starting; `make install` makes a .venv without gaps: "
         "a few minutes, 6 GB."
     )
@@ -70,10 +70,10 @@ def test_a_machine_with_nothing_gets_a_line_for_each_gap(tmp_path: Path) -> None
     assert report.status == 1
     required = {text.partition(">=")[0] for text in doctor.REQUIRED.split()}
     assert report.gaps == required | {"PyTorch", "Detectron2", "fam_det"}
-    assert report.facts["torchvision"][1] == (
+    assert report.lines["torchvision"][1] == (
         'torchvision is not installed -> make install, or pip install "torchvision>=0.21"'
     )
-    assert all(" -> " in report.facts[name][1] for name in report.gaps)
+    assert all(" -> " in report.lines[name][1] for name in report.gaps)
     assert report.verdict.startswith(f"{len(report.gaps)} gaps keep a training from starting; ")
 
 
@@ -116,9 +116,9 @@ def test_a_library_that_hangs_is_shown_and_ends_the_doctor(tmp_path: Path) -> No
 
 
 def test_a_terminal_gets_lines_that_fit() -> None:
-    fact = Fact(GAP, "opencv-python", "cv2 is not installed", "make install, or pip install it")
-    assert len(fact.format(100).splitlines()) == 1
-    assert fact.format(60).splitlines() == [
+    line = Line(GAP, "opencv-python", "cv2 is not installed", "make install, or pip install it")
+    assert len(line.format(100).splitlines()) == 1
+    assert line.format(60).splitlines() == [
         "gap   opencv-python        cv2 is not installed -> make",
         "                           install, or pip install it",
     ]
@@ -159,20 +159,20 @@ def test_coco_is_counted_and_what_is_missing_is_a_gap(coco: Path) -> None:
 def test_a_damaged_annotation_file_is_a_gap(coco: Path, keep: slice, words: str) -> None:
     file = coco / "annotations" / "instances_val2017.json"
     file.write_bytes(file.read_bytes()[keep])
-    _, fact = doctor.check_data_sets()
-    assert (fact.state, fact.found) == (GAP, f"{file}: {words}")
+    _, line = doctor.check_data_sets()
+    assert (line.state, line.found) == (GAP, f"{file}: {words}")
 
 
 def test_no_coco_is_a_note_and_no_folder_a_gap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    assert [fact.state for fact in doctor.check_data_sets()] == [NOTE]
+    assert [line.state for line in doctor.check_data_sets()] == [NOTE]
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
-    assert [fact.state for fact in doctor.check_data_sets()] == [GAP]
+    assert [line.state for line in doctor.check_data_sets()] == [GAP]
     monkeypatch.delenv("DETECTRON2_DATASETS")
     monkeypatch.chdir(tmp_path)
-    assert [fact.state for fact in doctor.check_data_sets()] == [NOTE]
+    assert [line.state for line in doctor.check_data_sets()] == [NOTE]
 
 
 def test_weights_in_a_cache_are_named_and_empty_ones_a_gap(
@@ -190,8 +190,8 @@ def test_weights_in_a_cache_are_named_and_empty_ones_a_gap(
 
 
 def test_a_host_that_is_not_there_is_a_note() -> None:
-    (fact,) = doctor.check_host("http://localhost:9/file")  # the port of discard: nobody there
-    assert fact.state == NOTE and fact.found.startswith("does not answer")
+    (line,) = doctor.check_host("http://localhost:9/file")  # the port of discard: nobody there
+    assert line.state == NOTE and line.found.startswith("does not answer")
 
 
 def test_caches_are_where_the_libraries_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +209,8 @@ def test_caches_are_where_the_libraries_keep_them(monkeypatch: pytest.MonkeyPatc
 
 
 def test_disk_is_measured_where_the_output_will_be(tmp_path: Path) -> None:
-    (fact,) = doctor.check_disk(tmp_path / "not" / "there")
-    assert fact.name == "disk" and fact.found.endswith(f"free for {tmp_path / 'not' / 'there'}")
+    (line,) = doctor.check_disk(tmp_path / "not" / "there")
+    assert line.name == "disk" and line.found.endswith(f"free for {tmp_path / 'not' / 'there'}")
 
 
 def test_help_is_one_screen_with_an_example(
@@ -222,3 +222,22 @@ def test_help_is_one_screen_with_an_example(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 100
     assert any("example" in line for line in lines)
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write anywhere
+    (line,) = doctor.check_disk(tmp_path / "output")
+    assert (line.state, line.found) == (GAP, f"{tmp_path} is read-only")
+
+
+@pytest.mark.parametrize(("total", "state"), [(64e6, NOTE), (8e9, OK)])
+def test_little_shared_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: float, state: str
+) -> None:
+    usage = doctor.shutil.disk_usage(tmp_path)._replace(total=int(total))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+    (line,) = doctor.check_shared_memory(tmp_path)
+    assert line.state == state
+    assert ("NUM_WORKERS 0" in line.advice) == (state == NOTE)

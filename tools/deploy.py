@@ -35,25 +35,16 @@ def parse_arguments() -> argparse.Namespace:
         usage="%(prog)s RUN|CONFIG [--weights FILE] [--output DIR] [--format NAME ...]\n"
         "                 [--image FILE] [--size H W] [KEY VALUE ...]",
     )
-    parser.add_argument("source", type=Path, metavar="RUN|CONFIG")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="of the student's config")
-    parser.add_argument("--weights", metavar="FILE", help="default: the run's last checkpoint")
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: RUN/deploy, or output/deploy"
-    )
-    parser.add_argument(
-        "--format",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help=f"{', '.join([DETECTRON2, *FORMATS])}; the first is always written",
-    )
-    parser.add_argument(
-        "--image", type=Path, metavar="FILE", help="to compare and time on (default: noise)"
-    )
-    parser.add_argument(
-        "--size", nargs=2, type=int, metavar=("H", "W"), help="default: as INPUT.MIN_SIZE_TEST"
-    )
+    add = parser.add_argument
+    add("source", type=Path, metavar="RUN|CONFIG")
+    add("opts", nargs="*", metavar="KEY VALUE", help="of the student's config")
+    add("--weights", metavar="FILE", help="default: the run's last checkpoint")
+    add("--output", type=Path, metavar="DIR", help="default: RUN/deploy, or output/deploy")
+    formats = f"{', '.join([DETECTRON2, *FORMATS])}; the first is always written"
+    add("--format", nargs="+", default=[], metavar="NAME", help=formats)
+    add("--image", type=Path, metavar="FILE", help="to compare and time on (default: noise)")
+    pair = ("H", "W")
+    add("--size", nargs=2, type=int, metavar=pair, help="default: as INPUT.MIN_SIZE_TEST")
     args = parser.parse_intermixed_args()
     keys = [i for i, word in enumerate(args.format) if word[:1].isupper()]
     if keys:  # pairs behind the names of formats are the config's
@@ -87,17 +78,17 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     Raises:
         ValueError: a source, checkpoint or image that is not as it should be.
     """
-    source = read_source(args.source, args.weights, args.opts)
-    cfg, student = load_student(source)
+    source, weights = read_source(args.source, args.weights, args.opts)
+    cfg, student = load_student(source, weights)
     image = example_image(cfg, args.image, tuple(args.size) if args.size else None)
     output.mkdir(parents=True, exist_ok=True)
     file = save_student(cfg, student, output)
-    teacher, note = load_teacher(source.cfg)
+    teacher, note = load_teacher(source)
     rows = [teacher_row(teacher, image)] if teacher else []
     rows += [detector_row("student", student, image, file)]
     rows += [export_row(name, student, image, output) for name in args.format]
     report = Report(
-        checkpoint=source.weights,
+        checkpoint=weights,
         image_size=(image.shape[1], image.shape[2]),
         input_format=cfg.INPUT.FORMAT,
         sizes=(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),

@@ -14,7 +14,6 @@ example:
 
 docs/your_data.md says what is derived how.
 """
-CONFIG = "distill.yaml"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,11 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     pair = ("JSON", "IMAGES")
     add = parser.add_argument
     add("--teacher", required=True, metavar="NAME", help="in Detectron2's model zoo, or a config")
-    add(
-        "--teacher-weights",
-        metavar="FILE",
-        help="default: the zoo's, or beside the config",
-    )
+    add("--teacher-weights", metavar="FILE", help="default: the zoo's, or beside the config")
     add("--student", required=True, metavar="NAME", help="resnet18, mobilenet_v2, timm://NAME, ...")
     add("--student-weights", metavar="FILE", help="default: ImageNet's; none: from scratch")
     add("--train", nargs=2, metavar=pair, required=True, help="COCO annotations, image folder")
@@ -68,11 +63,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def write_config(args: argparse.Namespace) -> Path:
-    """Derives the config, prints and saves it.
-
-    Raises:
-        ValueError: a wrong command line; the message names the flag.
-    """
+    """Derives the config, prints and saves it; raises a ValueError that names a wrong flag."""
     check_arguments(args)
     import torch  # seconds, as the next ones
 
@@ -95,20 +86,11 @@ def write_config(args: argparse.Namespace) -> Path:
     )
     recipe = derive(request)
     text = recipe.to_yaml()
-    path = Path(recipe.cfg.OUTPUT_DIR) / CONFIG
+    path = Path(recipe.cfg.OUTPUT_DIR) / "distill.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     print(text, end="")
     return path
-
-
-def training_command(args: argparse.Namespace, config: Path) -> list[str]:
-    """Returns the script that trains the student, and its arguments."""
-    tool = Path(sys.argv[0]).with_name("train_net.py")
-    command = [str(tool), "--config-file", str(config)]
-    if args.num_gpus > 1:
-        command += ["--num-gpus", str(args.num_gpus)]
-    return [*command, "--resume"] if args.resume else command
 
 
 def main() -> None:
@@ -118,7 +100,10 @@ def main() -> None:
         config = write_config(args)
     except ValueError as error:
         sys.exit(" ".join(str(error).split()))  # on one line
-    command = training_command(args, config)
+    tool = Path(sys.argv[0]).with_name("train_net.py")
+    command = [str(tool), "--config-file", str(config)]
+    command += ["--num-gpus", str(args.num_gpus)] if args.num_gpus > 1 else []
+    command += ["--resume"] if args.resume else []
     print(f"\npython {shlex.join(command)}", flush=True)
     if not args.dry_run:
         os.execv(sys.executable, [sys.executable, *command])

@@ -1,16 +1,13 @@
 """Puts Detectron2 into the environment of the Python that runs this, unless it has one already.
 
 An installed Detectron2, of any version, is left as it is. Where there is none, this builds v0.6
-without its compiled extension and installs it as `detectron2`. The source is the archive that the
-package index has as `pb1-detectron2`: its Python files are those of the official tag, its C++ files
-are missing, so that pip alone cannot install it. Whoever has a compiler at hand is better served by
-the official main branch, built from source.
+without its compiled extension. The source is the archive that the package index has as
+`pb1-detectron2`: its Python files are those of the official tag, its C++ files are missing, so that
+pip alone cannot install it. With a compiler, rather build the official main branch from source.
 
 The wheel carries fam_det/detectron2_compat.py as `detectron2/_compat.py`, and its
-`detectron2/__init__.py` applies that first. So it imports, trains and evaluates on today's
-libraries in any process, also in one that never imports fam_det.
-
-Needs torch and setuptools in the environment; `make` installs requirements.txt first.
+`detectron2/__init__.py` applies that first: it works on today's libraries in any process, also in
+one that never imports fam_det. Needs torch and setuptools; `make` installs requirements.txt first.
 """
 
 import argparse
@@ -39,12 +36,7 @@ COMPAT = Path(__file__).resolve().parent.parent / "fam_det" / "detectron2_compat
 APPLY_COMPAT = "from ._compat import apply as _apply\n\n_apply()\n\n"
 
 # Projects that Detectron2 installs as part of itself, by their folder in the archive.
-PROJECTS = {
-    "point_rend": "PointRend",
-    "deeplab": "DeepLab",
-    "panoptic_deeplab": "Panoptic-DeepLab",
-}
-
+PROJECTS = {"point_rend": "PointRend", "deeplab": "DeepLab", "panoptic_deeplab": "Panoptic-DeepLab"}
 SETUP = f"""
 from setuptools import find_packages, setup
 
@@ -114,13 +106,6 @@ def unpack(archive: Path, folder: Path) -> Path:
     return project
 
 
-def build_wheel(folder: Path) -> Path:
-    """Builds the wheel, keeps everything in `folder`, and returns its path."""
-    project = unpack(download(folder), folder)
-    run_pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(project))
-    return next(folder.glob(f"detectron2-{VERSION}-*.whl"))
-
-
 def installed() -> str | None:
     """Returns version and place of the Detectron2 that this Python would import, or None."""
     spec = importlib.util.find_spec("detectron2")
@@ -140,15 +125,18 @@ def main() -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--wheel-dir", type=Path, help="only build the pure-Python wheel, into this folder"
-    )
+    text = "only build the pure-Python wheel, into this folder"
+    parser.add_argument("--wheel-dir", type=Path, help=text)
     wheel_dir: Path | None = parser.parse_args().wheel_dir
     if wheel_dir is None and (found := installed()):
         print(f"Using the installed {found}")
         return
     with tempfile.TemporaryDirectory() as temporary:
-        wheel = build_wheel(Path(temporary))
+        folder = Path(temporary)
+        project = unpack(download(folder), folder)
+        arguments = ("--no-deps", "--no-build-isolation", "--wheel-dir", temporary, str(project))
+        run_pip("wheel", *arguments)
+        wheel = next(folder.glob(f"detectron2-{VERSION}-*.whl"))
         if wheel_dir is None:
             run_pip("install", "--no-deps", str(wheel))
         else:

@@ -29,16 +29,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
-    parser.add_argument(
-        "--output", type=Path, default=Path("output/report"), help="folder to fill (%(default)s)"
-    )
-    parser.add_argument(
-        "--format", choices=[*FORMATS, "csv"], default="text", help="of what is printed"
-    )
-    parser.add_argument(
-        "--plots", action=argparse.BooleanOptionalAction, default=True, help="draw them (default)"
-    )
+    add, output = parser.add_argument, Path("output/report")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
+    add("--output", type=Path, default=output, help="folder to fill (%(default)s)")
+    add("--format", choices=[*FORMATS, "csv"], default="text", help="of what is printed")
+    yes_or_no = argparse.BooleanOptionalAction
+    add("--plots", action=yes_or_no, default=True, help="draw them (default)")
     return parser.parse_args()
 
 
@@ -56,7 +52,7 @@ def main() -> int:
         log(note)
     print(format_csv(rows) if args.format == "csv" else format_report(rows, args.format), end="")
     pictures = write_plots(rows, args.output) if args.plots else {}
-    images = "".join(f"\n![{words}]({name})\n" for name, words in pictures.items())
+    images = "".join(f"\n![{caption}]({name})\n" for name, caption in pictures.items())
     text = f"# Report\n\n{format_report(rows, 'markdown')}{images}"
     (args.output / "report.md").write_text(text, encoding="utf-8")
     (args.output / "report.csv").write_text(format_csv(rows), encoding="utf-8")

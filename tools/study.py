@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from fam_det.analysis.experiment import NO_EFFECT
 from fam_det.analysis.jobs import device
@@ -36,19 +35,16 @@ def parse_arguments() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", type=Path, help="a file such as those in configs/Studies")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="value of {NAME}"
-    )
-    parser.add_argument("--only", metavar="REGEX", help="do only runs whose name matches")
-    parser.add_argument("--jobs", type=int, help="trainings at once (default: one a GPU or core)")
-    parser.add_argument("--results", type=Path, help="default: docs/studies/NAME")
-    parser.add_argument("--outputs", type=Path, help="default: output/studies/NAME")
-    parser.add_argument("--list", action="store_true", help="print what is to do and stop")
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="config keys that change no result"
-    )
-    parser.add_argument("--table-only", action="store_true", help="write the table and stop")
+    add = parser.add_argument
+    add("study", type=Path, help="a file such as those in configs/Studies")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="value of {NAME}")
+    add("--only", metavar="REGEX", help="do only runs whose name matches")
+    add("--jobs", type=int, help="trainings at once (default: one a GPU or core)")
+    add("--results", type=Path, help="default: docs/studies/NAME")
+    add("--outputs", type=Path, help="default: output/studies/NAME")
+    add("--list", action="store_true", help="print what is to do and stop")
+    add("opts", nargs="*", metavar="KEY VALUE", help="config keys that change no result")
+    add("--table-only", action="store_true", help="write the table and stop")
     args = parser.parse_intermixed_args()  # KEY VALUE may come after options
     if args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs: got {args.jobs}, expected 1 or more")
@@ -116,55 +112,41 @@ def visible_gpus() -> list[str]:
     """Returns the names of the GPUs for ``CUDA_VISIBLE_DEVICES``."""
     import torch  # here, as it takes seconds
 
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    numbers = [str(i) for i in range(torch.cuda.device_count())]
-    return given.split(",")[: len(numbers)] if given else numbers
+    count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",")[:count] if given else [str(i) for i in range(count)]
 
 
-def write_tables(study: Study, results: Results) -> str:
-    """Writes the tables beside the results; returns the one for people."""
-    rows = summarise(study, results)
+def write_tables(study: Study, results: Results, *, plots: bool = False) -> str:
+    """Writes the tables beside the results, plots too if asked; returns the table for people."""
+    rows, folder = summarise(study, results), results.folder
     table = format_markdown(study, rows, results)
-    atomic_write_text(results.folder / "README.md", f"# {study.name}\n\n{table}")
-    atomic_write_text(results.folder / "table.csv", format_csv(study, rows))
-    atomic_write_text(results.folder / "table.json", format_json(rows))
+    atomic_write_text(folder / "README.md", f"# {study.name}\n\n{table}")
+    atomic_write_text(folder / "table.csv", format_csv(study, rows))
+    atomic_write_text(folder / "table.json", format_json(rows))
+    if plots and any(row.scores for row in rows):
+        plot_scores(study, rows, folder / "scores.png")
+        plot_curves(study, rows, folder / "curves.png")
     return table
-
-
-def write_plots(study: Study, results: Results) -> None:
-    """Writes the plots beside the results, if there are any scores."""
-    rows = summarise(study, results)
-    if any(row.scores for row in rows):
-        plot_scores(study, rows, results.folder / "scores.png")
-        plot_curves(study, rows, results.folder / "curves.png")
-
-
-def stop(*_: Any) -> None:
-    """Ends the study as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def handle_signals() -> None:
-    """Stops on SIGTERM and a closed terminal, unless ``nohup`` has them ignored."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)
 
 
 def main() -> int:
     """Returns the exit status: 0 if all runs have a result, 1 if some failed, 130 if stopped."""
     args = parse_arguments()
-    handle_signals()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     try:
         study = load_study(args.study)
         plan = make_plan(args, study)
         if args.list:
-            print_list(plan)
+            print(*[job.title for job in plan.to_do()], sep="\n")
+            for run in plan.undecided():
+                seeds = ", ".join(map(str, run.seeds))
+                print(f"{run.name}, seeds {seeds}: when its value is chosen")
             return 0
         if not args.table_only:
             run_study(args, plan)
-        print(write_tables(study, plan.results), end="")
-        write_plots(study, plan.results)
+        print(write_tables(study, plan.results, plots=True), end="")
     except (ValueError, re.error) as error:
         sys.exit(str(error) if str(args.study) in str(error) else f"{args.study}: {error}")
     except BlockingIOError:
@@ -173,13 +155,6 @@ def main() -> int:
         print("stopped; the same command resumes from here", file=sys.stderr)
         return 130
     return 1 if plan.failed else 0
-
-
-def print_list(plan: Plan) -> None:
-    """Prints the jobs that are to do, and the runs that wait for a choice."""
-    print(*[job.title for job in plan.to_do()], sep="\n")
-    for run in plan.undecided():
-        print(f"{run.name}, seeds {', '.join(map(str, run.seeds))}: when its value is chosen")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from fam_det.analysis.sections import image_sections, training_sections
 
 EXAMPLES = """
 examples:
-  tools/visualize.py output/demo/student_fam --alone output/demo/student_baseline
+  tools/visualize.py output/demo/student_with_FAM_seed1 --alone output/demo/student_alone_seed1
   tools/visualize.py output/r18_fam --image 139 --image 000000000285.jpg --threshold 0.3
 """
 
@@ -29,25 +29,15 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of a training")
-    parser.add_argument(
-        "--alone", type=Path, metavar="RUN", help="of the same student without a teacher"
-    )
-    parser.add_argument(
-        "--image",
-        action="append",
-        default=[],
-        metavar="ID|FILE",
-        help="of the first test set, again for more (default: those with the most objects)",
-    )
-    parser.add_argument(
-        "--count", type=int, default=4, help="images if none is named (%(default)s)"
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="least score that is drawn (%(default)s)"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
-    parser.add_argument("--output", type=Path, help="folder to fill (default: RUN/visualize)")
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="output folder of a training")
+    add("--alone", type=Path, metavar="RUN", help="of the same student without a teacher")
+    images = "of the first test set, again for more (default: those with the most objects)"
+    add("--image", action="append", default=[], metavar="ID|FILE", help=images)
+    add("--count", type=int, default=4, help="images if none is named (%(default)s)")
+    add("--threshold", type=float, default=0.5, help="least score that is drawn (%(default)s)")
+    add("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    add("--output", type=Path, help="folder to fill (default: RUN/visualize)")
     args = parser.parse_args()
     if args.count < 1:
         parser.error(f"--count: got {args.count}, expected 1 or more")

@@ -5,7 +5,7 @@ Legend: N images, H and W height and width in pixels, K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -59,6 +59,11 @@ class ImageFiles:
     def __len__(self) -> int:
         """Returns the number of images N."""
         return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns file, label and position of an image, as a record of Detectron2."""
+        label = int(self.labels[index])
+        return {"file_name": self.paths[index], "label": label, "position": index}
 
     def subset(self, indices: Tensor) -> "ImageFiles":
         """Returns the files at these positions, (M,) int64."""

@@ -3,37 +3,29 @@
 Legend: N batch, S height and width in pixels.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms as T
 
 from classification.data.augment import normalise
 from classification.data.folder import open_image
 from classification.data.images import Batch, ImageFiles
-from classification.data.loader import EndlessLoader, OrderedLoader
-from fam_det.data.dataset import TRIES
+from classification.data.loader import BatchLoader, EndlessLoader, OrderedLoader
+from fam_det.data.dataset import SeededDataset
 from fam_det.data.images import UnreadableImages
-from fam_det.data.loader import load_batches, restarting_batches
-from fam_det.data.seeding import derive_seed
+from fam_det.data.loader import RestartingLoader, seeded_batches
 
-Key: TypeAlias = tuple[int, int]  # epoch, position in the set
+from detectron2.data import MapDataset
+
 Transform: TypeAlias = Callable[[Image.Image], Tensor]  # to (3, S, S) uint8
-Reasons: TypeAlias = dict[str, str]  # why a file could not be read
-
-
-class Decoded(NamedTuple):
-    """An image, and what was wrong with those that should have been in its place."""
-
-    pixels: Tensor  # (3, S, S) uint8
-    label: int
-    position: int
-    unreadable: Reasons
+Decoded: TypeAlias = tuple[Tensor, int, int]  # pixels (3, S, S) uint8, label, position
 
 
 def train_transform(size: int, flip: bool) -> Transform:
@@ -50,53 +42,21 @@ def evaluation_transform(size: int) -> Transform:
     return transform
 
 
-class DecodedImages(Dataset[Decoded]):
-    """Decoded images by epoch and position, with their label and position.
-
-    The random draws of one depend on the seed, the epoch and the position alone, not on the
-    process that decodes it or on what that did before: the transform draws from PyTorch's default
-    generator. Where an image cannot be read, so many others as ``tries`` says may be tried in a
-    row.
-    """
-
-    def __init__(
-        self, files: ImageFiles, transform: Transform, seed: int, *, tries: int = 1
-    ) -> None:
-        self.files = files
-        self.transform = transform
-        self.seed = seed
-        self.tries = tries
-
-    def __getitem__(self, key: Key) -> Decoded:
-        """Returns the image of a key, or another where it cannot be read."""
-        epoch, index = key
-        reasons: Reasons = {}
-        with torch.random.fork_rng(devices=[]):
-            seed = derive_seed(self.seed, "augmentation", epoch, index)
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
-            for left in reversed(range(self.tries)):
-                path = self.files.paths[index]
-                try:
-                    image = open_image(path)
-                    break
-                except ValueError as error:
-                    if not left:
-                        raise
-                    reasons[path] = str(error).removeprefix(f"{path}: ")
-                index = int(torch.randint(len(self.files), ()))
-            pixels = self.transform(image)
-        return Decoded(pixels, int(self.files.labels[index]), index, reasons)
+def decode(transform: Transform, record: dict[str, Any]) -> Decoded:
+    """Reads an image; raises a ValueError that names the file if it cannot."""
+    return transform(open_image(record["file_name"])), record["label"], record["position"]
 
 
-def collate(images: list[Decoded]) -> tuple[Tensor, Tensor, Tensor, Reasons]:
-    """Returns pixels (N, 3, S, S), labels and positions (N,), and what could not be read."""
-    pixels, labels, indices, reasons = zip(*images, strict=True)
-    unreadable = {path: reason for image in reasons for path, reason in image.items()}
-    return torch.stack(pixels), torch.tensor(labels), torch.tensor(indices), unreadable
+def collate(images: list[Decoded]) -> tuple[Tensor, ...]:
+    """Returns pixels (N, 3, S, S), labels and positions (N,)."""
+    pixels, labels, positions = zip(*images, strict=True)
+    return torch.stack(pixels), torch.tensor(labels), torch.tensor(positions)
 
 
 class StreamingLoader(EndlessLoader):
     """Decodes and augments images in worker processes, whose number changes no batch.
+
+    The random draws of an image depend on the seed, the epoch and its position alone.
 
     Args:
         files: the images.
@@ -120,27 +80,35 @@ class StreamingLoader(EndlessLoader):
         **options: Any,
     ) -> None:
         super().__init__(len(files), batch_size, **options)
-        self.images = DecodedImages(files, train_transform(size, self.flip), self.seed, tries=TRIES)
+        self.files = files
+        self.transform = train_transform(size, self.flip)
         self.unreadable = UnreadableImages(max_unreadable)
-        self.workers = {"num_workers": num_workers, "timeout": timeout}
+        self.workers: dict[str, Any] = {"num_workers": num_workers, "timeout": timeout}
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields batches from ``start_iter`` on."""
-        self.images.seed = self.seed  # that of the checkpoint, in a resumed run
-        for batch, reasons in restarting_batches(self._batches_from, self.start_iter):
-            self.unreadable.add(reasons)
-            yield batch
+        """Yields batches from ``start_iter`` on; raises a ValueError for too many bad files."""
+        mapper = partial(decode, self.transform)
+        batches = seeded_batches(
+            SeededDataset(self.files, mapper, self.seed, "augmentation"),
+            self._keys_from,
+            self.start_iter,
+            self.unreadable,
+            collate=collate,
+            pin_memory=self.mean.device.type == "cuda",
+            **self.workers,
+        )
+        yield from (_on_device(self, *batch) for batch in batches)
 
-    def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
-        orders = map(self.own_order, count(start))
-        keys = (list(zip(*(part.tolist() for part in order), strict=True)) for order in orders)
-        return decoded_batches(self.images, keys, self.mean, self.std, **self.workers)
+    def _keys_from(self, start: int) -> Iterator[list[tuple[int, int, int]]]:
+        for iteration in count(start):
+            epochs, positions = (x.tolist() for x in self.own_order(iteration))
+            yield list(zip(epochs, positions, positions, strict=True))
 
 
 class StreamingEvaluationLoader(OrderedLoader):
-    """Decodes images in worker processes.
+    """Decodes images in worker processes; its arguments are those of :class:`StreamingLoader`.
 
-    Arguments as of :class:`OrderedLoader` and of :class:`StreamingLoader`.
+    ``batch_size`` is the largest of this process, the options are those of :class:`OrderedLoader`.
     """
 
     def __init__(
@@ -154,33 +122,26 @@ class StreamingEvaluationLoader(OrderedLoader):
         **options: Any,
     ) -> None:
         super().__init__(len(files), batch_size, **options)
-        self.images = DecodedImages(files, evaluation_transform(size), seed=0)
-        self.workers = {"num_workers": num_workers, "timeout": timeout}
+        loader: Any = DataLoader(
+            MapDataset(files, partial(decode, evaluation_transform(size))),
+            batch_sampler=self.positions,  # type: ignore[arg-type]
+            collate_fn=collate,
+            num_workers=num_workers,
+            pin_memory=self.mean.device.type == "cuda",
+            generator=torch.Generator(),  # leaves the default one alone
+        )
+        self.batches = RestartingLoader(loader, timeout)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches, in order."""
-        # No image is skipped: without it the accuracy would be another.
-        for batch, _ in restarting_batches(self._batches_from, 0):
-            yield batch
+        """Yields the batches, in order.
 
-    def _batches_from(self, start: int) -> Iterator[tuple[Batch, Reasons]]:
-        keys = ([(0, index) for index in positions] for positions in self.positions[start:])
-        return decoded_batches(self.images, keys, self.mean, self.std, **self.workers)
+        Raises:
+            ValueError: an image that cannot be read; without it the accuracy would be another.
+        """
+        yield from (_on_device(self, *batch) for batch in self.batches)
 
 
-def decoded_batches(
-    images: DecodedImages, keys: Iterable[list[Key]], mean: Tensor, std: Tensor, **workers: Any
-) -> Iterator[tuple[Batch, Reasons]]:
-    """Decodes a batch of images for each list of keys, in their order, with what was unreadable.
-
-    The batches are normalised on the device of ``mean``. Nothing happens before the first is asked
-    for.
-    """
-    device = mean.device
-    pinned = device.type == "cuda"
-    for pixels, *rest, unreadable in load_batches(
-        images, keys, collate_fn=collate, pin_memory=pinned, **workers
-    ):
-        labels, indices = (value.to(device, non_blocking=True) for value in rest)
-        pixels = pixels.to(device, non_blocking=True)
-        yield Batch(normalise(pixels, mean, std), labels, indices), unreadable
+def _on_device(loader: BatchLoader, *decoded: Tensor) -> Batch:
+    device = loader.mean.device
+    pixels, labels, indices = (x.to(device, non_blocking=True) for x in decoded)
+    return Batch(normalise(pixels, loader.mean, loader.std), labels, indices)

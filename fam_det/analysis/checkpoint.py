@@ -4,7 +4,6 @@ Legend: H, W size of a plane of frequencies, V = W // 2 + 1 columns of the half 
 """
 
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from fam_det.analysis.runs import Run
 from fam_det.core.filters import BandedFilter, DenseFilter, SeparableFilter
+from fam_det.files.checkpoint_file import read_torch
 from fam_det.training.filter_images import Filter
 
 DISTILLER = "distiller."
@@ -50,12 +50,8 @@ def read_weights(run: Run) -> dict[str, Tensor]:
     file = find_checkpoint(run)
     if file is None:
         return {}
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it is empty"
-        raise ValueError(f"{file}: not a checkpoint that can be read: {reason}") from error
-    if not isinstance(loaded, dict) or "model" not in loaded:
+    loaded = read_torch(file)
+    if "model" not in loaded:
         raise ValueError(f"{file}: has no 'model'; expected a checkpoint of a training")
     return dict(loaded["model"])
 

@@ -18,7 +18,6 @@ from fam_det.training.detection import load_config
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, pairwise_iou
-from detectron2.utils.events import EventStorage
 
 TEACHER, ALONE, DISTILLED = "teacher", "student alone", "distilled student"
 MIN_IOU = 0.5
@@ -70,8 +69,7 @@ class Detector:
         if transform is None or any(level not in maps for level in levels):
             return {}
         device = next(self.model.parameters()).device
-        with EventStorage():  # the transform logs its gammas
-            outputs = transform([maps[level][None].to(device) for level in levels])
+        outputs = transform([maps[level][None].to(device) for level in levels])
         return {level: x[0].float().cpu() for level, x in zip(levels, outputs, strict=True)}
 
 

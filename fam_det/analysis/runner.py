@@ -16,7 +16,6 @@ from fam_det.analysis.runs import read_config
 from fam_det.training.metrics import iterations_done
 
 POLL_SECONDS = 0.25
-LINE_SECONDS = 300  # between two lines of progress if there is no terminal
 DRAW_SECONDS = 1  # between two updates of the line on a terminal
 
 
@@ -29,6 +28,7 @@ class Runner:
         command: the training tool.
         options: KEY VALUE pairs for every training, which change no result.
         on_result: called after every result.
+        line_seconds: between two lines of progress if there is no terminal.
     """
 
     def __init__(
@@ -39,10 +39,11 @@ class Runner:
         *,
         options: Sequence[str] = (),
         on_result: Callable[[], object] = lambda: None,
+        line_seconds: float = 300.0,
     ) -> None:
         self.plan, self.settings, self.command = plan, settings, command
         self.options, self.on_result = list(options), on_result
-        self.progress = Progress(plan)
+        self.progress = Progress(plan, line_seconds)
         self.running: list[Training] = []
 
     def run(self, slots: Sequence[Slot]) -> None:
@@ -118,15 +119,16 @@ class Runner:
 class Progress:
     """Shows what runs and how long the rest takes: one line on a terminal, otherwise a log."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, line_seconds: float) -> None:
         self._plan = plan
         self._terminal = sys.stderr.isatty()
+        self._seconds = DRAW_SECONDS if self._terminal else line_seconds
         self._shown = float("-inf")
 
     def show(self, running: Sequence[Training], slots: int) -> None:
         """Writes the line, such as ``12 to do, about 1:10:00 left; FAM-KD, seed 2: 45 %``."""
         now = time.monotonic()
-        if now - self._shown < (DRAW_SECONDS if self._terminal else LINE_SECONDS):
+        if now - self._shown < self._seconds:
             return
         self._shown = now
         jobs = self._plan.to_do()

@@ -1,6 +1,5 @@
 """Runs: the output folders of ``tools/train_net.py`` and ``tools/train_classifier.py``."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from fam_det.training.metrics import read_metrics, training_seconds
+from fam_det.training.metrics import parse_metrics, read_metrics, training_seconds
 
 # Scores by task, the main one first: key in metrics.json, title, digits behind the point.
 SCORES = {
@@ -110,7 +109,11 @@ def read_run(folder: Path) -> Run:
     file = folder / "metrics.json"
     if not file.exists():
         raise ValueError(f"{file}: not there; the run has logged nothing yet")
-    notes = check_metrics(file)
+    notes = [
+        f"{file}: line {number} is not whole, as of a stopped run; skipped"
+        for number, line in parse_metrics(file)
+        if line is None
+    ]
     metrics = [
         {OLD_NAMES.get(key, key): value for key, value in line.items()}
         for line in read_metrics(file)
@@ -137,24 +140,6 @@ def read_config(file: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{file}: has no {sorted(missing)}; expected the config of a training")
     return dict(config)
-
-
-def check_metrics(file: Path) -> list[str]:
-    """Returns a note for each line of a ``metrics.json`` that a stopped run has left half written.
-
-    Raises:
-        ValueError: A whole line is not of a training; the message names it.
-    """
-    notes = []
-    for number, text in enumerate(file.read_text().splitlines(), start=1):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            notes.append(f"{file}: line {number} is not whole, as of a stopped run; skipped")
-            continue
-        if not isinstance(line, dict) or "iteration" not in line:
-            raise ValueError(f"{file}: line {number}: expected an object with an 'iteration'")
-    return notes
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -29,11 +29,7 @@ COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
 
 def read_annotations(where: str, file: str) -> Json:
-    """Reads an annotation file; ``where`` starts a message, such as the key that names the file.
-
-    Raises:
-        ValueError: a file that is missing, truncated or of another format.
-    """
+    """Reads an annotation file; raises a ValueError, which starts with ``where``, for any other."""
     where = f"{where}: {file}"
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -51,6 +47,15 @@ def read_annotations(where: str, file: str) -> Json:
     return found
 
 
+def read_dataset(where: str, file: str, folder: str, **options: Any) -> Json:
+    """Reads an annotation file and checks it as ``check_annotations`` does, with its options."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"{where}: the image folder {folder!r} does not exist")
+    content = read_annotations(where, file)
+    check_annotations(f"{where}: {file}", content, folder, **options)
+    return content
+
+
 def check_annotations(
     where: str,
     content: Json,
@@ -60,22 +65,11 @@ def check_annotations(
     follow_links: bool = False,
     strict: bool = False,
 ) -> None:
-    """Checks images, categories and annotations of a data set.
+    """Checks images, categories and annotations of a data set; ``where`` starts an error.
 
     Boxes that are empty or reach out of their image, and polygons of fewer than three points, get
-    one warning, with their number: Detectron2 leaves out the first and the last and clips the rest.
-
-    Args:
-        where: start of a message, such as the file.
-        content: of ``read_annotations``.
-        folder: with the images.
-        max_missing: image files that may be missing.
-        follow_links: let links in the folder lead out of it.
-        strict: make the warning an error.
-
-    Raises:
-        ValueError: a field that is missing, ids that are not unique or not there, a size, box, mask
-            or name that cannot be, a file outside of the folder, or too many that are missing.
+    one warning, with their number, or an error if it is ``strict``: Detectron2 leaves out the first
+    and the last and clips the rest. With ``follow_links`` links in the folder may lead out of it.
     """
     unusable: list[str] = []
 
@@ -106,7 +100,6 @@ def check_annotations(
 
 
 def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:
-    """Returns the entries of a list by id, each checked; an error names its entry."""
     found: dict[Any, Json] = {}
     for entry in content[kind]:
         fields = entry if isinstance(entry, dict) else {}
@@ -147,7 +140,6 @@ def _check_image(image: Json) -> None:
 
 
 def _check_reference(annotation: Json, key: str, known: dict[Any, Json]) -> Json:
-    """Returns the image or category of an annotation."""
     value = annotation[key]
     if isinstance(value, list | dict) or value not in known:
         raise ValueError(f"{key}: got {short(value)}, which the file lacks")
@@ -155,7 +147,6 @@ def _check_reference(annotation: Json, key: str, known: dict[Any, Json]) -> Json
 
 
 def _check_object(annotation: Json, image: Json) -> bool:
-    """Returns whether box and mask can be used as they are."""
     box = annotation["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not _are_finite(box):
         raise ValueError(f"bbox: got {short(box)}, expected [x, y, width, height]")
@@ -218,13 +209,10 @@ def _check_runs(segmentation: Json, height: int, width: int) -> None:
 
 
 def decode_runs(counts: str) -> list[int] | None:
-    """Decodes COCO's compressed run lengths, of pixels out of the object and in it by turns.
+    """Decodes COCO's compressed run lengths; returns None for text that is not of that form.
 
     A number takes characters of 5 bits from "0" on, the lowest first; the sixth bit says that more
     follow. From the fourth on a run is stored as its difference to the one two before.
-
-    Returns:
-        The lengths, or None for text that is not of that form.
     """
     if not COMPRESSED_RUNS.fullmatch(counts):
         return None

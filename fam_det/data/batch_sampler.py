@@ -22,11 +22,7 @@ def uniform_sampler(count: int) -> SeededSampler:
 
 
 def build_sampler(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> SeededSampler:
-    """Returns ``DATALOADER.SAMPLER_TRAIN`` as a function of the seed.
-
-    Raises:
-        ValueError: a sampler that Detectron2 does not have.
-    """
+    """Returns ``DATALOADER.SAMPLER_TRAIN`` as a function of the seed."""
     name, count = cfg.DATALOADER.SAMPLER_TRAIN, len(records)
     if name == "TrainingSampler":
         return uniform_sampler(count)
@@ -59,11 +55,6 @@ def form_batches(
     They are those of Detectron2's ``build_detection_train_loader``, where it groups by aspect ratio
     with any number of workers and otherwise with one. The group of an image is known without it, so
     a resumed run gets to its place in a second or two.
-
-    Args:
-        positions: in the data set, for this process.
-        batch_size: images in a batch of this process.
-        groups: of each image; a batch has images of one group. None for one group of all.
     """
     rank, processes = comm.get_rank(), comm.get_world_size()
     waiting: dict[int, list[Key]] = defaultdict(list)

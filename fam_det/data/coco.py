@@ -1,9 +1,8 @@
 """A user's own data in COCO format, registered from the config, and checked against it."""
 
-from pathlib import Path
 from typing import Any
 
-from fam_det.data.annotations import check_annotations, read_annotations
+from fam_det.data.annotations import read_dataset
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -16,11 +15,8 @@ _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS"
 def register_coco_datasets(cfg: CfgNode) -> None:
     """Registers every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
 
-    A name that is there already stays, so that two runs in one process can share data sets.
-
-    Raises:
-        ValueError: an entry of another form, a file that is missing or not as it should be, or a
-            number of categories other than the model's; the message names the entry.
+    A name that is there already stays, so that two runs in one process can share data sets. A
+    ValueError names an entry of another form, or one that does not fit the config.
     """
     for entry in cfg.DATASETS.COCO:
         parts = entry if isinstance(entry, list | tuple) else ()
@@ -42,16 +38,11 @@ def check_registered(cfg: CfgNode) -> None:
 
 
 def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None:
-    where = f"DATASETS.COCO: {name}"
-    if not Path(images).is_dir():
-        raise ValueError(f"{where}: the image folder {images!r} does not exist")
-    content = read_annotations(where, annotations)
-    where = f"{where}: {annotations}"
     is_trained, is_tested = name in cfg.DATASETS.TRAIN, name in cfg.DATASETS.TEST
     strict = cfg.DATASETS.STRICT
-    check_annotations(
-        where,
-        content,
+    content = read_dataset(
+        f"DATASETS.COCO: {name}",
+        annotations,
         images,
         # An evaluation needs every image.
         max_missing=0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE,
@@ -60,6 +51,7 @@ def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None
     )
     if is_trained or is_tested:
         _check_class_count(cfg, name, len(content["categories"]))
+        where = f"DATASETS.COCO: {name}: {annotations}"
         _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
 
 
@@ -82,7 +74,6 @@ def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:
 def _check_objects(
     cfg: CfgNode, where: str, annotations: list[dict[str, Any]], *, is_trained: bool
 ) -> None:
-    """Checks what would otherwise end a training in the middle of a loss."""
     objects = [entry for entry in annotations if not entry.get("iscrowd", 0)]
     if is_trained and not objects:
         raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")

@@ -1,6 +1,6 @@
 """The images of a data set as a model takes them; an image that cannot be read is replaced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,34 +44,41 @@ class NamingMapper(CheckedMapper):
 
 
 class Sample(NamedTuple):
-    """A mapped image, and what was wrong with those that should have been in its place."""
+    """A mapped image or a batch, and what was wrong with those that should have been there."""
 
-    content: dict[str, Any]
+    content: Any
     unreadable: dict[str, str]  # reason by file
 
 
 class SeededDataset(Dataset[Sample]):
     """Mapped records of a data set, by place in the training and position in the set.
 
-    What is random about a sample depends on the seed and its place alone, not on the process that
-    maps it or on what that did before.
+    The random draws of a sample depend on the seed, the purpose and its place alone, not on the
+    process that maps it or on what that did before.
 
     Args:
         records: of the images.
         mapper: from a record to what the model takes, or to None for an image to skip.
         seed: 0 or more.
+        purpose: of the random numbers, for ``derive_seed``.
     """
 
-    def __init__(self, records: Sequence[Record], mapper: Callable[[Any], Any], seed: int) -> None:
+    def __init__(
+        self, records: Any, mapper: Callable[[Any], Any], seed: int, purpose: str = "item"
+    ) -> None:
         self.records = records
         self.mapper = mapper
         self.seed = seed
+        self.purpose = purpose
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Returns the image of a key, or another where it cannot be read or is mapped to None."""
-        place, index = key
+    def __getitem__(self, key: tuple[int, ...]) -> Sample:
+        """Returns the image of a key, or another where it cannot be read or is mapped to None.
+
+        A key is the place, of one number or more, and then the position.
+        """
+        *place, index = key
         unreadable: dict[str, str] = {}
-        with seeded(derive_seed(self.seed, "item", place)):
+        with seeded(derive_seed(self.seed, self.purpose, *place)):
             for _ in range(TRIES):
                 record = self.records[index]
                 try:

@@ -32,12 +32,7 @@ def check_name(file: object) -> None:
 def check_files(
     where: str, files: list[str], folder: Path, *, max_missing: int, follow_links: bool
 ) -> None:
-    """Checks that files are inside the image folder, which may itself be a link.
-
-    Raises:
-        ValueError: more files than ``max_missing`` are not there, or a link leads out of the folder
-            without ``follow_links``.
-    """
+    """Checks that files are inside the image folder, which may itself be a link."""
     leaves_folder: dict[str, bool] = {}
     for part in {PurePath(file).parent for file in files}:
         leaves_folder |= _list_files(folder, part)
@@ -116,7 +111,8 @@ def error_reason(error: Exception, file: str) -> str:
     """Returns one line for what was wrong with an image, without its name."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    text = str(error).replace(f" for image {file}", "").replace(f"'{file}'", "")
+    text = str(error).removeprefix(f"{file}: ").replace(f" for image {file}", "")
+    text = text.replace(f"'{file}'", "")
     text = " ".join(text.split())
     if type(error) is ValueError and text:
         return text

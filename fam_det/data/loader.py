@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fam_det.data.batch_sampler import (
+    Key,
     SeededSampler,
     aspect_groups,
     build_sampler,
@@ -65,34 +67,13 @@ def start_workers(loader: Any) -> Iterator[Any]:
         return iter(loader)
 
 
-def load_batches(
-    dataset: Any, keys: Iterable[Any], *, num_workers: int, timeout: float, **options: Any
-) -> Iterator[Any]:
-    """Loads a batch for each list of keys, in workers; ``options`` are of PyTorch's DataLoader."""
-    loader = DataLoader(
-        dataset,
-        batch_sampler=keys,
-        num_workers=num_workers,
-        timeout=timeout if num_workers else 0.0,
-        worker_init_fn=ignore_signals,
-        # Without one, the workers' seeds would be drawn from the default generator.
-        generator=torch.Generator(),
-        **options,
-    )
-    return start_workers(loader)
-
-
 def restarting_batches(
     batches_from: Callable[[int], Iterable[BatchType]], start: int
 ) -> Iterator[BatchType]:
     """Yields batches from an iteration on; with new workers where one was killed or is stuck.
 
-    Args:
-        batches_from: gives the batches from an iteration on, always the same ones.
-        start: the iteration that comes first.
-
-    Raises:
-        RuntimeError: workers were lost four times without a batch in between.
+    ``batches_from`` gives the batches from an iteration on, always the same ones. Workers that are
+    lost four times without a batch in between are an error.
     """
     iteration, lost = start, 0
     while True:
@@ -115,9 +96,8 @@ def restarting_batches(
 class RestartingLoader:
     """The loader of an evaluation, with new workers where one was killed or is stuck.
 
-    Args:
-        loader: PyTorch's, without workers so far; it gives the same batches each time.
-        timeout: seconds after which a worker counts as stuck; 0 for never.
+    PyTorch's loader has no workers so far, and gives the same batches each time. A worker counts as
+    stuck after ``timeout`` seconds; 0 for never.
     """
 
     def __init__(self, loader: Any, timeout: float) -> None:
@@ -135,6 +115,48 @@ class RestartingLoader:
         return restarting_batches(lambda k: islice(start_workers(self.loader), k, None), 0)
 
 
+def seeded_batches(
+    dataset: SeededDataset,
+    keys_from: Callable[[int], Iterable[Any]],
+    start: int,
+    unreadable: UnreadableImages,
+    *,
+    timeout: float = 0.0,
+    num_workers: int = 0,
+    collate: Callable[[list[Any]], Any] = list,
+    **options: Any,
+) -> Iterator[Any]:
+    """Yields batches from an iteration on; nothing happens before the first is asked for.
+
+    ``keys_from`` gives the keys of each batch from an iteration on, always the same ones;
+    ``collate`` makes a batch of the samples' contents, in the worker.
+    """
+
+    def batches_from(iteration: int) -> Iterator[Sample]:
+        return start_workers(
+            DataLoader(
+                dataset,
+                batch_sampler=keys_from(iteration),
+                num_workers=num_workers,
+                collate_fn=partial(_collate, collate),
+                timeout=timeout if num_workers else 0.0,
+                worker_init_fn=ignore_signals,
+                # Without one, the workers' seeds would be drawn from the default generator.
+                generator=torch.Generator(),
+                **options,
+            )
+        )
+
+    for batch in restarting_batches(batches_from, start):
+        unreadable.add(batch.unreadable)
+        yield batch.content
+
+
+def _collate(collate: Callable[[list[Any]], Any], samples: list[Sample]) -> Sample:
+    unreadable = {file: why for sample in samples for file, why in sample.unreadable.items()}
+    return Sample(collate([sample.content for sample in samples]), unreadable)
+
+
 class ResumableLoader:
     """Batches without end, of images in Detectron2's order and format.
 
@@ -148,9 +170,9 @@ class ResumableLoader:
         batch_size: images in a batch of this process.
         group: keep images that are wider than high apart from the others.
         seed: 0 or more, the same in every process.
-        num_workers: processes that load; 0 loads in this one.
-        timeout: seconds after which a worker counts as stuck; 0 for never.
         max_unreadable: different files that may be skipped before it is an error.
+        workers: ``num_workers``, 0 to load in this process, and ``timeout``, the seconds after
+            which one counts as stuck, 0 for never.
 
     Attributes:
         start_iter: the iteration that comes first; read when the first batch is asked for.
@@ -166,9 +188,8 @@ class ResumableLoader:
         *,
         group: bool = True,
         seed: int = 0,
-        num_workers: int = 0,
-        timeout: float = 0.0,
         max_unreadable: int = 0,
+        **workers: Any,
     ) -> None:
         self.start_iter = 0
         self.sampler = sampler
@@ -178,30 +199,19 @@ class ResumableLoader:
         self.records = DatasetFromList(list(records), copy=False)
         self.mapper = mapper
         self.seed = seed
-        self.num_workers = num_workers
-        self.timeout = timeout
+        self.workers = workers
         self.unreadable = UnreadableImages(max_unreadable)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Yields batches from ``start_iter`` on; nothing happens before the first is asked for.
-
-        Raises:
-            ValueError: more files that cannot be read than are allowed.
-        """
-        for batch in restarting_batches(self._batches_from, self.start_iter):
-            for sample in batch:
-                self.unreadable.add(sample.unreadable)
-            yield [sample.content for sample in batch]
-
-    def _batches_from(self, iteration: int) -> Iterable[list[Sample]]:
-        keys = form_batches(self.sampler(self.seed), self.batch_size, self.groups)
-        return load_batches(
-            SeededDataset(self.records, self.mapper, self.seed),
-            islice(keys, iteration, None),
-            num_workers=self.num_workers,
-            timeout=self.timeout,
-            collate_fn=list,
+        """Yields batches from ``start_iter`` on; nothing happens before the first is asked for."""
+        dataset = SeededDataset(self.records, self.mapper, self.seed)
+        yield from seeded_batches(
+            dataset, self._keys_from, self.start_iter, self.unreadable, **self.workers
         )
+
+    def _keys_from(self, iteration: int) -> Iterator[list[Key]]:
+        keys = form_batches(self.sampler(self.seed), self.batch_size, self.groups)
+        return islice(keys, iteration, None)
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None) -> Any:
@@ -209,9 +219,6 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
 
     The seed is drawn from NumPy's generator, which ``SEED`` seeds. A data set that is no list of
     records gets Detectron2's own loader, which a resumed run starts from its beginning.
-
-    Raises:
-        ValueError: an impossible value; the message names the key.
     """
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
     records = get_detection_dataset_dicts(
@@ -282,7 +289,6 @@ def build_test_loader(dataset: Any, *, mapper: Callable[[Any], Any], **others: A
 
 
 def _share_of_batch(key: str, images: int) -> int:
-    """Returns this process's part of a batch, whose key an error names."""
     processes = comm.get_world_size()
     if images < 1 or images % processes != 0:
         raise ValueError(

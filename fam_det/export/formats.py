@@ -41,28 +41,17 @@ FIELDS = {
 
 
 class Format(NamedTuple):
-    """A file format.
-
-    Attributes:
-        title: for people.
-        file: its name.
-        write: writes a detector, traced with an image, to a file, and returns what runs the file.
-        packages: to install.
-    """
+    """A file format; ``write`` returns what runs the file."""
 
     title: str
     file: str
-    write: Callable[[nn.Module, Tensor, Path], Runner]
-    packages: tuple[str, ...] = ()
+    write: Callable[[nn.Module, Tensor, Path], Runner]  # a detector, traced with an image
+    packages: tuple[str, ...] = ()  # to install
 
 
 @torch.no_grad()
 def detect(detector: Any, image: Tensor) -> dict[str, Tensor]:
-    """Returns the detections of one image, as an exported detector gives them.
-
-    Raises:
-        TypeError: a model that gives no instances.
-    """
+    """Returns the detections of one image, as an exported detector gives them."""
     if isinstance(detector, GeneralizedRCNN):
         # Without pasting masks into the image, as Detectron2's own export.
         instances = detector.inference([{"image": image}], do_postprocess=False)[0]

@@ -1,47 +1,36 @@
 """How much a detector costs, and how far an exported one is from it: the rows of the table."""
 
-import time
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 # Before detectron2.utils.analysis, which imports detectron2.export.
 from fam_det.export.formats import FORMATS, Runner, detect, export
-from fam_det.export.source import one_line
+from fam_det.export.source import MAX_REASON
+from fam_det.files import one_line
 from fam_det.modeling.teacher import FrozenTeacher
 
 from detectron2.utils.analysis import FlopCountAnalysis
 
-SECONDS, MIN_RUNS, WARMUP = 3.0, 5, 2  # of a measurement
+SECONDS, WARMUP = 3.0, 2  # of a measurement, and runs before it
 INFINITE = float("inf")
 
 
 class Row(NamedTuple):
-    """A line of the table; None for what was not measured.
+    """A line of the table; None for what was not measured."""
 
-    Attributes:
-        name: of the network and format.
-        file: what was written.
-        size: of it in bytes; for the teacher, of its weights.
-        parameters: of the network.
-        flops: multiply-adds of one image.
-        seconds: median of one image.
-        check: how it compares with the student in PyTorch.
-        error: why the file is not there or not to be used; "" for all well.
-    """
-
-    name: str
+    name: str  # of the network and format
     file: str = ""
-    size: int | None = None
+    size: int | None = None  # of the file in bytes; for the teacher, of its weights
     parameters: int | None = None
-    flops: float | None = None
-    seconds: float | None = None
-    check: str = ""
-    error: str = ""
+    flops: float | None = None  # multiply-adds of one image
+    seconds: float | None = None  # median of one image
+    check: str = ""  # how it compares with the student in PyTorch
+    error: str = ""  # why the file is not there or not to be used
 
 
 def detector_row(name: str, detector: Any, image: Tensor, file: Path | None = None) -> Row:
@@ -59,9 +48,8 @@ def detector_row(name: str, detector: Any, image: Tensor, file: Path | None = No
 
 def teacher_row(teacher: FrozenTeacher, image: Tensor) -> Row:
     """Measures a teacher on the student's image."""
-    return detector_row(
-        "teacher", teacher.detector, image.flip(0) if teacher.flip_channels else image
-    )
+    image = image.flip(0) if teacher.flip_channels else image
+    return detector_row("teacher", teacher.detector, image)
 
 
 def export_row(name: str, student: Any, image: Tensor, folder: Path) -> Row:
@@ -82,12 +70,12 @@ def export_row(name: str, student: Any, image: Tensor, folder: Path) -> Row:
 
 
 def _failure(name: str, student: Any, error: Exception) -> str:
-    """Returns what failed, why, and what to do instead."""
     backbone = getattr(student, "backbone", student)
     bottom_up = type(getattr(backbone, "bottom_up", backbone)).__name__  # below an FPN
     detector = f"{type(student).__name__} on {bottom_up}"
     other = "; use --format torchscript instead" if name == "scripted" else ""
-    return f"--format {name}: PyTorch cannot export {detector}{other} ({one_line(error)})"
+    reason = one_line(error, MAX_REASON)
+    return f"--format {name}: PyTorch cannot export {detector}{other} ({reason})"
 
 
 @torch.no_grad()
@@ -101,29 +89,18 @@ def count_flops(detector: nn.Module, image: Tensor) -> float:
 @torch.no_grad()
 def latency(run: Runner, image: Tensor) -> float:
     """Returns the median of the seconds of a forward pass."""
-    for _ in range(WARMUP):
-        run(image)
-    times: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(times) < MIN_RUNS or time.perf_counter() < end:
-        start = time.perf_counter()
-        run(image)
-        times.append(time.perf_counter() - start)
-    return median(times)
+    names, threads = {"run": run, "image": image}, torch.get_num_threads()
+    timer = Timer("run(image)", globals=names, num_threads=threads)
+    timer.timeit(WARMUP)
+    return timer.blocked_autorange(min_run_time=SECONDS).median
 
 
 class Agreement(NamedTuple):
-    """An exported detector beside the detector.
-
-    Attributes:
-        detections: how many were compared.
-        boxes: largest difference of a coordinate, in pixels.
-        scores: largest difference of a score, or of a mask's cell.
-    """
+    """An exported detector beside the detector: how many detections, and how far apart."""
 
     detections: int
-    boxes: float = 0.0
-    scores: float = 0.0
+    boxes: float = 0.0  # largest difference of a coordinate, in pixels
+    scores: float = 0.0  # largest difference of a score, or of a mask's cell
 
     @property
     def close(self) -> bool:

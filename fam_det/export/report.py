@@ -19,27 +19,16 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Report:
-    """A deployment's measurements and notes.
+    """A deployment's measurements and notes."""
 
-    Attributes:
-        checkpoint: where the weights are from.
-        image_size: (H, W) of the image that was measured.
-        input_format: order of its channels.
-        sizes: ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST``.
-        needs: packages besides Detectron2 that ``config.yaml`` needs.
-        rows: of the table.
-        notes: what else a reader must know.
-        threads: that PyTorch computed with.
-    """
-
-    checkpoint: str
-    image_size: tuple[int, int]
-    input_format: str
-    sizes: tuple[int, int]
-    needs: list[str]
+    checkpoint: str  # where the weights are from
+    image_size: tuple[int, int]  # (H, W) of the image that was measured
+    input_format: str  # order of its channels
+    sizes: tuple[int, int]  # INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST
+    needs: list[str]  # packages besides Detectron2 that config.yaml needs
     rows: Sequence[Row]
     notes: Sequence[str]
-    threads: int
+    threads: int  # that PyTorch computed with
 
     def text(self, style: str) -> str:
         """Returns table and notes in one of ``STYLES``."""
@@ -53,14 +42,15 @@ class Report:
 
     def lines(self) -> list[str]:
         """Returns what is out of the ordinary, one line each."""
-        needed = []
-        if self.needs:
-            first = "fam_det.modeling" if self.needs[0] == "fam_det" else self.needs[0]
-            needed = [
-                f"`import {first}` is needed with config.yaml: plain Detectron2 lacks the "
-                f"student's backbone (from {', '.join(self.needs)})"
-            ]
-        return [*needed, *self.notes, *[row.error for row in self.rows if row.error]]
+        lines = [*self.notes, *[row.error for row in self.rows if row.error]]
+        if not self.needs:
+            return lines
+        first = "fam_det.modeling" if self.needs[0] == "fam_det" else self.needs[0]
+        needed = (
+            f"`import {first}` is needed with config.yaml: plain Detectron2 lacks the "
+            f"student's backbone (from {', '.join(self.needs)})"
+        )
+        return [needed, *lines]
 
     def write(self, folder: Path) -> None:
         """Writes both files."""

@@ -12,6 +12,11 @@ cfg.MODEL.WEIGHTS = "model.pth"
 cfg.MODEL.DEVICE = "cpu"  # or "cuda"
 print(DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"])
 """
+# What it needs besides where the student's backbone is this package's.
+PACKAGE = """import fam_det.modeling  # first: it registers the backbone
+from fam_det.config import add_distillation_config
+"""
+KEYS = "add_distillation_config(cfg)\n"
 IMAGE = """import numpy as np
 from PIL import Image
 
@@ -42,30 +47,13 @@ def usage(
 ) -> str:
     """Returns sections of Markdown with the code for each file.
 
-    Args:
-        files: that were written.
-        sizes: ``INPUT.MIN_SIZE_TEST``, 0 for no resizing, and ``INPUT.MAX_SIZE_TEST``.
-        order: of the channels, ``INPUT.FORMAT``.
-        needs_package: whether the student's backbone is this package's.
+    ``needs_package`` says that the student's backbone is this package's.
     """
-    shortest, longest = sizes
+    shortest, longest = sizes  # INPUT.MIN_SIZE_TEST, 0 for no resizing, and INPUT.MAX_SIZE_TEST
     scale = f"min({shortest} / min(image.size), {longest} / max(image.size))" if shortest else "1.0"
     flip = "[::-1]" if order == "BGR" else ""
     image = IMAGE.format(scale=scale, flip=flip, order=order)
-    sections = [_section("Detectron2", _detectron2(needs_package))]
-    sections += [
-        _section(title, image + code) for file, (title, code) in FILES.items() if file in files
-    ]
-    return "\n".join(sections)
-
-
-def _detectron2(needs_package: bool) -> str:
-    if not needs_package:
-        return DETECTRON2.format(first="", keys="")
-    first = "import fam_det.modeling  # first: it registers the backbone\n"
-    first += "from fam_det.config import add_distillation_config\n"
-    return DETECTRON2.format(first=first, keys="add_distillation_config(cfg)\n")
-
-
-def _section(title: str, code: str) -> str:
-    return f"## {title}\n\n```python\n{code}```\n"
+    first, keys = (PACKAGE, KEYS) if needs_package else ("", "")
+    codes = {"Detectron2": DETECTRON2.format(first=first, keys=keys)}
+    codes |= {title: image + code for file, (title, code) in FILES.items() if file in files}
+    return "\n".join(f"## {title}\n\n```python\n{code}```\n" for title, code in codes.items())

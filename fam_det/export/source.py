@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,37 +10,26 @@ from torch import Tensor
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.runs import Run, read_config
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
+from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 
 DISTILLED = "DistilledDetector"
+MAX_REASON = 200  # characters of a library's error in a message
 DEFAULT_SIZE = 800  # pixels of the shorter side, where INPUT.MIN_SIZE_TEST is 0 for no resizing
 # Errors of a config, a checkpoint or a download that is not there.
 ABSENT = (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueError)
 
 
-class Source(NamedTuple):
-    """A config with this project's keys, and a checkpoint of its detector."""
+def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[CfgNode, str]:
+    """Reads the config of an output folder or file, and finds the checkpoint to deploy.
 
-    cfg: CfgNode
-    weights: str
-
-
-def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
-    """Reads the config and finds the checkpoint to deploy.
-
-    Args:
-        path: output folder of a training, or a config file.
-        weights: a checkpoint; None for that of the run, or ``MODEL.WEIGHTS`` of the file.
-        opts: KEY VALUE pairs for the config.
-
-    Raises:
-        ValueError: no such run, config, key or checkpoint; the message names it.
+    Without ``weights`` that is the run's, or ``MODEL.WEIGHTS`` of the file.
     """
     is_run = path.is_dir()
     file = path / "config.yaml" if is_run else path
@@ -54,8 +42,7 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
             f"{file}: not there, expected the output folder of a run, or a config in YAML"
         )
     # Without the checks of a training: its data sets and its GPU may be elsewhere.
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     merge_config(cfg, file, opts)
     if weights is None and is_run:
         weights = str(find_checkpoint(Run(path, {}, [])) or "")
@@ -68,15 +55,13 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> Source:
         raise ValueError("MODEL.WEIGHTS: is empty, expected a checkpoint; add --weights FILE")
     if "://" not in weights and not Path(weights).is_file():
         raise ValueError(f"--weights: {weights} is not there, expected a checkpoint")
-    return Source(cfg, weights)
+    return cfg, weights
 
 
 def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
     """Loads the teacher of a run on the CPU, as far as it is there.
 
-    Returns:
-        The teacher, None where there is none or it cannot be built, and a note for the reader of
-        its figures on what is missing, "" for nothing.
+    The second value is a note for the reader of its figures on what is missing, "" for nothing.
     """
     if cfg.MODEL.META_ARCHITECTURE != DISTILLED:
         return None, ""
@@ -85,30 +70,22 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
     try:
         teacher = build_teacher(cfg)
     except ABSENT as error:
-        return None, f"no teacher beside it: {one_line(error)}"
+        return None, f"no teacher beside it: {one_line(error, MAX_REASON)}"
     try:
         teacher.load_weights([name for name, _ in teacher.detector.named_children()])
     except ABSENT as error:
         return teacher, (
             "the teacher has random weights, and finds other objects in another time: "
-            f"{one_line(error)}"
+            f"{one_line(error, MAX_REASON)}"
         )
     return teacher, ""
 
 
 def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None) -> Tensor:
-    """Returns the image that exports are traced with, compared on and timed with.
+    """Returns the image (3, H, W) that exports are traced with, compared on and timed with.
 
-    Args:
-        cfg: of the detector.
-        file: a photograph; None for noise, in which a trained detector finds little.
-        size: (H, W); None for that of ``INPUT.MIN_SIZE_TEST``.
-
-    Returns:
-        (3, H, W), float32 pixels of 0 to 255 in the order of ``INPUT.FORMAT``.
-
-    Raises:
-        ValueError: a file that is not there or no image.
+    Its pixels are float32 of 0 to 255 in the order of ``INPUT.FORMAT``. Without a file it is noise,
+    in which a trained detector finds little; without a size (H, W) ``INPUT.MIN_SIZE_TEST`` counts.
     """
     shortest, longest = cfg.INPUT.MIN_SIZE_TEST or DEFAULT_SIZE, cfg.INPUT.MAX_SIZE_TEST
     if file is None:
@@ -122,10 +99,3 @@ def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None)
     resize = T.Resize(size) if size else T.ResizeShortestEdge(shortest, longest)
     resized = resize.get_transform(pixels).apply_image(pixels)  # (H, W, 3)
     return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32))
-
-
-def one_line(error: BaseException, max_length: int = 200) -> str:
-    """Returns the first line of a message that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= max_length else text[: max_length - 3] + "..."

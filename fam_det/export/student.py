@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from fam_det.analysis.checkpoint import DISTILLER
-from fam_det.export.source import DISTILLED, Source, one_line
-from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.export.source import DISTILLED, MAX_REASON
+from fam_det.files import one_line
+from fam_det.files.checkpointer import SafeCheckpointer, WeightsMismatchError
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
@@ -19,11 +20,7 @@ COMMON = {"torch", "torchvision", "detectron2", "fvcore"}  # everyone who has De
 
 
 def student_config(cfg: CfgNode) -> CfgNode:
-    """Returns the student's config without this project's keys, but for those of its backbone.
-
-    Raises:
-        ValueError: a student's meta-architecture that nobody has registered.
-    """
+    """Returns the student's config without this project's keys, but for those of its backbone."""
     plain = get_cfg()
     _copy_known(cfg, plain)
     if cfg.MODEL.META_ARCHITECTURE == DISTILLED:
@@ -39,7 +36,6 @@ def student_config(cfg: CfgNode) -> CfgNode:
 
 
 def _copy_known(source: CfgNode, target: CfgNode) -> None:
-    """Copies the values of the keys that the target has."""
     for key, value in target.items():
         if isinstance(value, CfgNode):
             _copy_known(source[key], value)
@@ -47,45 +43,33 @@ def _copy_known(source: CfgNode, target: CfgNode) -> None:
             target[key] = source[key]
 
 
-def load_student(source: Source) -> tuple[CfgNode, Any]:
-    """Returns the student's config, and the student with its weights on the CPU, in eval mode.
-
-    Raises:
-        ValueError: a student that cannot be built, a file that is no checkpoint, or a checkpoint
-            that is not the student's; the message names a weight.
-    """
-    cfg = student_config(source.cfg)
+def load_student(source: CfgNode, weights: str) -> tuple[CfgNode, Any]:
+    """Returns the student's config, and the student with its weights on the CPU, in eval mode."""
+    cfg = student_config(source)
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"
     try:
         student = build_model(on_cpu)
     except (AssertionError, ImportError, KeyError) as error:
-        raise ValueError(f"the student cannot be built: {one_line(error)}") from error
+        raise ValueError(f"the student cannot be built: {one_line(error, MAX_REASON)}") from error
     try:
-        _ExactCheckpointer(student).load(source.weights)
+        _ExactCheckpointer(student, needed=["*"]).load(weights)
     except (AssertionError, KeyError, OSError, RuntimeError) as error:  # of a failed download too
-        raise ValueError(f"--weights: {source.weights}: {one_line(error)}") from error
+        raise ValueError(f"--weights: {weights}: {one_line(error, MAX_REASON)}") from error
     return cfg, student.eval().requires_grad_(False)
 
 
 class _ExactCheckpointer(SafeCheckpointer):
-    """A checkpointer that leaves no weight random, and leaves out nothing but the distiller."""
+    """A checkpointer that leaves out nothing but the distiller."""
 
     def _load_model(self, checkpoint: Any) -> Any:
         found = super()._load_model(checkpoint)
-        other_shape = [name for name, *_ in found.incorrect_shapes]
-        absent = [x for x in found.missing_keys if not x.endswith("num_batches_tracked")]
         unknown = [x for x in found.unexpected_keys if not x.startswith(DISTILLER)]
-        for names, fault in (
-            (other_shape, "are of another shape than"),
-            (absent, "are missing for"),
-            (unknown, "are not of"),
-        ):
-            if names:
-                raise ValueError(
-                    f"--weights: {len(names)} weights {fault} the student of the config, the first "
-                    f"is {names[0]}; expected a checkpoint of its training"
-                )
+        if unknown:
+            raise WeightsMismatchError(
+                f"{len(unknown)} weights are not of the student of the config, the first is "
+                f"{unknown[0]}; expected a checkpoint of its training"
+            )
         return found
 
 

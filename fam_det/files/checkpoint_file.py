@@ -12,11 +12,7 @@ from fam_det.files.array_pickle import ArrayUnpickler
 
 
 def read_pickle(file: str | Path) -> dict[str, Any]:
-    """Reads a ``.pkl`` of Detectron2's model zoo.
-
-    Raises:
-        ValueError: a file that is damaged or would call anything; one line that names it.
-    """
+    """Reads a ``.pkl`` of Detectron2's model zoo; a ValueError names one that is damaged."""
 
     def unpickle(path: str | Path) -> Any:
         with Path(path).open("rb") as stream:
@@ -26,11 +22,7 @@ def read_pickle(file: str | Path) -> dict[str, Any]:
 
 
 def read_torch(file: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint of PyTorch onto the CPU.
-
-    Raises:
-        ValueError: a file that is damaged or would call anything; one line that names it.
-    """
+    """Reads a checkpoint of PyTorch onto the CPU; a ValueError names one that is damaged."""
     return _read(file, lambda path: torch.load(path, map_location="cpu", weights_only=True))
 
 

@@ -35,13 +35,9 @@ class SafeCheckpointer(DetectionCheckpointer):
     stays until then. Raises a ValueError, one line that names the file, for one that is damaged,
     missing or would call anything, that has no weight of the model or lacks some that are needed.
 
-    Args:
-        model: the model to load into and save.
-        save_dir: folder of the run.
-        needed: parts that no checkpoint may lack, with the wildcards of ``fnmatch``. Without them
-            one may lack anything, such as the heads of a detector for other classes. A run that is
-            resumed always needs all.
-        options: as Detectron2's.
+    No checkpoint may lack the parts in ``needed``, with the wildcards of ``fnmatch``. Without them
+    it may lack anything, such as the heads of a detector for other classes. A run that is resumed
+    always needs all.
     """
 
     def __init__(
@@ -57,9 +53,6 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Writes ``name.pth``, reads it back, and only then calls it the last checkpoint.
 
         A run never resumes from ``model_best``, which may be long past.
-
-        Raises:
-            OSError: a disk that did not take it; the file that was there is there still.
         """
         if not self.save_dir or not self.save_to_disk:
             return

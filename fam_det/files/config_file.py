@@ -30,13 +30,8 @@ def merge_config(
 ) -> None:
     """Merges a config file, with the files it is based on, and then KEY VALUE pairs.
 
-    Of several bases the later ones win over the earlier ones, as in fvcore.
-
-    Args:
-        cfg: changed in place.
-        file: path of the YAML file.
-        opts: KEY VALUE pairs.
-        allow_unsafe: let the file run what its Python tags say, as Detectron2 does.
+    Of several bases the later ones win over the earlier ones, as in fvcore. With ``allow_unsafe`` a
+    file may run what its Python tags say, as in Detectron2.
 
     Raises:
         ValueError: a file that cannot be read or would run code, an unknown key or a value of
@@ -48,14 +43,20 @@ def merge_config(
         cfg.merge_from_file(str(file))
     except Exception as error:  # yacs, fvcore and PyYAML raise errors of many types
         raise ValueError(f"{file}: {_reason(error, cfg)}") from error
+    merge_pairs(cfg, opts)
+
+
+def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
+    """Merges KEY VALUE pairs; a ValueError names a key that is unknown or of another type."""
+    if len(pairs) % 2:
+        raise ValueError(f"got {pairs[-1]!r} at the end, expected pairs of KEY VALUE")
     try:
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(list(pairs))
     except Exception as error:
         raise ValueError(f"KEY VALUE pairs: {_reason(error, cfg)}") from error
 
 
 def _check_file(file: Path, cfg: CfgNode, above: tuple[Path, ...]) -> None:
-    """Raises a ValueError for a file that would run code, or whose bases lead nowhere."""
     place = file.resolve()
     if place in above:
         raise ValueError(f"{file}: {BASE}: it is its own base, through {above[-1].name}")
@@ -117,7 +118,6 @@ def _count(value: Any, known: dict[int, int], above: tuple[int, ...]) -> int:
 
 
 def _reason(error: BaseException, cfg: CfgNode | None) -> str:
-    """Returns one line for what PyYAML, yacs or fvcore raised."""
     if isinstance(error, yaml.MarkedYAMLError):
         return _located(error, "not YAML: ")
     if isinstance(error, RecursionError):

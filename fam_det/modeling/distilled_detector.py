@@ -41,7 +41,7 @@ class DistilledDetector(StudentWrapper):
         warmup_iters: iterations over which the weight rises linearly from 0.
         vis_period: iterations between images of the maps for TensorBoard, 0 for none.
         inherited: parts that ``load_teacher`` starts from the teacher's weights; see ``inherit``.
-            Parts that a checkpoint has loaded before keep theirs.
+            Weights that a checkpoint has loaded before stay.
 
     Raises:
         ValueError: a negative weight or number of iterations, or detectors that the distiller
@@ -72,7 +72,8 @@ class DistilledDetector(StudentWrapper):
         self.loss_weight = loss_weight
         self.warmup_iters = warmup_iters
         self.vis_period = vis_period
-        self._to_inherit = list(inherited)  # a checkpoint that is loaded takes its parts out
+        self._to_inherit = list(inherited)
+        self._loaded: set[str] = set()  # weights that a checkpoint had
         self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             DistilledDetector._before_loading
         )
@@ -90,17 +91,18 @@ class DistilledDetector(StudentWrapper):
         """
         if self.teacher.is_loaded:
             return
-        self.teacher.load_weights([*self._to_inherit, *self.distiller.teacher_parts])
-        inherit(self.student, self.teacher.detector, self._to_inherit)
+        parts = [part for part in self._to_inherit if not self._has_loaded(part)]
+        self.teacher.load_weights([*parts, *self.distiller.teacher_parts])
+        inherit(self.student, self.teacher.detector, parts, keep=self._loaded)
         fold_batch_norm(self.teacher.backbone)  # last: it changes the state-dict keys
 
     def _before_loading(self, state_dict: Mapping[str, Any], *_: Any) -> None:
-        """Keeps what a checkpoint has from being replaced by the teacher's weights."""
-        self._to_inherit = [
-            part
-            for part in self._to_inherit
-            if not any(is_below(name, part) for name in state_dict)
-        ]
+        """Notes what a checkpoint has: the teacher's weights do not replace it."""
+        self._loaded |= set(state_dict)
+
+    def _has_loaded(self, part: str) -> bool:
+        names = [name for name in self.student.state_dict() if is_below(name, part)]
+        return bool(names) and self._loaded.issuperset(names)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Returns in training the student's losses and ``loss_distill``, else its detections."""

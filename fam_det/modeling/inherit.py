@@ -5,7 +5,7 @@ the student's neck and heads from the teacher's. The student's maps must then co
 teacher's mean, which is what a distiller asks of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from fam_det.files.checkpointer import is_below
 
 
 @torch.no_grad()
-def inherit(student: nn.Module, teacher: nn.Module, parts: Sequence[str]) -> list[str]:
+def inherit(
+    student: nn.Module, teacher: nn.Module, parts: Sequence[str], keep: Collection[str] = ()
+) -> list[str]:
     """Copies the teacher's weights of some parts into the student.
 
     Args:
@@ -22,6 +24,7 @@ def inherit(student: nn.Module, teacher: nn.Module, parts: Sequence[str]) -> lis
         teacher: another one.
         parts: names of submodules, with the wildcards of ``fnmatch``: ``roi_heads`` or
             ``backbone.fpn_output*``.
+        keep: parameters and buffers of the student that stay as they are.
 
     Returns:
         Names of the parameters and buffers that were copied.
@@ -31,7 +34,7 @@ def inherit(student: nn.Module, teacher: nn.Module, parts: Sequence[str]) -> lis
             shape; nothing is copied then.
     """
     own, others = student.state_dict(), teacher.state_dict()
-    names = [name for part in parts for name in _names_of(part, own)]
+    names = [name for part in parts for name in _names_of(part, own) if name not in keep]
     for name in names:
         _check(name, own[name], others.get(name))
     for name in names:

@@ -6,12 +6,12 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.modeling import DistilledDetector, FrozenTeacher
 from fam_det.modeling import teacher as yacs_teacher
 from fam_det.modeling.distilled_detector import distillation
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 
 def build_teacher(
@@ -72,13 +72,6 @@ def group_norm(channels: int) -> nn.GroupNorm:
     It tries the name on one channel, which 32 groups do not divide; the main branch tries 32.
     """
     return nn.GroupNorm(min(32, channels), channels)
-
-
-def default_config() -> CfgNode:
-    """Returns Detectron2's defaults with this project's keys."""
-    cfg = get_cfg()
-    add_distillation_config(cfg)
-    return cfg
 
 
 def plain(value: Any) -> Any:

@@ -26,12 +26,7 @@ class DescribedDetector(NamedTuple):
 def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
     """Builds the detector of a LazyConfig file, its checkpoint not yet loaded.
 
-    Args:
-        path: of the file, which has ``model`` and, for its checkpoint, ``train.init_checkpoint``.
-        overrides: "path.key=value", as after the options of tools/train_net.py.
-
-    Raises:
-        ValueError: a file without a model, or one that does not say the order of its channels.
+    The file has ``model`` and, for its checkpoint, ``train.init_checkpoint``.
     """
     cfg = read_config(path, overrides, "MODEL.TEACHER.OPTS")
     if "model" not in cfg:
@@ -48,16 +43,9 @@ def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
 
 
 def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
-    """Reads a LazyConfig file with its overrides.
+    """Reads a LazyConfig file with "path.key=value" overrides, which an error calls ``key``.
 
-    Args:
-        path: of the file.
-        overrides: "path.key=value".
-        key: where the overrides come from, for errors.
-
-    Raises:
-        ValueError: an override of another form, or of a node that the file lacks, which Detectron2
-            would add in silence.
+    An override of a node that the file lacks is an error; Detectron2 would add it in silence.
     """
     cfg = LazyConfig.load(path)
     for override in map(str, overrides):

@@ -1,7 +1,5 @@
 """BatchNorm of a distiller over all processes, for a few images a device."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -31,25 +29,12 @@ class SyncBatchNorm(NaiveSyncBatchNorm, BatchNorm):
 
 
 def set_norm(module: nn.Module, norm: str) -> None:
-    """Exchanges every BatchNorm of the core below a module; the state-dict keys stay.
-
-    Args:
-        module: a distiller.
-        norm: one of ``NORMS``.
-
-    Raises:
-        ValueError: another norm.
-    """
+    """Exchanges every BatchNorm of the core below a module; the state-dict keys stay."""
     if norm not in NORMS:
         raise ValueError(f"MODEL.DISTILLER.NORM: got {norm!r}, expected one of {NORMS}")
     for parent in list(module.modules()) if norm == "SyncBN" else []:
         for name, child in parent.named_children():
             if type(child) is BatchNorm:
-                parent.add_module(name, _synchronised(child))
-
-
-def _synchronised(norm: BatchNorm) -> SyncBatchNorm:
-    options: dict[str, Any] = {"eps": norm.eps, "momentum": norm.momentum}
-    new = SyncBatchNorm(norm.num_features, **options)
-    new.load_state_dict(norm.state_dict())
-    return new
+                new = SyncBatchNorm(child.num_features, child.eps, child.momentum)
+                new.load_state_dict(child.state_dict())
+                parent.add_module(name, new)

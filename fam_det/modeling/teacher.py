@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy_detector import DescribedDetector, load_detector
 
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_model
 
@@ -260,8 +260,7 @@ def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
     """
     name, weights = cfg.MODEL.TEACHER.CONFIG, cfg.MODEL.TEACHER.WEIGHTS
     path, zoo_weights = find_config(name)
-    teacher_cfg = get_cfg()
-    add_distillation_config(teacher_cfg)
+    teacher_cfg = default_config()
     try:
         merge_config(teacher_cfg, path, cfg.MODEL.TEACHER.OPTS)
     except ValueError as error:

@@ -2,57 +2,38 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from fam_det.data.annotations import check_annotations, read_annotations
+from fam_det.data.annotations import read_dataset
 
 MAX_NAMES = 3  # in a message
 
 
 @dataclass(frozen=True)
 class CocoData:
-    """A data set in COCO format.
+    """A data set in COCO format."""
 
-    Attributes:
-        annotations: path of the JSON file.
-        images: path of the image folder.
-        class_names: in the order of their ids, which is that of the model's classes.
-        num_images: in the file.
-        num_trained: images with an object that is not a crowd; Detectron2 trains on these alone.
-        has_masks: whether every object has a segmentation.
-        has_bitmasks: whether some are run-length encoded.
-    """
-
-    annotations: str
-    images: str
-    class_names: tuple[str, ...]
+    annotations: str  # path of the JSON file
+    images: str  # path of the image folder
+    class_names: tuple[str, ...]  # in the order of their ids, which is that of the model's classes
     num_images: int
-    num_trained: int
-    has_masks: bool
-    has_bitmasks: bool
+    num_trained: int  # images with an object that is no crowd; Detectron2 trains on these alone
+    has_masks: bool  # every object has one
+    has_bitmasks: bool  # some are run-length encoded
 
 
 def read_coco(flag: str, annotations: str, images: str) -> CocoData:
     """Reads a data set, and checks what would otherwise end the training later.
 
-    Args:
-        flag: of the command line, for errors.
-        annotations: path of the JSON file.
-        images: path of the image folder.
-
-    Raises:
-        ValueError: a file that is missing, truncated or not COCO, no category or no object, an
-            object of an unknown category or image, or an image that is not in the folder.
+    An error starts with the flag of the command line.
     """
-    where = f"{flag}: {annotations}"
-    content = read_annotations(flag, annotations)
-    if not Path(images).is_dir():
-        raise ValueError(f"{flag}: the image folder {images} does not exist; give JSON and IMAGES")
-    check_annotations(where, content, images, follow_links=True)  # the training checks links
+    # The training checks links.
+    content = read_dataset(flag, annotations, images, follow_links=True)
     objects = [x for x in content["annotations"] if not x.get("iscrowd", 0)]
     if not objects:
-        raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
+        raise ValueError(
+            f"{flag}: {annotations}: has no annotations, expected boxes of objects; label some"
+        )
     masks = [x.get("segmentation") for x in objects]
     return CocoData(
         annotations=annotations,

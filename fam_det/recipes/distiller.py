@@ -30,15 +30,8 @@ def distiller_overrides(
 ) -> tuple[Overrides, str]:
     """Returns the keys of the distiller, and a line that says how the student starts.
 
-    Args:
-        student: a detector of the student's config.
-        teacher: it and its class names.
-        names: the data's classes.
-        inherit_heads: True to insist on the teacher's heads, even where its class names are not the
-            data's; False to do without; None to inherit them where everything is the same.
-
-    Raises:
-        ValueError: no common level, or heads that are asked for and do not fit.
+    With ``inherit_heads`` it insists on the teacher's heads, even where its class names are not the
+    data's; with False it does without; with None it takes them where everything is the same.
     """
     levels = _shared_levels(student.backbone, teacher)
     obstacle = _obstacle(student, teacher, names, inherit_heads)

@@ -1,14 +1,17 @@
 """Values of config keys with their reasons, and the YAML that a person would have written."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
+from fam_det.files.config_file import merge_pairs
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 
 class Override(NamedTuple):
@@ -22,11 +25,7 @@ Overrides = dict[str, Override]
 
 
 def given_weights(flag: str, weights: str) -> Override:
-    """Returns a checkpoint that the user names, or "" for "none".
-
-    Raises:
-        ValueError: a file that is not there.
-    """
+    """Returns a checkpoint that the user names, or "" for "none"."""
     if weights == "none":
         return Override("", f"{flag} none: random weights")
     if "://" not in weights and not Path(weights).is_file():
@@ -36,44 +35,21 @@ def given_weights(flag: str, weights: str) -> Override:
     return Override(weights)
 
 
-def default_config() -> CfgNode:
-    """Returns Detectron2's keys and the project's, with their defaults."""
-    cfg = get_cfg()
-    add_distillation_config(cfg)
-    return cfg
-
-
 def build_config(overrides: Mapping[str, Override], options: Sequence[str]) -> CfgNode:
-    """Returns the defaults with these overrides, and the user's own KEY VALUE pairs on top.
-
-    Raises:
-        ValueError: an unknown key or a value of another type among the pairs.
-    """
+    """Returns the defaults with these overrides, and the user's own KEY VALUE pairs on top."""
     cfg = default_config()
     for key, override in overrides.items():
         path, _, name = key.rpartition(".")
         node = find_node(cfg, path) if path else cfg
         is_tuple = isinstance(node[name], tuple)
         node[name] = tuple(override.value) if is_tuple else override.value
-    if len(options) % 2:
-        raise ValueError(f"got {options[-1]!r} at the end, expected pairs of KEY VALUE")
-    for key, value in zip(options[::2], options[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, value])
-        except (AssertionError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"{key} {value}: {error}; expected pairs of KEY VALUE, with keys of Detectron2 or "
-                "fam_det/config.py"
-            ) from error
+    merge_pairs(cfg, options)
     return cfg
 
 
 def find_node(cfg: CfgNode, path: str) -> Any:
     """Returns what stands at a path such as "MODEL.FPN"."""
-    node: Any = cfg
-    for name in path.split("."):
-        node = node[name]
-    return node
+    return reduce(getitem, path.split("."), cfg)
 
 
 def to_yaml(cfg: CfgNode, reasons: Mapping[str, str]) -> str:

@@ -29,50 +29,29 @@ SHARED_HEADS = {
 
 @dataclass(frozen=True)
 class Request:
-    """A user's request.
+    """A user's request."""
 
-    Attributes:
-        teacher: a model zoo name or a config file.
-        student: a network of torchvision, or "timm://NAME".
-        train: data to train on.
-        val: data to evaluate on.
-        output: folder of the run.
-        device: "cuda" or "cpu".
-        teacher_weights: a checkpoint, "none", or None to find it.
-        student_weights: a checkpoint, "none", or None for ImageNet's.
-        schedule: see ``fam_det.recipes.schedule``.
-        batch: images an iteration.
-        inherit_heads: see ``fam_det.recipes.distiller``.
-        options: KEY VALUE pairs, which override all else.
-    """
-
-    teacher: str
-    student: str
+    teacher: str  # a model zoo name or a config file
+    student: str  # a network of torchvision, or "timm://NAME"
     train: CocoData
     val: CocoData
-    output: str
+    output: str  # folder of the run
     device: str = "cpu"
-    teacher_weights: str | None = None
-    student_weights: str | None = None
-    schedule: str = "1x"
-    batch: int = 8
-    inherit_heads: bool | None = None
-    options: list[str] = field(default_factory=list)
+    teacher_weights: str | None = None  # a checkpoint, "none", or None to find it
+    student_weights: str | None = None  # a checkpoint, "none", or None for ImageNet's
+    schedule: str = "1x"  # see fam_det.recipes.schedule
+    batch: int = 8  # images an iteration
+    inherit_heads: bool | None = None  # see fam_det.recipes.distiller
+    options: list[str] = field(default_factory=list)  # KEY VALUE pairs, which override all else
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config and what to say about it.
-
-    Attributes:
-        cfg: the whole config.
-        reasons: comments by key.
-        notes: lines on what was decided.
-    """
+    """A config and what to say about it."""
 
     cfg: CfgNode
-    reasons: dict[str, str]
-    notes: list[str]
+    reasons: dict[str, str]  # comments by key
+    notes: list[str]  # lines on what was decided
 
     def to_yaml(self) -> str:
         """Returns the config as a file that ``tools/train_net.py`` runs."""
@@ -80,11 +59,7 @@ class Recipe:
 
 
 def derive(request: Request) -> Recipe:
-    """Derives the config for a request.
-
-    Raises:
-        ValueError: a request that cannot be met; the message names the flag.
-    """
+    """Derives the config for a request; a ValueError names the flag that cannot be met."""
     train, val, options = request.train, request.val, request.options
     check_same_classes(train, val)
     overrides = teacher_overrides(request.teacher, request.teacher_weights)
@@ -114,7 +89,6 @@ def derive(request: Request) -> Recipe:
 
 
 def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
-    """Returns the teacher's own values of what student and teacher share."""
     keys = [*SHARED, *SHARED_HEADS[teacher.architecture]]
     keys += ["MODEL.ROI_MASK_HEAD"] if masks else []
     overrides: Overrides = {}
@@ -128,7 +102,6 @@ def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
 
 
 def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:
-    """Returns the student's meta-architecture, its classes and whether it segments."""
     classes = Override(len(train.class_names), f"classes: {list_names(train.class_names)}")
     overrides = {
         "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
@@ -163,7 +136,6 @@ def _run_overrides(request: Request) -> Overrides:
 
 
 def _build_student(name: str, cfg: CfgNode) -> Any:
-    """Builds the student on the CPU; raises a ValueError for a network that cannot be one."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
     try:
@@ -174,7 +146,6 @@ def _build_student(name: str, cfg: CfgNode) -> Any:
 
 
 def _notes(request: Request, teacher: Teacher, masks: bool) -> list[str]:
-    """Returns a line on student and teacher, and one on the data."""
     rcnn = "Mask R-CNN" if masks else "Faster R-CNN"
     kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn
     return [

@@ -21,14 +21,6 @@ def iterations(schedule: str, num_images: int, batch: int) -> int:
     1x is Detectron2's 90,000 iterations of 16 images for a data set of COCO's size, 12 epochs. A
     data set of a hundredth of the images takes a tenth of the iterations, and so ten times the
     epochs: it needs as many steps to leave the start as any other, and fewer to see all there is.
-
-    Args:
-        schedule: "1x", a multiple such as "0.1x", or a number of iterations.
-        num_images: that are trained on.
-        batch: images an iteration.
-
-    Raises:
-        ValueError: a schedule of another form.
     """
     if re.fullmatch(r"[1-9]\d*", schedule):
         return int(schedule)
@@ -45,18 +37,7 @@ def iterations(schedule: str, num_images: int, batch: int) -> int:
 def solver_overrides(
     schedule: str, architecture: str, *, num_images: int, num_validated: int, batch: int
 ) -> Overrides:
-    """Returns the keys of the solver, of the warm-ups and of the evaluations during training.
-
-    Args:
-        schedule: as for ``iterations``.
-        architecture: the student's, a key of ``BASE_LR``.
-        num_images: that are trained on.
-        num_validated: images of an evaluation.
-        batch: images an iteration.
-
-    Raises:
-        ValueError: a schedule of another form.
-    """
+    """Returns the keys of the solver, of the warm-ups and of the evaluations during training."""
     last = iterations(schedule, num_images, batch)
     steps = sorted({round(share * last) for share in STEPS} - {0, last})
     warmup = max(min(WARMUP_ITERS, last // 10), 1)

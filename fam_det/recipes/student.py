@@ -27,9 +27,6 @@ def student_overrides(
         weights: "none" for random ones, anything ``MODEL.WEIGHTS`` takes, or None for ImageNet's.
         architecture: the student's meta-architecture, "GeneralizedRCNN" or "RetinaNet".
         inputs: of its FPN, such as ["res3", "res4", "res5"].
-
-    Raises:
-        ValueError: an unknown name, weights that are not there, or a network of timm without timm.
     """
     check_student(name)
     timm_name = name.removeprefix(TIMM) if name.startswith(TIMM) else ""

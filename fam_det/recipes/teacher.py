@@ -31,23 +31,14 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher as the student's config sees it.
+    """A teacher as the student's config sees it."""
 
-    Attributes:
-        name: of its config.
-        detector: with random weights.
-        architecture: meta-architecture of a student like it, "GeneralizedRCNN" or "RetinaNet".
-        class_names: None where its config does not lead to them.
-        template: a config with its FPN, anchors, heads and image sizes, for the student to share.
-        in_python: whether its own config is a LazyConfig, and the template another one.
-    """
-
-    name: str
-    detector: Any
-    architecture: str
-    class_names: tuple[str, ...] | None
-    template: CfgNode
-    in_python: bool
+    name: str  # of its config
+    detector: Any  # with random weights
+    architecture: str  # of a student like it, "GeneralizedRCNN" or "RetinaNet"
+    class_names: tuple[str, ...] | None  # None where its config does not lead to them
+    template: CfgNode  # with its FPN, anchors, heads and image sizes, for the student to share
+    in_python: bool  # its own config is a LazyConfig, and the template another one
 
     @property
     def num_classes(self) -> int:
@@ -62,15 +53,7 @@ class Teacher:
 
 
 def teacher_overrides(name: str, weights: str | None) -> Overrides:
-    """Returns the keys that name the teacher.
-
-    Args:
-        name: in the model zoo, or of a config file.
-        weights: its checkpoint, "none" for random weights, or None to find it.
-
-    Raises:
-        ValueError: an unknown name, or a checkpoint that is not there or not found.
-    """
+    """Returns the keys that name the teacher and its checkpoint, as in a ``Request``."""
     try:
         path, zoo_weights = find_config(name)
     except ValueError as error:
@@ -108,11 +91,7 @@ def _weights(given: str | None, path: str, zoo_weights: str | None) -> Override:
 
 
 def read_teacher(cfg: CfgNode) -> Teacher:
-    """Builds the teacher of ``cfg.MODEL.TEACHER`` on the CPU.
-
-    Raises:
-        ValueError: a config that cannot be built, or a detector that no student here is like.
-    """
+    """Builds the teacher of ``cfg.MODEL.TEACHER`` on the CPU."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
     name = cfg.MODEL.TEACHER.CONFIG

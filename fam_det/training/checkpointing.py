@@ -15,10 +15,7 @@ from detectron2.utils import comm
 class BoundedCheckpointer(hooks.PeriodicCheckpointer):
     """Detectron2's hook; a resumed run counts the checkpoints from before as well.
 
-    Args:
-        checkpointer: writes them.
-        period: iterations between two.
-        keep: how many stay, beside the final one; 0 for all.
+    So many stay as ``keep`` says, beside the final one; 0 for all.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int) -> None:
@@ -75,9 +72,6 @@ class LossNormalizers(HookBase):
 
     Detectron2 has it in an attribute alone and starts it again in a resumed run. Put this hook
     before the checkpointing one.
-
-    Args:
-        model: to train.
     """
 
     def __init__(self, model: nn.Module) -> None:

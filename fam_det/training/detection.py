@@ -9,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.coco import check_registered
 from fam_det.data.dataset import NamingMapper
 from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
-from fam_det.modeling.lazy import default_config, plain
+from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.training.evaluation import build_evaluator
 from fam_det.training.filter_images import FilterImages
@@ -34,11 +35,7 @@ from detectron2.data import (
 )
 from detectron2.engine import HookBase, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import (
-    inference_on_dataset,
-    print_csv_format,
-    verify_results,
-)
+from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
@@ -55,14 +52,11 @@ TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:
     """Returns a frozen config of a file and KEY VALUE pairs, its own data sets registered.
 
-    Raises:
-        ValueError: a file that is wrong or would run code, a device that is not there or cannot do
-            what it should, or a data set that is not as its entry says.
+    A ValueError names what is wrong with the file, the device or a data set.
     """
     cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
-    keys = ("MODEL.DEVICE", "SOLVER.AMP.ENABLED")
-    check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, keys)
+    check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
     register_coco_datasets(cfg)
     check_registered(cfg)
     cfg.freeze()
@@ -84,8 +78,8 @@ class Trainer(ResumableTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Adds images of the filters, and the evaluation with ``TEST.AUG`` at the end."""
-        period, distiller = self.cfg.VIS_PERIOD, getattr(unwrapped(self.model), "distiller", None)
-        all_hooks = super().build_hooks()
+        all_hooks, period = super().build_hooks(), self.cfg.VIS_PERIOD
+        distiller = getattr(unwrapped(self.model), "distiller", None)
         if period > 0 and distiller is not None:
             all_hooks.insert(0, FilterImages(distiller, period))  # before the writers
         if self.cfg.TEST.AUG.ENABLED:
@@ -118,17 +112,13 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
 
     Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict`` and
     ``datasets.follow_links``, as ``DATASETS.COCO`` and so on.
-
-    Raises:
-        ValueError: a node that is missing, a device that is not there or cannot do what it should,
-            or a data set that is not as its entry says.
     """
     cfg = read_config(config_file, overrides, "command line")
     missing = [name for name in NODES if name not in cfg]
     if missing:
         raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
     keys = ("train.device", "train.amp.enabled")
-    check_device(str(cfg.train.device), cfg.train.amp.enabled, keys, sign="=")
+    check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
     yacs = default_config()
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
     for key in ("strict", "follow_links"):

@@ -37,11 +37,6 @@ class Evaluation(hooks.EvalHook):
     The checkpoint of an iteration is older than its evaluation. Every process evaluates with the
     buffers of the first, which are the saved ones: otherwise the running means of BatchNorms would
     be another model's for each share of the images, and others again after a resume.
-
-    Args:
-        period: iterations between two evaluations; 0 for one at the end.
-        evaluate: gives the results.
-        folder: of the run, with its ``metrics.json``.
     """
 
     def __init__(self, period: int, evaluate: Any, folder: str) -> None:
@@ -128,7 +123,6 @@ def faster_coco_eval() -> Iterator[None]:
 
 
 def _fast_evaluation(truth: COCO, found: COCO, iou_type: str) -> Any:
-    """Returns an evaluation with the methods of COCOeval."""
     if iou_type == "keypoints":  # faster-coco-eval takes those from its own COCO class only
         return coco_evaluation.COCOeval(truth, found, iou_type)
     from faster_coco_eval import COCOeval_faster  # type: ignore[import-untyped]
@@ -136,36 +130,31 @@ def _fast_evaluation(truth: COCO, found: COCO, iou_type: str) -> Any:
     return COCOeval_faster(truth, found, iou_type, print_function=print)
 
 
-# Evaluators by ``evaluator_type``: those that write files, and those that keep to their own place.
-WITH_FOLDER: dict[str, list[Any]] = {
+# By ``evaluator_type``.
+EVALUATORS: dict[str, list[Any]] = {
     "coco": [FastCOCOEvaluator],
     "lvis": [LVISEvaluator],
     "sem_seg": [SemSegEvaluator],
     "coco_panoptic_seg": [SemSegEvaluator, FastCOCOEvaluator, COCOPanopticEvaluator],
+    "cityscapes_instance": [CityscapesInstanceEvaluator],
+    "cityscapes_sem_seg": [CityscapesSemSegEvaluator],
+    "pascal_voc": [PascalVOCDetectionEvaluator],
 }
-WITHOUT_FOLDER = {
-    "cityscapes_instance": CityscapesInstanceEvaluator,
-    "cityscapes_sem_seg": CityscapesSemSegEvaluator,
-    "pascal_voc": PascalVOCDetectionEvaluator,
-}
+# These write to places of their choice.
+WITHOUT_FOLDER = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")
 
 
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
-    """Returns the evaluator of a data set, by its ``evaluator_type``.
-
-    Raises:
-        ValueError: a type that Detectron2 has no evaluator for.
-    """
+    """Returns the evaluator of a data set, by its ``evaluator_type``."""
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
     kind = MetadataCatalog.get(dataset_name).evaluator_type
-    if kind in WITHOUT_FOLDER:
-        return WITHOUT_FOLDER[kind](dataset_name)
-    if kind not in WITH_FOLDER:
+    if kind not in EVALUATORS:
         raise ValueError(
             f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "
-            f"expected one of {[*WITH_FOLDER, *WITHOUT_FOLDER]}"
+            f"expected one of {list(EVALUATORS)}"
         )
-    evaluators = [build(dataset_name, output_dir=folder) for build in WITH_FOLDER[kind]]
+    options = {} if kind in WITHOUT_FOLDER else {"output_dir": folder}
+    evaluators = [build(dataset_name, **options) for build in EVALUATORS[kind]]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -9,7 +9,6 @@ from fam_det.core import FrequencyAttention
 from fam_det.core.filters import (
     BandedFilter,
     DenseFilter,
-    GlobalFilter,
     PooledFilter,
     SeparableFilter,
 )
@@ -22,12 +21,7 @@ PIXEL = 4  # pixels of the image a frequency
 
 
 class FilterImages(HookBase):
-    """Stores |K| of every frequency attention module, zero frequency in the middle.
-
-    Args:
-        distiller: with such modules; nothing is stored for one without.
-        period: iterations between images.
-    """
+    """Stores |K| of a distiller's frequency attention modules, zero frequency in the middle."""
 
     def __init__(self, distiller: nn.Module, period: int) -> None:
         self.period = period
@@ -45,15 +39,12 @@ class FilterImages(HookBase):
         if self.trainer.iter % self.period:
             return
         for level, module in self.filters.items():
-            plane = magnitude(shown_filter(module))
+            # A pooled filter is dense inside.
+            shown = module.dense if isinstance(module, PooledFilter) else cast(Filter, module)
+            plane = magnitude(shown)
             plane = (plane / plane.max().clamp(min=1e-12)).cpu()
             image = plane.repeat_interleave(PIXEL, 0).repeat_interleave(PIXEL, 1)
             self.trainer.storage.put_image(f"distiller/filter of {level}", image.expand(3, -1, -1))
-
-
-def shown_filter(module: GlobalFilter) -> Filter:
-    """Returns the filter whose frequencies are shown: a pooled one's is dense inside."""
-    return module.dense if isinstance(module, PooledFilter) else cast(Filter, module)
 
 
 @torch.no_grad()
@@ -75,14 +66,9 @@ def magnitude(module: Filter) -> Tensor:
 
 
 def whole_plane(half: Tensor, width: int) -> Tensor:
-    """Returns the plane of a magnitude, the same at mirrored frequencies, from its half.
+    """Returns the plane (H, W) of a magnitude, the same at mirrored frequencies, from its half.
 
-    Args:
-        half: (H, V), zero frequency first.
-        width: W.
-
-    Returns:
-        (H, W), zero frequency at (H // 2, W // 2).
+    In the half (H, V) zero frequency is first, in the plane it is at (H // 2, W // 2).
     """
     mirrored = torch.roll(half.flip(0), 1, 0)  # row i to H - i, row 0 stays
     right = mirrored[:, 1 : (width + 1) // 2].flip(1)  # columns -1, -2, ... without Nyquist

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from fam_det.files import one_line
+
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
@@ -31,10 +33,7 @@ Main = Callable[[argparse.Namespace], Any]
 def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
     """Reads the command line of a training tool and starts one process a device.
 
-    Args:
-        main: runs in each process.
-        examples: of command lines, for ``--help``.
-        also_strict: what else ends a run with ``--strict``.
+    For ``--help``, ``also_strict`` says what else ends a run with ``--strict``.
     """
     parser = default_argument_parser(epilog=examples)
     parser.add_argument(
@@ -102,21 +101,17 @@ def run(
     """Runs a training or, with ``--eval-only``, an evaluation in this process.
 
     Wrong input ends it in one line that names the config file, a fault of the training in one that
-    says what is kept.
-
-    Args:
-        args: of the command line.
-        load_config: gives the config, of Detectron2 or a LazyConfig.
-        prepare: builds and loads all that is needed, and returns what then runs.
+    says what is kept. ``prepare`` builds and loads all that is needed, and returns what then runs.
     """
     try:
         cfg = load_config()
         folder = cfg.train.output_dir if "train" in cfg else cfg.OUTPUT_DIR
-        setup_run(cfg, args, folder)
+        default_setup(cfg, args)
+        for name in LOGGERS:  # Detectron2 leaves their lines out of the log
+            setup_logger(folder, distributed_rank=comm.get_rank(), name=name)
         train_or_evaluate = prepare(cfg, args)
     except (ValueError, OSError, KeyError, ImportError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        line = " ".join(str(text).split()) or type(error).__name__
+        line = one_line(error)
         sys.exit(line if args.config_file in line else f"{args.config_file}: {line}")
     if args.eval_only:
         return train_or_evaluate()
@@ -124,33 +119,18 @@ def run(
         return train_or_evaluate()
 
 
-def setup_run(cfg: Any, args: argparse.Namespace, folder: str) -> None:
-    """Seeds the process and begins its log, of which Detectron2 would leave our lines out.
-
-    Args:
-        cfg: of Detectron2, or a LazyConfig.
-        args: of the command line.
-        folder: of the run, for ``log.txt``.
-    """
-    default_setup(cfg, args)
-    for name in LOGGERS:
-        setup_logger(folder, distributed_rank=comm.get_rank(), name=name)
-
-
 @contextmanager
 def exit_on_fault(folder: str) -> Iterator[None]:
     """Within this context a fault ends the process with exit code 1 and a line that says why.
 
-    Args:
-        folder: of the run; the line names the checkpoint to resume from.
+    The line names the checkpoint in the folder to resume from.
     """
     try:
         yield
     except FAULTS as error:
-        text = str(error).strip()
+        text = one_line(error)
         if text.startswith("Caught "):  # in a loader worker, whose traceback PyTorch puts here
-            text = text.splitlines()[-1]
-        text = " ".join(text.split())
+            text = str(error).strip().splitlines()[-1]
         if isinstance(error, torch.OutOfMemoryError):
             text = f"{LESS_MEMORY} ({text.partition('. ')[0]})"
         last = Path(folder) / "last_checkpoint"

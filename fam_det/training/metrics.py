@@ -1,7 +1,7 @@
 """``metrics.json``, a JSON object a line: reads it, and writes it whole to the last line."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,23 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     and may have left half a line, which is skipped.
     """
     by_iteration: dict[float, dict[str, float]] = {}
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for _, line in parse_metrics(path):
+        if line is not None:
+            by_iteration.setdefault(line["iteration"], {}).update(line)
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def parse_metrics(path: Path) -> Iterator[tuple[int, dict[str, float] | None]]:
+    """Yields the number and the content of each line, None for one that is half written."""
+    for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
         try:
             line = json.loads(text)
         except ValueError:
-            continue
-        by_iteration.setdefault(line["iteration"], {}).update(line)
-    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+            line = None
+        else:
+            if not isinstance(line, dict) or "iteration" not in line:
+                raise ValueError(f"{path}: line {number}: expected an object with an 'iteration'")
+        yield number, line
 
 
 def end_last_line(path: Path) -> None:
@@ -40,14 +50,9 @@ def end_last_line(path: Path) -> None:
 
 
 def iterations_done(path: Path, max_iter: int, now: float) -> float:
-    """Returns the iterations done at a time, counting on from the last line at its pace.
+    """Returns the iterations done at a ``time.time``, counting on from the last line at its pace.
 
     Without that, a progress bar would stand still between two lines.
-
-    Args:
-        path: of the ``metrics.json``.
-        max_iter: of the run.
-        now: as of ``time.time``.
     """
     trained = [line for line in read_metrics(path) if "time" in line]
     if not trained:
@@ -70,11 +75,6 @@ class MetricsWriter(hooks.PeriodicWriter):
     """Detectron2's hook, which also writes after each evaluation.
 
     Otherwise a run that is killed in the iterations after it would have no trace of it.
-
-    Args:
-        writers: Detectron2's.
-        folder: of the run.
-        period: iterations between two lines.
     """
 
     def __init__(self, writers: list[Any], folder: str, period: int = LOG_PERIOD) -> None:
@@ -89,11 +89,8 @@ class MetricsWriter(hooks.PeriodicWriter):
         """Writes, every ``period`` iterations and after an evaluation."""
         _, evaluated = self.trainer.storage.latest().get(EVAL_SECONDS, (0.0, None))
         done = self.trainer.iter + 1
-        if (
-            evaluated == self.trainer.iter
-            or done % self._period == 0
-            or done == self.trainer.max_iter
-        ):
+        is_due = done % self._period == 0 or done == self.trainer.max_iter
+        if is_due or evaluated == self.trainer.iter:
             for writer in self._writers:
                 self._name_errors(writer.write)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fam_det.files import one_line
 from fam_det.training.checkpointing import read_loss_normalizer, set_loss_normalizer
 from fam_det.training.metrics import end_last_line
 from fam_det.training.reproducibility import same_from_the_first
@@ -31,25 +32,16 @@ class SkipNonFinite:
     An iteration whose loss or gradient is not finite changes no weight, no momentum and no running
     mean. It is written to ``non_finite.json`` in the output folder, with its images, a JSON object
     a line.
-
-    Attributes:
-        max_non_finite: iterations that may be skipped; the next one is an error.
-        passed_over: how many were skipped; checkpoints have it under this name.
-        folder: of the run.
     """
 
-    max_non_finite = 0
-    passed_over = 0
-    folder = "."
+    max_non_finite = 0  # iterations that may be skipped; the next one is an error
+    passed_over = 0  # how many were skipped; checkpoints have it under this name
+    folder = "."  # of the run
     model: nn.Module
     iter: int
 
     def run_step(self) -> None:
-        """Runs one iteration.
-
-        Raises:
-            FloatingPointError: one more whose loss is not finite than is allowed.
-        """
+        """Runs one iteration; a FloatingPointError says that too many are not finite."""
         normalizer, buffers = read_loss_normalizer(self.model), _running_statistics(self.model)
         before = [buffer.clone() for buffer in buffers]
         batches: list[Any] = []
@@ -85,7 +77,7 @@ class SkipNonFinite:
 
     def _skip(self, error: FloatingPointError, images: list[Any]) -> None:
         self.passed_over += 1
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         processes = comm.gather({"losses": reason, "images": images})
         file = Path(self.folder) / FILE
         if comm.is_main_process():

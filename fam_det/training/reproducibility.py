@@ -15,13 +15,8 @@ from detectron2.utils import comm
 def make_deterministic(seed: int) -> None:
     """Switches this process to deterministic algorithms on GPUs.
 
-    PyTorch warns of the operators that have none, once each; docs/reliability.md lists them.
-
-    Args:
-        seed: of the run.
-
-    Raises:
-        ValueError: a seed that each run draws for itself.
+    PyTorch warns of the operators that have none, once each; docs/reliability.md lists them. A seed
+    that each run draws for itself is a ValueError.
     """
     if seed < 0:
         raise ValueError(f"DETERMINISTIC: got True with SEED {seed}, expected a SEED of 0 or more")
@@ -47,9 +42,7 @@ def same_from_the_first(model: nn.Module) -> AbstractContextManager[None]:
 class RunSeed:
     """The seed of a run, as a checkpointable: a resumed run takes its checkpoint's.
 
-    Args:
-        loader: of the training; one with an attribute ``seed`` shares this seed.
-        seed: of a run whose loader has none.
+    It is that of the loader, if the loader has one, and a resumed run sets that too.
     """
 
     def __init__(self, loader: object, seed: int) -> None:

@@ -30,9 +30,6 @@ class StopOnSignal(HookBase):
     for one that is gone, ends after ``GRACE`` seconds. Put it after the checkpointing hook and
     before the evaluation: a signal during an evaluation is answered at once by the first process,
     whose end is then the others'.
-
-    Args:
-        checkpointer: writes the checkpoint.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer) -> None:

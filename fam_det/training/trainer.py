@@ -142,7 +142,9 @@ class ResumableTrainer(DefaultTrainer):
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = self.iter + 1
         self.data_loader.start_iter = self.start_iter
-        load_teacher(self.model)
+        distilled = unwrapped(self.model)
+        if hasattr(distilled, "load_teacher"):
+            distilled.load_teacher()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns iteration, hooks, and the state of the trainer inside this one."""
@@ -182,13 +184,6 @@ class ResumableTrainer(DefaultTrainer):
         return results
 
 
-def load_teacher(model: nn.Module) -> None:
-    """Lets a distilled model load its teacher, once its own weights are there."""
-    distilled = unwrapped(model)
-    if hasattr(distilled, "load_teacher"):
-        distilled.load_teacher()
-
-
 def unwrapped(model: Any) -> Any:
     """Returns the model inside DistributedDataParallel, or the model itself."""
     return model.module if isinstance(model, DistributedDataParallel) else model
@@ -204,14 +199,15 @@ def ddp_options(device: str, **options: Any) -> dict[str, Any]:
     return {**options, **on_cpu} if device == "cpu" else options
 
 
-def check_device(device: str, mixed_precision: bool, keys: Sequence[str], sign: str = " ") -> None:
+def check_device(
+    device: str,
+    mixed_precision: bool,
+    keys: Sequence[str] = ("MODEL.DEVICE", "SOLVER.AMP.ENABLED"),
+    sign: str = " ",
+) -> None:
     """Raises a ValueError for a device that is not there or cannot do what it should.
 
-    Args:
-        device: to train on.
-        mixed_precision: whether to train in it.
-        keys: of these two in the config.
-        sign: stands between a key and its value on the command line.
+    On the command line ``sign`` stands between one of the two keys and its value.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(

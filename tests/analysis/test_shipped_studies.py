@@ -12,17 +12,16 @@ from fam_det.analysis.jobs import Job, reported_jobs, trial_jobs
 from fam_det.analysis.results import Results
 from fam_det.analysis.study import Study, load_study
 from fam_det.analysis.summary import format_csv, format_json, format_markdown, summarise
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 FILES = sorted(Path("configs/Studies").glob("*.yaml"))
 
 
 def get_detection_cfg() -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     return cfg
 
 

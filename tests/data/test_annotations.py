@@ -1,14 +1,11 @@
 """COCO annotation files with mistakes, as they come."""
 
-import json
 import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fam_det.data.annotations import check_annotations, read_annotations
 
@@ -168,43 +165,3 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "no.json", tmp_path):
         with pytest.raises(ValueError, match=f"--val: {path}: .*; expected a COCO annotation file"):
             read_annotations("--val", str(path))
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=6,
-)
-paths = st.sampled_from(
-    [
-        *("images", "annotations", "categories", "images.0", "annotations.1", "categories.0"),
-        *(f"images.0.{key}" for key in ("id", "file_name", "width", "height")),
-        *(f"annotations.1.{key}" for key in ("id", "image_id", "category_id", "bbox")),
-        *(f"annotations.1.{key}" for key in ("segmentation", "keypoints", "iscrowd")),
-        *(f"annotations.1.bbox.{i}" for i in range(4)),
-    ]
-)
-
-
-def only_clean_errors(folder: str, path: str, value: Any) -> None:
-    file = Path(folder) / "a.json"
-    file.write_text(json.dumps(changed(path, value)))
-    try:
-        check_annotations("cells", read_annotations("cells", str(file)), folder)
-    except ValueError as error:
-        assert "\n" not in str(error) and len(str(error)) < 2000
-        assert str(error).startswith("cells: ")
-
-
-@given(path=paths, value=values)
-@settings(max_examples=100, deadline=None)
-def test_anything_in_any_place_passes_or_is_named(folder: str, path: str, value: Any) -> None:
-    only_clean_errors(folder, path, value)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@given(path=paths, value=values)
-@settings(max_examples=50_000, deadline=None)
-def test_anything_in_any_place_at_length(folder: str, path: str, value: Any) -> None:
-    only_clean_errors(folder, path, value)

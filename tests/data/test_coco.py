@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.data import register_coco_datasets
 from fam_det.data.coco import check_registered
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
@@ -30,8 +30,7 @@ def annotations(tmp_path: Path) -> Path:
 
 
 def config(entry: Any, classes: int = 1) -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     cfg.DATASETS.COCO = [entry]
     cfg.DATASETS.TRAIN = ("own_cells",)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes

@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_saved_student_is_plain_detectron2s(run: Path, tmp_path: Path) -> None:
-    cfg, student = load_student(read_source(run, None, []))
+    cfg, student = load_student(*read_source(run, None, []))
     save_student(cfg, student, tmp_path)
     plain = get_cfg()
     plain.merge_from_file(str(tmp_path / "config.yaml"))
@@ -58,7 +58,7 @@ def test_saved_student_is_plain_detectron2s(run: Path, tmp_path: Path) -> None:
 
 
 def test_costs_are_those_of_the_student(run: Path) -> None:
-    _, student = load_student(read_source(run, None, []))
+    _, student = load_student(*read_source(run, None, []))
     image = torch.zeros(3, 96, 128)
     backbone = FlopCountAnalysis(student.backbone, image[None]).unsupported_ops_warnings(False)
     whole = count_flops(student, image)
@@ -120,7 +120,10 @@ def check_code(out: Path, absent: list[list[str]]) -> None:
         (["RUN", "--weights", "gone.pth"], "--weights: gone.pth is not there"),
         (["RUN", "--format", "coreml"], "--format: got 'coreml'"),
         (["RUN", "--image", "gone.jpg"], "--image: gone.jpg"),
-        (["RUN", "MODEL.ROI_HEADS.NUM_CLASSES", "7"], "weights are of another shape than"),
+        (
+            ["RUN", "MODEL.ROI_HEADS.NUM_CLASSES", "7"],
+            "missing or of another shape, the first is roi_heads",
+        ),
         (["RUN", "--weights", "README.md"], "README.md: damaged, or not a checkpoint"),
     ],
 )

@@ -4,17 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.files.config_file import merge_config
 
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
-
-
-def config() -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
-    return cfg
 
 
 def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
@@ -40,7 +33,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
     listed = write(tmp_path, "_BASE_: [base.yaml]\n", "b.yaml")
     for file in (base, below, listed):
         with pytest.raises(ValueError, match=r"base\.yaml: line 1: .* would run code") as error:
-            merge_config(config(), file)
+            merge_config(default_config(), file)
         assert "--allow-unsafe-config" in str(error.value)
         assert "\n" not in str(error.value)
     assert not mark.exists()
@@ -48,13 +41,13 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
 
 def test_a_file_that_is_trusted_may_run_code(tmp_path: Path) -> None:
     file = write(tmp_path, "SEED: !!python/object/apply:eval ['3 * 4']\n")
-    cfg = config()
+    cfg = default_config()
     merge_config(cfg, file, allow_unsafe=True)
     assert cfg.SEED == 12
 
 
 def test_the_retinanets_of_the_model_zoo_need_no_flag() -> None:
-    cfg = config()
+    cfg = default_config()
     merge_config(cfg, model_zoo.get_config_file("COCO-Detection/retinanet_R_101_FPN_3x.yaml"))
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0] == [32, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)]
 
@@ -62,7 +55,7 @@ def test_the_retinanets_of_the_model_zoo_need_no_flag() -> None:
 def test_a_file_pairs_and_their_order(tmp_path: Path) -> None:
     write(tmp_path, "SEED: 1\nOUTPUT_DIR: a\n", "base.yaml")
     file = write(tmp_path, "_BASE_: base.yaml\nSEED: 2\n")
-    cfg = config()
+    cfg = default_config()
     merge_config(cfg, file, ["VIS_PERIOD", "5"])
     assert (cfg.SEED, cfg.OUTPUT_DIR, cfg.VIS_PERIOD) == (2, "a", 5)
 
@@ -74,7 +67,7 @@ def test_of_several_bases_the_later_wins_and_the_file_over_all(tmp_path: Path) -
     two = "_BASE_: [../root.yaml]\nOUTPUT_DIR: two\nINPUT: {MAX_SIZE_TEST: 7}\n"
     write(tmp_path / "sub", two, "two.yaml")
     file = write(tmp_path, "_BASE_: [one.yaml, sub/two.yaml]\nSEED: 3\n")
-    cfg, swapped = config(), config()
+    cfg, swapped = default_config(), default_config()
     merge_config(cfg, file)
     assert (cfg.SEED, cfg.OUTPUT_DIR, cfg.VIS_PERIOD) == (3, "two", 1)
     assert (cfg.INPUT.FORMAT, cfg.INPUT.MAX_SIZE_TEST) == ("RGB", 7)
@@ -112,7 +105,7 @@ WRONG = {
 def test_what_is_wrong_with_a_file_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
     file = write(tmp_path, text)
     with pytest.raises(ValueError) as error:
-        merge_config(config(), file)
+        merge_config(default_config(), file)
     message = str(error.value)
     assert WRONG[text] in message
     assert message.startswith(str(file)) and "\n" not in message
@@ -122,18 +115,18 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
     for name in ("gone.yaml", "binary.yaml"):
         with pytest.raises(ValueError, match=name):
-            merge_config(config(), tmp_path / name)
+            merge_config(default_config(), tmp_path / name)
 
 
 @pytest.mark.parametrize(
     "pairs, message",
     [
-        (["SEED"], "KEY VALUE pairs"),
+        (["SEED"], "got 'SEED' at the end, expected pairs of KEY VALUE"),
         (["MODEL.DISTILLER.LOSS_WEIGT", "3"], "did you mean MODEL.DISTILLER.LOSS_WEIGHT"),
         (["SEED", "one"], "SEED"),
     ],
 )
 def test_wrong_pairs(tmp_path: Path, pairs: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        merge_config(config(), write(tmp_path, "SEED: 1\n"), pairs)
+        merge_config(default_config(), write(tmp_path, "SEED: 1\n"), pairs)
     assert "\n" not in str(error.value)

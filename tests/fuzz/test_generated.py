@@ -1,8 +1,6 @@
-"""The readers of configs and checkpoints on values that hypothesis makes up.
+"""The readers of annotations, configs and checkpoints on values that hypothesis makes up."""
 
-Annotation files are in tests/data/test_annotations.py.
-"""
-
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
+from fam_det.data.annotations import check_annotations, read_annotations
 from fam_det.files.checkpoint_file import read_pickle, read_torch
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
+from tests.data.test_annotations import changed
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(
@@ -32,12 +32,6 @@ VALUES = st.recursive(
 TENSORS = st.sampled_from([torch.ones(2, 3), torch.zeros(2), torch.ones(1, 1), torch.tensor(3)])
 ARRAYS = st.sampled_from([np.ones((2, 3), np.float32), np.zeros(2), np.arange(3), np.float64(1)])
 NAMES = st.sampled_from(["model", "weight", "bias", "blobs", "__author__", "model_state", "x"])
-
-
-def config() -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
-    return cfg
 
 
 def keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
@@ -56,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("generated")
 
 
-@given(key=st.sampled_from(sorted(keys(config()))) | st.text(max_size=9), value=VALUES)
+@given(key=st.sampled_from(sorted(keys(default_config()))) | st.text(max_size=9), value=VALUES)
 @settings(max_examples=25, deadline=None)
 def test_any_value_of_any_key(folder: Path, key: str, value: Any) -> None:
     nested = value
@@ -65,7 +59,7 @@ def test_any_value_of_any_key(folder: Path, key: str, value: Any) -> None:
     file = folder / "a.yaml"
     file.write_text(yaml.safe_dump(nested))
     try:
-        merge_config(config(), file)
+        merge_config(default_config(), file)
     except ValueError as error:
         assert is_one_line(error) and str(error).startswith(str(file))
 
@@ -96,3 +90,41 @@ def load(file: Path) -> None:
         SafeCheckpointer(nn.Linear(3, 2)).load(str(file))
     except ValueError as error:
         assert is_one_line(error) and str(error).startswith(str(file))
+
+
+PATHS = st.sampled_from(
+    [
+        *("images", "annotations", "categories", "images.0", "annotations.1", "categories.0"),
+        *(f"images.0.{key}" for key in ("id", "file_name", "width", "height")),
+        *(f"annotations.1.{key}" for key in ("id", "image_id", "category_id", "bbox")),
+        *(f"annotations.1.{key}" for key in ("segmentation", "keypoints", "iscrowd")),
+        *(f"annotations.1.bbox.{i}" for i in range(4)),
+    ]
+)
+
+
+def check_annotation_file(folder: Path, path: str, value: Any) -> None:
+    for name in ("a.png", "sub/b.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    file = folder / "a.json"
+    file.write_text(json.dumps(changed(path, value)))
+    try:
+        check_annotations("cells", read_annotations("cells", str(file)), str(folder))
+    except ValueError as error:
+        assert is_one_line(error) and len(str(error)) < 2000
+        assert str(error).startswith("cells: ")
+
+
+@given(path=PATHS, value=VALUES)
+@settings(max_examples=100, deadline=None)
+def test_anything_in_any_place_passes_or_is_named(folder: Path, path: str, value: Any) -> None:
+    check_annotation_file(folder, path, value)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@given(path=PATHS, value=VALUES)
+@settings(max_examples=50_000, deadline=None)
+def test_anything_in_any_place_at_length(folder: Path, path: str, value: Any) -> None:
+    check_annotation_file(folder, path, value)

@@ -17,14 +17,12 @@ import pytest
 import torch
 from torch import nn
 
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.data.annotations import check_annotations, read_annotations
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
 from tests.data.test_annotations import content
 from tests.fuzz.mutations import only_clean_errors
-
-from detectron2.config import get_cfg
 
 MEMORY = 700_000  # kilobytes that a test may add to the process, imports included
 
@@ -78,8 +76,7 @@ CONFIGS = [
 def test_config_files(count: int, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("SEED: 1\n")
     file = tmp_path / "a.yaml"
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
 
     def read(data: bytes) -> None:
         file.write_bytes(data)

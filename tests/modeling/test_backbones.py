@@ -6,12 +6,12 @@ import pytest
 import torch
 import torchvision
 
-import fam_det.modeling
+import fam_det.modeling  # noqa: F401  registers the backbones
+from fam_det.config import default_config
 from fam_det.modeling.backbones import pretrained_weights as torchvision_weights
 from fam_det.modeling.backbones.mobilenet_v2 import STAGE_ENDS, MobileNetV2
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.utils.file_io import PathManager
@@ -66,8 +66,7 @@ def test_torchvision_weights_give_torchvisions_features(
 ) -> None:
     monkeypatch.setattr(torchvision_weights, "download", random_download)
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    cfg = get_cfg()
-    fam_det.config.add_distillation_config(cfg)
+    cfg = default_config()
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
     if name == "mobilenet_v2":
         cfg.MODEL.BACKBONE.NAME = "build_mobilenet_v2_backbone"

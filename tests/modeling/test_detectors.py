@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.modeling import FrozenTeacher, TimmBackbone
 from fam_det.modeling.lazy import build_teacher, distill, group_norm
 from tests.modeling.small_detector import images, in_training
 
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg, instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
@@ -69,8 +69,7 @@ def small(width: int) -> list[Any]:
 
 
 def config(student: str, teacher: str, levels: list[str], network: str) -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     cfg.merge_from_file(model_zoo.get_config_file(student))
     cfg.merge_from_list(small(16))
     cfg.MODEL.STUDENT.META_ARCHITECTURE = cfg.MODEL.META_ARCHITECTURE

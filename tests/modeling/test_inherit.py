@@ -83,6 +83,22 @@ def test_a_checkpoint_of_the_backbone_alone_leaves_the_heads_inherited(build: Bu
     assert heads <= equal_names(model, teacher_weights)
 
 
+def test_a_checkpoint_for_other_classes_leaves_the_teachers_classifier(build: Build) -> None:
+    model = build("MODEL.TEACHER.OPTS", SAME_WIDTH, "MODEL.TEACHER.INHERIT", "['roi_heads']")
+    fits = {  # Detectron2 leaves out weights of another shape
+        name: x + 1 for name, x in model.state_dict().items() if "box_predictor" not in name
+    }
+    model.load_state_dict(fits, strict=False)
+    teacher_weights = model.teacher.detector.state_dict()
+    model.load_teacher()
+    assert torch.equal(
+        model.roi_heads.box_predictor.cls_score.weight,
+        teacher_weights["roi_heads.box_predictor.cls_score.weight"],
+    )
+    head = "roi_heads.box_head.fc1.weight"
+    assert torch.equal(model.state_dict()[head], fits[head])
+
+
 def test_inference_inherits_nothing(build: Build) -> None:
     model = build(*INHERIT).eval()
     others = model.teacher.detector.state_dict()

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 import fam_det.modeling  # noqa: F401  registers the backbones and the weights
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.modeling import TimmBackbone
 from fam_det.modeling.backbones.timm import pixel_statistics
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.utils.file_io import PathManager
@@ -27,8 +27,7 @@ NAME = "test_resnet"  # timm's own for tests: half a million parameters
 
 
 def config(*opts: Any) -> CfgNode:
-    cfg = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.TIMM.NAME = NAME

@@ -61,7 +61,7 @@ def test_missing_files_are_named(write: Callable[..., tuple[str, str]]) -> None:
     annotations, images = write(content(("a",), 3))
     with pytest.raises(ValueError, match=r"--train: no.json: No such file"):
         read_coco("--train", "no.json", images)
-    with pytest.raises(ValueError, match="--train: the image folder none does not exist"):
+    with pytest.raises(ValueError, match="--train: the image folder 'none' does not exist"):
         read_coco("--train", annotations, "none")
     (Path(images) / "1.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 3 images are not in .*, such as '1.png'"):

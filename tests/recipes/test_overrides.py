@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fam_det.recipes.overrides import Override, build_config, default_config, to_yaml
+from fam_det.config import default_config
+from fam_det.recipes.overrides import Override, build_config, to_yaml
 
 VALUES = {
     "MODEL.WEIGHTS": "",
@@ -54,8 +55,8 @@ def test_text_has_what_differs_with_its_reason() -> None:
     ("options", "message"),
     [
         (["SEED"], "got 'SEED' at the end, expected pairs of KEY VALUE"),
-        (["MODEL.NO", "1"], "MODEL.NO 1: .*expected pairs of KEY VALUE"),
-        (["SEED", "one"], "SEED one: .*expected pairs of KEY VALUE"),
+        (["MODEL.NO", "1"], "KEY VALUE pairs: MODEL.NO: unknown key"),
+        (["SEED", "one"], "KEY VALUE pairs: .*config key: SEED"),
     ],
 )
 def test_wrong_options_are_one_line(options: list[str], message: str) -> None:

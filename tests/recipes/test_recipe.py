@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from fam_det.config import default_config
 from fam_det.files.config_file import merge_config
 from fam_det.recipes.data import CocoData
-from fam_det.recipes.overrides import default_config
 from fam_det.recipes.recipe import Recipe, Request, derive
 from fam_det.training.detection import load_config
 from tests.recipes.conftest import POLYGON

@@ -1,4 +1,4 @@
-"""What a page is in a real browser, from its file: Chromium or Chrome, without a window."""
+"""Measures a page in a real browser, Chromium or Chrome, without a window."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def look_at(page: Path, widths: tuple[int, ...], folder: Path) -> tuple[list[Any
         folder: an empty one.
 
     Returns:
-        What ``MEASURE`` says of each frame, and the lines of the console: errors, refused loads.
+        The result of ``MEASURE`` for each frame, and the console: errors, refused loads.
     """
     frames = [
         f'<iframe width="{w}" height="800" srcdoc="{escape(page.read_text())}">' for w in widths

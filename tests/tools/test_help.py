@@ -1,4 +1,4 @@
-"""What every tool prints for ``--help``."""
+"""The help of every tool."""
 
 import pytest
 

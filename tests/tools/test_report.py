@@ -1,4 +1,4 @@
-"""The command line of tools/report.py on a training of its own."""
+"""The command line of tools/report.py on a short training."""
 
 import csv
 import importlib.util

@@ -1,4 +1,4 @@
-"""tools/train_net.py from end to end: a few iterations on generated images, then on from there."""
+"""tools/train_net.py from end to end: a few iterations on generated images, and a resume."""
 
 import ast
 import json
@@ -43,33 +43,39 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
     }
     small = ["--config-file", STUDENT, *(word for pair in options.items() for word in pair)]
     first = train_net(*small, "SOLVER.MAX_ITER", "2", processes=processes)
-    assert first.returncode == 0, first.stderr[-2000:]
     again = train_net("--resume", *small, "SOLVER.MAX_ITER", "4", processes=processes)
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert "Starting training from iteration 2" in again.stdout
-    assert "copypaste: Task: bbox" in again.stdout
-
-    files = {f.name for f in tmp_path.iterdir() if not f.name.startswith("events.out.tfevents")}
-    assert files == {
-        "config.yaml",
-        "inference",
-        "last_checkpoint",
-        "log.txt",
-        "metrics.json",
-        "model_0000001.pth",
-        "model_0000003.pth",
-        "model_final.pth",
-        *(f"log.txt.rank{rank}" for rank in range(1, processes)),
-    }
-    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    trained = [line for line in lines if "total_loss" in line]
-    assert {"loss_distill", "distiller/loss_p2", "distiller/gamma_global_p6"} <= set(trained[-1])
-    assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
-
+    check_run(
+        tmp_path, [first, again], {"distiller/loss_p2", "distiller/gamma_global_p6"}, processes
+    )
     weights = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]
     only = train_net("--eval-only", *small, *weights, processes=processes)
     assert only.returncode == 0, only.stderr[-2000:]
     assert "copypaste: Task: bbox" in only.stdout
+
+
+def check_run(
+    folder: Path,
+    ended: list[subprocess.CompletedProcess[str]],
+    metrics: set[str],
+    processes: int = 1,
+) -> dict[str, float]:
+    """Checks a run of two iterations that was resumed to four; returns the last metrics."""
+    for one in ended:
+        assert one.returncode == 0, one.stderr[-2000:]
+    assert "Starting training from iteration 2" in ended[-1].stdout
+    assert "copypaste: Task: bbox" in ended[-1].stdout
+    files = {f.name for f in folder.iterdir() if not f.name.startswith("events.out.tfevents")}
+    assert files == {
+        *("config.yaml", "inference", "last_checkpoint", "log.txt", "metrics.json"),
+        *("model_0000001.pth", "model_0000003.pth", "model_final.pth"),
+        *(f"log.txt.rank{rank}" for rank in range(1, processes)),
+    }
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    trained = [line for line in lines if "total_loss" in line]
+    assert {"loss_distill", *metrics} <= set(trained[-1])
+    assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
+    last: dict[str, float] = lines[-1]
+    return last
 
 
 def test_missing_config_file_is_one_line() -> None:

@@ -52,7 +52,7 @@ def visualize(*args: object) -> int:
 
 @pytest.fixture(scope="module")
 def output(runs: Path) -> Path:
-    """What the tool makes of both runs on two images."""
+    """The folder that the tool fills for both runs on two images."""
     alone = ("--alone", runs / "student_alone")
     images = ("--image", "3", "--image", "5.png", "--threshold", "0")
     assert visualize(runs / "student_fam", *alone, *images, "--output", runs / "out") == 0

@@ -8,17 +8,13 @@ import json
 import os
 import random
 import signal
-import socket
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import classification.engine
 import fam_det.training.detection
-from fam_det.training.launch import launch
+from tests.training.test_group import fork_ranks
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
@@ -48,7 +44,6 @@ class LossLog(HookBase):
 def train(args: argparse.Namespace) -> None:
     """One life of a run, in one of its processes."""
     engine: Any = ENGINES[args.kind]
-    torch.set_num_threads(1)
     cfg = engine.load_config(args.config_file, ["OUTPUT_DIR", args.output, *args.opts])
     seed_all_rng(cfg.SEED + comm.get_rank())
     trainer = engine.Trainer(cfg)
@@ -56,37 +51,6 @@ def train(args: argparse.Namespace) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         trainer.register_hooks([LossLog(Path(args.output) / "losses.jsonl")])
     trainer.train()
-
-
-def start(args: argparse.Namespace, output: Path) -> list[int]:
-    """Fork the processes of a life."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    args.output = str(output)
-    children = []
-    for rank in range(args.processes):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        log = os.open(output / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        if args.processes > 1:
-            keys = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "MASTER_PORT": port}
-            sizes = {"WORLD_SIZE": args.processes, "LOCAL_WORLD_SIZE": args.processes}
-            named = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "killed"}
-            os.environ |= {key: str(x) for key, x in {**keys, **sizes, **named}.items()}
-        code = 1
-        try:
-            launch(train, args)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return children
 
 
 def wait(children: list[int], seconds: float) -> list[int]:
@@ -102,7 +66,8 @@ def live(args: argparse.Namespace, output: Path, kill_after: float | None) -> di
     """One life; what came of it."""
     output.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    children = start(args, output)
+    args.output = str(output)
+    children = fork_ranks(train, output, args.processes, args)
     left = wait(children, 600.0 if kill_after is None else kill_after)
     if not left:
         return {"killed": False, "seconds": time.monotonic() - started}
@@ -148,7 +113,7 @@ def kill_and_resume(
         if not life["killed"]:
             if whole:  # the machine may have been busy before
                 longest = min(longest, 0.8 * life["seconds"])
-            assert is_done(output), (output / "output.txt").read_text()[-3000:]
+            assert is_done(output), [x.read_text() for x in output.glob("log*.txt")]
             run += 1
             if enough:
                 return lives

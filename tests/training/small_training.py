@@ -1,5 +1,6 @@
 """A training of milliseconds an iteration: a linear map behind a BatchNorm."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,11 @@ import torch
 from torch import nn
 
 import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.non_finite import StepTrainer
+
+from detectron2.engine import HookBase
 
 
 class Model(nn.Module):
@@ -53,3 +58,18 @@ def trainer(
     run = StepTrainer(model, Batches(broken), optimiser)
     run.folder, run.max_non_finite = str(folder), max_non_finite
     return run
+
+
+def with_checkpoints(
+    folder: Path, *hooks: Callable[[SafeCheckpointer], HookBase]
+) -> tuple[StepTrainer, SafeCheckpointer]:
+    """A training and its checkpointer, with hooks that take it."""
+    run = trainer(folder)
+    checkpointer = SafeCheckpointer(run.model, str(folder), trainer=run)
+    run.register_hooks([hook(checkpointer) for hook in hooks])
+    return run, checkpointer
+
+
+def every_second(keep: int) -> Callable[[SafeCheckpointer], HookBase]:
+    """Saves after every second iteration."""
+    return lambda checkpointer: BoundedCheckpointer(checkpointer, 2, keep)

@@ -12,44 +12,26 @@ import pytest
 import torch
 
 from fam_det.files.checkpointer import SafeCheckpointer
-from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.non_finite import AMPStepTrainer
-from tests.training.small_training import Batches, Model, trainer
+from tests.training.small_training import Batches, Model, every_second, with_checkpoints
 
 
 def test_old_checkpoints_go_in_resumed_runs_too(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
-    run.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=2)])
-    run.train(0, 7)
-    assert {x.name for x in tmp_path.glob("*.pth")} == {
-        "model_0000003.pth",
-        "model_0000005.pth",
-        "model_final.pth",
-    }
-    again = trainer(tmp_path)
-    checkpointer = SafeCheckpointer(again.model, str(tmp_path), trainer=again)
-    again.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=2)])
-    again.train(6, 10)
-    assert {x.name for x in tmp_path.glob("*.pth")} == {
-        "model_0000007.pth",
-        "model_0000009.pth",
-        "model_final.pth",
-    }
+    for start, end, kept in ((0, 7, "35"), (6, 10, "79")):
+        run, _ = with_checkpoints(tmp_path, every_second(keep=2))
+        run.train(start, end)
+        names = {"model_final.pth", *(f"model_000000{i}.pth" for i in kept)}
+        assert {x.name for x in tmp_path.glob("*.pth")} == names
 
 
 def test_a_run_killed_before_its_final_checkpoint_writes_it_when_resumed(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
-    run.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=0)])
+    run, checkpointer = with_checkpoints(tmp_path, every_second(keep=0))
     run.train(0, 4)
     final = tmp_path / "model_final.pth"
     expected = torch.load(final, weights_only=True)
     final.unlink()
     checkpointer.tag_last_checkpoint("model_0000003.pth")
-    again = trainer(tmp_path)
-    checkpointer = SafeCheckpointer(again.model, str(tmp_path), trainer=again)
-    again.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=0)])
+    again, checkpointer = with_checkpoints(tmp_path, every_second(keep=0))
     checkpointer.resume_or_load("", resume=True)
     again.train(again.iter + 1, 4)
     written = torch.load(final, weights_only=True)
@@ -100,9 +82,7 @@ def dies_at(step: int, folder: Path) -> None:
 
 
 def run_to_the_end(folder: Path) -> None:
-    run = trainer(folder)
-    checkpointer = SafeCheckpointer(run.model, str(folder), trainer=run)
-    run.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=1)])
+    run, checkpointer = with_checkpoints(folder, every_second(keep=1))
     checkpointer.resume_or_load("", resume=True)
     start = run.iter + 1 if checkpointer.has_checkpoint() else 0
     run.data_loader.start_iter = start

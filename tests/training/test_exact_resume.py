@@ -8,7 +8,6 @@ import torch
 
 from fam_det.training.detection import Trainer
 from tests.modeling.small_detector import STUDENTS, small_config
-from tests.tools.conftest import cells  # noqa: F401  a fixture
 
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
@@ -32,7 +31,7 @@ class Losses(HookBase):
             raise Stop
 
 
-def opts(cells: str, folder: Path, student: str) -> list[str]:  # noqa: F811
+def opts(cells: str, folder: Path, student: str) -> list[str]:
     return [
         *("MODEL.STUDENT.META_ARCHITECTURE", student, *STUDENTS[student]),
         *("DATASETS.COCO", cells, "DATALOADER.NUM_WORKERS", "0"),
@@ -67,11 +66,7 @@ def assert_same(first: Any, second: Any) -> None:
 @pytest.mark.parametrize(
     "student", ["GeneralizedRCNN", pytest.param("RetinaNet", marks=pytest.mark.slow)]
 )
-def test_a_resumed_detector_is_the_unbroken_one(
-    student: str,
-    tmp_path: Path,
-    cells: str,  # noqa: F811
-) -> None:
+def test_a_resumed_detector_is_the_unbroken_one(student: str, tmp_path: Path, cells: str) -> None:
     unbroken = train(opts(cells, tmp_path / "unbroken", student))
     broken = opts(cells, tmp_path / "broken", student)
     before, _ = train(broken, stop_after=2)  # the last checkpoint is of iteration 1
@@ -81,8 +76,7 @@ def test_a_resumed_detector_is_the_unbroken_one(
 
 
 def test_a_run_resumed_after_its_last_step_ends_with_the_same_checkpoint(
-    tmp_path: Path,
-    cells: str,  # noqa: F811
+    tmp_path: Path, cells: str
 ) -> None:
     """Killed between the checkpoint of its last iteration and the final one."""
     options = [*opts(cells, tmp_path, "RetinaNet"), "SOLVER.MAX_ITER", "2"]
@@ -97,10 +91,7 @@ def test_a_run_resumed_after_its_last_step_ends_with_the_same_checkpoint(
     assert hooks[0]["LossNormalizers"]["loss_normalizers"][0] > 0
 
 
-def test_any_number_of_workers_trains_the_same_detector(
-    tmp_path: Path,
-    cells: str,  # noqa: F811
-) -> None:
+def test_any_number_of_workers_trains_the_same_detector(tmp_path: Path, cells: str) -> None:
     none, two = (
         train(
             [*opts(cells, tmp_path / n, "GeneralizedRCNN"), "DATALOADER.NUM_WORKERS", n],

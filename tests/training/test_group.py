@@ -64,7 +64,10 @@ def train(folder: Path, in_iteration: Fault, in_evaluation: Fault) -> None:
     run.train(0, 10)
 
 
-def fork_ranks(main: Callable[[Any], None], folder: Path, size: int = 2) -> list[int]:
+def fork_ranks(
+    main: Callable[[Any], None], folder: Path, size: int = 2, args: Any = None
+) -> list[int]:
+    """Starts the processes of a run; one that fails leaves a log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,15 +80,16 @@ def fork_ranks(main: Callable[[Any], None], folder: Path, size: int = 2) -> list
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "MASTER_PORT": port}
         sizes = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         names = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
-        os.environ |= {key: str(x) for key, x in {**numbers, **sizes, **names}.items()}
+        if size > 1:
+            os.environ |= {key: str(x) for key, x in {**numbers, **sizes, **names}.items()}
         code = 1
         try:
             torch.set_num_threads(1)
-            launch.launch(main, None)  # type: ignore[arg-type]
+            launch.launch(main, args)
             code = 0
         except SystemExit as left:
             code = int(left.code or 0)
-        except Exception:
+        except BaseException:
             (folder / f"log{rank}.txt").write_text(traceback.format_exc())
         finally:
             os._exit(code)

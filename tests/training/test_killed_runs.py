@@ -9,7 +9,6 @@ import torch
 
 from fam_det.training.metrics import read_metrics
 from tests.modeling.small_detector import STUDENTS
-from tests.tools.conftest import cells  # noqa: F401
 from tests.training.killed_runs import kill_and_resume
 
 CLASSIFIER = """
@@ -27,7 +26,7 @@ SEED: 1
 """
 
 
-def command(kind: str, cells: str, folder: Path, workers: int, iterations: int) -> list[str]:  # noqa: F811
+def command(kind: str, cells: str, folder: Path, workers: int, iterations: int) -> list[str]:
     if kind == "classification":
         file = folder / "config.yaml"
         file.write_text(CLASSIFIER)
@@ -116,7 +115,7 @@ def test_killed_runs_end_as_unbroken_ones(
     workers: int,
     iterations: int,
     tmp_path: Path,
-    cells: str,  # noqa: F811
+    cells: str,
 ) -> None:
     words = command(kind, cells, tmp_path, workers, iterations)
     lives = kill_and_resume(kind, processes, kills, tmp_path, words[0], words[1:])

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.training import metrics
-from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.launch import exit_on_fault
 from fam_det.training.metrics import MetricsWriter, ShortHistory, read_metrics
-from tests.training.small_training import trainer
+from tests.training.small_training import every_second, trainer, with_checkpoints
 
 from detectron2.utils.events import JSONWriter
 
@@ -24,10 +22,8 @@ def test_a_disk_that_is_full_of_metrics_ends_in_a_line_and_keeps_the_checkpoint(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "metrics.json").symlink_to(FULL)
-    run = trainer(tmp_path)
-    checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
     writer = MetricsWriter([JSONWriter(str(tmp_path / "metrics.json"))], str(tmp_path), period=3)
-    run.register_hooks([BoundedCheckpointer(checkpointer, 2, keep=0), writer])
+    run, _ = with_checkpoints(tmp_path, every_second(keep=0), lambda _: writer)
     line = r"metrics could not be written \(No space left.*kept: .*/model_0000001.pth; continue"
     with pytest.raises(SystemExit, match=line), exit_on_fault(str(tmp_path)):
         run.train(0, 10)

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.training import signals
 from fam_det.training.signals import StopOnSignal
-from tests.training.small_training import trainer
+from tests.training.small_training import trainer, with_checkpoints
 
 from detectron2.engine import HookBase
 
@@ -34,17 +33,14 @@ def test_a_signal_ends_the_iteration_saves_and_leaves(
     number: int, code: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    run = trainer(tmp_path)
-    checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
-    run.register_hooks([StopOnSignal(checkpointer), Signalled(3, number)])
+    run, _ = with_checkpoints(tmp_path, StopOnSignal, lambda _: Signalled(3, number))
     with caplog.at_level(logging.WARNING), pytest.raises(SystemExit) as left:
         run.train(0, 10)
     assert left.value.code == code
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert "stopped after iteration 4 of 10, saved in" in caplog.text
 
-    again = trainer(tmp_path)
-    resumed = SafeCheckpointer(again.model, str(tmp_path), trainer=again)
+    again, resumed = with_checkpoints(tmp_path)
     resumed.resume_or_load("", resume=True)
     again.data_loader.start_iter = again.iter + 1
     again.train(again.iter + 1, 10)
@@ -58,9 +54,7 @@ def test_a_second_signal_ends_a_process_that_is_stuck(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signals, "ECHO", 0.0)
-    run = trainer(tmp_path)
-    checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
-    run.register_hooks([StopOnSignal(checkpointer), Signalled(3, signal.SIGTERM)])
+    run, _ = with_checkpoints(tmp_path, StopOnSignal, lambda _: Signalled(3, signal.SIGTERM))
     with pytest.raises(SystemExit) as left:
         run.train(0, 10)
     assert left.value.code == 143
@@ -80,9 +74,7 @@ def test_a_process_that_cannot_end_its_iteration_is_ended(tmp_path: Path) -> Non
     child = os.fork()
     if not child:
         signals.GRACE = 0.1
-        run = trainer(tmp_path)
-        checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
-        run.register_hooks([StopOnSignal(checkpointer), TakesAMinute()])
+        run, _ = with_checkpoints(tmp_path, StopOnSignal, lambda _: TakesAMinute())
         run.train(0, 1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
@@ -93,9 +85,7 @@ def test_a_program_that_goes_on_after_its_training_is_left_alone(
 ) -> None:
     monkeypatch.setattr(signals, "GRACE", 0.2)
     before = threading.active_count()
-    run = trainer(tmp_path)
-    checkpointer = SafeCheckpointer(run.model, str(tmp_path), trainer=run)
-    run.register_hooks([StopOnSignal(checkpointer), Signalled(0, signal.SIGINT)])
+    run, _ = with_checkpoints(tmp_path, StopOnSignal, lambda _: Signalled(0, signal.SIGINT))
     with pytest.raises(SystemExit):
         run.train(0, 3)
     for thread in threading.enumerate()[before:]:

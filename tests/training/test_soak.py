@@ -14,7 +14,6 @@ import torch
 
 from fam_det.training.detection import Trainer
 from tests.modeling.small_detector import STUDENTS, small_config
-from tests.tools.conftest import cells  # noqa: F401  a fixture
 
 from detectron2.engine import HookBase
 
@@ -52,7 +51,7 @@ class Usage(HookBase):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_nothing_grows(tmp_path: Path, cells: str) -> None:  # noqa: F811
+def test_nothing_grows(tmp_path: Path, cells: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.test_soak", "2000", cells, str(tmp_path)],
         cwd=ROOT,

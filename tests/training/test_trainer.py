@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fam_det.modeling.lazy import default_config
+from fam_det.config import default_config
 from fam_det.training.trainer import ResumableTrainer
 from tests.training.small_training import Batches, Model
 

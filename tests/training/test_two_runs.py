@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 
 from classification.engine import Trainer
-from tests.classification.conftest import make_cfg  # noqa: F401  a fixture
-from tests.tools.conftest import cells  # noqa: F401  a fixture
 from tests.training.test_exact_resume import Losses, assert_same, opts, train
 
 from detectron2.engine import HookBase
@@ -38,11 +36,7 @@ def classify(cfg: Any, folder: Path, *hooks: HookBase) -> Any:
 
 
 @pytest.mark.slow
-def test_they_do_not_disturb_each_other(
-    tmp_path: Path,
-    cells: str,  # noqa: F811
-    make_cfg: Any,  # noqa: F811
-) -> None:
+def test_they_do_not_disturb_each_other(tmp_path: Path, cells: str, make_cfg: Any) -> None:
     detector = train(opts(cells, tmp_path / "detector", "RetinaNet"))
     classifier = classify(make_cfg(), tmp_path / "classifier")
     other = InTheMiddle(opts(cells, tmp_path / "detector2", "RetinaNet"))

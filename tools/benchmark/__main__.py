@@ -7,16 +7,19 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages
 
 import torch
 
-from tools.benchmark.measuring import measure_machine
-from tools.benchmark.rows import exponents, measure, table
-from tools.benchmark.suites import SUITES, cases
+from tools.benchmark.measuring import describe_machine
+from tools.benchmark.rows import Case, exponents, measure, table
 
+# Modules of this package, each imported when it runs: some need more than PyTorch.
+SUITES = ("core", "head", "step", "eval", "data", "growth", "kernels")
 EXAMPLES = """
 examples:
   python -m tools.benchmark
@@ -24,42 +27,48 @@ examples:
 """
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.benchmark",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch sees no GPU")
     return args
 
 
-def main() -> int:
+def cases(suite: str, device: str) -> Iterator[Case]:
+    """Yields the cases of a suite, each built when it is asked for."""
+    yield from import_module(f"tools.benchmark.{suite}").cases(device)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suites and prints a table of each; returns the exit status."""
-    args = parse_arguments()
+    args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
-    machine = measure_machine(args.device)
-    print(json.dumps(machine.describe()), flush=True)
+    machine = describe_machine(args.device)
+    print(json.dumps(machine), flush=True)
     results = {}
     for name in SUITES if args.suite == "all" else [args.suite]:
         rows = []
         for case in cases(name, args.device):
             if args.only in case.name:
                 print(f"{name}: {case.name}", end=" ... ", file=sys.stderr, flush=True)
-                rows.append(measure(case, machine))
+                rows.append(measure(case, args.device, machine))
                 print(f"{rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
         print("\n".join(["", name, "", table(rows), *exponents(rows)]), flush=True)
         results[name] = rows
     if args.json:
-        args.json.write_text(
-            json.dumps({"machine": machine.describe(), "suites": results}, indent=2)
-        )
+        args.json.write_text(json.dumps({"machine": machine, "suites": results}, indent=2))
     return 0
 
 

@@ -7,6 +7,7 @@ Legend: N batch, C channels, C_in and C_out those of a student and a teacher, H 
 window side.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -23,27 +24,21 @@ class FullSpectrumAttention(nn.Module):
     """The frequency attention module as the paper writes it (arXiv 2403.05894, section 3).
 
     A complex filter over the full plane, a full complex transform, an einsum over the channels, the
-    high-pass filter, and the real part of the inverse transform.
-
-    Args:
-        fam: a module with the dense filter, whose parameters are taken.
+    high-pass filter, and the real part of the inverse transform; with the parameters of a module
+    that has the dense filter.
     """
 
     h: Tensor
 
     def __init__(self, fam: FrequencyAttention) -> None:
         super().__init__()
-        assert fam.size is not None
-        assert fam.local is not None
-        assert isinstance(fam.filter, DenseFilter)
+        assert fam.size and fam.local and isinstance(fam.filter, DenseFilter)
         height, width = fam.size
         half = fam.filter.spectrum(height, width).detach()
         k = full_plane(half, width).permute(2, 3, 0, 1)  # (C_in, C_out, H, W)
         self.k = nn.Parameter(k.contiguous())
-        self.local = nn.Conv2d(fam.in_channels, fam.out_channels, 1).to(half.real.dtype)
-        self.local.load_state_dict(fam.local.state_dict())
-        self.gamma_global = nn.Parameter(fam.gamma_global.detach().clone())
-        self.gamma_local = nn.Parameter(fam.gamma_local.detach().clone())
+        parts = (fam.local, fam.gamma_global, fam.gamma_local)
+        self.local, self.gamma_global, self.gamma_local = copy.deepcopy(parts)
         h = high_pass_response(
             fam.high_pass, height, width, cutoff=fam.cutoff, order=fam.order, dtype=half.real.dtype
         )
@@ -80,21 +75,25 @@ def unfold_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor)
     return torch.einsum("nchwk,nchwk->nchw", logits.softmax(-1), values)
 
 
+def convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """Returns a 1x1 convolution."""
+    return F.conv2d(x, weight[:, :, None, None])
+
+
 def dense_filter(module: DenseFilter, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
     """Returns the dense filter on half a spectrum, beside a 1x1 convolution."""
     matrices = module.spectrum(*x.shape[2:])  # (H, V, C_in, C_out)
     spectrum = torch.fft.rfft2(x, norm="ortho").permute(2, 3, 0, 1) @ matrices
     filtered = spectrum.permute(2, 3, 0, 1) * response
-    y = torch.fft.irfft2(filtered, s=x.shape[2:], norm="ortho")
-    return y + F.conv2d(x, local[:, :, None, None])
+    return torch.fft.irfft2(filtered, s=x.shape[2:], norm="ortho") + convolution(x, local)
 
 
 def separable_filter(module: SeparableFilter, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
     """Returns the separable filter on half a spectrum, beside a 1x1 convolution."""
     gains = module.gains(*x.shape[2:]) * response  # (C_in, H, V)
-    spectrum = torch.fft.rfft2(x, norm="ortho") * gains
-    y = torch.fft.irfft2(spectrum, s=x.shape[2:], norm="ortho")
-    return F.conv2d(y, module.mix.weight) + F.conv2d(x, local[:, :, None, None])
+    filtered = torch.fft.rfft2(x, norm="ortho") * gains
+    y = torch.fft.irfft2(filtered, s=x.shape[2:], norm="ortho")
+    return F.conv2d(y, module.mix.weight) + convolution(x, local)
 
 
 def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -105,10 +104,8 @@ def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     octave = torch.bucketize(torch.maximum(u, v), torch.tensor(BAND_EDGES), right=True)
     counts = F.one_hot(octave, len(BAND_EDGES) + 1) * multiplicity(width)[:, None]  # (H, V, B)
     counts = counts.to(student)
-    x, y = (
-        torch.fft.rfft2(m - m.mean((0, 2, 3), keepdim=True), norm="ortho")
-        for m in (student, teacher)
-    )
+    centred = (m - m.mean((0, 2, 3), keepdim=True) for m in (student, teacher))
+    x, y = (torch.fft.rfft2(m, norm="ortho") for m in centred)
     xx, yy, xy = (
         torch.einsum("nchv,hvb->cb", (p * q.conj()).real, counts)
         for p, q in ((x, x), (y, y), (x, y))
@@ -123,10 +120,6 @@ class ReviewKDHead(nn.Module):
 
     From the deepest level up: a 1x1 convolution with BatchNorm, ABF with the upsampled residual,
     and a 3x3 convolution with BatchNorm.
-
-    Args:
-        channels: C, of student and teacher.
-        levels: number of feature maps.
     """
 
     def __init__(self, channels: int, levels: int) -> None:
@@ -153,9 +146,7 @@ class ReviewKDHead(nn.Module):
 def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Returns ReviewKD's loss on one level, each pooled map pooled separately."""
     loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
-    for side in (4, 2, 1):
-        if side >= min(student.shape[2:]):
-            continue
+    for side in [side for side in (4, 2, 1) if side < min(student.shape[2:])]:
         weight /= 2.0
         pooled, target = (F.adaptive_avg_pool2d(x, side) for x in (student, teacher))
         loss = loss + weight * F.mse_loss(pooled, target)

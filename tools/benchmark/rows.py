@@ -1,87 +1,105 @@
 """A row of the benchmark: the project beside a reference, in time, memory and parameters."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 
-from tools.benchmark.measuring import Function, Machine, peak_memory, time_pairs
+from tools.benchmark.measuring import Function, peak_memory, time_pairs
 
-MIB = 2.0**20
+Modules: TypeAlias = tuple[nn.Module | None, nn.Module | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Two ways to do one thing.
+    """Two ways to do one thing."""
 
-    Args:
-        name: of the row.
-        project: the project's way, without arguments.
-        reference: the other way.
-        modules: the project's module and the reference's, to count parameters.
-        flops: operations that the project's formula cannot do without, None where unknown.
-        moved: bytes that have to be read or written once, None where unknown.
-        time_goal: largest ratio of times, project over reference.
-        memory_goal: largest ratio of peak memories.
-        memory: whether to compare memory.
-        seconds: of timing, besides the lowest number of pairs.
-        pairs: lowest and highest number of pairs.
-        warmup: runs of each that are not counted.
-        growth: what the project's way has more of than the reference, and how many times as much.
-    """
-
-    name: str
+    name: str  # of the row
     project: Function
     reference: Function
-    modules: tuple[nn.Module, nn.Module] | None = None
-    flops: float | None = None
-    moved: float | None = None
-    time_goal: float | None = None
-    memory_goal: float | None = None
-    memory: bool = True
-    seconds: float = 4.0
+    modules: Modules = (None, None)  # of both, to count parameters
+    flops: float = 0.0  # that the project's formula cannot do without
+    moved: float = 0.0  # bytes that have to be read or written once
+    time_goal: float | None = None  # largest ratio of times, project over reference
+    memory_goal: float | None = None  # largest ratio of peak memories
+    memory: bool = True  # whether to compare it
+    seconds: float = 4.0  # of timing; see time_pairs, as for the next two
     pairs: tuple[int, int] = (5, 100)
     warmup: int = 2
-    growth: tuple[str, float] | None = None
+    growth: tuple[str, float] | None = None  # of what the project has more, how many times as much
+
+
+def gradient_case(
+    name: str,
+    project: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
+    *inputs: Tensor,
+    modules: Modules = (None, None),
+    **settings: Any,
+) -> Case:
+    """Returns a case of two functions of the same tensors, forward and backward.
+
+    Gradients are those of the inputs, where they take any, and of the parameters of the modules.
+    """
+    own, other = (module.parameters() if module else () for module in modules)
+    return Case(
+        name=name,
+        project=forward_backward(project, inputs, own),
+        reference=forward_backward(reference, inputs, other),
+        modules=modules,
+        **settings,
+    )
+
+
+def forward_backward(
+    function: Callable[..., Tensor], inputs: Iterable[Tensor], parameters: Iterable[Tensor]
+) -> Function:
+    """Returns a call of a function that computes gradients too, if there is anything to train."""
+    wanted = [x for x in (*inputs, *parameters) if x.requires_grad]
+    if not wanted:
+        return lambda: function(*inputs)
+    output = function(*inputs).detach()
+    generator = torch.Generator(output.device).manual_seed(0)  # two ways get the same gradient
+    probe = output.new_empty(output.shape).normal_(generator=generator)
+    return lambda: torch.autograd.grad(function(*inputs), wanted, probe)
 
 
 Row = dict[str, Any]
 """Milliseconds, MiB and parameters of both ways, and their ratios, project over reference."""
 
 
-def measure(case: Case, machine: Machine) -> Row:
+def measure(case: Case, device: str, machine: dict[str, Any]) -> Row:
     """Times both ways in turn, then takes the peak memory of each."""
-    times = time_pairs(
-        case.project, case.reference, seconds=case.seconds, pairs=case.pairs, warmup=case.warmup
-    )
+    ways = (case.project, case.reference)
+    times = time_pairs(*ways, seconds=case.seconds, pairs=case.pairs, warmup=case.warmup)
+    project_ms, reference_ms = (1e3 * median(side) for side in zip(*times, strict=True))
     ratios = [project / reference for project, reference in times]  # a slow moment hits both
     first, _, third = quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
-    project_ms, reference_ms = (1e3 * median(side) for side in zip(*times, strict=True))
-    row: Row = {
+    mib = [peak_memory(way, device=device) / 2.0**20 if case.memory else None for way in ways]
+    parameters = [module and count_parameters(module) for module in case.modules]
+    # the longer of arithmetic and transfers, as a roofline
+    floor = max(case.flops / machine["matmul_gflops"], case.moved / machine["copy_gb_per_s"])
+    return {
         "name": case.name,
         "project_ms": project_ms,
         "reference_ms": reference_ms,
         "ratio": median(ratios),
         "quartiles": (first, third),
-        "pairs": len(times),
         "time_goal": case.time_goal,
+        "pairs": len(times),
+        "floor_ms": floor / 1e6 or None,
+        "project_mib": mib[0],
+        "reference_mib": mib[1],
+        "memory_ratio": mib[0] / mib[1] if mib[0] is not None and mib[1] else None,
         "memory_goal": case.memory_goal,
-        "floor_ms": machine.floor_ms(case.flops, case.moved),
+        "project_parameters": parameters[0],
+        "reference_parameters": parameters[1],
         "growth": case.growth,
     }
-    for i, side in enumerate(("project", "reference")):
-        way: Function = getattr(case, side)
-        peak = peak_memory(way, device=machine.device) / MIB if case.memory else None
-        row[f"{side}_mib"] = peak
-        row[f"{side}_parameters"] = count_parameters(case.modules[i]) if case.modules else None
-    row["memory_ratio"] = (
-        row["project_mib"] / row["reference_mib"] if row["reference_mib"] else None
-    )
-    return row
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -90,31 +108,12 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Returns the rows as a Markdown table."""
-    columns = {  # by key, a title and a format
-        "name": ("row", "s"),
-        "project_ms": ("ms", ".1f"),
-        "reference_ms": ("reference", ".1f"),
-        "ratio": ("ratio", ".3f"),
-        "quartiles": ("quartiles", ""),
-        "time_goal": ("goal", ".2f"),
-        "pairs": ("pairs", "d"),
-        "floor_ms": ("floor", ".1f"),
-        "project_mib": ("MiB", ".1f"),
-        "reference_mib": ("reference", ".1f"),
-        "memory_ratio": ("ratio", ".3f"),
-        "memory_goal": ("goal", ".2f"),
-        "project_parameters": ("parameters", ",d"),
-        "reference_parameters": ("reference", ",d"),
-    }
-    cells = []
+    """Returns the rows as a Markdown table, without what no row has."""
+    printed = []
     for row in rows:
         texts = row | {"quartiles": "{:.3f} to {:.3f}".format(*row["quartiles"])}
-        cells.append(
-            ["" if texts[key] is None else format(texts[key], f) for key, (_, f) in columns.items()]
-        )
-    titles = [title for title, _ in columns.values()]
-    return str(tabulate(cells, titles, "github", disable_numparse=True))
+        printed.append({key: text for key, text in texts.items() if text is not None})
+    return str(tabulate(printed, "keys", "github", floatfmt=".3f", intfmt=","))
 
 
 def exponents(rows: Iterable[Row]) -> list[str]:
@@ -122,16 +121,14 @@ def exponents(rows: Iterable[Row]) -> list[str]:
 
     The fit is by least squares in the logarithms, through the reference.
     """
-    points: dict[str, list[tuple[float, float, float]]] = {}
+    points: dict[str, list[list[float]]] = {}
     for row in rows:
         if row["growth"]:
             name, factor = row["growth"]
-            logs = (math.log(x) for x in (factor, row["ratio"], row["memory_ratio"]))
-            points.setdefault(name, []).append(tuple(logs))  # type: ignore[arg-type]
+            points.setdefault(name, []).append([factor, row["ratio"], row["memory_ratio"]])
     lines = []
     for name, fitted in points.items():
-        square = sum(x * x for x, _, _ in fitted)
-        time = sum(x * t for x, t, _ in fitted) / square
-        memory = sum(x * m for x, _, m in fitted) / square
+        x, *costs = torch.tensor(fitted).log().T
+        time, memory = (x @ cost / (x @ x) for cost in costs)
         lines.append(f"time grows with {name}^{time:.2f}, memory with {name}^{memory:.2f}")
     return lines

@@ -27,49 +27,38 @@ from detectron2.utils.events import EventStorage
 TEACHER = "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
 LONG: dict[str, Any] = {"seconds": 15.0, "pairs": (4, 20), "warmup": 1}  # a step takes seconds
 IMAGES = {"cpu": (2, 480, 640), "cuda": (8, 800, 1344)}
+FULL = {"MID_CHANNELS": 256}
+NO_P2 = {"LEVELS": ["p3", "p4", "p5", "p6"]}
+LAYERS = {"NAME": "LayerToLayerDistiller"}
+BEST = LAYERS | {"LOSS": "spectral_correlation", "FAM.BRANCHES": ["global"]}
+# By the row: keys of MODEL.DISTILLER, and the largest ratio of times.
+STEPS: dict[str, tuple[dict[str, Any], float]] = {
+    "step, recipes (layer to layer, spectral correlation, p3 to p6)": (BEST | NO_P2, 1.08),
+    "step, layer to layer, spectral correlation, p2 to p6": (BEST, 1.08),
+    "step, full width (256 channels, p2 to p6)": (FULL, 1.20),
+    "step, 128 channels, p3 to p6": (NO_P2, 1.08),
+    "step, 128 channels, p2 to p6": ({}, 1.08),
+    "step, 256 channels, p3 to p6": (NO_P2 | FULL, 1.08),
+    "step, layer to layer": (LAYERS, 1.08),
+}
 
 
 def cases(device: str) -> Iterator[Case]:
     """Yields the step with several heads, then inference and the teacher alone."""
-    full = ["MID_CHANNELS", 256]
-    no_p2 = ["LEVELS", ["p3", "p4", "p5", "p6"]]
-    layers = ["NAME", "LayerToLayerDistiller"]
-    best = [*layers, "LOSS", "spectral_correlation", "FAM.BRANCHES", ["global"]]
-    options: list[tuple[str, list[Any], float]] = [
-        ("step, recipes (layer to layer, spectral correlation, p3 to p6)", best + no_p2, 1.08),
-        ("step, layer to layer, spectral correlation, p2 to p6", best, 1.08),
-        ("step, full width (256 channels, p2 to p6)", full, 1.20),
-        ("step, 128 channels, p3 to p6", no_p2, 1.08),
-        ("step, 128 channels, p2 to p6", [], 1.08),
-        ("step, 256 channels, p3 to p6", no_p2 + full, 1.08),
-        ("step, layer to layer", layers, 1.08),
-    ]
-    for name, settings, goal in options:
-        yield step_case(name, settings, goal, device)
-    yield inference_case(device)
-    yield teacher_case(device)
-
-
-def step_case(name: str, settings: list[Any], goal: float, device: str) -> Case:
-    """Compares a training step with teacher and student without the distiller."""
-    model = build(settings, device)
-    model.load_teacher()
-    model.train()
     inputs = random_inputs(device)
-    return Case(
-        name=name,
-        project=step(model, inputs, distil=True),
-        reference=step(model, inputs, distil=False),
-        time_goal=goal,
-        **LONG,
-    )
-
-
-def inference_case(device: str) -> Case:
-    """Compares detection by the distilled wrapper with the student alone."""
-    model = build([], device).eval()
-    inputs = random_inputs(device)
-    return Case(
+    for name, (settings, goal) in STEPS.items():
+        model = build(settings, device)
+        model.load_teacher()
+        model.train()
+        yield Case(
+            name=name,
+            project=step(model, inputs, distil=True),
+            reference=step(model, inputs, distil=False),
+            time_goal=goal,
+            **LONG,
+        )
+    model = build({}, device).eval()
+    yield Case(
         name="inference, wrapper over student",
         project=lambda: run_frozen(model, inputs),
         reference=lambda: run_frozen(model.student, inputs),
@@ -77,43 +66,37 @@ def inference_case(device: str) -> Case:
         memory_goal=1.0,
         **LONG,
     )
-
-
-def teacher_case(device: str) -> Case:
-    """Compares the frozen teacher with its backbone run as any module in float32."""
-    model = build([], device)
-    teacher = model.teacher
-    plain = copy.deepcopy(teacher.backbone)  # before its BatchNorms are folded
+    plain = copy.deepcopy(model.teacher.backbone)  # before its BatchNorms are folded
     model.load_teacher()
-    inputs = random_inputs(device)
-    size = (inputs[0]["image"].shape[1], inputs[0]["image"].shape[2])
-    batch = torch.stack([teacher._normalise(x["image"]) for x in inputs])
-    batch = F.pad(batch, (0, -size[1] % 32, 0, -size[0] % 32))
-    return Case(
+    _, height, width = inputs[0]["image"].shape
+    batch = torch.stack([model.teacher._normalise(x["image"]) for x in inputs])
+    batch = F.pad(batch, (0, -width % 32, 0, -height % 32))
+    yield Case(
         name="teacher forward, over plain float32",
-        project=lambda: teacher(inputs, size),
+        project=lambda: model.teacher(inputs, (height, width)),
         reference=lambda: run_frozen(plain, batch),
         time_goal=0.9 if device == "cpu" else 0.6,
         **LONG,
     )
 
 
-def build(settings: list[Any], device: str) -> DistilledDetector:
+def build(settings: dict[str, Any], device: str) -> DistilledDetector:
     """Builds configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml with random weights."""
     torch.manual_seed(0)
     cfg: CfgNode = get_cfg()
     add_distillation_config(cfg)
     # Detectron2's own file: the benchmark also runs where the project's configs are not
     cfg.merge_from_file(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
-    cfg.merge_from_list(
-        [
-            *("MODEL.META_ARCHITECTURE", "DistilledDetector", "MODEL.DEVICE", device),
-            *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
-            *("MODEL.TEACHER.CONFIG", TEACHER, "MODEL.TEACHER.WEIGHTS", ""),
-        ]
-    )
-    pairs = zip(settings[::2], settings[1::2], strict=True)
-    cfg.merge_from_list([x for key, value in pairs for x in (f"MODEL.DISTILLER.{key}", value)])
+    values = {
+        "META_ARCHITECTURE": "DistilledDetector",
+        "DEVICE": device,
+        "RESNETS.DEPTH": 18,
+        "RESNETS.RES2_OUT_CHANNELS": 64,
+        "TEACHER.CONFIG": TEACHER,
+        "TEACHER.WEIGHTS": "",
+        **{f"DISTILLER.{key}": value for key, value in settings.items()},
+    }
+    cfg.merge_from_list([x for key, value in values.items() for x in (f"MODEL.{key}", value)])
     model: DistilledDetector = build_model(cfg)
     return model
 
@@ -121,7 +104,7 @@ def build(settings: list[Any], device: str) -> DistilledDetector:
 def random_inputs(device: str) -> list[dict[str, Any]]:
     """Draws a batch of noise with eight boxes an image."""
     generator = torch.Generator().manual_seed(0)
-    n, height, width = IMAGES["cuda" if device.startswith("cuda") else "cpu"]
+    n, height, width = IMAGES[device]
     inputs = []
     for _ in range(n):
         corner = torch.rand(8, 2, generator=generator) * torch.tensor([0.7 * width, 0.7 * height])
@@ -136,26 +119,22 @@ def random_inputs(device: str) -> list[dict[str, Any]]:
 
 def step(model: DistilledDetector, inputs: list[dict[str, Any]], *, distil: bool) -> Function:
     """Returns a training step; without ``distil`` the teacher still runs."""
+    trained = [p for name, p in model.named_parameters() if distil or "distiller." not in name]
+    # A step of no length: momentum is kept up to date, the weights stay.
+    optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
 
-    def losses() -> dict[str, Tensor]:
-        if distil:
-            distilled: dict[str, Tensor] = model(inputs)
-            return distilled
+    def undistilled() -> dict[str, Tensor]:
         with captured_backbone(model.backbone) as captured:
             student: dict[str, Tensor] = model.student(inputs)
         model.teacher(inputs, captured["padded_size"])
         return student
 
-    # A step of no length: momentum is kept up to date, the weights stay.
-    of_the_distiller = {id(p) for p in model.distiller.parameters()}
-    trained = [p for p in model.parameters() if distil or id(p) not in of_the_distiller]
-    optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
-
     def run() -> None:
         torch.manual_seed(0)  # the same proposals are drawn
         optimizer.zero_grad()
         with EventStorage():
-            torch.stack(list(losses().values())).sum().backward()
+            losses: dict[str, Tensor] = model(inputs) if distil else undistilled()
+            torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
 
     return run

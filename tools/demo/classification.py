@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure  # not pyplot: that would look for a display
 from numpy.typing import NDArray
-from torch import nn
 
 from classification.build import build_network
 from classification.data import build_test_loader
@@ -36,20 +35,19 @@ class Reading(NamedTuple):
 
 def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Draws learning curves, and below them digits with what each model says."""
-    titles = [f"{o.title}, {o.scores[METRIC.key]:.1f} %" for o in outcomes]
+    titles = [f"{o.title}, {o.result.figures[METRIC.key]:.1f} %" for o in outcomes]
     readings = find_misread([outcome.folder for outcome in outcomes])
     heights = [4.0, 2.6] if readings else [4.0]
     figure = Figure(figsize=(11, sum(heights)), layout="constrained")
     parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
-    upper, *lower = parts[:, 0]
-    axes = upper.subplots()
+    axes = parts[0, 0].subplots()
     draw_curves(axes, outcomes, "top-1 on test digits, %")
     axes.set_title("Handwritten digits: the same student, alone and taught with FAM-KD")
     axes.set_ylim(0, 109)  # room for the text beside a curve near 100
-    for part in lower:
+    if readings:
         title = "Of each class, the first test digit that the student alone misreads"
-        part.suptitle(title, fontsize=12)
-        draw_readings(part, readings, titles)
+        parts[1, 0].suptitle(title, fontsize=12)
+        draw_readings(parts[1, 0], readings, titles)
     figure.savefig(path, dpi=110)
 
 
@@ -57,35 +55,29 @@ def find_misread(folders: Sequence[Path]) -> list[Reading]:
     """Returns the first test image of each class that the student alone misreads.
 
     The first and not the prettiest; one of each class because the test set is sorted by class.
-
-    Args:
-        folders: of the teacher, the student alone and the student taught.
+    ``folders`` are those of the teacher, the student alone and the student taught.
     """
     alone = folders[1]
     batches = list(build_test_loader(load_config(str(alone / "config.yaml"), [])))
     images = torch.cat([batch.images for batch in batches]).cpu()  # (N, 3, H, W)
     labels = torch.cat([batch.labels for batch in batches]).cpu()  # (N,)
-    wrong = classify(load_network(alone), images) != labels
+    wrong = classify(alone, images) != labels
     chosen = torch.cat([(wrong & (labels == k)).nonzero()[:1, 0] for k in range(CLASSES)])
     if len(chosen) == 0:
         return []
     images, labels = images[chosen], labels[chosen]
-    answers = [classify(load_network(folder), images).tolist() for folder in folders]
+    answers = [classify(folder, images).tolist() for folder in folders]
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     pixels = ((images - low) / (high - low)).permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
     by_image = zip(pixels, labels.tolist(), zip(*answers, strict=True), strict=True)
     return [Reading(image, truth, list(said)) for image, truth, said in by_image]
 
 
-def load_network(folder: Path) -> nn.Module:
-    """Returns the network that a finished training has left, on the CPU."""
-    options = ["MODEL.STUDENT.WEIGHTS", str(folder / "model_final.pth")]
-    return build_network(load_config(str(folder / "config.yaml"), options), "STUDENT").eval()
-
-
 @torch.no_grad()
-def classify(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Returns the most likely class (N,) of each image (N, 3, H, W)."""
+def classify(folder: Path, images: torch.Tensor) -> torch.Tensor:
+    """Returns the class (N,) of images (N, 3, H, W) by the network that a training has left."""
+    options = ["MODEL.STUDENT.WEIGHTS", str(folder / "model_final.pth")]
+    network = build_network(load_config(str(folder / "config.yaml"), options), "STUDENT").eval()
     return torch.cat([network(part).argmax(1) for part in images.split(256)])
 
 
@@ -95,26 +87,24 @@ def draw_readings(part: Any, readings: Sequence[Reading], models: Sequence[str])
     for axes, reading in zip(row, readings, strict=True):
         axes.imshow(reading.image, interpolation="nearest")
         axes.set_axis_off()
-        write_line(axes, 0, str(reading.truth), "black")
-        for i, answer in enumerate(reading.answers, start=1):
-            write_line(axes, i, str(answer), RIGHT if answer == reading.truth else WRONG)
-    for i, name in enumerate(["label", *models]):
-        write_line(row[0], i, name, "black", left=True)
+        for line, answer in enumerate([reading.truth, *reading.answers]):
+            colour = RIGHT if answer == reading.truth else WRONG
+            look = {"color": colour if line else "black", "weight": "bold", "ha": "center"}
+            write_line(axes, line, str(answer), 0.5, **look)
+    for line, name in enumerate(["label", *models]):
+        write_line(row[0], line, name, 0.0, ha="right")
 
 
-def write_line(axes: Any, line: int, text: str, colour: str, *, left: bool = False) -> None:
-    """Writes a line of text below an image, or to the left of where that would be."""
-    points = -72 * INCHES_TO_LINE * (line + 0.7)
+def write_line(axes: Any, line: int, text: str, x: float, **look: Any) -> None:
+    """Writes a line of text below an image, at a fraction of its width."""
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
-    look = {"color": colour, "fontsize": 11, "weight": "normal" if left else "bold"}
-    x, align = (0.0, "right") if left else (0.5, "center")
-    axes.annotate(text, (x, 0), xytext=(0, points), ha=align, **place, **look)
+    points = -72 * INCHES_TO_LINE * (line + 0.7)
+    axes.annotate(text, (x, 0), xytext=(0, points), fontsize=11, **place, **look)
 
 
 # The student alone reached 70.2, 71.6 and 64.8 with seeds 1, 2 and 3.
 METRIC = Metric("accuracy/top1", "top-1 accuracy", "points of top-1", noise=7.0, method="FAM-KD")
 DEMO = Demo(
-    name="demo_classification",
     module="tools.demo.classification",
     about=__doc__,
     study=Path(__file__).with_suffix(".yaml"),

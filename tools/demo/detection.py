@@ -5,7 +5,7 @@ Builds scenes of handwritten digits, trains a teacher, a student alone and the s
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: that would look for a display
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
 from tools.demo.outcome import Metric, Outcome, draw_curves
 from tools.demo.scenes import build_dataset, iou, split_paths
@@ -26,72 +25,61 @@ RIGHT, WRONG, MISSED = "#1fe04a", "#ff3030", "#ffe119"
 LEGEND = "Solid green: the right digit.  Solid red: a wrong one.  Dotted yellow: missed."
 
 
-class Objects(NamedTuple):
-    """Digits in a scene: their boxes (x, y, w, h) and labels, the most certain first."""
+class Digit(NamedTuple):
+    """A digit in a scene, or a detection of one."""
 
-    boxes: list[Sequence[float]]
-    labels: list[int]
-
-
-class Row(NamedTuple):
-    """A scene (H, W, 3) in RGB, what is in it, and what each model found."""
-
-    image: NDArray[np.uint8]
-    truth: Objects
-    found: list[Objects]
+    box: Sequence[float]  # (x, y, w, h)
+    label: int
 
 
 def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Draws learning curves, and below them what each model found in validation scenes."""
-    rows = read_rows(path.parent / "data", [outcome.folder for outcome in outcomes])
-    titles = [f"{o.title}, AP {o.scores[METRIC.key]:.1f}" for o in outcomes]
+    titles = [f"{o.title}, AP {o.result.figures[METRIC.key]:.1f}" for o in outcomes]
     columns = ["ground truth", *titles]
-    figure = Figure(figsize=(11, 3.6 + 1.85 * len(rows)), layout="constrained")
-    heights = [1.75, *[1] * len(rows)]
-    grid = figure.add_gridspec(1 + len(rows), len(columns), height_ratios=heights)
+    figure = Figure(figsize=(11, 3.6 + 1.85 * SCENES), layout="constrained")
+    heights = [1.75, *[1] * SCENES]
+    grid = figure.add_gridspec(1 + SCENES, len(columns), height_ratios=heights)
     axes = figure.add_subplot(grid[0, :])
     draw_curves(axes, outcomes, "AP on validation scenes")
     axes.set_title("Handwritten digits: the same student, alone and taught with FAM")
-    for i, row in enumerate(rows):
-        for j, objects in enumerate([row.truth, *row.found]):
-            axes = figure.add_subplot(grid[1 + i, j])
-            axes.imshow(row.image, interpolation="bicubic")
+    scenes = read_scenes(path.parent / "data", [outcome.folder for outcome in outcomes])
+    for row, (image, truth, *found) in enumerate(scenes, start=1):
+        for column, digits in enumerate([truth, *found]):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(image, interpolation="bicubic")
             axes.set_axis_off()
-            draw_objects(axes, objects, row.truth)
-            if i == 0:
-                axes.set_title(columns[j], fontsize=11)
+            draw_digits(axes, digits, truth)
+            if row == 1:
+                axes.set_title(columns[column], fontsize=11)
     figure.supxlabel(LEGEND, fontsize=10)
     figure.savefig(path, dpi=110)
 
 
-def read_rows(data: Path, folders: Sequence[Path]) -> list[Row]:
-    """Reads the first validation scenes, what is in them and what each model found."""
+def read_scenes(data: Path, folders: Sequence[Path]) -> Iterator[list[Any]]:
+    """Yields validation scenes (H, W, 3) in RGB, what is in them and what each model found."""
     annotation_file, image_folder = split_paths(data, "val")
     coco = json.loads(annotation_file.read_text())
     files = [folder / "inference" / "coco_instances_results.json" for folder in folders]
-    detections = [json.loads(file.read_text()) for file in files]
-    rows = []
+    entries = [coco["annotations"], *(json.loads(file.read_text()) for file in files)]
     for image in coco["images"][:SCENES]:
-        pixels = np.asarray(cv2.imread(str(image_folder / image["file_name"])), dtype=np.uint8)
-        found = [objects_of(image["id"], entries) for entries in detections]
-        rows.append(Row(pixels[..., ::-1], objects_of(image["id"], coco["annotations"]), found))
-    return rows
+        pixels = np.asarray(cv2.imread(str(image_folder / image["file_name"])))[..., ::-1]
+        yield [pixels, *(digits_of(image["id"], of_all) for of_all in entries)]
 
 
-def objects_of(image_id: int, entries: Sequence[dict[str, Any]]) -> Objects:
-    """Returns an image's annotations or certain detections out of those of all images."""
+def digits_of(image_id: int, entries: Sequence[dict[str, Any]]) -> list[Digit]:
+    """Returns an image's annotations or certain detections, the most certain first."""
     own = [e for e in entries if e["image_id"] == image_id and e.get("score", 1.0) >= MIN_SCORE]
     own.sort(key=lambda entry: -entry.get("score", 1.0))
-    return Objects([entry["bbox"] for entry in own], [entry["category_id"] - 1 for entry in own])
+    return [Digit(entry["bbox"], entry["category_id"] - 1) for entry in own]
 
 
-def draw_objects(axes: Any, objects: Objects, truth: Objects) -> None:
+def draw_digits(axes: Any, found: Sequence[Digit], truth: Sequence[Digit]) -> None:
     """Draws boxes with their digits, coloured by whether they are right, and what was missed."""
-    owners = match(objects, truth)
-    for box, label, owner in zip(objects.boxes, objects.labels, owners, strict=True):
-        draw_box(axes, box, str(label), WRONG if owner is None else RIGHT, "-")
-    for i in set(range(len(truth.boxes))) - set(owners):
-        draw_box(axes, truth.boxes[i], "", MISSED, ":")
+    owners = match(found, truth)
+    for digit, owner in zip(found, owners, strict=True):
+        draw_box(axes, digit.box, str(digit.label), WRONG if owner is None else RIGHT, "-")
+    for i in set(range(len(truth))) - set(owners):
+        draw_box(axes, truth[i].box, "", MISSED, ":")
 
 
 def draw_box(axes: Any, box: Sequence[float], text: str, colour: str, line: str) -> None:
@@ -101,19 +89,19 @@ def draw_box(axes: Any, box: Sequence[float], text: str, colour: str, line: str)
     outline = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, ec=colour, ls=line, lw=1.4)
     axes.add_patch(outline)
     if text:
-        inside = y < 10  # no room above the box
+        align = "top" if y < 10 else "bottom"  # inside where there is no room above the box
         back = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "linewidth": 0}
         look = {"color": colour, "fontsize": 8, "weight": "bold", "bbox": back}
-        axes.text(max(x, 1), y, text, va="top" if inside else "bottom", clip_on=True, **look)
+        axes.text(max(x, 1), y, text, va=align, clip_on=True, **look)
 
 
-def match(objects: Objects, truth: Objects) -> list[int | None]:
-    """Returns which true digit each object is; None for a wrong digit or place, or a repeat."""
+def match(found: Sequence[Digit], truth: Sequence[Digit]) -> list[int | None]:
+    """Returns which true digit each one is; None for a wrong digit or place, or a repeat."""
     owners: list[int | None] = []
-    for box, label in zip(objects.boxes, objects.labels, strict=True):
-        free = [i for i, other in enumerate(truth.labels) if other == label and i not in owners]
-        best = max(free, key=lambda i: iou(box, truth.boxes[i]), default=None)
-        fits = best is not None and iou(box, truth.boxes[best]) >= MATCH_IOU
+    for box, label in found:
+        free = [i for i, true in enumerate(truth) if true.label == label and i not in owners]
+        best = max(free, key=lambda i: iou(box, truth[i].box), default=None)
+        fits = best is not None and iou(box, truth[best].box) >= MATCH_IOU
         owners.append(best if fits else None)
     return owners
 
@@ -121,7 +109,6 @@ def match(objects: Objects, truth: Objects) -> list[int | None]:
 # Two seeds of one training differed by about this much on the blood cells; not measured on digits.
 METRIC = Metric("bbox/AP", "AP", "AP", noise=1.0, method="FAM")
 DEMO = Demo(
-    name="demo",
     module="tools.demo",
     about=__doc__,
     study=Path(__file__).with_suffix(".yaml"),

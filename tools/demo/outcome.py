@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 from tqdm import tqdm
 
+from fam_det.analysis.results import Result
+
 STYLES: tuple[dict[str, Any], ...] = (  # teacher, student alone, student taught
     {"color": "#777777", "linestyle": "--"},
     {"color": "#e07000", "marker": "o", "markersize": 4},
@@ -17,57 +19,33 @@ STYLES: tuple[dict[str, Any], ...] = (  # teacher, student alone, student taught
 
 
 class Outcome(NamedTuple):
-    """A finished training.
+    """A finished training."""
 
-    Attributes:
-        title: of the model.
-        folder: output folder of the training.
-        parameters: of the model at inference.
-        scores: last value of each score, by its key in ``metrics.json``.
-        curve: (iterations, metric) of each evaluation.
-        seconds: of training, without evaluations.
-    """
-
-    title: str
+    title: str  # of the model
     folder: Path
-    parameters: int
-    scores: Mapping[str, float]
-    curve: Sequence[tuple[int, float]]
-    seconds: float
+    parameters: int  # of the model at inference
+    result: Result
 
 
 class Metric(NamedTuple):
-    """The score that says how good a model is.
+    """The score that says how good a model is."""
 
-    Attributes:
-        key: in ``metrics.json``.
-        name: of the score.
-        unit: of a difference.
-        noise: two seeds of one training may differ by so much.
-        method: that taught the student.
-    """
-
-    key: str
+    key: str  # in ``metrics.json``
     name: str
-    unit: str
-    noise: float
-    method: str
+    unit: str  # of a difference
+    noise: float  # two seeds of one training may differ by so much
+    method: str  # that taught the student
 
 
 def format_table(columns: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
-    """Returns a Markdown table, a model a row.
-
-    Args:
-        columns: keys of scores, by the column's title.
-        outcomes: the rows.
-    """
+    """Returns a Markdown table, a model a row; ``columns`` are keys of scores by title."""
     header = ["model", "parameters", *columns, "training time"]
     rows = []
-    for outcome in outcomes:
-        scores = [outcome.scores.get(key, math.nan) for key in columns.values()]
+    for title, _, parameters, result in outcomes:
+        scores = [result.figures.get(key, math.nan) for key in columns.values()]
         cells = ["-" if math.isnan(score) else f"{score:.1f}" for score in scores]
-        time = tqdm.format_interval(outcome.seconds)
-        rows.append([outcome.title, f"{outcome.parameters / 1e6:.2f} M", *cells, time])
+        time = tqdm.format_interval(result.seconds)
+        rows.append([title, f"{parameters / 1e6:.2f} M", *cells, time])
     alignment = ["left", *["right"] * (len(header) - 1)]
     return str(tabulate(rows, header, "pipe", colalign=alignment, disable_numparse=True))
 
@@ -90,16 +68,16 @@ def describe_gain(metric: Metric, teacher: float, alone: float, taught: float) -
 
 def draw_curves(axes: Any, outcomes: Sequence[Outcome], label: str) -> None:
     """Draws the metric over the training, the last value at the end of each curve."""
-    heights = spread([outcome.curve[-1][1] for outcome in outcomes])
+    heights = spread([outcome.result.curve[-1][1] for outcome in outcomes])
     for outcome, style, height in zip(outcomes, STYLES, heights, strict=True):
-        iterations, scores = zip(*outcome.curve, strict=True)
+        iterations, scores = zip(*outcome.result.curve, strict=True)
         axes.plot(iterations, scores, label=outcome.title, **style)
         place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
-        look = {"color": style["color"], "weight": "bold"}
-        axes.annotate(f"{scores[-1]:.1f}", (iterations[-1], height), **look, **place)
+        text, end, colour = f"{scores[-1]:.1f}", (iterations[-1], height), style["color"]
+        axes.annotate(text, end, color=colour, weight="bold", **place)
     axes.set_xlabel("training iterations")
     axes.set_ylabel(label)
-    axes.set_xlim(0, 1.06 * max(outcome.curve[-1][0] for outcome in outcomes))
+    axes.set_xlim(0, 1.06 * max(outcome.result.curve[-1][0] for outcome in outcomes))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")

@@ -26,33 +26,19 @@ INK = 0.3  # from this opacity on, a pixel belongs to a digit and its box
 
 @dataclass(frozen=True)
 class SceneParams:
-    """What a data set is made of; another value of any of these is another data set.
-
-    Args:
-        train_images: number of training scenes.
-        val_images: number of validation scenes.
-        width: of a scene in pixels.
-        height: of a scene in pixels.
-        digits: fewest and most digits in a scene.
-        sizes: smallest and largest longer side of a digit in pixels.
-        contrasts: smallest and largest difference between a digit and the scene, of 255 levels.
-        max_iou: how much two boxes may overlap (intersection over union).
-        val_fraction: share of each class's digits that only validation scenes show.
-        seed: of everything random.
-        version: of the drawing code.
-    """
+    """Defines a data set; another value of any of these is another data set."""
 
     train_images: int = 600
     val_images: int = 100
-    width: int = 192
+    width: int = 192  # pixels of a scene
     height: int = 128
-    digits: tuple[int, int] = (3, 8)
-    sizes: tuple[int, int] = (18, 56)
-    contrasts: tuple[int, int] = (60, 160)
-    max_iou: float = 0.05
-    val_fraction: float = 0.2
+    digits: tuple[int, int] = (3, 8)  # fewest and most in a scene
+    sizes: tuple[int, int] = (18, 56)  # pixels of a digit's longer side
+    contrasts: tuple[int, int] = (60, 160)  # between a digit and the scene, of 255 levels
+    max_iou: float = 0.05  # how much two boxes may overlap (intersection over union)
+    val_fraction: float = 0.2  # of each class's digits, which only validation scenes show
     seed: int = 1
-    version: int = 1
+    version: int = 1  # of the drawing code
 
 
 class DigitPool(NamedTuple):
@@ -182,8 +168,7 @@ def draw_scenes(digits: DigitPool, split: str, params: SceneParams) -> Iterator[
     """Draws the scenes of "train" or "val"; each depends on the seed and its number alone."""
     indices = split_digits(digits.labels, params.val_fraction, params.seed)[split]
     pool = DigitPool(digits.images[indices], digits.labels[indices])
-    count = params.train_images if split == "train" else params.val_images
-    for number in range(count):
+    for number in range(params.train_images if split == "train" else params.val_images):
         rng = np.random.default_rng([params.seed, split == "val", number])
         yield draw_scene(rng, pool, params)
 
@@ -195,10 +180,10 @@ def write_split(folder: Path, digits: DigitPool, split: str, params: SceneParams
     annotation_file.parent.mkdir(exist_ok=True)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
+    size = {"height": params.height, "width": params.width}
     for image_id, scene in enumerate(draw_scenes(digits, split, params), start=1):
         name = f"{image_id:06d}.jpg"
         cv2.imwrite(str(image_folder / name), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        size = {"height": params.height, "width": params.width}
         images.append({"id": image_id, "file_name": name, **size})
         for box, label in zip(scene.boxes, scene.labels, strict=True):
             # COCO numbers its categories from 1: digit 0 is category 1.
@@ -217,13 +202,8 @@ def split_paths(folder: Path, split: str) -> tuple[Path, Path]:
 def build_dataset(folder: Path, params: SceneParams = SceneParams()) -> bool:
     """Builds the data set, unless it is there, complete and of the same parameters.
 
-    It is built beside its place and renamed at the end, so what is in place is complete.
-
-    Returns:
-        Whether it had to be built.
-
-    Raises:
-        FileExistsError: the folder holds something else.
+    It is built beside its place and renamed at the end, so what is in place is complete. Returns
+    whether it had to be built; raises a FileExistsError if the folder holds something else.
     """
     record, text = folder / RECORD_FILE, json.dumps(asdict(params), indent=2)
     if record.exists() and record.read_text() == text:

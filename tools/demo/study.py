@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fam_det.analysis.checkpoint import count_parameters, read_weights
-from fam_det.analysis.jobs import MARK, Job
+from fam_det.analysis.jobs import MARK
 from fam_det.analysis.plan import CHECKPOINT, Plan
 from fam_det.analysis.processes import claimed, make_slots
 from fam_det.analysis.results import Results
@@ -18,44 +18,30 @@ from fam_det.analysis.runner import Runner
 from fam_det.analysis.runs import read_run
 from fam_det.analysis.study import load_study
 from tools.demo.outcome import Metric, Outcome, describe_gain, format_table
+from tools.study import training_command
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What differs between the demos.
+    """A demo; the rest is the same for all."""
 
-    Attributes:
-        name: of the folder in ``output``.
-        module: that ``python -m`` runs.
-        about: what the demo does, for ``--help``.
-        study: file with three runs: a teacher, a student alone, the same student taught.
-        heading: of the report.
-        example: of KEY VALUE.
-        metric: for the verdict.
-        columns: the table's scores: keys in ``metrics.json`` by title.
-        draw: writes the picture: a file and the outcomes.
-        picture: what is in it.
-        prepare: makes the data in a folder; returns whether they are new.
-    """
-
-    name: str
-    module: str
-    about: str
-    study: Path
-    heading: str
-    example: str
-    metric: Metric
-    columns: Mapping[str, str]
-    draw: Callable[[Path, Sequence[Outcome]], None]
-    picture: str
-    prepare: Callable[[Path], bool] = lambda folder: False
+    module: str  # that ``python -m`` runs
+    about: str  # for --help
+    study: Path  # file with three runs: a teacher, a student alone, the same student taught
+    heading: str  # of the report
+    example: str  # of KEY VALUE
+    metric: Metric  # for the verdict
+    columns: Mapping[str, str]  # of the table: keys in ``metrics.json`` by title
+    draw: Callable[[Path, Sequence[Outcome]], None]  # writes the picture
+    picture: str  # what it shows
+    prepare: Callable[[Path], bool] = lambda folder: False  # makes the data; are they new?
 
 
-def main(demo: Demo, words: Sequence[str] | None = None) -> int:
+def main(demo: Demo, argv: Sequence[str] | None = None) -> int:
     """Runs a demo and prints its report; returns the exit status."""
-    args = parse_arguments(demo, words)
+    args = parse_arguments(demo, argv)
     output = args.output.resolve()
     os.chdir(ROOT)  # the study's config files are relative to it
     # SIGTERM ends it as Ctrl-C does, so that the training is ended too.
@@ -66,7 +52,9 @@ def main(demo: Demo, words: Sequence[str] | None = None) -> int:
         with claimed(output):
             is_new = demo.prepare(output / "data")
             forget(plan, everything=is_new or args.fresh)
-        train(plan, output)
+        settings, command = {"DATA": str(output / "data")}, training_command(plan.study)
+        # one network at a time, on all cores
+        Runner(plan, settings, command, line_seconds=20.0).run(make_slots(1, []))
         if plan.failed:
             return 1
         print(write_report(demo, plan))
@@ -82,7 +70,7 @@ def main(demo: Demo, words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse_arguments(demo: Demo, words: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(demo: Demo, argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     command = f"python -m {demo.module}"
     parser = argparse.ArgumentParser(
@@ -91,7 +79,7 @@ def parse_arguments(demo: Demo, words: Sequence[str] | None) -> argparse.Namespa
         epilog=f"examples:\n  {command}\n  {command} --fresh {demo.example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    output = ROOT / "output" / demo.name
+    output = ROOT / "output" / demo.module.removeprefix("tools.").replace(".", "_")
     parser.add_argument("--output", type=Path, default=output, help="folder for everything")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have done")
     parser.add_argument(
@@ -100,18 +88,14 @@ def parse_arguments(demo: Demo, words: Sequence[str] | None) -> argparse.Namespa
         metavar="KEY VALUE",
         help=f"for all three configs, such as {demo.example}",
     )
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     if len(args.opts) % 2:
         parser.error(f"KEY VALUE: got {len(args.opts)} words, expected pairs: {args.opts}")
     return args
 
 
 def make_plan(demo: Demo, output: Path, opts: Sequence[str]) -> Plan:
-    """Returns the study's plan, with KEY VALUE pairs in all of its runs.
-
-    Raises:
-        ValueError: SEED is no number.
-    """
+    """Returns the study's plan, with KEY VALUE pairs in all of its runs."""
     study = load_study(demo.study)
     values = dict(zip(opts[::2], opts[1::2], strict=True))
     seed = int(values.pop("SEED", 1))
@@ -132,33 +116,18 @@ def forget(plan: Plan, *, everything: bool) -> None:
             plan.results.write(job, replace(result, failure="its folder is gone"))
 
 
-def train(plan: Plan, output: Path) -> None:
-    """Trains what has no result yet, one network at a time on all cores."""
-    runner = Runner(plan, {"DATA": str(output / "data")}, training_command(plan.study.tool))
-    runner.run(make_slots(1, []))
-
-
-def training_command(tool: str) -> list[str]:
-    """Returns what starts a training."""
-    return [sys.executable, str(ROOT / "tools" / f"{tool}.py")]
-
-
 def write_report(demo: Demo, plan: Plan) -> str:
     """Writes ``report.md`` and ``report.png``; returns what to print."""
     table, image = plan.outputs / "report.md", plan.outputs / "report.png"
-    outcomes = [read_outcome(plan, job) for job in plan.known_jobs()]
+    outcomes = []
+    for job in plan.known_jobs():
+        result, folder = plan.results.read(job), plan.folder(job)
+        assert result is not None
+        parameters = count_parameters(read_weights(read_run(folder))).student
+        outcomes.append(Outcome(job.run.name, folder, parameters, result))
     demo.draw(image, outcomes)
-    teacher, alone, taught = (outcome.scores[demo.metric.key] for outcome in outcomes)
+    teacher, alone, taught = (outcome.result.figures[demo.metric.key] for outcome in outcomes)
     verdict = describe_gain(demo.metric, teacher, alone, taught)
     text = f"{format_table(demo.columns, outcomes)}\n\n{verdict}"
     table.write_text(f"# {demo.heading}\n\n{text}\n\n![{demo.picture}]({image.name})\n")
     return f"\n{text}\n\nTable:   {table}\nPicture: {image}"
-
-
-def read_outcome(plan: Plan, job: Job) -> Outcome:
-    """Returns what a finished job has left."""
-    result, folder = plan.results.read(job), plan.folder(job)
-    assert result is not None
-    parameters = count_parameters(read_weights(read_run(folder))).student
-    title = job.run.name
-    return Outcome(title, folder, parameters, result.figures, result.curve, result.seconds)

@@ -26,9 +26,6 @@ class MobileNetV2(Backbone):
         out_features: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
         freeze_at: as ``MODEL.BACKBONE.FREEZE_AT``: 1 freezes the stem, 2 the blocks up to res2 too,
             ...
-
-    Raises:
-        ValueError: an unknown feature or a width that is not positive.
     """
 
     def __init__(
@@ -68,7 +65,6 @@ class MobileNetV2(Backbone):
         return outputs
 
     def _freeze(self, freeze_at: int) -> None:
-        """Leaves no gradients, and FrozenBN, in the first ``freeze_at`` stages."""
         last = [-1, 1, *STAGE_ENDS.values()][freeze_at]
         for index in range(min(last + 1, len(self.features))):
             block = self.features[index].requires_grad_(False)

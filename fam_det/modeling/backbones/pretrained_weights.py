@@ -22,13 +22,9 @@ NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobil
 class PretrainedHandler(PathHandler):
     """Resolves ``LIBRARY://NAME`` to a checkpoint file for ``MODEL.WEIGHTS``.
 
-    The file is written once and kept in iopath's cache folder. Its names have no prefix: Detectron2
-    matches them to the backbone, wherever that is in the model.
-
-    Args:
-        library: such as "torchvision".
-        load: returns the weights of a network under the backbone's names.
-        version: of the weights, for the file's name.
+    The file, whose name ends in the weights' ``version``, is written once and kept in iopath's
+    cache folder. Its names have no prefix: Detectron2 matches them to the backbone, wherever that
+    is in the model.
     """
 
     def __init__(
@@ -56,12 +52,7 @@ class PretrainedHandler(PathHandler):
 
 
 def load_torchvision(name: str) -> dict[str, Tensor]:
-    """Returns the ImageNet weights of one of ``NETWORKS`` under Detectron2's names.
-
-    Raises:
-        ValueError: another network.
-        OSError: the weights are not in PyTorch's cache, and there is no network.
-    """
+    """Returns the ImageNet weights of one of ``NETWORKS`` under Detectron2's names."""
     if name not in NETWORKS:
         raise ValueError(
             f"MODEL.WEIGHTS: got {PREFIX + name!r}, expected {PREFIX} and one of {NETWORKS}"
@@ -70,11 +61,7 @@ def load_torchvision(name: str) -> dict[str, Tensor]:
 
 
 def download(name: str) -> dict[str, Tensor]:
-    """Returns torchvision's own state dict, checked against the hash in its file's name.
-
-    Raises:
-        OSError: it is not in PyTorch's cache, and there is no network.
-    """
+    """Returns torchvision's own state dict, checked against the hash in its file's name."""
     weights = get_model_weights(name)["IMAGENET1K_V1"]
     try:
         state_dict: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)

@@ -88,12 +88,7 @@ class TimmBackbone(Backbone):
 
     @torch.enable_grad()
     def _probe(self, name: str) -> list[Tensor]:
-        """Returns the maps of a black image, with their graph.
-
-        Raises:
-            ValueError: the network cannot take an image of any size, or its maps are not
-                (N, C, H / stride, W / stride).
-        """
+        """Returns the maps of a black image, with their graph, and checks their shapes."""
         height, width = PROBE_SIZE
         try:
             maps = self.eval()._maps(torch.zeros(1, 3, height, width))
@@ -146,11 +141,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
 
 def _check_weights(cfg: CfgNode) -> None:
-    """Warns where pretrained weights were trained on images of another normalisation.
-
-    Raises:
-        ValueError: the weights of another network.
-    """
+    """Warns where pretrained weights were trained on images of another normalisation."""
     weights = cfg.MODEL.WEIGHTS.removeprefix(PREFIX)
     check_name("MODEL.WEIGHTS", weights)
     if weights.partition(".")[0] != cfg.MODEL.TIMM.NAME.partition(".")[0]:
@@ -192,11 +183,7 @@ def check_name(key: str, name: str) -> None:
 
 
 def create_network(name: str, **options: Any) -> Any:
-    """Builds a timm network that gives a list of feature maps, with options of ``create_model``.
-
-    Raises:
-        ValueError: an unknown name, or a network that does not give feature maps.
-    """
+    """Builds a timm network that gives a list of feature maps, with options of ``create_model``."""
     check_name("MODEL.TIMM.NAME", name)
     if name.startswith("swin"):  # its windows fit any size, unless it insists on that of ImageNet
         options["strict_img_size"] = False
@@ -212,9 +199,7 @@ def create_network(name: str, **options: Any) -> Any:
 def pixel_statistics(name: str, channel_order: str) -> dict[str, list[float]]:
     """Returns ``PIXEL_MEAN`` and ``PIXEL_STD`` of a network's weights, for pixels of 0 to 255.
 
-    Args:
-        name: with or without a tag.
-        channel_order: "RGB", in which timm trains, or "BGR".
+    The channel order is "RGB", in which timm trains, or "BGR".
     """
     known = import_timm().get_pretrained_cfg(name)
     order = -1 if channel_order == "BGR" else 1
@@ -225,20 +210,17 @@ def pixel_statistics(name: str, channel_order: str) -> dict[str, list[float]]:
 
 
 def _index_of(name: str, network: Any, stride: int) -> int:
-    """Returns the index of the deepest map of a stride."""
     strides = network.feature_info.reduction()
-    indices = [index for index, known in enumerate(strides) if known == stride]
-    if not indices:
+    if stride not in strides:
         raise ValueError(
             f"MODEL.TIMM.NAME: {name!r} has maps of stride {strides}, expected one of stride "
             f"{stride} for MODEL.TIMM.OUT_FEATURES"
         )
-    return indices[-1]
+    return max(index for index, known in enumerate(strides) if known == stride)
 
 
 @torch.enable_grad()
 def _parameters_behind(maps: Sequence[Tensor], network: nn.Module) -> set[nn.Parameter]:
-    """Returns the trainable parameters that maps are computed with."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     total = torch.stack([x.sum() for x in maps]).sum()
     if not parameters or not total.requires_grad:
@@ -248,11 +230,7 @@ def _parameters_behind(maps: Sequence[Tensor], network: nn.Module) -> set[nn.Par
 
 
 def set_norm(name: str, network: nn.Module, norm: str) -> nn.Module:
-    """Turns every BatchNorm of a timm network into another; the state-dict keys stay.
-
-    Raises:
-        ValueError: a norm that is not in ``NORMS``.
-    """
+    """Turns every BatchNorm of a timm network into another; the state-dict keys stay."""
     if norm not in NORMS:
         raise ValueError(f"MODEL.TIMM.NORM: got {norm!r}, expected one of {NORMS}")
     if not any(isinstance(module, _BatchNorm) for module in network.modules()):
@@ -289,12 +267,7 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
 
 
 def load_timm(name: str) -> dict[str, Tensor]:
-    """Returns the pretrained weights of ``NAME`` or ``NAME.TAG`` as ``TimmBackbone`` names them.
-
-    Raises:
-        OSError: they are not in the Hugging Face hub's cache, and there is no network.
-        ValueError: a name that timm lacks or has no weights for.
-    """
+    """Returns the pretrained weights of ``NAME`` or ``NAME.TAG`` as ``TimmBackbone`` names them."""
     check_name("MODEL.WEIGHTS", name)
     timm = import_timm()
     if not timm.is_model_pretrained(name):

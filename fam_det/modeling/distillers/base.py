@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fam_det.config import add_distillation_config, warn_of_unread_keys
+from fam_det.config import default_config, warn_of_unread_keys
 from fam_det.core.losses import LOSSES, ValidSizes
 from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
 
-from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 
@@ -155,8 +155,7 @@ def build_distiller(
         known = sorted(known for known, _ in DISTILLER_REGISTRY)
         raise ValueError(f"MODEL.DISTILLER.NAME: got {name!r}, expected one of {known}")
     distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
-    default = get_cfg()
-    add_distillation_config(default)
+    default = default_config()
     reads = None if distiller.reads is None else SHARED_KEYS | set(distiller.reads)
     warn_of_unread_keys(cfg.MODEL.DISTILLER, default.MODEL.DISTILLER, reads)
     set_norm(distiller, cfg.MODEL.DISTILLER.NORM)

@@ -1,4 +1,4 @@
-"""Each kernel gives the value and the gradients of the plain operators beside it."""
+"""Each kernel has the value and the gradients of the plain operators beside it."""
 
 import pytest
 import torch

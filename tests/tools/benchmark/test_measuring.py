@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tools.benchmark import rows
-from tools.benchmark.measuring import Machine, peak_memory, time_pairs
+from tools.benchmark.measuring import peak_memory, time_pairs
 from tools.benchmark.rows import Case, exponents, measure, table
 
 
@@ -61,7 +61,7 @@ def test_a_row_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     times = [(1.0, 2.0), (10.0, 40.0), (3.0, 4.0)]
     monkeypatch.setattr(rows, "time_pairs", lambda *ways, **bounds: times)
-    row = measure(case, Machine("cpu", flops=1e12, bandwidth=1e11))
+    row = measure(case, "cpu", {"matmul_gflops": 1e3, "copy_gb_per_s": 1e2})
     # pair by pair: of 0.5, 0.25 and 0.75
     assert (row["ratio"], row["quartiles"]) == (0.5, (0.375, 0.625))
     assert (row["project_ms"], row["reference_ms"], row["pairs"]) == (3000.0, 4000.0, 3)

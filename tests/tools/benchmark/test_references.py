@@ -1,4 +1,4 @@
-"""What the benchmark compares with gives the project's own values and gradients."""
+"""The references of the benchmark equal the project's modules in value and gradient."""
 
 import pytest
 import torch

@@ -1,8 +1,6 @@
-"""What the suites compare does the same work."""
+"""Both sides of a suite do the same work."""
 
 import json
-import runpy
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,29 +8,24 @@ from typing import Any
 import pytest
 import torch
 
-from tools.benchmark import head, step, suites
-from tools.benchmark.data import BATCH, MEAN, STD
-from tools.benchmark.data import cases as data_cases
+from tools.benchmark import __main__ as tool
+from tools.benchmark import growth, step
+from tools.benchmark.data import BATCH, MEAN, STD, build_loaders
 from tools.benchmark.rows import Case
-from tools.benchmark.suites import SUITES, cases
 
 
 def test_a_suite_is_found_by_its_name() -> None:
-    assert next(cases("data", "cpu")).name
-    assert list(SUITES) == ["core", "head", "step", "eval", "data", "growth", "kernels"]
+    assert next(tool.cases("data", "cpu")).name
+    assert list(tool.SUITES) == ["core", "head", "step", "eval", "data", "growth", "kernels"]
 
 
 def test_the_tool_prints_a_table_and_writes_every_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = Case(name="nothing", project=int, reference=lambda: torch.empty(9), seconds=0.0)
-    monkeypatch.setattr(suites, "cases", lambda suite, device: iter([case]))
+    monkeypatch.setattr(tool, "cases", lambda suite, device: iter([case]))
     file = tmp_path / "rows.json"
-    words = ["benchmark", "--suite", "core", "--threads", "1", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("tools.benchmark", run_name="__main__")
-    assert ended.value.code == 0
+    assert tool.main(["--suite", "core", "--threads", "1", "--json", str(file)]) == 0
     assert "| nothing |" in capsys.readouterr().out
     (row,) = json.loads(file.read_text())["suites"]["core"]
     sides = [f"{side}_{unit}" for side in ("project", "reference") for unit in ("ms", "mib")]
@@ -42,11 +35,8 @@ def test_the_tool_prints_a_table_and_writes_every_figure(
 
 
 def test_both_loaders_give_batches_of_the_same_kind() -> None:
-    (case,) = data_cases("cpu")
-    loaders = [way.__closure__[1].cell_contents for way in (case.project, case.reference)]
-    loaders[1] = torch.utils.data.DataLoader(loaders[1].dataset, BATCH, shuffle=True)
     statistics = []
-    for loader in loaders:
+    for loader in build_loaders("cpu", workers=0):
         images = torch.cat([batch[0] for batch in islice(loader, 4)])
         assert images.shape == (4 * BATCH, 3, 32, 32)
         assert images.dtype == torch.float32
@@ -58,8 +48,8 @@ def test_both_loaders_give_batches_of_the_same_kind() -> None:
 
 
 def test_growth_names_how_much_more_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "head_step", lambda size, channels, device: print)
-    grown = [case.growth for case in cases("growth", "cpu")]
+    monkeypatch.setattr(growth, "head_step", lambda size, channels, device: print)
+    grown = [case.growth for case in tool.cases("growth", "cpu")]
     areas = [("area", factor) for factor in (2.0, 4.0, 8.0, 16.0)]  # of a quarter megapixel
     assert grown == areas + [("channels", factor) for factor in (2.0, 4.0, 8.0)]
 
@@ -67,7 +57,7 @@ def test_growth_names_how_much_more_there_is(monkeypatch: pytest.MonkeyPatch) ->
 def test_step_with_and_without_the_distiller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "IMAGES", {"cpu": (1, 64, 96)})
     monkeypatch.setattr(step, "TEACHER", "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
-    model = step.build([], "cpu")
+    model = step.build({}, "cpu")
     model.load_teacher()
     model.train()
     inputs: list[dict[str, Any]] = step.random_inputs("cpu")

@@ -68,7 +68,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     trainings = tmp_path / "trainings"
     monkeypatch.setenv("FAKE_TRAININGS", str(trainings))
     tool = [sys.executable, str(Path(__file__).with_name("fake_training.py"))]
-    monkeypatch.setattr(study, "training_command", lambda name: tool)
+    monkeypatch.setattr(study, "training_command", lambda study: tool)
     monkeypatch.chdir(study.ROOT)  # back there afterwards
     before = signal.getsignal(signal.SIGTERM)
     yield Stage(trainings, tmp_path / "out")

@@ -74,7 +74,7 @@ def test_report(
 
     # where no digit is misread, the picture has the curves alone
     labels = digits(get_cfg(), train=False).labels
-    monkeypatch.setattr(classification, "classify", lambda network, images: labels[: len(images)])
+    monkeypatch.setattr(classification, "classify", lambda folder, images: labels[: len(images)])
     finished.run(DEMO)
     assert cv2.imread(str(picture)).shape[0] < image.shape[0]
 

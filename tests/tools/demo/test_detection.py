@@ -19,7 +19,7 @@ from fvcore.common.config import CfgNode
 from fam_det.analysis.processes import claimed
 from tests.tools.demo.conftest import Stage
 from tools.demo import detection
-from tools.demo.detection import Objects, match
+from tools.demo.detection import Digit, match
 from tools.demo.scenes import SceneParams, build_dataset
 from tools.demo.study import ROOT, Demo
 
@@ -166,11 +166,13 @@ def test_report(demo: Demo, stage: Stage, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_match_of_detections() -> None:
-    truth = Objects([(0, 0, 10, 10), (20, 0, 10, 10), (40, 0, 10, 10)], [1, 2, 1])
-    found = Objects(
-        [(1, 0, 10, 10), (0, 0, 10, 10), (20, 0, 10, 10), (40, 0, 10, 4), (40, 0, 10, 9)],
-        [1, 1, 3, 1, 1],
-    )
-    # right; a repeat; a wrong digit; 0.4 of overlap; right
+    truth = [Digit((20 * i, 0, 10, 10), label) for i, label in enumerate([1, 2, 1])]
+    found = [
+        Digit((1, 0, 10, 10), 1),  # right
+        Digit((0, 0, 10, 10), 1),  # a repeat
+        Digit((20, 0, 10, 10), 3),  # a wrong digit
+        Digit((40, 0, 10, 4), 1),  # 0.4 of overlap
+        Digit((40, 0, 10, 9), 1),  # right
+    ]
     assert match(found, truth) == [0, None, None, None, 2]
-    assert match(Objects([], []), truth) == []
+    assert match([], truth) == []

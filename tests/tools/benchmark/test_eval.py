@@ -1,4 +1,4 @@
-"""faster-coco-eval gives the figures of pycocotools."""
+"""faster-coco-eval computes the figures of pycocotools."""
 
 import pytest
 
@@ -7,7 +7,7 @@ pytest.importorskip("faster_coco_eval")
 from faster_coco_eval import COCOeval_faster
 from pycocotools.cocoeval import COCOeval
 
-from tools.benchmark.evaluation import figures, synthetic_results
+from tools.benchmark.eval import figures, synthetic_results
 
 
 def test_all_twelve_figures_are_equal() -> None:

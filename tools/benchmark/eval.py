@@ -30,39 +30,35 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def synthetic_results(images: int, seed: int = 0) -> tuple[COCO, COCO]:
-    """Draws random boxes, and detections that lie near some of them."""
-    generator = np.random.default_rng(seed)
-    truth: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    for image in range(1, images + 1):
-        size = generator.uniform(8, 240, (OBJECTS, 2))
-        corner = generator.uniform(0, 400, (OBJECTS, 2))
-        boxes = np.concatenate([corner, size], axis=1)  # xywh
-        classes = generator.integers(1, CLASSES + 1, OBJECTS)
-        for box, kind in zip(boxes.tolist(), classes.tolist(), strict=True):
-            entry = {"id": len(truth) + 1, "image_id": image, "category_id": kind, "bbox": box}
-            truth.append(entry | {"area": box[2] * box[3], "iscrowd": 0})
-        near = generator.integers(OBJECTS, size=DETECTIONS)
-        guesses = boxes[near] + generator.normal(0, 8, (DETECTIONS, 4))
-        guesses[:, 2:] = guesses[:, 2:].clip(min=1.0)
-        right = generator.random(DETECTIONS) < 0.7
-        kinds = np.where(right, classes[near], generator.integers(1, CLASSES + 1, DETECTIONS))
-        scores = generator.random(DETECTIONS)
-        for guess, kind, score in zip(
-            guesses.tolist(), kinds.tolist(), scores.tolist(), strict=True
-        ):
-            entry = {"image_id": image, "category_id": kind, "bbox": guess, "score": score}
-            found.append(entry)
+    """Draws random boxes (x, y, w, h), and detections that lie near some of them."""
+    rng = np.random.default_rng(seed)
+    n = images * OBJECTS
+    boxes = np.concatenate([rng.uniform(0, 400, (n, 2)), rng.uniform(8, 240, (n, 2))], axis=1)
+    classes = rng.integers(1, CLASSES + 1, n)
+    annotations = [
+        {
+            **{"id": i + 1, "image_id": 1 + i // OBJECTS, "category_id": kind},
+            **{"bbox": box, "area": box[2] * box[3], "iscrowd": 0},
+        }
+        for i, (box, kind) in enumerate(zip(boxes.tolist(), classes.tolist(), strict=True))
+    ]
+    owners = np.repeat(np.arange(images), DETECTIONS)
+    near = owners * OBJECTS + rng.integers(OBJECTS, size=len(owners))
+    guesses = boxes[near] + rng.normal(0, 8, (len(near), 4))
+    guesses[:, 2:] = guesses[:, 2:].clip(min=1.0)
+    is_right = rng.random(len(near)) < 0.7
+    kinds = np.where(is_right, classes[near], rng.integers(1, CLASSES + 1, len(near)))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
             "info": {},
             "images": [{"id": i, "height": 640, "width": 640} for i in range(1, images + 1)],
-            "annotations": truth,
+            "annotations": annotations,
             "categories": [{"id": i, "name": str(i)} for i in range(1, CLASSES + 1)],
         }
         coco.createIndex()
-        return coco, coco.loadRes(found)
+        scores = rng.random(len(near))
+        return coco, coco.loadRes(np.column_stack([owners + 1, guesses, scores, kinds]))
 
 
 def figures(evaluation: type[Any], truth: COCO, found: COCO) -> list[float]:
