@@ -8,7 +8,8 @@ from classification.data import Batch
 from classification.distillers import Distiller
 from classification.models import stage_features
 from fam_det.config import check_positive
-from fam_det.modeling.metrics import LOG_PERIOD, log_scalars
+from fam_det.files.metrics_file import LOG_PERIOD
+from fam_det.modeling.metrics import log_scalars
 from fam_det.modeling.student_wrapper import StudentWrapper
 
 from detectron2.utils.events import get_event_storage

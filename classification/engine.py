@@ -14,9 +14,9 @@ from classification.config import get_cfg, resolve_schedule
 from classification.data import Batch, build_test_loader, build_train_loader, dataset_info
 from classification.distilled_classifier import DistilledClassifier
 from fam_det.files.config_file import merge_config
+from fam_det.files.metrics_file import read_metrics
 from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.evaluation import Evaluation, at_iteration
-from fam_det.training.metrics import read_metrics
 from fam_det.training.trainer import ResumableTrainer, check_device
 
 from detectron2.config import CfgNode

@@ -94,7 +94,7 @@ def file_name(text: str, taken: Collection[str]) -> str:
 def plot_maps(row: Row, file: Path) -> bool:
     """Draws a classifier's stage maps; prints why there are none if its data or teacher is gone."""
     run = row.counted[0]
-    checkpoint = find_checkpoint(run)
+    checkpoint = find_checkpoint(run.folder)
     if run.task != "classification" or row.experiment.teacher is None or checkpoint is None:
         return False
     from classification.stage_maps import plot_stage_maps  # here, as it takes seconds

@@ -10,7 +10,8 @@ import logging
 import sys
 from pathlib import Path
 
-from fam_det.analysis.detectors import checkpoint_name, load_detectors
+from fam_det.analysis.checkpoint import find_checkpoint
+from fam_det.analysis.detectors import load_detectors
 from fam_det.analysis.images import choose_examples
 from fam_det.analysis.page import format_page
 from fam_det.analysis.rows import Row, build_rows, title
@@ -80,8 +81,10 @@ def facts_of(row: Row, alone: Row | None, test_set: str) -> list[tuple[str, str]
             for key, (title, digits) in SCORES[run.task].items()
             if key in own.scores
         ]
+        file = find_checkpoint(run.folder)
+        assert file is not None  # its detector is loaded
         done = f"{run.iterations:,} of {run.max_iter:,} iterations"
-        facts.append((name, ", ".join([checkpoint_name(run), done, *scores])))
+        facts.append((name, ", ".join([f"{run.folder.name}/{file.name}", done, *scores])))
     return facts
 
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fam_det.analysis.runs import Run
 from fam_det.core.filters import BandedFilter, DenseFilter, SeparableFilter
 from fam_det.files.checkpoint_file import read_torch
 from fam_det.training.filter_images import Filter
@@ -30,24 +29,21 @@ class Parameters(NamedTuple):
     distiller: int
 
 
-def find_checkpoint(run: Run) -> Path | None:
-    """Returns the final checkpoint, else the last one, else the best one; None before the first."""
-    tag = run.folder / "last_checkpoint"
+def find_checkpoint(folder: Path) -> Path | None:
+    """Returns a run's final checkpoint, else the last, else the best; None before the first."""
+    tag = folder / "last_checkpoint"
     last = tag.read_text().strip() if tag.exists() else ""
-    for name in ("model_final.pth", last, "model_best.pth"):
-        file = run.folder / name
-        if name and file.is_file():
-            return file
-    return None
+    files = [folder / name for name in ("model_final.pth", last, "model_best.pth")]
+    return next(filter(Path.is_file, files), None)
 
 
-def read_weights(run: Run) -> dict[str, Tensor]:
-    """Reads the model's state dict onto the CPU; empty before the first checkpoint.
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Reads the state dict of a run's model onto the CPU; empty before the first checkpoint.
 
     Raises:
         ValueError: The file is not a checkpoint; the message names it.
     """
-    file = find_checkpoint(run)
+    file = find_checkpoint(folder)
     if file is None:
         return {}
     loaded = read_torch(file)
@@ -64,10 +60,11 @@ def count_parameters(weights: Mapping[str, Tensor]) -> Parameters:
 
 
 def is_buffer(name: str, weights: Mapping[str, Tensor]) -> bool:
-    """Returns whether an entry is not trained; a frozen batch norm counts no batches."""
+    """Returns whether an entry is not trained."""
     module, _, leaf = name.rpartition(".")
     if leaf in BUFFERS or ANCHORS in name:
         return True
+    # a frozen batch norm counts no batches
     frozen = f"{module}.running_mean" in weights and f"{module}.num_batches_tracked" not in weights
     return frozen and leaf in ("weight", "bias")
 
@@ -75,9 +72,7 @@ def is_buffer(name: str, weights: Mapping[str, Tensor]) -> bool:
 def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[Filter]:
     """Builds the global filters of a distiller from a state dict, shallow to deep.
 
-    Args:
-        weights: with ``distiller.*`` keys.
-        kind: ``MODEL.DISTILLER.FAM.FILTER``; tells dense from banded filters of the same shape.
+    ``MODEL.DISTILLER.FAM.FILTER`` tells dense from banded filters of the same shape.
     """
     modules = [name.removesuffix(GAMMA) for name in weights if name.endswith(GAMMA)]
     return [read_filter(weights, f"{module}.filter.", kind) for module in modules]
@@ -115,13 +110,10 @@ def extent(height: int, width: int) -> tuple[float, float, float, float]:
 
 
 def high_pass_edge(fam: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Returns where the high-pass filter's response is a half, in units of Nyquist.
+    """Returns where the response of ``MODEL.DISTILLER.FAM``'s high-pass filter is a half.
 
-    Args:
-        fam: the node ``MODEL.DISTILLER.FAM``.
-
-    Returns:
-        ``"box"`` and half its side, or ``"circle"`` and its radius; None without such an edge.
+    That is ``"box"`` and half its side, or ``"circle"`` and its radius, in units of Nyquist; None
+    without such an edge.
     """
     kind, cutoff = fam["HIGH_PASS"], float(fam["CUTOFF"])
     if kind == "none" or cutoff == 0.0:

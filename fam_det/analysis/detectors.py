@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -35,15 +34,7 @@ class Detector:
     def detect(
         self, inputs: dict[str, Any], levels: Sequence[str]
     ) -> tuple[Instances, dict[str, Tensor]]:
-        """Runs the detector on one image.
-
-        Args:
-            inputs: an image as Detectron2's models take it.
-            levels: names of the feature maps to keep.
-
-        Returns:
-            Detections in the image's own size; feature maps (C, h, w) by level, without padding.
-        """
+        """Returns detections in the image's own size, and maps (C, h, w) by level, unpadded."""
         if self.flip_channels:
             inputs = inputs | {"image": inputs["image"].flip(0)}
         with captured_backbone(self.model.backbone) as captured:
@@ -51,19 +42,15 @@ class Detector:
         height, width = inputs["image"].shape[-2:]
         shapes = self.model.backbone.output_shape()
         maps = {}
-        for level in set(levels) & set(shapes):
+        for level in levels:
             stride = shapes[level].stride
-            feature_map = captured["features"][level][0]
+            feature_map = captured["features"][level][0].float().cpu()
             maps[level] = feature_map[:, : -(-height // stride), : -(-width // stride)]
-        return instances, {x: maps[x].float().cpu() for x in levels if x in maps}
+        return instances, maps
 
     @torch.no_grad()
     def transform(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Applies the distiller's transform to maps: (C_teacher, h, w) by level.
-
-        Returns:
-            The transformed maps; empty without a transform of all levels.
-        """
+        """Applies the distiller's transform: (C_teacher, h, w) by level; empty without one."""
         distiller = getattr(self.model, "distiller", None)
         transform, levels = getattr(distiller, "transform", None), getattr(distiller, "levels", [])
         if transform is None or any(level not in maps for level in levels):
@@ -74,14 +61,10 @@ class Detector:
 
 
 def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
-    """Builds the config and the model of a run, with the weights of its checkpoint.
-
-    Raises:
-        ValueError: The run has no checkpoint, or is of another tool.
-    """
+    """Builds the config and the model of a run, with the weights of its checkpoint."""
     if run.task != "detection":
         raise ValueError(f"{run.folder}: the run of a classifier; see tools/report.py for its maps")
-    checkpoint = find_checkpoint(run)
+    checkpoint = find_checkpoint(run.folder)
     if checkpoint is None:
         raise ValueError(f"{run.folder}: has no checkpoint yet, such as model_final.pth")
     cfg = load_config(str(run.folder / "config.yaml"), ["MODEL.DEVICE", device])
@@ -93,13 +76,8 @@ def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
 def load_detectors(run: Run, alone: Run | None, device: str) -> tuple[CfgNode, list[Detector]]:
     """Loads the detectors to compare: teacher, student alone and distilled student, if they exist.
 
-    Args:
-        run: any training of ``tools/train_net.py``; one with a teacher gives two detectors.
-        alone: the same student trained without it.
-        device: such as ``cpu``.
-
     Raises:
-        ValueError: A run has no checkpoint.
+        ValueError: A run has no checkpoint, or is of another tool.
     """
     cfg, model = load_run(run, device)
     if not isinstance(model, DistilledDetector):
@@ -115,12 +93,6 @@ def load_detectors(run: Run, alone: Run | None, device: str) -> tuple[CfgNode, l
     return cfg, [*detectors, Detector(DISTILLED, model)]
 
 
-def checkpoint_name(run: Run) -> str:
-    """Returns folder and file of the checkpoint, for people."""
-    file = find_checkpoint(run)
-    return str(Path(run.folder.name) / file.name) if file else run.folder.name
-
-
 class Matches(NamedTuple):
     """Numbers of objects, of objects found, and of detections that match no object."""
 
@@ -131,20 +103,14 @@ class Matches(NamedTuple):
     def __str__(self) -> str:
         """Returns text such as ``5 of 6 objects found, 1 false detection``."""
         objects = "object" if self.objects == 1 else "objects"
-        wrong = {0: "no false detections", 1: "1 false detection"}
-        return (
-            f"{self.found} of {self.objects} {objects} found, "
-            f"{wrong.get(self.wrong, f'{self.wrong} false detections')}"
-        )
+        wrong = f"{self.wrong or 'no'} false {'detection' if self.wrong == 1 else 'detections'}"
+        return f"{self.found} of {self.objects} {objects} found, {wrong}"
 
 
 def match(boxes: Tensor, classes: Tensor, detections: Instances) -> Matches:
     """Matches detections, in order of score, to the object of their class that they cover best.
 
-    Args:
-        boxes: (N, 4) of the objects, xyxy.
-        classes: (N,) of the objects.
-        detections: those above the threshold.
+    The objects' boxes are (N, 4), xyxy; their classes (N,).
     """
     detections = detections[detections.scores.argsort(descending=True)]
     overlaps = pairwise_iou(detections.pred_boxes, Boxes(boxes))  # (M, N)

@@ -42,12 +42,14 @@ def describe(run: Run) -> Experiment:
     if run.task == "classification":
         student, teacher = str(model["STUDENT"]["NAME"]), str(model["TEACHER"]["NAME"])
     else:
-        student, teacher = name_detector(model), name_teacher(model.get("TEACHER", {}))
+        config = Path(model.get("TEACHER", {}).get("CONFIG", ""))
+        # a teacher that was trained here goes by its output folder
+        teacher = config.parent.name if config.stem == "config" else config.stem
+        student = name_detector(model)
     if not is_distilled(run):
         return Experiment(name_data_set(run), None, student, ALONE)
-    return Experiment(
-        name_data_set(run), teacher, student, name_method(model["DISTILLER"], run.task)
-    )
+    method = name_method(model["DISTILLER"], run.task)
+    return Experiment(name_data_set(run), teacher, student, method)
 
 
 def is_distilled(run: Run) -> bool:
@@ -113,22 +115,15 @@ def name_backbone(model: dict[str, Any]) -> str:
     return f"{name}-FPN" if "fpn" in builder else f"{name}-C4"
 
 
-def name_teacher(node: dict[str, Any]) -> str:
-    """Names a detector's teacher by its config, or by the output folder that the config is in."""
-    config = Path(node.get("CONFIG", ""))
-    return config.parent.name if config.stem == "config" else config.stem
-
-
 def relevant_values(run: Run) -> dict[str, Any]:
     """Returns the values that decide what a run learns, by key, apart from its seed.
 
     The teacher in the config of a student alone has no effect.
     """
-    values = flatten(run.config)
     ignored = () if is_distilled(run) else OF_TEACHER
     return {
-        key: values[key]
-        for key in values
+        key: value
+        for key, value in flatten(run.config).items()
         if not NO_EFFECT.fullmatch(key) and not key.startswith(ignored)
     }
 

@@ -31,30 +31,17 @@ TOP_QUANTILE = 0.99  # end of a map's colour scale: one bright cell would hide t
 
 @dataclass(frozen=True)
 class Example:
-    """A test image.
+    """A test image."""
 
-    Attributes:
-        name: file name.
-        image: uint8 (H, W, 3) in RGB, small images enlarged.
-        record: dataset dict with annotations in pixels of ``image``.
-        inputs: resized input of a detector, whose output is in pixels of ``image``.
-        metadata: class names and colours of the data set.
-    """
-
-    name: str
-    image: NDArray[np.uint8]
-    record: dict[str, Any]
-    inputs: dict[str, Any]
-    metadata: Any
+    name: str  # of the file
+    image: NDArray[np.uint8]  # (H, W, 3) in RGB, small images enlarged
+    annotations: list[dict[str, Any]]  # of its dataset dict, in pixels of the image
+    inputs: dict[str, Any]  # of a detector, resized, whose output is in pixels of the image
+    class_names: Sequence[str]
 
 
 def choose_examples(cfg: CfgNode, wanted: Sequence[str], count: int) -> list[Example]:
-    """Reads images of the first test set.
-
-    Args:
-        cfg: config of a run, for the data set, the size and the channel order.
-        wanted: ids or file names; empty for the ``count`` images with the most objects.
-        count: number of images if none are named.
+    """Reads images of the first test set by id or file name; else those with the most objects.
 
     Raises:
         ValueError: There is no test set, or it does not have an image.
@@ -69,7 +56,8 @@ def choose_examples(cfg: CfgNode, wanted: Sequence[str], count: int) -> list[Exa
         chosen = sorted(records, key=lambda x: -len(x.get("annotations", [])))[:count]
     mapper = DatasetMapper(cfg, is_train=False)
     hidden = set() if cfg.MODEL.MASK_ON else {"segmentation"}  # the detector predicts no masks
-    return [_example(record, mapper, MetadataCatalog.get(name), hidden) for record in chosen]
+    class_names = MetadataCatalog.get(name).get("thing_classes") or []
+    return [_example(record, mapper, class_names, hidden) for record in chosen]
 
 
 def _find(records: Sequence[dict[str, Any]], text: str, data_set: str) -> dict[str, Any]:
@@ -84,7 +72,7 @@ def _find(records: Sequence[dict[str, Any]], text: str, data_set: str) -> dict[s
 
 
 def _example(
-    record: dict[str, Any], mapper: DatasetMapper, metadata: Any, hidden: set[str]
+    record: dict[str, Any], mapper: DatasetMapper, class_names: Sequence[str], hidden: set[str]
 ) -> Example:
     image = read_image(record["file_name"], format="RGB")
     height, width = image.shape[:2]
@@ -100,15 +88,15 @@ def _example(
     return Example(
         Path(record["file_name"]).name,
         enlarge.apply_image(image),
-        record | {"annotations": annotations},
+        annotations,
         mapper(record) | {"height": size[0], "width": size[1]},
-        metadata,
+        class_names,
     )
 
 
 def draw_truth(example: Example) -> NDArray[np.uint8]:
     """Draws the ground truth on the image: uint8 (H, W, 3) in RGB."""
-    annotations = example.record["annotations"]
+    annotations = example.annotations
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
     classes = [annotation["category_id"] for annotation in annotations]
     return _draw(example, classes, boxes, [a.get("segmentation") for a in annotations])
@@ -134,10 +122,9 @@ def _draw(
     example: Example, classes: Sequence[int], boxes: Any, masks: Any, scores: Sequence[str] = ()
 ) -> NDArray[np.uint8]:
     """Draws boxes, names, and masks where every object has one, in the colours of the classes."""
-    default_names = [str(c) for c in range(max(classes or [0]) + 1)]
-    names = example.metadata.get("thing_classes") or default_names
+    names = example.class_names or range(max(classes or [0]) + 1)
     labels = [f"{names[int(c)]}{s}" for c, s in zip_longest(classes, scores, fillvalue="")]
-    visualizer = Visualizer(example.image, example.metadata)
+    visualizer = Visualizer(example.image)
     # Detectron2's size is for a picture that fills a screen; these are a quarter as wide.
     visualizer._default_font_size = FONT * example.image.shape[1]
     boxes, colours = np.asarray(boxes, dtype=float).reshape(-1, 4), map(class_colour, classes)
@@ -150,11 +137,6 @@ def _draw(
         assigned_colors=[to_rgb(class_colour(c)) for c in classes],
     )
     return np.asarray(drawn.get_image())
-
-
-def energy(features: Tensor) -> Tensor:
-    """Returns the root mean square over the channels: (C, h, w) -> (h, w)."""
-    return features.square().mean(0).sqrt()
 
 
 def colour_limit(plane: Tensor) -> float:

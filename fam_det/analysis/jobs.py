@@ -17,23 +17,14 @@ MARK = "definition"  # file in an output folder with the definition of its job
 
 @dataclass(frozen=True)
 class Job:
-    """A run with one seed; or, to choose a value, with one of the values on the extra seed.
-
-    Attributes:
-        run: row of the study.
-        seed: of the training.
-        definition: digest of everything that decides the outcome; results of another are stale.
-        chosen: chosen key with this job's value.
-        trial: whether the job only helps to choose.
-        needs: job whose output folder is ``{needs}``.
-    """
+    """A run with one seed; or, to choose a value, with one of the values on the extra seed."""
 
     run: RunDefinition
     seed: int
-    definition: str
-    chosen: Mapping[str, Any] = field(default_factory=dict)
-    trial: bool = False
-    needs: Optional["Job"] = None
+    definition: str  # digest of all that decides the outcome; results of another are stale
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # chosen key with this job's value
+    trial: bool = False  # whether it only helps to choose
+    needs: Optional["Job"] = None  # job whose output folder is {needs}
 
     @property
     def name(self) -> str:

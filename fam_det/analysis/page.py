@@ -27,45 +27,20 @@ class CaptionedImage:
 
 
 @dataclass(frozen=True)
-class ImageGrid:
-    """Images under a small heading, up to ``columns`` side by side."""
-
-    heading: str
-    images: Sequence[CaptionedImage]
-    columns: int = 4
-
-
-@dataclass(frozen=True)
-class MapGrid:
-    """Feature maps under a small heading: rows by level, None where a column has no such map."""
-
-    heading: str
-    columns: Sequence[str]
-    rows: Mapping[str, Sequence[CaptionedImage | None]]
-
-
-@dataclass(frozen=True)
 class Section:
-    """A part of the page; ``key`` has colours and their names, ``bar`` the end of its scale."""
+    """A part of the page."""
 
     heading: str
     note: str
-    parts: Sequence[ImageGrid | MapGrid]
-    key: Sequence[tuple[str, str]] = ()
-    bar: str = ""
+    grids: Sequence[str]  # as image_grid or map_grid returns them
+    key: Sequence[tuple[str, str]] = ()  # colours and their names
+    bar: str = ""  # end of the colour scale
 
 
 def format_page(
     title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]
 ) -> str:
-    """Returns the HTML of the page.
-
-    Args:
-        title: heading; plain text, as all text here.
-        lead: subtitle of one line.
-        facts: names and values of the table at the top.
-        sections: parts in order, whose images are read from their files.
-    """
+    """Returns the HTML of the page, whose texts are all plain; ``facts`` are a table at its top."""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts)
     links = "".join(
         f'<a href="#part{i}">{escape(section.heading)}</a>' for i, section in enumerate(sections)
@@ -88,25 +63,27 @@ def _section(number: int, section: Section) -> str:
         for colour, name in section.key
     )
     text += f'<ul class="key">{key}</ul>\n' if key else ""
-    for part in section.parts:
-        text += f"<h3>{escape(part.heading)}</h3>\n" if part.heading else ""
-        text += _map_grid(part) if isinstance(part, MapGrid) else _image_grid(part)
-    return text
+    return text + "".join(section.grids)
 
 
-def _image_grid(part: ImageGrid) -> str:
-    figures = "".join(
-        _figure(image, f"<b>{escape(image.name)}</b>{escape(image.note)}") for image in part.images
-    )
-    return f'<div class="row" style="--columns: {part.columns}">\n{figures}</div>\n'
+def image_grid(images: Sequence[CaptionedImage], columns: int = 4) -> str:
+    """Returns images, up to ``columns`` side by side."""
+    figures = "".join(_figure(x, f"<b>{escape(x.name)}</b>{escape(x.note)}") for x in images)
+    return f'<div class="row" style="--columns: {columns}">\n{figures}</div>\n'
 
 
-def _map_grid(part: MapGrid) -> str:
-    cells = "".join(f"<b>{escape(name)}</b>" for name in part.columns)
-    for level, images in part.rows.items():
+def map_grid(columns: Sequence[str], rows: Mapping[str, Sequence[CaptionedImage | None]]) -> str:
+    """Returns feature maps in rows by level; None where a column has no such map."""
+    cells = "".join(f"<b>{escape(name)}</b>" for name in columns)
+    for level, images in rows.items():
         cells += f'<span class="level">{escape(level)}</span>\n'
         cells += "".join(_figure(x, escape(x.note)) if x else "<span></span>" for x in images)
-    return f'<div class="maps" style="--columns: {len(part.columns)}">\n{cells}</div>\n'
+    return f'<div class="maps" style="--columns: {len(columns)}">\n{cells}</div>\n'
+
+
+def small_heading(text: str) -> str:
+    """Returns a heading for a grid."""
+    return f"<h3>{escape(text)}</h3>\n"
 
 
 def _figure(image: CaptionedImage, caption: str) -> str:

@@ -36,13 +36,13 @@ class Plan:
         """Yields every job whose definition is known now; trials first, then seed by seed."""
         for run in self.runs:
             yield from trial_jobs(self.study, run)
-        known = [(run, chosen) for run in self.runs if (chosen := self.chosen(run)) is not None]
-        seeds = sorted({seed for run in self.runs for seed in run.seeds})
-        for seed in seeds:  # every run's first seed before any run's second: pairs come early
-            for run, chosen in known:
-                yield from (
-                    job for job in reported_jobs(self.study, run, chosen) if job.seed == seed
-                )
+        reported: list[Job] = []
+        for run in self.runs:
+            chosen = self.chosen(run)
+            if chosen is not None:
+                reported += reported_jobs(self.study, run, chosen)
+        # every run's first seed before any run's second: pairs come early
+        yield from sorted(reported, key=lambda job: job.seed)
 
     def chosen(self, run: RunDefinition) -> Mapping[str, Any] | None:
         """Returns the chosen value by its key, {} if nothing is chosen, None while it is open."""
@@ -73,12 +73,10 @@ class Plan:
 
     def is_ready(self, job: Job) -> bool:
         """Returns whether the job that this one needs has left its checkpoint."""
-        return job.needs is None or self.has_checkpoint(job.needs)
-
-    def has_checkpoint(self, job: Job) -> bool:
-        """Returns whether the job has left the checkpoint that other jobs need."""
-        folder = self.folder(job)
-        return job.owns(folder) and (folder / CHECKPOINT).exists()
+        if job.needs is None:
+            return True
+        folder = self.folder(job.needs)
+        return job.needs.owns(folder) and (folder / CHECKPOINT).exists()
 
 
 def choose(
@@ -86,12 +84,8 @@ def choose(
 ) -> Mapping[str, Any] | None:
     """Chooses the value that did best on the extra seed, the first of equals.
 
-    Args:
-        study: of the run.
-        run: whose value is chosen.
-        results: of the trials.
-        failed: trials that failed in this call, such as a diverged one, and lose; other failed
-            ones are open, to be tried again. None: every failed one loses.
+    A failed trial, such as a diverged one, loses; if ``failed`` names those of this call, the other
+    failed ones are open, to be tried again.
 
     Returns:
         The value by its key; {} if nothing is chosen; None while a trial is open or if all failed.

@@ -25,26 +25,11 @@ MAX_JOBS = 4  # trainings at once by default, of about 1.5 GB each
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Locks a folder against a second process, until this process ends in any way.
-
-    Raises:
-        BlockingIOError: Another process has locked it.
-    """
+    """Locks a folder until this process ends in any way; BlockingIOError if another one has."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-
-
-def end_with_parent(signal_number: signal.Signals) -> Callable[[], None] | None:
-    """Returns a ``preexec_fn`` with which Linux ends the child with us, even on ``kill -9``.
-
-    A training left behind would write into the same folder as the one that resumes it.
-    """
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, after which less is safe
-    return lambda: prctl(PR_SET_PDEATHSIG, signal_number)
 
 
 @dataclass(frozen=True)
@@ -57,37 +42,27 @@ class Slot:
 
 
 def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[Slot]:
-    """Shares out the cores, and one GPU per training if there are any.
+    """Shares out the cores, and one GPU by its name per training if there are any.
 
-    Two trainings on the same cores would wait for each other in every parallel loop.
-
-    Args:
-        jobs: trainings at once; None for one per GPU, or one per core but at most four.
-        gpus: names for ``CUDA_VISIBLE_DEVICES``.
+    Without a number of jobs at once it is one per GPU, or one per core but at most four.
     """
-    cores = list(range(os.cpu_count() or 1))
-    if sys.platform == "linux":
-        cores = sorted(os.sched_getaffinity(0))
+    on_linux = sys.platform == "linux"
+    cores = sorted(os.sched_getaffinity(0)) if on_linux else list(range(os.cpu_count() or 1))
     count = jobs or len(gpus) or min(len(cores), MAX_JOBS)
+    # Two trainings on the same cores would wait for each other in every parallel loop.
     share = max(len(cores) // count, 1)
-    slots = []
-    for i in range(count):
-        start = i * share % len(cores)
-        gpu = gpus[i % len(gpus)] if gpus else None
-        slots.append(Slot(i, tuple(cores[start : start + share]), gpu))
-    return slots
+    starts = [i * share % len(cores) for i in range(count)]
+    return [
+        Slot(i, tuple(cores[start : start + share]), gpus[i % len(gpus)] if gpus else None)
+        for i, start in enumerate(starts)
+    ]
 
 
 class Training:
     """A running job.
 
-    Args:
-        job: run and seed.
-        command: the training tool, to which arguments are added.
-        folder: the job's output folder. Files of another definition are deleted; those of this one
-            are resumed.
-        options: KEY VALUE pairs.
-        slot: where it runs.
+    In the job's output folder, files of another definition are deleted, and those of this one are
+    resumed.
 
     Raises:
         ValueError: The folder holds files that no study has written.
@@ -126,41 +101,28 @@ class Training:
         last = last.replace(f"{Path.cwd()}/", "")
         return f"exit status {self.process.returncode}: {last[:300]}; see {self.log}"
 
-    def forget_bad_checkpoint(self) -> None:
-        """Starts from scratch next time if a resumed training failed: perhaps by its checkpoint."""
-        if self.resumed:
-            (self.folder / "last_checkpoint").unlink(missing_ok=True)
-
-    def delete_checkpoints(self) -> None:
-        """Keeps the final checkpoint alone: those of a whole study are large."""
-        for checkpoint in self.folder.glob("model_[0-9]*.pth"):
-            checkpoint.unlink()
+    def signal_group(self, number: int) -> None:
+        """Sends a signal to the process and its children, if any are left."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
 
 
 def stop_all(trainings: Sequence[Training]) -> None:
     """Ends the processes and their children, by force if they take too long."""
     for training in trainings:
-        _signal_group(training, signal.SIGTERM)
+        training.signal_group(signal.SIGTERM)
     end = time.monotonic() + STOP_SECONDS
     for training in trainings:
         with contextlib.suppress(subprocess.TimeoutExpired):
             training.process.wait(timeout=max(end - time.monotonic(), 0.1))
-        _signal_group(training, signal.SIGKILL)  # children that are left
+        training.signal_group(signal.SIGKILL)  # children that are left
         training.process.wait()
 
 
-def _signal_group(training: Training, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(training.process.pid, number)
-
-
 def prepare_folder(job: Job, folder: Path) -> bool:
-    """Makes an output folder ready; returns whether it has a checkpoint to resume from.
-
-    Raises:
-        ValueError: The folder holds files that no study has written.
-    """
-    if job.owns(folder) and _has_last_checkpoint(folder):
+    """Makes an output folder ready; returns whether it has a checkpoint to resume from."""
+    tag = folder / "last_checkpoint"
+    if job.owns(folder) and tag.exists() and (folder / tag.read_text().strip()).is_file():
         return True
     removed = folder.with_name(f"{folder.name}.removed")
     shutil.rmtree(removed, ignore_errors=True)
@@ -174,20 +136,17 @@ def prepare_folder(job: Job, folder: Path) -> bool:
     return False
 
 
-def _has_last_checkpoint(folder: Path) -> bool:
-    tag = folder / "last_checkpoint"
-    name = tag.read_text().strip() if tag.exists() else ""
-    return bool(name) and (folder / name).is_file()
-
-
 def _prepare_child(cores: Sequence[int]) -> Callable[[], None] | None:
-    """On Linux, keeps the child to its cores and ends it with us."""
-    end = end_with_parent(signal.SIGKILL)
-    if end is None:
+    """Keeps the child to its cores, and ends it with us, even on ``kill -9``; on Linux only.
+
+    A training left behind would write into the same folder as the one that resumes it.
+    """
+    if sys.platform != "linux":
         return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, after which less is safe
 
     def prepare() -> None:
         os.sched_setaffinity(0, cores)
-        end()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     return prepare

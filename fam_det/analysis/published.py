@@ -25,17 +25,11 @@ GAMMAS = {
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """A published score.
+    """A published score."""
 
-    Attributes:
-        value: top-1 in percent, or box AP.
-        source: where it is printed.
-        images: number of training images seen in all epochs together.
-    """
-
-    value: float
-    source: str
-    images: int
+    value: float  # top-1 in percent, or box AP
+    source: str  # where it is printed
+    images: int  # training images seen in all epochs together
 
 
 def _read_scores() -> dict[Experiment, PublishedScore]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fam_det.analysis.jobs import Job
-from fam_det.analysis.runs import Run, read_run
+from fam_det.analysis.runs import read_run
 
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
 FIGURES = ("bbox/", "segm/", "keypoints/", "accuracy/", "distiller/gamma")
@@ -20,30 +20,19 @@ FIGURES = ("bbox/", "segm/", "keypoints/", "accuracy/", "distiller/gamma")
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a job.
+    """The outcome of a job."""
 
-    Attributes:
-        definition: digest of the job that was done.
-        figures: last value of each score, by its key in ``metrics.json``.
-        curve: (iterations done, value) of the study's metric.
-        seconds: of training, without evaluations.
-        failure: reason why there are no figures, "" for none.
-    """
-
-    definition: str
-    figures: Mapping[str, float]
-    curve: list[tuple[int, float]]
-    seconds: float
-    failure: str = ""
+    definition: str  # of the job that was done
+    figures: Mapping[str, float]  # last value of each score, by its key in metrics.json
+    curve: list[tuple[int, float]]  # (iterations done, value) of the study's metric
+    seconds: float  # of training, without evaluations
+    failure: str = ""  # reason why there are no figures
 
 
 class Results:
     """A folder of results: ``runs.jsonl``, one line a result, of which the newest one counts.
 
     Results that earlier versions wrote, a ``JOB.json`` each, are read as well.
-
-    Args:
-        folder: created when the first result is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,7 +64,7 @@ class Results:
             "config": job.run.config,
             "overrides": {**job.run.overrides, **job.chosen},
             **vars(result),
-            "versions": _versions(),
+            "versions": {package: _version(package) for package in PACKAGES},
             "commit": _commit(),
         }
         append_line(self.file, json.dumps(node, default=str))
@@ -89,10 +78,9 @@ class Results:
         return self._results.get(job.name, {})
 
     def _read_lines(self) -> None:
-        """Reads the file again if it has changed, for example by another process."""
         status = self.file.stat()
         state = (status.st_mtime_ns, status.st_size)
-        if state == self._state:
+        if state == self._state:  # otherwise changed, perhaps by another process
             return
         self._results = {}
         lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -144,7 +132,8 @@ def read_output(job: Job, folder: Path, metric: str) -> Result:
         if math.isnan(line.get(metric, 0.0)):
             line[metric] = 0.0
     curve = list(dict(run.series(metric)).items())  # a resumed run evaluates its end twice
-    figures = _figures(run)
+    keys = {key for line in run.metrics for key in line if key.startswith(FIGURES)}
+    figures = {key: series[-1][1] for key in sorted(keys) if (series := run.series(key))}
     if not run.finished or not curve or curve[-1][0] < run.max_iter:
         raise ValueError(
             f"no {metric} after the last iteration, {run.max_iter}; the study's metric is one of "
@@ -153,20 +142,11 @@ def read_output(job: Job, folder: Path, metric: str) -> Result:
     return Result(job.definition, figures, curve, round(run.seconds, 1))
 
 
-def _figures(run: Run) -> dict[str, float]:
-    """Returns the last value of each evaluation's figure, and of the gammas."""
-    keys = {key for line in run.metrics for key in line if key.startswith(FIGURES)}
-    return {key: series[-1][1] for key in sorted(keys) if (series := run.series(key))}
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed by a package manager"
-    return versions
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed by a package manager"
 
 
 def _commit() -> str:

@@ -25,29 +25,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of runs that differ in their seed alone.
-
-    Attributes:
-        experiment: of all runs.
-        settings: keys that differ from other rows of the same experiment, as text.
-        runs: finished or not.
-        counted: runs that the means are of: the finished ones, all if none is.
-        scores: last value of each score by its key in ``metrics.json``.
-        best: the highest value of the main score, None if no run has evaluated twice.
-        gammas: (gamma1, gamma2) at the end by stage, shallow to deep.
-        parameters: None before the first checkpoint.
-        seconds: mean of the trainings, without evaluations.
-    """
+    """The scores of runs that differ in their seed alone."""
 
     experiment: Experiment
-    settings: str
-    runs: Sequence[Run]
-    counted: Sequence[Run]
-    scores: dict[str, Estimate]
-    best: Estimate | None
-    gammas: dict[str, tuple[Estimate, Estimate]]
-    parameters: Parameters | None
-    seconds: float
+    settings: str  # keys that differ from other rows of the same experiment, as text
+    runs: Sequence[Run]  # finished or not
+    counted: Sequence[Run]  # those that the means are of: the finished ones, all if none is
+    scores: dict[str, Estimate]  # last value of each, by its key in metrics.json
+    best: Estimate | None  # highest main score, None if no run has evaluated twice
+    gammas: dict[str, tuple[Estimate, Estimate]]  # gamma1, gamma2 at the end, shallow to deep
+    parameters: Parameters | None  # None before the first checkpoint
+    seconds: float  # mean of the trainings, without evaluations
+
+    @property
+    def iterations(self) -> int:
+        """Returns the iterations that every counted run has done."""
+        return min(run.iterations for run in self.counted)
 
     @property
     def published(self) -> PublishedScore | None:
@@ -74,19 +67,17 @@ def title(row: Row) -> str:
 def build_rows(runs: Sequence[Run]) -> list[Row]:
     """Builds one row per group of seeds, in the order of the first run of each."""
     groups = group_seeds(runs)
-    return [build_row(group, text) for group, text in zip(groups, settings(groups), strict=True)]
+    return [_build_row(group, text) for group, text in zip(groups, settings(groups), strict=True)]
 
 
-def build_row(runs: Sequence[Run], text: str) -> Row:
-    """Builds the row of one group of seeds with its settings as text."""
+def _build_row(runs: Sequence[Run], text: str) -> Row:
     counted = [run for run in runs if run.finished] or list(runs)
-    weights = next((found for run in counted if (found := read_weights(run))), None)
+    weights = next((found for run in counted if (found := read_weights(run.folder))), None)
     scores = {key: estimate_last(counted, key) for key in SCORES[runs[0].task]}
     curves = [[value for _, value in run.series(run.main_score)] for run in counted]
     gammas = {}
     for stage in counted[0].stages():
-        first = estimate_last(counted, f"{GAMMA_GLOBAL}{stage}")
-        second = estimate_last(counted, f"{GAMMA_LOCAL}{stage}")
+        first, second = (estimate_last(counted, f"{x}{stage}") for x in (GAMMA_GLOBAL, GAMMA_LOCAL))
         if first and second:
             gammas[stage] = (first, second)
     return Row(

@@ -11,21 +11,11 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from torch import Tensor
 
 from fam_det.analysis.checkpoint import extent, high_pass_edge, read_filters, read_weights
-from fam_det.analysis.plots import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    method_colour,
-)
+from fam_det.analysis.plots import STAGES, method_colour
 from fam_det.analysis.rows import Row, title
 from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run, columns
 from fam_det.training.filter_images import magnitude
 
-STAGES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 LINES = ("-", "--", ":", "-.")
 GAMMAS = {
     "gamma1, of the global branch": GAMMA_GLOBAL,
@@ -62,14 +52,15 @@ def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
             training.plot(*columns(training_metric(run)), alpha=0.8, **look)
         names = (row.experiment.method, row.experiment.student, row.settings)
         scores.plot([], [], marker="o", label=", ".join(filter(None, names)), **look)
-    name, _ = next(iter(SCORES[rows[0].runs[0].task].values()))
-    scores.set(xlabel="iterations", ylabel=name, title=f"{name}, test images")
-    if rows[0].runs[0].task == "classification":
-        training.set(xlabel="iterations", ylabel=name, title=f"{name}, training batches")
+    task = rows[0].runs[0].task
+    name, _ = next(iter(SCORES[task].values()))
+    scores.set(ylabel=name, title=f"{name}, test images")
+    if task == "classification":
+        training.set(ylabel=name, title=f"{name}, training batches")
     else:
-        heading = "Training loss without the distillation loss"
-        training.set(xlabel="iterations", ylabel="loss", title=heading)
+        training.set(ylabel="loss", title="Training loss without the distillation loss")
     for axes in (scores, training):
+        axes.set(xlabel="iterations")
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     figure.suptitle(f"Learning curves on {rows[0].experiment.data_set}, a line a seed")
@@ -160,7 +151,7 @@ def plot_each_filter(row: Row, folder: Path) -> Iterator[tuple[str, Path]]:
 def filter_planes(row: Row) -> dict[str, Tensor]:
     """Returns |K| of the first run's modules by stage, without 1x1 stages, which have one value."""
     run = row.counted[0]
-    modules = read_filters(read_weights(run), _fam(row).get("FILTER", ""))
+    modules = read_filters(read_weights(run.folder), _fam(row).get("FILTER", ""))
     planes = [magnitude(module) for module in modules]
     names = run.stages()
     if len(names) != len(planes):

@@ -13,14 +13,14 @@ from fam_det.analysis.plan import CHECKPOINT, Plan
 from fam_det.analysis.processes import Slot, Training, claimed, stop_all
 from fam_det.analysis.results import Result, read_output
 from fam_det.analysis.runs import read_config
-from fam_det.training.metrics import iterations_done
+from fam_det.files.metrics_file import iterations_done
 
 POLL_SECONDS = 0.25
 DRAW_SECONDS = 1  # between two updates of the line on a terminal
 
 
 class Runner:
-    """Works through a study.
+    """Works through the jobs of a plan.
 
     Args:
         plan: jobs to do.
@@ -71,7 +71,10 @@ class Runner:
             job = next(filter(self._can_start, todo), None)
             if job is None:
                 break
-            self.running.append(self._training(job, slot))
+            needs = {"needs": str(self.plan.folder(job.needs))} if job.needs else {}
+            options = [*job.arguments({**self.settings, **needs}), *self.options]
+            training = Training(job, self.command, self.plan.folder(job), options, slot)
+            self.running.append(training)
         return bool(self.running)
 
     def _can_start(self, job: Job) -> bool:
@@ -80,15 +83,7 @@ class Runner:
             return False
         return self.plan.is_ready(job)
 
-    def _training(self, job: Job, slot: Slot) -> Training:
-        settings = dict(self.settings)
-        if job.needs:
-            settings["needs"] = str(self.plan.folder(job.needs))
-        options = [*job.arguments(settings), *self.options]
-        return Training(job, self.command, self.plan.folder(job), options, slot)
-
     def _wait(self, slots: int) -> None:
-        """Waits until a training ends."""
         while not (ended := [t for t in self.running if t.process.poll() is not None]):
             self.progress.show(self.running, slots)
             time.sleep(POLL_SECONDS)
@@ -104,11 +99,13 @@ class Runner:
             if not (training.folder / CHECKPOINT).exists():
                 raise ValueError(f"it ended without a {CHECKPOINT}; see {training.log}")
             result = read_output(job, training.folder, metric)
-            training.delete_checkpoints()
+            for checkpoint in training.folder.glob("model_[0-9]*.pth"):
+                checkpoint.unlink()  # those of a whole study are large; the final one stays
         except ValueError as error:
             result = Result(job.definition, {}, [], 0.0, str(error))
             self.plan.failed[job.name] = str(error)
-            training.forget_bad_checkpoint()
+            if training.resumed:  # from scratch next time: perhaps the checkpoint is to blame
+                (training.folder / "last_checkpoint").unlink(missing_ok=True)
         if self.plan.is_open(job):  # a teacher may be trained again for others beside its result
             self.plan.results.write(job, result)
             self.on_result()
@@ -121,8 +118,8 @@ class Progress:
 
     def __init__(self, plan: Plan, line_seconds: float) -> None:
         self._plan = plan
-        self._terminal = sys.stderr.isatty()
-        self._seconds = DRAW_SECONDS if self._terminal else line_seconds
+        self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the line on a terminal
+        self._seconds = DRAW_SECONDS if self._clear else line_seconds
         self._shown = float("-inf")
 
     def show(self, running: Sequence[Training], slots: int) -> None:
@@ -136,8 +133,7 @@ class Progress:
         done = {training.job.name: fraction_done(training) for training in running}
         text = f"{len(jobs) + waiting} to do"
         text += f", {len(self._plan.failed)} failed" if self._plan.failed else ""
-        by_run = self._seconds_by_run(running, done)
-        if by_run:
+        if by_run := self._seconds_by_run(running, done):
             mean = statistics.mean(by_run.values())
             left = [by_run.get(job.run.name, mean) * (1 - done.get(job.name, 0)) for job in jobs]
             total = (sum(left) + waiting * mean) / slots
@@ -145,21 +141,21 @@ class Progress:
             text += f", about {tqdm.format_interval(seconds)} left"
         for training in running:
             text += f"; {training.job.title}: {done[training.job.name]:.0%}"
-        if self._terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
+        if self._clear:
+            self._write(text[: shutil.get_terminal_size().columns - 1])
         else:
-            print(text, file=sys.stderr, flush=True)
+            self.log(text)
 
     def log(self, text: str) -> None:
         """Writes a line that stays."""
-        self.clear()
-        print(text, file=sys.stderr, flush=True)
+        self._write(f"{text}\n")
 
     def clear(self) -> None:
         """Clears the line on a terminal."""
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        print(f"{self._clear}{text}", end="", file=sys.stderr, flush=True)
 
     def _seconds_by_run(
         self, running: Sequence[Training], done: Mapping[str, float]

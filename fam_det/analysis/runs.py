@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from fam_det.training.metrics import parse_metrics, read_metrics, training_seconds
+from fam_det.files import one_line
+from fam_det.files.metrics_file import parse_metrics, read_metrics, training_seconds
 
 # Scores by task, the main one first: key in metrics.json, title, digits behind the point.
 SCORES = {
@@ -26,19 +27,12 @@ OLD_NAMES = {"loss_fam": "loss_distill"}  # keys in the metrics.json of earlier 
 
 @dataclass(frozen=True)
 class Run:
-    """The config and the logged metrics of a run.
-
-    Attributes:
-        folder: output folder.
-        config: contents of ``config.yaml``.
-        metrics: lines of ``metrics.json``, ordered by iteration.
-        notes: warnings about the files, for the user.
-    """
+    """The config and the logged metrics of a run."""
 
     folder: Path
-    config: dict[str, Any]
-    metrics: list[dict[str, float]]
-    notes: list[str] = field(default_factory=list)
+    config: dict[str, Any]  # contents of config.yaml
+    metrics: list[dict[str, float]]  # lines of metrics.json, ordered by iteration
+    notes: list[str] = field(default_factory=list)  # warnings about the files, for the user
 
     @property
     def task(self) -> str:
@@ -122,20 +116,14 @@ def read_run(folder: Path) -> Run:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Reads the ``config.yaml`` of a training.
-
-    Raises:
-        ValueError: It is missing or not a training's; the message names it.
-    """
+    """Reads the ``config.yaml`` of a training; a ValueError names one that is missing or other."""
     if not file.exists():
-        raise ValueError(
-            f"{file}: not there; expected an output folder of tools/train_net.py or "
-            "tools/train_classifier.py"
-        )
+        tools = "tools/train_net.py or tools/train_classifier.py"
+        raise ValueError(f"{file}: not there; expected an output folder of {tools}")
     try:
         config = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file}: {one_line(error)}") from error
     missing = {"DATASETS", "MODEL", "SOLVER"} - set(config if isinstance(config, dict) else ())
     if missing:
         raise ValueError(f"{file}: has no {sorted(missing)}; expected the config of a training")

@@ -17,9 +17,8 @@ from fam_det.analysis.images import (
     draw_detections,
     draw_plane,
     draw_truth,
-    energy,
 )
-from fam_det.analysis.page import CaptionedImage, ImageGrid, MapGrid, Section
+from fam_det.analysis.page import CaptionedImage, Section, image_grid, map_grid, small_heading
 from fam_det.analysis.rows import Row
 from fam_det.analysis.run_plots import edge_name, plot_each_filter, plot_each_gamma
 
@@ -43,23 +42,26 @@ def image_sections(
     detectors: Sequence[Detector], examples: Sequence[Example], threshold: float, output: Path
 ) -> list[Section]:
     """Draws detections and maps of every image into ``output``."""
-    levels = shared_levels(detectors)
+    shapes = [detector.model.backbone.output_shape() for detector in detectors]
+    shared = set.intersection(*map(set, shapes))
+    levels = sorted(shared, key=lambda level: shapes[0][level].stride)
     detections, maps = [], []
     for number, example in enumerate(examples, start=1):
+        note = f"{len(example.annotations)} in the annotations"
         file = output / f"{number}_truth.png"
-        note = f"{len(example.record['annotations'])} in the annotations"
         images = [save_image(draw_truth(example), file, "ground truth", note)]
         columns: dict[str, Mapping[str, Tensor]] = {}
         for detector in detectors:
             instances, columns[detector.name] = detector.detect(example.inputs, levels)
             instances = instances[instances.scores >= threshold]
-            file = output / f"{number}_{file_stem(detector.name)}.png"
+            file = output / f"{number}_{detector.name}.png"
             image, note = draw_detections(example, instances), count_found(example, instances)
             images.append(save_image(image, file, detector.name, note))
             if transformed := detector.transform(columns[detector.name]):
                 columns[TRANSFORMED] = transformed
-        detections.append(ImageGrid(example.name, images))
-        maps.append(draw_maps(example.name, columns, output, str(number)))
+        heading = small_heading(example.name)
+        detections.append(heading + image_grid(images))
+        maps.append(heading + draw_maps(columns, output, number))
     note = (
         f"Boxes with a score of {threshold:g} or more. An object is found by a box of its class "
         f"that covers it with an IoU of {MIN_IOU} or more."
@@ -70,16 +72,9 @@ def image_sections(
     ]
 
 
-def shared_levels(detectors: Sequence[Detector]) -> list[str]:
-    """Returns the names of the feature maps that every detector has, shallow to deep."""
-    shapes = [detector.model.backbone.output_shape() for detector in detectors]
-    shared = set.intersection(*(set(shape) for shape in shapes))
-    return sorted(shared, key=lambda level: shapes[0][level].stride)
-
-
 def count_found(example: Example, detections: Instances) -> str:
     """Returns how many objects are found, as text; crowds do not count."""
-    objects = [a for a in example.record["annotations"] if not a.get("iscrowd", 0)]
+    objects = [a for a in example.annotations if not a.get("iscrowd", 0)]
     boxes = np.array([a["bbox"] for a in objects], dtype=np.float32).reshape(-1, 4)
     classes = torch.tensor([a["category_id"] for a in objects])
     return str(match(torch.from_numpy(boxes), classes, detections))
@@ -87,15 +82,13 @@ def count_found(example: Example, detections: Instances) -> str:
 
 def class_key(examples: Sequence[Example]) -> list[tuple[str, str]]:
     """Returns colours and names of the classes in these images."""
-    names = examples[0].metadata.get("thing_classes") or []
-    present = {a["category_id"] for example in examples for a in example.record["annotations"]}
+    names = examples[0].class_names
+    present = {a["category_id"] for example in examples for a in example.annotations}
     return [(class_colour(i), names[i]) for i in sorted(present) if i < len(names)]
 
 
-def draw_maps(
-    heading: str, columns: Mapping[str, Mapping[str, Tensor]], output: Path, stem: str
-) -> MapGrid:
-    """Draws maps by column, then by level; the first column has every level."""
+def draw_maps(columns: Mapping[str, Mapping[str, Tensor]], output: Path, number: int) -> str:
+    """Draws an image's maps by column, then by level; the first column has every level."""
     rows = {}
     for level, first in next(iter(columns.values())).items():
         images: list[CaptionedImage | None] = []
@@ -103,12 +96,12 @@ def draw_maps(
             if level not in maps:
                 images.append(None)
                 continue
-            plane = energy(maps[level])
-            file = output / f"{stem}_{level}_{file_stem(name)}.png"
+            plane = maps[level].square().mean(0).sqrt()  # root mean square over the channels
+            file = output / f"{number}_{level}_{name}.png"
             note = f"{colour_limit(plane):.3g}"
             images.append(save_image(draw_plane(plane), file, f"{level} of {name}", note))
         rows[f"{level}, {first.shape[-2]} x {first.shape[-1]} cells"] = images
-    return MapGrid(heading, list(columns), rows)
+    return map_grid(list(columns), rows)
 
 
 def training_sections(row: Row, output: Path) -> list[Section]:
@@ -116,18 +109,14 @@ def training_sections(row: Row, output: Path) -> list[Section]:
     sections = []
     if filters := [CaptionedImage(file, name) for name, file in plot_each_filter(row, output)]:
         edge = f" The pink line is the {edge_name(row)}." if edge_name(row) else ""
-        sections.append(Section("Filters", FILTERS + edge, [ImageGrid("", filters, columns=3)]))
+        sections.append(Section("Filters", FILTERS + edge, [image_grid(filters, columns=3)]))
     if gammas := [CaptionedImage(file, name) for name, file in plot_each_gamma(row, output)]:
-        sections.append(Section("Gammas", GAMMAS, [ImageGrid("", gammas, columns=2)]))
+        sections.append(Section("Gammas", GAMMAS, [image_grid(gammas, columns=2)]))
     return sections
 
 
-def file_stem(name: str) -> str:
-    """Returns part of a file name, such as ``student_alone``."""
-    return name.replace(" ", "_")
-
-
-def save_image(image: NDArray[np.uint8], file: Path, name: str, note: str = "") -> CaptionedImage:
-    """Writes an RGB array."""
+def save_image(image: NDArray[np.uint8], file: Path, name: str, note: str) -> CaptionedImage:
+    """Writes an RGB array to a file, without the spaces of its name."""
+    file = file.with_name(file.name.replace(" ", "_"))
     Image.fromarray(image).save(file)
     return CaptionedImage(file, name, note)

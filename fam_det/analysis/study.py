@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from fam_det.files import one_line
+
 TOOLS = ("train_net", "train_classifier")
 REQUIRED_KEYS = {"tool", "metric", "seeds", "baseline", "runs"}
 STUDY_KEYS = {*REQUIRED_KEYS, "about", "choice_seed", "peer", "overrides"}
@@ -26,48 +28,28 @@ class Choice:
 
 @dataclass(frozen=True)
 class RunDefinition:
-    """One row of the study's table.
-
-    Attributes:
-        name: title of the row.
-        config: config file.
-        overrides: values by config key, with placeholders.
-        seeds: reported seeds.
-        choose: value to choose first, None for none.
-        needs: name of the run whose output folder is ``{needs}``, such as the teacher.
-    """
+    """One row of the study's table."""
 
     name: str
-    config: str
-    overrides: Mapping[str, Any]
-    seeds: Sequence[int]
-    choose: Choice | None = None
-    needs: str | None = None
+    config: str  # file
+    overrides: Mapping[str, Any]  # values by config key, with placeholders
+    seeds: Sequence[int]  # that are reported
+    choose: Choice | None = None  # what to choose first
+    needs: str | None = None  # name of the run whose output folder is {needs}: the teacher
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study.
+    """A study's file."""
 
-    Attributes:
-        name: stem of its file.
-        about: question of the study, for the head of its report.
-        tool: one of ``TOOLS``.
-        metric: key in ``metrics.json`` that runs are compared by; larger is better.
-        runs: rows by name.
-        baseline: row that every other is compared with.
-        peer: second such row.
-        placeholders: names that ``--set`` gives values to.
-    """
-
-    name: str
-    about: str
-    tool: str
-    metric: str
-    runs: Mapping[str, RunDefinition]
-    baseline: str
-    peer: str | None
-    placeholders: frozenset[str]
+    name: str  # stem of the file
+    about: str  # question of the study, for the head of its report
+    tool: str  # one of TOOLS
+    metric: str  # key in metrics.json that runs are compared by; larger is better
+    runs: Mapping[str, RunDefinition]  # rows by name
+    baseline: str  # row that every other is compared with
+    peer: str | None  # second such row
+    placeholders: frozenset[str]  # names that --set gives values to
 
 
 def load_study(file: Path) -> Study:
@@ -80,10 +62,8 @@ def load_study(file: Path) -> Study:
         return _study(file.stem, yaml.safe_load(file.read_text()))
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{file}: {one_line(error)}") from error
 
 
 def file_name(text: str) -> str:
@@ -178,10 +158,10 @@ def _check_needs(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> None:
     if run.needs not in runs:
         raise ValueError(f"{where} got {run.needs!r}, expected the name of a run")
     needed = runs[run.needs]
-    if needed.needs or len(needed.seeds) != 1:
-        raise ValueError(f"{where} {run.needs!r} must have one seed and need no other run")
-    if needed.choose:
-        raise ValueError(f"{where} {run.needs!r} must not choose a value")
+    if needed.needs or needed.choose or len(needed.seeds) != 1:
+        raise ValueError(
+            f"{where} {run.needs!r} must have one seed, need no other run and choose no value"
+        )
 
 
 def _placeholders(run: RunDefinition) -> set[str]:

@@ -36,51 +36,37 @@ class Difference:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        name: of the run.
-        chosen: chosen value, as text.
-        scores: the study's metric by seed.
-        mean, std: of the scores; None without them.
-        others: means of the other figures.
-        to_baseline, to_peer: differences; None without a seed in common.
-        minutes: of a training.
-        missing: seeds without a result.
-        failures: reasons of failed runs.
-        curves: the metric over the iterations, by seed.
-    """
-
-    name: str
-    chosen: str
-    scores: Mapping[int, float]
+    name: str  # of the run
+    chosen: str  # value, as text
+    scores: Mapping[int, float]  # the study's metric by seed
     mean: float | None
     std: float | None
-    others: Mapping[str, float]
-    to_baseline: Difference | None
+    others: Mapping[str, float]  # means of the other figures
+    to_baseline: Difference | None  # None without a seed in common
     to_peer: Difference | None
-    minutes: float | None
-    missing: Sequence[int]
-    failures: Sequence[str]
-    curves: Mapping[int, list[tuple[int, float]]]
+    minutes: float | None  # of a training
+    missing: Sequence[int]  # seeds without a result
+    failures: Sequence[str]  # reasons of failed runs
+    curves: Mapping[int, list[tuple[int, float]]]  # the metric over the iterations, by seed
 
 
 def summarise(study: Study, results: Results) -> list[SummaryRow]:
     """Returns the rows of the table, in the order of the file."""
-    done = {name: _finished(study, run, results) for name, run in study.runs.items()}
+    done = {run.name: _finished(study, run, results) for run in study.runs.values()}
     scores = {
         name: {seed: result.figures[study.metric] for seed, result in by_seed.items()}
         for name, by_seed in done.items()
     }
-    return [_row(study, run, results, done[name], scores) for name, run in study.runs.items()]
+    return [_row(study, run, results, done[run.name], scores) for run in study.runs.values()]
 
 
 def _finished(study: Study, run: RunDefinition, results: Results) -> dict[int, Result]:
     """Returns a run's results with the study's metric, by seed."""
     chosen = choose(study, run, results)
-    if chosen is None:
-        return {}
-    found = {job.seed: results.read(job) for job in reported_jobs(study, run, chosen)}
+    jobs = [] if chosen is None else reported_jobs(study, run, chosen)
+    found = {job.seed: results.read(job) for job in jobs}
     return {seed: x for seed, x in found.items() if x is not None and study.metric in x.figures}
 
 
@@ -93,11 +79,8 @@ def _row(
 ) -> SummaryRow:
     own = scores[run.name]
     chosen = choose(study, run, results) or {}
-    failures = []
-    for job in [*trial_jobs(study, run), *reported_jobs(study, run, chosen)]:
-        result = results.read(job)
-        if result is not None and result.failure:
-            failures.append(f"{job.title}: {result.failure}")
+    jobs = [*trial_jobs(study, run), *reported_jobs(study, run, chosen)]
+    found = [(job.title, results.read(job)) for job in jobs]
     figures = [result.figures for result in done.values()]
     keys = set(figures[0]).intersection(*figures) - {study.metric} if figures else set()
     return SummaryRow(
@@ -111,7 +94,7 @@ def _row(
         difference(own, scores[study.peer]) if study.peer not in (None, run.name) else None,
         statistics.mean(result.seconds for result in done.values()) / 60 if done else None,
         [seed for seed in run.seeds if seed not in own],
-        failures,
+        [f"{title}: {x.failure}" for title, x in found if x is not None and x.failure],
         {seed: result.curve for seed, result in done.items()},
     )
 
@@ -137,10 +120,8 @@ def format_markdown(study: Study, rows: Sequence[SummaryRow], results: Results) 
     body = [_cells(study, row) for row in rows]
     parts.append(tabulate(body, [*header, "chosen", "minutes"], "pipe", disable_numparse=True))
     parts.append("Differences are paired by seed, with 95 % t-intervals.")
-    choices = list(
-        filter(None, (_choice_cells(study, run, results) for run in study.runs.values()))
-    )
-    if choices:
+    choices = [_choice_cells(study, run, results) for run in study.runs.values()]
+    if choices := list(filter(None, choices)):
         header = ["", "seed", "key", f"{study.metric} by value"]
         parts.append("Chosen on a seed that is not reported:")
         parts.append(tabulate(choices, header, "pipe", disable_numparse=True))
@@ -181,9 +162,8 @@ def format_csv(study: Study, rows: Sequence[SummaryRow]) -> str:
     seeds = sorted({seed for run in study.runs.values() for seed in run.seeds})
     text = io.StringIO()
     header = ["run", "chosen", "n", "mean", "std", "minutes"]
-    header += [
-        f"{name}_{part}" for name in ("baseline", "peer") for part in ("mean", "low", "high")
-    ]
+    header += ["baseline_mean", "baseline_low", "baseline_high"]
+    header += ["peer_mean", "peer_low", "peer_high"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*header, *[f"seed {seed}" for seed in seeds]])
     for row in rows:

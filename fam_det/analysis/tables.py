@@ -3,10 +3,12 @@
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tabulate import tabulate
 from tqdm import tqdm
 
+from fam_det.analysis.checkpoint import Parameters
 from fam_det.analysis.experiment import Experiment
 from fam_det.analysis.published import GAMMAS, SUPPLEMENT
 from fam_det.analysis.rows import Row
@@ -15,7 +17,7 @@ from fam_det.analysis.runs import SCORES
 FORMATS = {"text": "simple", "markdown": "pipe"}
 NOTHING = "-"
 OTHER_SCHEDULE = "*"
-Cells = list[str]
+Cells = dict[str, str]  # by the titles of their columns
 
 
 def format_report(rows: Sequence[Row], style: str) -> str:
@@ -24,34 +26,26 @@ def format_report(rows: Sequence[Row], style: str) -> str:
     for data_set in dict.fromkeys(row.experiment.data_set for row in rows):
         own = [row for row in rows if row.experiment.data_set == data_set]
         parts.append(f"## {data_set}" if style == "markdown" else data_set.upper())
-        parts += [format_table(score_table(own), style), *footnotes(own)]
+        parts += [format_table([score_cells(row) for row in own], style), *footnotes(own)]
         if any(row.gammas for row in own):
             parts.append("gamma1 / gamma2 (global / local branch) after training, by stage:")
-            parts.append(format_table(gamma_table(own), style))
+            parts.append(format_table(gamma_cells(own), style))
     return "\n\n".join(parts) + "\n"
 
 
-def format_table(cells: Sequence[Cells], style: str) -> str:
-    """Formats a header and rows; leaves out columns that are empty in every row."""
-    columns = [column for column in zip(*cells, strict=True) if any(column[1:])]
-    header, *rows = zip(*columns, strict=True)
-    body = [[cell or NOTHING for cell in row] for row in rows]
-    table: str = tabulate(body, header, tablefmt=FORMATS[style], disable_numparse=True)
-    return table
+def format_table(rows: Sequence[Cells], style: str) -> str:
+    """Formats cells by column; leaves out columns that are empty in every row."""
+    header = [title for title in rows[0] if any(row[title] for row in rows)]
+    body = [[row[title] or NOTHING for title in header] for row in rows]
+    return str(tabulate(body, header, tablefmt=FORMATS[style], disable_numparse=True))
 
 
-def score_table(rows: Sequence[Row]) -> list[Cells]:
-    """Returns a header and a line per row, for rows of one data set."""
-    lines = [score_cells(row) for row in rows]
-    return [list(lines[0]), *(list(line.values()) for line in lines)]
-
-
-def score_cells(row: Row) -> dict[str, str]:
-    """Returns the cells of a row by the titles of their columns."""
+def score_cells(row: Row) -> Cells:
+    """Returns the scores of a row, with its schedule and sizes."""
     titles = SCORES[row.runs[0].task]
     main, digits = next(iter(titles.values()))
     counted, every = len(row.counted), len(row.runs)
-    done, asked = min(run.iterations for run in row.counted), row.runs[0].max_iter
+    done, asked = row.iterations, row.runs[0].max_iter
     cells = {
         **name_cells(row.experiment),
         "settings": row.settings,
@@ -66,21 +60,17 @@ def score_cells(row: Row) -> dict[str, str]:
     if row.published:
         mark = "" if row.same_schedule else OTHER_SCHEDULE
         cells["published"] = f"{row.published.value:.{digits}f}{mark}"
-    cells["student, M"] = millions(row.parameters and row.parameters.student)
-    cells["distiller, M"] = millions(row.parameters and row.parameters.distiller)
+    for network in Parameters._fields:
+        count = getattr(row.parameters, network, 0)
+        cells[f"{network}, M"] = f"{count / 1e6:.2f}" if count else ""
     cells["training"] = tqdm.format_interval(row.seconds)
     return cells
 
 
-def name_cells(experiment: Experiment) -> dict[str, str]:
+def name_cells(experiment: Experiment) -> Cells:
     """Returns the first cells of every table."""
     teacher = experiment.teacher or ""
     return {"student": experiment.student, "teacher": teacher, "method": experiment.method}
-
-
-def millions(count: int | None) -> str:
-    """Formats a count in millions; zero and None as empty text."""
-    return f"{count / 1e6:.2f}" if count else ""
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
@@ -95,24 +85,24 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     return [text]
 
 
-def gamma_table(rows: Sequence[Row]) -> list[Cells]:
+def gamma_cells(rows: Sequence[Row]) -> list[Cells]:
     """Returns gamma1 / gamma2 by stage, as the supplement's tables A.3 and A.4, then the published.
 
     The rows are of one data set.
     """
     stages = list(dict.fromkeys(stage for row in rows for stage in row.gammas))
     stages.sort(key=lambda stage: stage == "pooled")
-    table = [["student", "teacher", "method", "settings", *stages]]
+    table = []
     for row in rows:
         if row.gammas:
             texts = {s: [gamma.format(2) for gamma in pair] for s, pair in row.gammas.items()}
-            cells = [" / ".join(texts.get(stage, [])) for stage in stages]
-            table.append([*name_cells(row.experiment).values(), row.settings, *cells])
+            cells = {stage: " / ".join(texts.get(stage, [])) for stage in stages}
+            table.append({**name_cells(row.experiment), "settings": row.settings, **cells})
     for experiment in dict.fromkeys(row.experiment for row in rows if row.experiment in GAMMAS):
         pairs = GAMMAS[experiment]
-        cells = ["{:.2f} / {:.2f}".format(*pairs[s]) if s in pairs else "" for s in stages]
-        student, teacher, method = name_cells(experiment).values()
-        table.append([student, teacher, f"{method}, published", SUPPLEMENT, *cells])
+        names = name_cells(replace(experiment, method=f"{experiment.method}, published"))
+        cells = {s: "{:.2f} / {:.2f}".format(*pairs[s]) if s in pairs else "" for s in stages}
+        table.append({**names, "settings": SUPPLEMENT, **cells})
     return table
 
 
@@ -121,37 +111,33 @@ def format_csv(rows: Sequence[Row]) -> str:
     records = [record(row) for row in rows]
     text = io.StringIO()
     header = list(dict.fromkeys(key for entry in records for key in entry))
-    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
 
 
 def record(row: Row) -> dict[str, object]:
-    """Returns a row's plain figures by column."""
+    """Returns a row's plain figures by column; None is an empty cell."""
     published, parameters = row.published, row.parameters
     entry: dict[str, object] = {
-        "data_set": row.experiment.data_set,
-        "teacher": row.experiment.teacher or "",
-        "student": row.experiment.student,
-        "method": row.experiment.method,
+        **vars(row.experiment),
         "settings": row.settings,
         "folders": " ".join(str(run.folder) for run in row.runs),
         "runs": len(row.runs),
         "runs_counted": len(row.counted),
-        "iterations": min(run.iterations for run in row.counted),
+        "iterations": row.iterations,
         "max_iter": row.runs[0].max_iter,
-        "student_parameters": parameters.student if parameters else "",
-        "distiller_parameters": parameters.distiller if parameters else "",
+        "student_parameters": parameters and parameters.student,
+        "distiller_parameters": parameters and parameters.distiller,
         "seconds": row.seconds,
-        "published": published.value if published else "",
-        "published_source": published.source if published else "",
-        "published_same_schedule": row.same_schedule if published else "",
+        "published": published and published.value,
+        "published_source": published and published.source,
+        "published_same_schedule": published and row.same_schedule,
     }
-    estimates = {**row.scores, **({"best": row.best} if row.best else {})}
+    estimates = row.scores | ({"best": row.best} if row.best else {})
     for stage, (gamma1, gamma2) in row.gammas.items():
-        estimates[f"gamma1_{stage}"], estimates[f"gamma2_{stage}"] = gamma1, gamma2
+        estimates |= {f"gamma1_{stage}": gamma1, f"gamma2_{stage}": gamma2}
     for key, value in estimates.items():
-        entry[f"{key} mean"] = value.mean
-        entry[f"{key} std"] = "" if value.std is None else value.std
+        entry |= {f"{key} mean": value.mean, f"{key} std": value.std}
     return entry

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.analysis.checkpoint import find_checkpoint
-from fam_det.analysis.runs import Run, read_config
+from fam_det.analysis.runs import read_config
 from fam_det.config import default_config
 from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
@@ -45,7 +45,7 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[C
     cfg = default_config()
     merge_config(cfg, file, opts)
     if weights is None and is_run:
-        weights = str(find_checkpoint(Run(path, {}, [])) or "")
+        weights = str(find_checkpoint(path) or "")
         if not weights:
             raise ValueError(
                 f"{path}: has no checkpoint such as model_final.pth yet; add --weights FILE"

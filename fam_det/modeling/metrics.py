@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention
+from fam_det.files.metrics_file import LOG_PERIOD
 
 from detectron2.utils.events import EventStorage, get_event_storage
 
-LOG_PERIOD = 20  # iterations between two lines of metrics.json, fixed in Detectron2
 BRIGHTEST = 0.99  # share of the cells that the grey levels cover
 CELL = 4  # pixels an image gives to a cell of a map
 

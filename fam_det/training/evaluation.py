@@ -11,7 +11,8 @@ import torch.distributed as dist
 from pycocotools.coco import COCO
 
 from fam_det.data.loader import keep_child_signals
-from fam_det.training.metrics import EVAL_SECONDS, read_metrics
+from fam_det.files.metrics_file import read_metrics
+from fam_det.training.metrics import EVAL_SECONDS
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fam_det.files import one_line
+from fam_det.files.metrics_file import end_last_line
 from fam_det.training.checkpointing import read_loss_normalizer, set_loss_normalizer
-from fam_det.training.metrics import end_last_line
 from fam_det.training.reproducibility import same_from_the_first
 
 from detectron2.engine import AMPTrainer, SimpleTrainer

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fam_det.files.checkpointer import SafeCheckpointer
-from fam_det.modeling.metrics import LOG_PERIOD
+from fam_det.files.metrics_file import LOG_PERIOD
 from fam_det.modeling.student_wrapper import parts_of_student
 from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers
 from fam_det.training.evaluation import Evaluation

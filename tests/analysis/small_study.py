@@ -51,12 +51,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def quiet(out: io.StringIO, err: io.StringIO) -> Iterator[None]:
-    with redirect_stdout(out), redirect_stderr(err):
-        yield
-
-
-@contextmanager
 def as_called(folder: Path, args: list[str]) -> Iterator[None]:
     """The command line, working folder and signal handlers of a call, and ours again after it."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
@@ -108,7 +102,8 @@ class Studio:
     def call(self, *args: str) -> tuple[int, str, str]:
         """Exit status, standard output and error of a call in this process, which is quicker."""
         out, err = io.StringIO(), io.StringIO()
-        with quiet(out, err), as_called(self.folder, ["--set", "DATA=/data/bccd", *args]):
+        called = as_called(self.folder, ["--set", "DATA=/data/bccd", *args])
+        with redirect_stdout(out), redirect_stderr(err), called:
             try:
                 status: object = tool.main()
             except SystemExit as end:

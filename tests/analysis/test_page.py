@@ -4,19 +4,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from fam_det.analysis.page import CaptionedImage, ImageGrid, MapGrid, Section, format_page
+from fam_det.analysis import page
 
 
 def test_names_of_files_and_classes_cannot_change_the_page(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.new("RGB", (2, 2)).save(file)
     bad = '<script>"</script>'
-    picture = CaptionedImage(file, bad, bad)
-    parts = [ImageGrid(bad, [picture]), MapGrid(bad, [bad, bad], {bad: [picture, None]})]
-    page = format_page(bad, bad, [(bad, bad)], [Section(bad, bad, parts, [("#fff", bad)], bad)])
-    assert "<script" not in page
-    assert page.count("<img ") == 2
+    picture = page.CaptionedImage(file, bad, bad)
+    grids = [page.image_grid([picture]), page.map_grid([bad, bad], {bad: [picture, None]})]
+    section = page.Section(bad, bad, [page.small_heading(bad), *grids], [("#fff", bad)], bad)
+    text = page.format_page(bad, bad, [(bad, bad)], [section])
+    assert "<script" not in text
+    assert text.count("<img ") == 2
 
 
 def test_the_page_allows_itself_no_network() -> None:
-    assert "default-src 'none'; img-src data:;" in format_page("Run", "", [], [])
+    assert "default-src 'none'; img-src data:;" in page.format_page("Run", "", [], [])

@@ -29,7 +29,7 @@ def load_with(studio: Studio, old: str, new: str) -> None:
         ("config: alone.yaml", "config: gone.yaml", "run 'alone': config: no file gone.yaml"),
         ("name: alone", "name: taught", "name: got 'taught' beside 'taught'"),
         ("needs: teacher", "needs: nobody", "run 'taught': needs: got 'nobody', expected the name"),
-        ("needs: teacher", "needs: taught", "must have one seed and need no other run"),
+        ("needs: teacher", "needs: taught", "must have one seed, need no other run"),
         ("needs: teacher", "", "has {needs} in an override, but no 'needs'"),
         ("{needs}/", "{neds}/", "unknown placeholder {neds}, expected {needs} or a name in cap"),
         ("config: taught.yaml", "config: taught.yaml\n    seed: 3", "run 'taught': unknown key"),

@@ -64,10 +64,17 @@ def test_killed_at_any_moment_it_resumes(studio: Studio, finished: Studio) -> No
     assert studio.table() == finished.table()
 
 
-def test_stopped_it_ends_its_trainings_and_says_how_to_resume(studio: Studio) -> None:
+def test_trainings_have_their_own_cores_and_end_when_it_is_stopped(studio: Studio) -> None:
     studio.control("hold", "teacher_seed1", "alone_seed2")
     process = studio.start("--set", "DATA=/data/bccd", "--jobs", "2")
-    wait_for(lambda: len(studio.started()) == 2)
+    wait_for(lambda: len(studio.started()) == 2)  # both wait: they run at once
+    first, second = studio.started()
+    if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
+        assert not set(first[4]) & set(second[4])
+        assert first[3] == str(len(first[4]))
+    status, _, err = studio.call()  # a second one is refused
+    assert status == 1
+    assert err.count("\n") == 1 and "another call of this study is running" in err
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -159,21 +166,6 @@ def test_another_clone_needs_the_results_alone(studio: Studio) -> None:
 def test_only_does_the_named_runs_and_what_they_need(studio: Studio) -> None:
     studio.call("--only", "taught", "--jobs", "2")
     assert set(studio.names()) == {name for name in ALL if not name.startswith("alone")}
-
-
-def test_trainings_have_their_own_cores_and_a_second_call_is_refused(studio: Studio) -> None:
-    studio.control("hold", "alone_seed2", "alone_seed3")
-    process = studio.start("--set", "DATA=/data/bccd", "--jobs", "2", "--only", "alone")
-    wait_for(lambda: len(studio.started()) == 2)  # both wait: they run at once
-    first, second = studio.started()
-    status, _, err = studio.call()
-    studio.control("hold")
-    process.communicate(timeout=120)
-    if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
-        assert not set(first[4]) & set(second[4])
-        assert first[3] == str(len(first[4]))
-    assert status == 1
-    assert err.count("\n") == 1 and "another call of this study is running" in err
 
 
 def test_results_have_no_paths_of_this_machine(studio: Studio) -> None:

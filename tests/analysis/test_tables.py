@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fam_det.analysis.experiment import Experiment, describe
 from fam_det.analysis.published import PUBLISHED_SCORES
 from fam_det.analysis.rows import Row, build_rows
 from fam_det.analysis.runs import Run, read_run
-from fam_det.analysis.tables import (
-    format_csv,
-    format_report,
-    gamma_table,
-    score_table,
-)
+from fam_det.analysis.tables import format_csv, format_report, gamma_cells, score_cells
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,8 +22,7 @@ def rows_of(*folders: Path) -> list[Row]:
 
 
 def cells(rows: list[Row]) -> list[dict[str, str]]:
-    header, *body = score_table(rows)
-    return [dict(zip(header, line, strict=True)) for line in body]
+    return [score_cells(row) for row in rows]
 
 
 def test_seeds_of_one_experiment_are_one_row(make_run: Any) -> None:
@@ -105,11 +100,12 @@ def test_gammas_at_the_end_beside_the_published(make_run: Any) -> None:
     file.write_text(file.read_text().replace('"distiller/gamma_global_stage1": 2.5', '"x": 0'))
     with file.open("a") as text:
         text.write('{"iteration": 99, "distiller/gamma_global_stage1": 4.5}\n')
-    header, own, published = gamma_table(rows_of(*folders))
-    assert header[-2:] == ["stage1", "pooled"]
+    own, published = gamma_cells(rows_of(*folders))
+    assert list(own)[-2:] == list(published)[-2:] == ["stage1", "pooled"]
     # 2.5 and 4.5: mean 3.5, sample standard deviation sqrt(2) = 1.41
-    assert own[-2:] == ["3.50 ± 1.41 / 0.25 ± 0.00", "2.50 ± 0.00 / 0.25 ± 0.00"]
-    assert published[-2:] == ["5.65 / 0.37", ""]
+    assert own["stage1"] == "3.50 ± 1.41 / 0.25 ± 0.00"
+    assert own["pooled"] == "2.50 ± 0.00 / 0.25 ± 0.00"
+    assert (published["stage1"], published["pooled"]) == ("5.65 / 0.37", "")
 
 
 @pytest.mark.parametrize(
@@ -172,20 +168,13 @@ def test_published_pairs_are_those_of_the_recipes() -> None:
     known = set()
     for data_set, folder in (("cifar100", "CIFAR-100"), ("imagenet", "ImageNet")):
         for file in (ROOT / "configs" / folder).glob("*/student.yaml"):
-            config = read_config_of(file)
+            config = yaml.safe_load(file.read_text())["MODEL"]
             known.add((data_set, config["TEACHER"]["NAME"], config["STUDENT"]["NAME"]))
     pairs = {(e.data_set, e.teacher, e.student) for e in PUBLISHED_SCORES if e.teacher is not None}
     assert pairs <= known
     networks = {(data_set, name) for data_set, *names in known for name in names}
     alone = {(e.data_set, e.student) for e in PUBLISHED_SCORES if e.teacher is None}
     assert {entry for entry in alone if entry[0] != "coco_2017_train"} <= networks
-
-
-def read_config_of(file: Path) -> dict[str, Any]:
-    import yaml
-
-    model: dict[str, Any] = yaml.safe_load(file.read_text())["MODEL"]
-    return model
 
 
 def test_csv_reads_back_in_plain_numbers(make_run: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from classification.config import get_cfg, resolve_schedule
 from classification.data import Batch
 from classification.engine import AccuracyEvaluator, Trainer, load_config
-from fam_det.training.metrics import read_metrics
+from fam_det.files.metrics_file import read_metrics
 
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fam_det.modeling.metrics import LOG_PERIOD
+from fam_det.files.metrics_file import LOG_PERIOD
 from tests.modeling.small_detector import small_config
 
 from detectron2.modeling import build_model

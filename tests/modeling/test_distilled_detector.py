@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from fam_det.files.metrics_file import LOG_PERIOD
 from fam_det.modeling.hooks import captured_backbone
-from fam_det.modeling.metrics import LOG_PERIOD
 from tests.modeling.small_detector import images, in_training, small_config
 from tests.plain_config import without_our_keys
 

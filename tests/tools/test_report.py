@@ -1,11 +1,8 @@
 """The command line of tools/report.py on a short training."""
 
 import csv
-import importlib.util
 import io
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,7 +10,6 @@ import pytest
 
 from tests.tools.in_process import run_tool
 
-ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
 VERSION: 2
 MODEL:
@@ -28,25 +24,6 @@ SOLVER: {IMS_PER_BATCH: 8, EPOCHS: 0, MAX_ITER: 20, STEPS: (), CHECKPOINT_PERIOD
 GONE = "NAME: resnet8\n    WEIGHTS: gone.pth"
 
 
-Report = Callable[..., int]
-
-
-@pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> Report:
-    """The tool's ``main`` with these arguments: an interpreter takes seconds."""
-    spec = importlib.util.spec_from_file_location("report", ROOT / "tools" / "report.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def run(*args: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, args)])
-        status: int = tool.main()
-        return status
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
@@ -59,13 +36,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "fam_kd"
 
 
-def test_reports_on_a_training(
-    trained: Path, tmp_path: Path, report: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert report(trained, trained, "--output", tmp_path / "report") == 0
-    out, err = capsys.readouterr()
-    assert "FAM-KD" in out and "stage1" in out
-    assert "fam_kd/metrics.json: line 3 is not whole" in err
+def test_reports_on_a_training(trained: Path, tmp_path: Path) -> None:
+    run = str(trained)
+    done = run_tool("report", run, run, "--output", str(tmp_path / "report"))
+    assert done.returncode == 0
+    assert "FAM-KD" in done.stdout and "stage1" in done.stdout
+    assert "fam_kd/metrics.json: line 3 is not whole" in done.stderr
     pictures = {"curves_fake.png", *(f"{k}_fam_kd.png" for k in ("gammas", "filters", "maps"))}
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {"report.md", "report.csv", *pictures}
@@ -76,30 +52,26 @@ def test_reports_on_a_training(
     assert all(f"]({name})" in text for name in pictures)
 
 
-def test_csv_alone_is_printed(
-    trained: Path, tmp_path: Path, report: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert report(trained, "--format", "csv", "--no-plots", "--output", tmp_path) == 0
-    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+def test_csv_alone_is_printed(trained: Path, tmp_path: Path) -> None:
+    options = ["--format", "csv", "--no-plots", "--output", str(tmp_path)]
+    (row,) = csv.DictReader(io.StringIO(run_tool("report", str(trained), *options).stdout))
     assert (row["method"], row["student"], row["runs"]) == ("FAM-KD", "resnet8", "1")
     assert {path.name for path in tmp_path.iterdir()} == {"report.md", "report.csv"}
 
 
-def test_teacher_that_is_gone_costs_the_maps_alone(
-    trained: Path, tmp_path: Path, report: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_teacher_that_is_gone_costs_the_maps_alone(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "moved"
     shutil.copytree(trained, run)
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("NAME: resnet8\n    WEIGHTS: ''", GONE))
-    assert report(run, "--output", tmp_path / "report") == 0
-    assert f"{run}: no picture of its maps: MODEL.TEACHER: " in capsys.readouterr().err
+    done = run_tool("report", str(run), "--output", str(tmp_path / "report"))
+    assert done.returncode == 0
+    assert f"{run}: no picture of its maps: MODEL.TEACHER: " in done.stderr
     assert not (tmp_path / "report" / "maps_moved.png").exists()
 
 
-def test_missing_run_ends_in_one_line(
-    tmp_path: Path, report: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert report(tmp_path / "nowhere") == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
+def test_missing_run_ends_in_one_line(tmp_path: Path) -> None:
+    done = run_tool("report", str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
     assert "nowhere/config.yaml: not there; expected an output folder of tools/train_net.py" in line

@@ -1,9 +1,7 @@
 """tools/visualize.py on a short run: its files, and its page in a real browser."""
 
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -41,21 +39,13 @@ def runs(cells: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def visualize(*args: object) -> int:
-    """A call of the tool in this process, which is quicker."""
-    tool = runpy.run_path("tools/visualize.py")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["visualize.py", *map(str, args)])
-        status: int = tool["main"]()
-    return status
-
-
 @pytest.fixture(scope="module")
 def output(runs: Path) -> Path:
     """The folder that the tool fills for both runs on two images."""
-    alone = ("--alone", runs / "student_alone")
-    images = ("--image", "3", "--image", "5.png", "--threshold", "0")
-    assert visualize(runs / "student_fam", *alone, *images, "--output", runs / "out") == 0
+    words = [str(runs / "student_fam"), "--alone", str(runs / "student_alone")]
+    words += ["--image", "3", "--image", "5.png", "--threshold", "0"]
+    done = run_tool("visualize", *words, "--output", str(runs / "out"))
+    assert done.returncode == 0, done.stderr
     return runs / "out"
 
 
@@ -130,6 +120,6 @@ def test_tensorboard_has_the_maps_and_the_filters(runs: Path) -> None:
     ],
 )
 def test_wrong_input_gets_one_line(runs: Path, args: list[str], message: str) -> None:
-    with pytest.raises(SystemExit, match=re.escape(message)) as end:
-        visualize(*(text.format(runs=runs) for text in args))
-    assert "\n" not in str(end.value)
+    done = run_tool("visualize", *(text.format(runs=runs) for text in args))
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.files.metrics_file import read_metrics
 from fam_det.training.checkpointing import BoundedCheckpointer
 from fam_det.training.evaluation import Evaluation
-from fam_det.training.metrics import MetricsWriter, read_metrics
+from fam_det.training.metrics import MetricsWriter
 from fam_det.training.signals import StopOnSignal
 from tests.training.small_training import trainer
 

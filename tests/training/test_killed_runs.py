@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fam_det.training.metrics import read_metrics
+from fam_det.files.metrics_file import read_metrics
 from tests.modeling.small_detector import STUDENTS
 from tests.training.killed_runs import kill_and_resume
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fam_det.files.metrics_file import read_metrics
 from fam_det.training import metrics
 from fam_det.training.launch import exit_on_fault
-from fam_det.training.metrics import MetricsWriter, ShortHistory, read_metrics
+from fam_det.training.metrics import MetricsWriter, ShortHistory
 from tests.training.small_training import every_second, trainer, with_checkpoints
 
 from detectron2.utils.events import JSONWriter

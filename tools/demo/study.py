@@ -15,7 +15,6 @@ from fam_det.analysis.plan import CHECKPOINT, Plan
 from fam_det.analysis.processes import claimed, make_slots
 from fam_det.analysis.results import Results
 from fam_det.analysis.runner import Runner
-from fam_det.analysis.runs import read_run
 from fam_det.analysis.study import load_study
 from tools.demo.outcome import Metric, Outcome, describe_gain, format_table
 from tools.study import training_command
@@ -123,7 +122,7 @@ def write_report(demo: Demo, plan: Plan) -> str:
     for job in plan.known_jobs():
         result, folder = plan.results.read(job), plan.folder(job)
         assert result is not None
-        parameters = count_parameters(read_weights(read_run(folder))).student
+        parameters = count_parameters(read_weights(folder)).student
         outcomes.append(Outcome(job.run.name, folder, parameters, result))
     demo.draw(image, outcomes)
     teacher, alone, taught = (outcome.result.figures[demo.metric.key] for outcome in outcomes)
