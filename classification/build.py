@@ -48,9 +48,6 @@ def build_network(cfg: CfgNode, role: str) -> nn.Module:
 
     Its weights lie channels last in memory: 1.3 times as fast on two CPU cores, and what a GPU's
     tensor cores want.
-
-    Raises:
-        ValueError: the message names the key.
     """
     node = cfg.MODEL[role]
     if not node.NAME:

@@ -121,11 +121,7 @@ def solver_keys(detection: CN) -> CN:
 
 
 def resolve_schedule(cfg: CN, num_images: int) -> None:
-    """Writes the schedule in iterations for a training set of ``num_images``.
-
-    Raises:
-        ValueError: a length or scale that is not positive.
-    """
+    """Writes the schedule in iterations for a training set of ``num_images``."""
     solver = cfg.SOLVER
     for key in ("EPOCHS", "SCHEDULE_SCALE", "CHECKPOINT_EPOCHS"):
         check_positive(f"SOLVER.{key}", solver[key], zero=key == "EPOCHS")

@@ -29,9 +29,6 @@ class DistilledClassifier(StudentWrapper):
         warmup_epochs: ``loss_weight`` is multiplied by min(epoch / warmup_epochs, 1), the first
             epoch being 1.
         epoch_iters: iterations an epoch.
-
-    Raises:
-        ValueError: a negative weight or warm-up, or a teacher without a distiller.
     """
 
     def __init__(

@@ -107,11 +107,7 @@ class AccuracyEvaluator(DatasetEvaluator):
         self._images += len(inputs.labels)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Returns ``{"accuracy": {"top1": percent, "top5": percent}}`` over all processes.
-
-        Raises:
-            ValueError: no images.
-        """
+        """Returns ``{"accuracy": {"top1": percent, "top5": percent}}`` over all processes."""
         parts = comm.gather((self._images, self._hits))
         if not comm.is_main_process():
             return None

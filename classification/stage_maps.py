@@ -1,10 +1,10 @@
 """Draws a classifier's maps before and after the transform, beside its teacher's.
 
-Legend: N images, S stages, H and W map size.
+Legend: N images, H and W map size.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure  # not pyplot: that would look for a display
@@ -22,15 +22,7 @@ from detectron2.config import CfgNode
 
 IMAGES = 3  # the first test images, not the prettiest
 COLUMNS = ("student", "after the transform", "teacher")
-
-
-class StageMaps(NamedTuple):
-    """A stage: its name, and maps averaged over channels, (N, H, W) each."""
-
-    name: str
-    student: Tensor
-    transformed: Tensor
-    teacher: Tensor
+Stages = dict[str, list[Tensor]]  # by name the maps of each column, (N, H, W), mean over channels
 
 
 def plot_stage_maps(config: Path, checkpoint: Path, title: str, file: Path) -> bool:
@@ -59,12 +51,8 @@ def plot_stage_maps(config: Path, checkpoint: Path, title: str, file: Path) -> b
 
 
 @torch.no_grad()
-def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, list[StageMaps]]:
-    """Returns the first test images, (N, H, W, 3) in [0, 1], and the maps of stages beyond 1x1.
-
-    Raises:
-        ValueError: a data set, teacher or checkpoint that is gone or does not fit.
-    """
+def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, Stages]:
+    """Returns the first test images, (N, H, W, 3) in [0, 1], and the maps of stages beyond 1x1."""
     try:
         model = build_classifier(cfg).eval()
         model.load_state_dict(read_torch(checkpoint)["model"])
@@ -77,26 +65,19 @@ def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, list[StageMaps]]:
     student = distiller.pairs.student.maps(stage_features(model.student, images))
     teacher = distiller.pairs.teacher.maps(stage_features(model.teacher, images))
     maps = zip(student, distiller.transform(student), teacher, strict=True)
-    stages = [
-        StageMaps(name, *(x.mean(1) for x in of_stage))
+    stages = {
+        name: [x.mean(1) for x in of_stage]
         for name, of_stage in zip(distiller.pairs.names, maps, strict=True)
         if of_stage[-1].shape[2:] != (1, 1)
-    ]
+    }
     mean, std = (
         torch.tensor(x)[:, None, None] for x in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     )
     return (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1), stages
 
 
-def draw_maps(images: Tensor, stages: list[StageMaps], title: str, file: Path) -> None:
-    """Draws a row an image, three columns a stage; maps that are compared share their colours.
-
-    Args:
-        images: (N, H, W, 3) in [0, 1].
-        stages: S of them.
-        title: of the picture.
-        file: PNG to write.
-    """
+def draw_maps(images: Tensor, stages: Stages, title: str, file: Path) -> None:
+    """Draws a row an image, three columns a stage; maps that are compared share their colours."""
     count, columns = len(images), 1 + len(COLUMNS) * len(stages)
     figure = Figure(figsize=(1.35 * columns, 1.45 * count + 1.0), layout="constrained")
     widths = [1] + [len(COLUMNS)] * len(stages)
@@ -105,10 +86,10 @@ def draw_maps(images: Tensor, stages: list[StageMaps], title: str, file: Path) -
         axes.imshow(image.numpy(), interpolation="nearest")
     first.suptitle(" ", fontsize=11)  # the height of the stages' titles
     first.axes[0].set_title("image", fontsize=9)
-    for panel, stage in zip(panels, stages, strict=True):
-        draw_stage(panel.subplots(count, len(COLUMNS), squeeze=False), stage)
-        size = "x".join(str(length) for length in stage.teacher.shape[1:])
-        panel.suptitle(f"{stage.name}, {size}", fontsize=11)
+    for panel, (name, maps) in zip(panels, stages.items(), strict=True):
+        draw_stage(panel.subplots(count, len(COLUMNS), squeeze=False), maps)
+        height, width = maps[-1].shape[1:]
+        panel.suptitle(f"{name}, {height}x{width}", fontsize=11)
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
     figure.suptitle(
@@ -119,11 +100,11 @@ def draw_maps(images: Tensor, stages: list[StageMaps], title: str, file: Path) -
     figure.savefig(file, dpi=120)
 
 
-def draw_stage(grid: Any, stage: StageMaps) -> None:
-    """Draws a stage into axes (N, 3), dark to bright."""
+def draw_stage(grid: Any, maps: list[Tensor]) -> None:
+    """Draws the maps of a stage into axes (N, 3), dark to bright."""
     for axes, name in zip(grid[0], COLUMNS, strict=True):
         axes.set_title(name, fontsize=9)
-    for row, before, after, target in zip(grid, *stage[1:], strict=True):
+    for row, before, after, target in zip(grid, *maps, strict=True):
         pair = torch.stack([after, target])
         limits = {"vmin": float(pair.min()), "vmax": float(pair.max())}
         row[0].imshow(before.numpy(), cmap="viridis")

@@ -3,73 +3,40 @@
 Legend: N batch, C channels, H and W height and width in pixels, p padding.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-class Crops(NamedTuple):
-    """How each image of a batch is cropped and mirrored.
-
-    Attributes:
-        top: (N,) int64, first row of the crop in the padded image, 0..2p.
-        left: (N,) int64, its first column.
-        mirrored: (N,) bool, whether the crop is flipped left to right.
-    """
-
-    top: Tensor
-    left: Tensor
-    mirrored: Tensor
-
-
-def draw_crops(count: int, padding: int, flip: bool, generator: torch.Generator) -> Crops:
+def draw_crops(count: int, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Draws a crop for each of ``count`` images, on the CPU so that every device gets the same.
 
-    Args:
-        count: number of images N.
-        padding: p, pixels around an image, 0 or more.
-        flip: mirror half of the images.
-        generator: on the CPU.
-    """
-    top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
-    mirrored = torch.rand(count, generator=generator) < 0.5
-    return Crops(top, left, mirrored & flip)
-
-
-def crop_and_mirror(images: Tensor, crops: Crops, padding: int) -> Tensor:
-    """Cuts a crop of the images' own size out of each zero-padded image; one gather for them all.
-
-    Args:
-        images: (N, C, H, W).
-        crops: for each image, on any device.
-        padding: p, zero pixels on each side.
-
     Returns:
-        (N, C, H, W) of the same dtype on the same device.
+        (3, N) int64: first row and column of the crop in the padded image, 0..2p each, and whether
+        it is flipped left to right.
+    """
+    corners = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+    mirrored = torch.rand(1, count, generator=generator) < 0.5
+    return torch.cat([corners, mirrored & flip])
+
+
+def crop_and_mirror(images: Tensor, crops: Tensor, padding: int) -> Tensor:
+    """Cuts a crop of the images' own size (N, C, H, W) out of each zero-padded image.
+
+    One gather does it for all of them. The crops may be on another device.
     """
     count, channels, height, width = images.shape
-    top, left, mirrored = (value.to(images.device, non_blocking=True) for value in crops)
+    top, left, mirrored = crops.to(images.device, non_blocking=True)
     padded = F.pad(images, (padding,) * 4)  # (N, C, H + 2p, W + 2p)
     rows = top[:, None] + torch.arange(height, device=images.device)  # (N, H)
     across = torch.arange(width, device=images.device)
-    columns = left[:, None] + torch.where(mirrored[:, None], across.flip(0), across)  # (N, W)
+    columns = left[:, None] + torch.where(mirrored[:, None] > 0, across.flip(0), across)  # (N, W)
     pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]  # (N, H, W)
     flat = pixels.view(count, 1, height * width).expand(-1, channels, -1)
     return padded.flatten(2).gather(2, flat).view_as(images)
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Scales to zero mean and unit deviation: (x / 255 - mean) / std.
-
-    Args:
-        images: (N, C, H, W) uint8.
-        mean: (C,) float32, as a fraction of full brightness, on the images' device.
-        std: (C,) float32, alike.
-
-    Returns:
-        (N, C, H, W) float32.
-    """
+    """Returns (x / 255 - mean) / std in float32, for images (N, C, H, W) uint8 and (C,) numbers."""
     mean, std = (255.0 * value[:, None, None] for value in (mean, std))  # (C, 1, 1)
     return images.to(torch.float32, copy=True).sub_(mean).div_(std)

@@ -20,26 +20,19 @@ from detectron2.utils import comm
 
 
 class DatasetInfo(NamedTuple):
-    """The training images of a config, in numbers.
-
-    Attributes:
-        num_images: training images.
-        num_classes: K.
-        image_size: height and width in pixels.
-        labels: (num_images,) int64, in the order of ``Batch.indices``.
-    """
+    """The training images of a config, in numbers."""
 
     num_images: int
     num_classes: int
-    image_size: int
-    labels: Tensor
+    image_size: int  # height and width in pixels
+    labels: Tensor  # (num_images,) int64, in the order of Batch.indices
 
 
 def dataset_info(cfg: CfgNode) -> DatasetInfo:
     """Returns the numbers of the training images of a config.
 
     Raises:
-        ValueError: images that are not there or not as they should be; the message names the key.
+        ValueError: images that are missing or not as they should be; the message names the key.
     """
     train = load_splits(cfg).train
     return DatasetInfo(len(train), len(train.classes), cfg.INPUT.SIZE, train.labels)

@@ -106,7 +106,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_rows(path: Path, rows: int, label_bytes: int, num_classes: int) -> NDArray[np.uint8]:
-    """Reads the rows of a file, (rows, label_bytes + 3072)."""
+    """Returns (rows, label_bytes + 3072)."""
     content = np.frombuffer(_read(path), dtype=np.uint8)
     expected = rows * (label_bytes + PIXEL_BYTES)
     if content.size != expected:
@@ -124,17 +124,7 @@ def _read_rows(path: Path, rows: int, label_bytes: int, num_classes: int) -> NDA
 def fetch_folder(folder: Path, url: str, md5: str, *, download: bool) -> None:
     """Unpacks ``folder`` from its archive, which lies beside it or is downloaded there.
 
-    It is unpacked beside its place and renamed at the end, so a folder in place is complete. Of
-    several processes that want it, one does the work and the others wait.
-
-    Args:
-        folder: the folder that the archive holds.
-        url: of a tar archive, https.
-        md5: of the archive, hexadecimal.
-        download: fetch the archive if it is not there.
-
-    Raises:
-        ValueError: no archive and none can be downloaded, or one that is not as it should be.
+    Of several processes that want it, one does the work and the others wait.
     """
     archive = folder.parent / url.rpartition("/")[2]
     if not archive.exists() and not download:
@@ -155,11 +145,7 @@ def fetch_folder(folder: Path, url: str, md5: str, *, download: bool) -> None:
 
 
 def download_file(url: str, path: Path) -> None:
-    """Downloads to a file that appears when it is complete.
-
-    Raises:
-        ValueError: it can't be downloaded, or anyone on the way could change it.
-    """
+    """Downloads to a file that appears when it is complete; refuses addresses without https."""
     if not url.startswith("https://"):
         raise ValueError(f"{url}: refused, anyone on the way can change it; expected https")
     unfinished = path.with_name(f"{path.name}.unfinished")
@@ -176,9 +162,7 @@ def download_file(url: str, path: Path) -> None:
 def unpack_folder(archive: Path, folder: Path) -> None:
     """Unpacks the folder of this name from a tar archive, and writes nowhere else.
 
-    Raises:
-        ValueError: an archive that is broken, lacks the folder, or has a member that would lie
-            elsewhere.
+    It is renamed from ``.unfinished`` at the end, so a folder in place is complete.
     """
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

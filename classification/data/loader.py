@@ -10,10 +10,11 @@ from itertools import count
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from classification.data.augment import Crops, crop_and_mirror, draw_crops, normalise
+from classification.data.augment import crop_and_mirror, draw_crops, normalise
 from classification.data.images import Batch, ImageSet
-from classification.data.order import EndlessOrder, seeded_generator, share_of_rank
+from classification.data.order import batch_order, seeded_generator, share_of_rank
 
 
 class BatchLoader(ABC):
@@ -60,6 +61,7 @@ class EndlessLoader(BatchLoader):
 
     Attributes:
         start_iter: the iteration that comes first; read when the first batch is asked for.
+        seed: a resumed run sets that of its checkpoint; read at the same time.
 
     Raises:
         ValueError: a batch size that is no multiple of the number of processes.
@@ -81,28 +83,24 @@ class EndlessLoader(BatchLoader):
                 f"expected a positive multiple of the {self.world_size} processes"
             )
         self.start_iter = 0
-        self.order = EndlessOrder(num_images, batch_size, seed)
+        self.num_images = num_images
+        self.batch_size = batch_size
         part = share_of_rank(batch_size, self.rank, self.world_size)
         self.part = slice(part.start, part.stop)
         self.flip = flip
+        self.seed = seed
 
-    @property
-    def seed(self) -> int:
-        """The seed of all batches; a resumed run continues with that of its checkpoint."""
-        return self.order.seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        self.order.seed = seed
+    def own_order(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Returns epochs and positions of this process's images of an iteration, int64."""
+        epochs, positions = batch_order(self.num_images, self.seed, self.batch_size, iteration)
+        return epochs[self.part], positions[self.part]
 
 
 class OrderedLoader(BatchLoader):
     """Base of the loaders of the images in order, once, without augmentation.
 
-    Args:
-        num_images: in the set; each process takes a share of them.
-        batch_size: the largest number of images in a batch of this process.
-        options: of :class:`BatchLoader`.
+    Each process takes a share of them; ``batch_size`` is the largest number of images in its
+    batches. ``options`` are those of :class:`BatchLoader`.
     """
 
     def __init__(self, num_images: int, batch_size: int, **options: Any) -> None:
@@ -132,13 +130,10 @@ def one_thread() -> Iterator[None]:
 
 
 class InMemoryLoader(EndlessLoader):
-    """Augments whole batches on the device.
+    """Augments whole batches on the device, to which the images are copied.
 
-    Args:
-        image_set: the images, copied to the device unless they are there.
-        batch_size: images in a batch, over all processes.
-        padding: zero pixels around an image before a crop of its own size is taken at random.
-        options: of :class:`EndlessLoader`.
+    An image has ``padding`` zero pixels around it before a crop of its own size is taken at random;
+    the other arguments are those of :class:`EndlessLoader`.
     """
 
     def __init__(
@@ -156,27 +151,19 @@ class InMemoryLoader(EndlessLoader):
     @one_thread()
     def batch(self, iteration: int) -> Batch:
         """Returns this process's part of the batch of an iteration, counted from 0."""
-        order = self.order
-        _, indices = order.batch(iteration)
+        _, own = self.own_order(iteration)
         # Drawn for all processes, so that their number changes nothing.
-        generator = seeded_generator(order.seed, "augmentation", iteration)
-        crops = draw_crops(order.batch_size, self.padding, self.flip, generator)
-        own_crops = Crops(*(value[self.part] for value in crops))
-        own = indices[self.part].to(self.images.labels.device, non_blocking=True)
+        generator = seeded_generator(self.seed, "augmentation", iteration)
+        crops = draw_crops(self.batch_size, self.padding, self.flip, generator)
+        own = own.to(self.images.labels.device, non_blocking=True)
         # index_select copies whole images, where indexing goes pixel by pixel: 8 times as fast
         images = self.images.images.index_select(0, own)
-        images = crop_and_mirror(images, own_crops, self.padding)
+        images = crop_and_mirror(images, crops[:, self.part], self.padding)
         return Batch(normalise(images, self.mean, self.std), self.images.labels[own], own)
 
 
 class EvaluationLoader(OrderedLoader):
-    """Copies images to the device a batch at a time.
-
-    Args:
-        image_set: the images.
-        batch_size: the largest number of images in a batch of this process.
-        options: of :class:`OrderedLoader`.
-    """
+    """Copies images to the device a batch at a time; arguments as of :class:`OrderedLoader`."""
 
     def __init__(self, image_set: ImageSet, batch_size: int, **options: Any) -> None:
         super().__init__(len(image_set), batch_size, **options)

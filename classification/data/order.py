@@ -22,34 +22,19 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=seeded_generator(seed, "order", epoch))
 
 
-class EndlessOrder:
-    """Epochs of shuffled images, one after the other, cut into batches without end.
+def batch_order(count: int, seed: int, batch_size: int, iteration: int) -> tuple[Tensor, Tensor]:
+    """Returns the epoch of each image of a batch and its position, (batch_size,) int64 both.
 
-    A batch may end one epoch and begin the next, so every batch is full and every image is in an
-    epoch once.
-
-    Args:
-        count: number of images N, 1 or more.
-        batch_size: images in a batch, over all processes.
-        seed: 0 or more.
+    Shuffled epochs of ``count`` images follow each other. A batch may end one epoch and begin the
+    next, so every batch is full and every image is in an epoch once.
     """
-
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count = count
-        self.batch_size = batch_size
-        self.seed = seed
-
-    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Returns epoch and position in the set of each image, (batch_size,) int64 both."""
-        start = iteration * self.batch_size
-        places = torch.arange(start, start + self.batch_size)
-        epochs = places // self.count
-        orders = {
-            epoch: epoch_order(self.count, self.seed, epoch)
-            for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
-        }
-        parts = [order[places[epochs == epoch] % self.count] for epoch, order in orders.items()]
-        return epochs, torch.cat(parts)
+    places = torch.arange(iteration * batch_size, (iteration + 1) * batch_size)
+    epochs = places // count
+    positions = [
+        epoch_order(count, seed, epoch)[places[epochs == epoch] % count]
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
+    ]
+    return epochs, torch.cat(positions)
 
 
 def share_of_rank(count: int, rank: int, world_size: int) -> range:

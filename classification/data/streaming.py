@@ -101,7 +101,7 @@ class StreamingLoader(EndlessLoader):
 
     def _keys_from(self, start: int) -> Iterator[list[tuple[int, int, int]]]:
         for iteration in count(start):
-            epochs, positions = (x[self.part].tolist() for x in self.order.batch(iteration))
+            epochs, positions = (x.tolist() for x in self.own_order(iteration))
             yield list(zip(epochs, positions, positions, strict=True))
 
 

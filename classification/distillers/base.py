@@ -26,17 +26,11 @@ STAGE_KEYS = ("STUDENT_STAGES", "TEACHER_STAGES", "STUDENT_PREACT", "TEACHER_PRE
 
 @dataclass(frozen=True)
 class FeatureShapes:
-    """Shapes of a network's :class:`Features` for one image.
+    """Shapes of a network's :class:`Features` for one image."""
 
-    Attributes:
-        maps: (C, H, W) of each stage, from the stem on.
-        pooled: C of the pooled feature.
-        num_classes: K.
-    """
-
-    maps: list[tuple[int, int, int]]
-    pooled: int
-    num_classes: int
+    maps: list[tuple[int, int, int]]  # (C, H, W) of each stage, from the stem on
+    pooled: int  # C of the pooled feature
+    num_classes: int  # K
 
 
 class Distiller(nn.Module):

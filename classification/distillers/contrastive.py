@@ -24,13 +24,8 @@ class NegativeSampler(nn.Module):
     """Draws images of other classes, uniformly, with replacement, from torch's global generator.
 
     With replacement, any number can be drawn from a training set of any size. RepDistiller draws
-    without where there are enough; the loss has the same mean.
-
-    Args:
-        labels: int64 (M,), of the whole training set.
-
-    Raises:
-        ValueError: images of a single class.
+    without where there are enough; the loss has the same mean. ``labels`` are those of the whole
+    training set, int64 (M,).
     """
 
     order: Tensor
@@ -62,9 +57,6 @@ class ContrastiveDistiller(PeerDistiller):
     The memories are in the checkpoint. In a run on several devices each updates its own with its
     own images, and the checkpoint has the first one's. A subclass takes the channels of both pooled
     features and the labels of the whole training set, int64 (M,), besides its options.
-
-    Raises:
-        ValueError: an impossible option, or a training set of one class.
     """
 
     def __init__(self, *, labels: Tensor, dim: int, negatives: int, momentum: float) -> None:

@@ -32,9 +32,6 @@ class StageDistiller(Distiller):
         pairs: the stages.
         transform: list of student maps -> list of maps of the teacher's channels and sizes.
         loss: name in ``fam_det.core.losses.LOSSES``.
-
-    Raises:
-        ValueError: an unknown loss.
     """
 
     warmup_epochs = 20.0
@@ -112,11 +109,7 @@ class LayerToLayerDistiller(StageDistiller):
 
 
 def mid_channels(node: CfgNode, student_channels: list[int]) -> list[int]:
-    """Returns the width of the fused map of each stage.
-
-    Raises:
-        ValueError: another number of widths than of stages.
-    """
+    """Returns the width of the fused map of each stage."""
     stages = len(student_channels)
     chosen = list(node.MID_CHANNELS)
     if len(chosen) not in (0, 1, stages):

@@ -32,17 +32,10 @@ EPS = 1e-5
 
 
 class MapDistiller(PeerDistiller):
-    """Base of the peers on stage maps: a subclass compares the two maps of a stage.
-
-    Args:
-        pairs: the stages.
-
-    Attributes:
-        published: the one stage that the authors compare, -1 for the last; None for every stage but
-            the stem. The config can name others.
-    """
+    """Base of the peers on stage maps: a subclass compares the two maps of a stage."""
 
     reads: Collection[str] = STAGE_KEYS
+    # The one stage that the authors compare, -1 for the last; None for every stage but the stem.
     published: int | None = None
 
     @configurable
@@ -102,9 +95,6 @@ class FitNet(MapDistiller):
     The mean squared error between the teacher's map and what a regressor makes of the student's, of
     stage 2 as in RepDistiller and mdistiller. As in RepDistiller, the hint is trained with the
     labels from the start, not in a stage before.
-
-    Raises:
-        ValueError: maps between whose sizes :func:`hint_regressor` has no convolution.
     """
 
     loss_weight = 100.0
@@ -175,15 +165,7 @@ class SP(MapDistiller):
 
 
 def match_sizes(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Average-pools the larger of two maps to the smaller one's height and width.
-
-    Args:
-        student: (N, C, H, W).
-        teacher: (N, C', H', W').
-
-    Returns:
-        (N, C, min(H, H'), min(W, W')) and (N, C', min(H, H'), min(W, W')).
-    """
+    """Average-pools the larger of two maps (N, C, H, W) to the smaller one's height and width."""
     height, width = (min(student.shape[i], teacher.shape[i]) for i in (2, 3))
     return (
         F.adaptive_avg_pool2d(student, (height, width)),
@@ -196,13 +178,6 @@ def hint_regressor(student: Shape, teacher: Shape) -> nn.Sequential:
 
     The convolution is 3x3 of stride 2 where the student's map is twice as large, a transposed 4x4
     of stride 2 where it is half as large, and otherwise as large as the difference needs.
-
-    Args:
-        student: (C, H, W) of its input.
-        teacher: (C, H, W) of its output.
-
-    Raises:
-        ValueError: a student's map that is smaller, but not by 2.
     """
     (c_in, h, w), (c_out, teacher_h, teacher_w) = student, teacher
     conv: nn.Module

@@ -15,19 +15,12 @@ Shape = tuple[int, int, int]  # C, H, W
 
 @dataclass(frozen=True)
 class Stages:
-    """Stages of one network, shallow to deep, the pooled feature last if at all.
+    """Stages of one network, shallow to deep."""
 
-    Attributes:
-        indices: into the network's maps.
-        preact: take the maps before the last ReLU of a stage.
-        pooled: append the pooled feature as a map of 1x1.
-        shapes: (C, H, W) of each map.
-    """
-
-    indices: list[int]
-    preact: bool
-    pooled: bool
-    shapes: list[Shape]
+    indices: list[int]  # into the network's maps
+    preact: bool  # take the maps before the last ReLU of a stage
+    pooled: bool  # append the pooled feature as a map of 1x1
+    shapes: list[Shape]  # of each map
 
     def maps(self, features: Features) -> list[Tensor]:
         """Returns the maps (N, C, H, W)."""
@@ -69,9 +62,6 @@ def stage_pairs(
         pooled: whether the pooled features are one more pair.
         published: the one stage that the authors compare, -1 for the last; taken if the config
             names none. None: every stage but the stem.
-
-    Raises:
-        ValueError: a stage that is not there, or another number of stages for the teacher.
     """
     if node.STUDENT_STAGES or node.TEACHER_STAGES:
         published = None

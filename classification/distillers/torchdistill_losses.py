@@ -22,15 +22,7 @@ PAIR = {role: {"path": PATH, "io": "output"} for role in ("student", "teacher")}
 
 
 class TorchdistillLoss(nn.Module):
-    """A loss of torchdistill.
-
-    Args:
-        name: of a class in ``torchdistill.losses.mid_level``.
-        options: its arguments.
-
-    Raises:
-        ImportError: torchdistill is not installed.
-    """
+    """The loss of this name in ``torchdistill.losses.mid_level``, with its own options."""
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__()

@@ -65,12 +65,8 @@ class ActivatedBlock(nn.Module, ABC):
 class ActivatedNetwork(StagedNetwork):
     """A stem with batch norm and ReLU, stages of :class:`ActivatedBlock`, one linear layer.
 
-    Args:
-        stem: the first convolution.
-        stages: shallow to deep.
-        classifier: the linear layer.
-        classifier_name: its name in the released checkpoints.
-        last: a convolution between the stages and the average, followed by batch norm and ReLU.
+    The linear layer has its name in the released checkpoints. ``last`` is a convolution between the
+    stages and the average, followed by batch norm and ReLU.
     """
 
     def __init__(
@@ -120,12 +116,7 @@ def build_stage(
 ) -> nn.Sequential:
     """Builds blocks of one width, the first with the stride.
 
-    Args:
-        block: called with the channels of its input, those of its output, and its stride.
-        in_channels: C of the stage's input.
-        channels: C of its output.
-        blocks: their number.
-        stride: of the first one.
+    ``block`` is called with the channels of its input, those of its output, and its stride.
     """
     first = block(in_channels, channels, stride)
     return nn.Sequential(first, *(block(channels, channels, 1) for _ in range(blocks - 1)))

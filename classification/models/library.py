@@ -33,16 +33,7 @@ def torchvision_names() -> list[str]:
 
 
 def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
-    """Builds a torchvision ResNet.
-
-    Args:
-        name: without the prefix.
-        num_classes: number of logits.
-        weights: name of torchvision's weights such as ``"IMAGENET1K_V1"``, empty for random ones.
-
-    Raises:
-        ValueError: an unknown name, unknown weights, or weights for another number of classes.
-    """
+    """Builds a torchvision ResNet, whose name has no prefix here."""
     if name not in torchvision_names():
         raise ValueError(
             f"name: got {TORCHVISION_PREFIX + name!r}, expected {TORCHVISION_PREFIX} and one of "
@@ -65,17 +56,7 @@ def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
 
 
 def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
-    """Builds a timm network.
-
-    Args:
-        name: without the prefix, such as ``"mobilenetv1_100"``.
-        num_classes: number of logits.
-        weights: tag of timm's weights such as ``"ra4_e3600_r224_in1k"``, empty for random ones.
-
-    Raises:
-        ImportError: timm is not installed.
-        ValueError: an unknown name, unknown weights, or a network that does not list its stages.
-    """
+    """Builds a timm network, whose name has no prefix here; ``weights`` is the tag of timm's."""
     try:
         import timm  # takes seconds
     except ModuleNotFoundError as error:
@@ -106,10 +87,6 @@ def library_features(model: nn.Module, x: Tensor) -> Features:
     A torchvision ResNet has five maps, of stride 4 (the stem after its pooling), 4, 8, 16 and 32,
     a timm network those of its ``feature_info``. The pre-activation of a stage that does not end in
     an activation is the map itself.
-
-    Raises:
-        TypeError: a network of another kind.
-        ValueError: a network whose stages have other maps than (N, C, H, W).
     """
     stages, classifier = stage_modules(model)
     maps: list[Tensor] = []

@@ -58,11 +58,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(StagedNetwork):
-    """A stem of stride 2, seven groups of blocks, a 1x1 convolution, one linear layer.
-
-    Args:
-        num_classes: K.
-    """
+    """A stem of stride 2, seven groups of blocks, a 1x1 convolution, one linear layer."""
 
     def __init__(self, num_classes: int = 100) -> None:
         super().__init__()

@@ -24,14 +24,7 @@ from classification.models.base import (
 
 
 class BasicBlock(ActivatedBlock):
-    """Two 3x3 convolutions beside a shortcut.
-
-    Args:
-        in_channels: C of the input.
-        channels: C of the output.
-        stride: of the first convolution.
-        shortcut_name: the shortcut's name in the released checkpoints.
-    """
+    """Two 3x3 convolutions beside a shortcut, which has its name in the released checkpoints."""
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, *, shortcut_name: str = "downsample"
@@ -82,14 +75,8 @@ class ResNet(ActivatedNetwork):
     """A stem of one 3x3 convolution without pooling, three or four stages, one linear layer.
 
     Those of three stages have 6n + 2 layers (He et al., CVPR 2016, section 4.2), with the 1x1
-    shortcuts of the released distillation code. The maps have stride 1, 1, 2, 4 and 8.
-
-    Args:
-        block: called as :func:`build_stage` says.
-        blocks: number in each stage.
-        widths: C of the stem and of each stage.
-        classifier_name: the linear layer's name in the released checkpoints.
-        num_classes: K.
+    shortcuts of the released distillation code. The maps have stride 1, 1, 2, 4 and 8; ``widths``
+    are the channels of the stem and of each stage, ``blocks`` the blocks of each.
     """
 
     def __init__(
@@ -156,12 +143,7 @@ class WideResNet(StagedNetwork):
 
     A block starts with batch norm and ReLU, so a stage ends in a plain sum. Its pre-activation is
     that sum after the next batch norm, as in the overhaul of feature distillation (arXiv
-    1904.01866).
-
-    Args:
-        blocks: n, number in each stage.
-        width: the stages have 16, 32 and 64 times as many channels.
-        num_classes: K.
+    1904.01866). A stage has n ``blocks``, and 16, 32 or 64 times ``width`` channels.
     """
 
     def __init__(self, blocks: int, width: int, num_classes: int = 100) -> None:

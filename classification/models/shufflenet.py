@@ -53,11 +53,7 @@ class ShuffleUnit(ActivatedBlock):
 
 
 class ShuffleNetV1(ActivatedNetwork):
-    """ShuffleNet of three groups (Zhang et al., CVPR 2018).
-
-    Args:
-        num_classes: K.
-    """
+    """ShuffleNet of three groups (Zhang et al., CVPR 2018)."""
 
     def __init__(self, num_classes: int = 100) -> None:
         stem = conv1x1(3, STEM_CHANNELS)
@@ -119,11 +115,7 @@ class DownUnit(nn.Module):
 
 
 class ShuffleNetV2(ActivatedNetwork):
-    """ShuffleNetV2 1x (Ma et al., ECCV 2018); its pre-activations are not shuffled yet.
-
-    Args:
-        num_classes: K.
-    """
+    """ShuffleNetV2 1x (Ma et al., ECCV 2018); its pre-activations are not shuffled yet."""
 
     def __init__(self, num_classes: int = 100) -> None:
         stem = conv1x1(3, STEM_CHANNELS)

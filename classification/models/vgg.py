@@ -21,12 +21,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGG(StagedNetwork):
-    """Five stages of 3x3 convolutions, each but the last two followed by a 2x2 maximum.
-
-    Args:
-        convolutions: number in each stage.
-        num_classes: K.
-    """
+    """Five stages of 3x3 ``convolutions``, each but the last two followed by a 2x2 maximum."""
 
     def __init__(
         self, convolutions: tuple[int, int, int, int, int], num_classes: int = 100

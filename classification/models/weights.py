@@ -53,12 +53,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads the state dict of a checkpoint, under the network's own names.
-
-    Raises:
-        ValueError: a file that is missing, damaged, or holds something else; one line that names
-            it.
-    """
+    """Reads the state dict of a checkpoint, under the network's own names."""
     with torch.serialization.safe_globals(NUMPY_NUMBERS):
         checkpoint = read_torch(path)
     for key in ("model", "state_dict"):

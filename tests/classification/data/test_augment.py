@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classification.data.augment import Crops, crop_and_mirror, draw_crops, normalise
+from classification.data.augment import crop_and_mirror, draw_crops, normalise
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -16,10 +16,10 @@ def random_images(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator(1))
 
 
-def crop_one_by_one(images: Tensor, crops: Crops, padding: int) -> Tensor:
+def crop_one_by_one(images: Tensor, crops: Tensor, padding: int) -> Tensor:
     height, width = images.shape[2:]
     result = []
-    for image, top, left, mirrored in zip(images, *(x.tolist() for x in crops), strict=True):
+    for image, top, left, mirrored in zip(images, *crops.tolist(), strict=True):
         crop = F.pad(image, (padding,) * 4)[:, top : top + height, left : left + width]
         result.append(crop.flip(2) if mirrored else crop)
     return torch.stack(result)
@@ -44,15 +44,15 @@ def test_without_padding_and_flip_nothing_changes() -> None:
 
 def test_every_offset_is_drawn_as_often_and_half_are_mirrored() -> None:
     count = 81_000
-    crops = draw_crops(count, 4, True, generator())
-    places = torch.bincount(crops.top * 9 + crops.left, minlength=81)
+    top, left, mirrored = draw_crops(count, 4, True, generator())
+    places = torch.bincount(top * 9 + left, minlength=81)
     assert len(places) == 81
     # 1,000 expected of each, standard deviation 31
     assert (places - 1000).abs().max() < 5 * 31
     # 40,500 expected, standard deviation 142
-    assert abs(int(crops.mirrored.sum()) - 40_500) < 5 * 142
+    assert abs(int(mirrored.sum()) - 40_500) < 5 * 142
     # Mirrored or not has nothing to do with the place.
-    assert abs(int(crops.mirrored[crops.top < 3].sum()) - 13_500) < 5 * 82
+    assert abs(int(mirrored[top < 3].sum()) - 13_500) < 5 * 82
 
 
 def test_drawing_leaves_the_default_generator_alone() -> None:

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from classification.data.order import EndlessOrder, epoch_order
+from classification.data.order import batch_order, epoch_order
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (12, 4), (3, 7), (1, 1)])
 def test_batches_are_the_epochs_one_after_the_other(count: int, batch_size: int) -> None:
-    order = EndlessOrder(count, batch_size, seed=3)
-    epochs, indices = map(torch.cat, zip(*(order.batch(i) for i in range(2 * count)), strict=True))
+    batches = [batch_order(count, 3, batch_size, iteration) for iteration in range(2 * count)]
+    epochs, indices = map(torch.cat, zip(*batches, strict=True))
     assert len(indices) == 2 * batch_size * count
     for epoch in range(2 * batch_size):
         part = indices[epoch * count : (epoch + 1) * count]
