@@ -8,15 +8,14 @@ from fam_det.core import FAMOptions
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+logger = logging.getLogger(__name__)
+
 
 def default_config() -> CN:
     """Returns Detectron2's keys and the project's, with their defaults."""
     cfg = get_cfg()
     add_distillation_config(cfg)
     return cfg
-
-
-logger = logging.getLogger(__name__)
 
 
 def add_distillation_config(cfg: CN) -> None:
