@@ -65,7 +65,13 @@ def forward_backward(
     output = function(*inputs).detach()
     generator = torch.Generator(output.device).manual_seed(0)  # two ways get the same gradient
     probe = output.new_empty(output.shape).normal_(generator=generator)
-    return lambda: torch.autograd.grad(function(*inputs), wanted, probe)
+
+    def run() -> None:
+        function(*inputs).backward(probe)
+        for tensor in wanted:
+            tensor.grad = None  # as an optimiser does between two steps
+
+    return run
 
 
 Row = dict[str, Any]
