@@ -70,7 +70,7 @@ def _list_files(folder: Path, part: PurePath) -> dict[str, bool]:
                     leaves = entry.is_symlink() and not Path(entry).resolve().is_relative_to(root)
                     found[str(part / entry.name)] = part_leaves or leaves
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        return {}  # its files are then named as missing
     except OSError as error:
         raise ValueError(f"{short(str(folder / part))}: {error.strerror}") from error
     return found

@@ -46,7 +46,7 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):  # another user's, or no process number
-        pass
+        return True
     return True
 
 
