@@ -43,10 +43,8 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's, or no process number
-        return True
+    except (OSError, OverflowError) as error:  # another user's, or no process number, may be
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
