@@ -82,10 +82,13 @@ def restarting_batches(
                 iteration, lost = iteration + 1, 0
                 yield batch
             return
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
             lost += 1
-            reason = str(error)
+            reason = str(error) or type(error).__name__
+            # A worker that is killed while it passes a batch resets the connection; an error that
+            # was raised in a worker starts with "Caught".
             is_lost_worker = reason.startswith(("DataLoader worker (pid", "DataLoader timed out"))
+            is_lost_worker |= not isinstance(error, RuntimeError) and "Caught " not in reason
             if not is_lost_worker or lost > MAX_RESTARTS:
                 raise
             logger.warning(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ import torch
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.data.batch_sampler import aspect_groups, build_sampler, form_batches, uniform_sampler
-from fam_det.data.loader import RestartingLoader, ResumableLoader, build_resumable_loader
+from fam_det.data.loader import (
+    RestartingLoader,
+    ResumableLoader,
+    build_resumable_loader,
+    restarting_batches,
+)
 
 from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -194,3 +200,14 @@ def test_lazy_loader_is_resumable_unless_it_has_a_sampler_of_its_own() -> None:
     assert len(next(iter(theirs))) == 2
     with pytest.raises(ValueError, match="total_batch_size: got 0, expected a positive multiple"):
         build_resumable_loader(records(9), mapper=noisy, total_batch_size=0)
+
+
+def test_a_worker_killed_while_it_passes_a_batch_is_replaced() -> None:
+    resets = iter([ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+
+    def batches_from(iteration: int) -> Iterator[int]:
+        yield from range(iteration, min(iteration + 2, 5))
+        if iteration < 3:
+            raise next(resets)
+
+    assert list(restarting_batches(batches_from, 0)) == [0, 1, 2, 3, 4]
