@@ -1,0 +1,162 @@
+"""The ladder: students of stock keys from the largest to the smallest, each a step cheaper."""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from fam_det.modeling.backbones.timm import PREFIX as TIMM
+from fam_det.recipes.overrides import Override, Overrides, build_config, find_node
+from fam_det.recipes.recipe import Request, student_keys
+from fam_det.recipes.teacher import Teacher
+
+from detectron2.config import CfgNode
+
+RESNETS = (101, 50, 34, 18)
+MOBILENET = "mobilenet_v2"
+# A seventh less and a fifth of MobileNetV2's multiply-adds.
+MOBILENETS_V3 = (f"{TIMM}mobilenetv3_large_100", f"{TIMM}mobilenetv3_small_100")
+WIDTH_MULTS = (0.5, 0.35)  # of a MobileNetV2 from random weights
+DIVISORS = (1, 2, 4, 8, 16)  # of the FPN's width
+MIN_WIDTH = 8  # channels; the heads of a teacher lost a fifth of their AP there in a trial
+GROUPS = 32  # of Detectron2's GroupNorm
+PROPOSALS = (300, 100)
+NARROW = 4  # divisor of the hidden width of an RPN and a mask head
+SCALES = ((0.5**0.5, "half"), (0.5, "a quarter"))  # of an image's sides, and of its pixels
+STRIDE = 32  # an FPN pads images to a multiple of it
+SIZES = (
+    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN"),
+    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+)
+
+
+class Rung(NamedTuple):
+    """A student that could be trained."""
+
+    student: str  # as --student
+    keys: Overrides  # beside those that --student leads to
+    cfg: CfgNode  # the whole config, but for the distiller
+
+
+def build_ladder(request: Request, teacher: Teacher, base: Overrides) -> list[Rung]:
+    """Returns students for a request, the largest first.
+
+    Each differs from the one before by one step, so that it costs less on any machine: thin FPNs
+    first, onto which the teacher's heads can be folded, then smaller backbones, still thinner FPNs,
+    fewer proposals, and last what costs most AP: a narrow RPN and small images. A step that the
+    user's own keys undo is left out.
+
+    Args:
+        request: of a user, with "" for any student.
+        teacher: the request's.
+        base: the keys that all of its students share.
+    """
+    ladder: list[Rung] = []
+    for student, keys in _steps(request, teacher):
+        own = student_keys(replace(request, student=student, size=keys), teacher)
+        cfg = build_config(base | own, request.options)
+        if not ladder or cfg != ladder[-1].cfg:
+            ladder.append(Rung(student, keys, cfg))
+    return ladder
+
+
+def _steps(request: Request, teacher: Teacher) -> Iterator[tuple[str, Overrides]]:
+    """Yields the name and keys of each student."""
+    thin = [_thin(teacher, divisor) for divisor in _divisors(teacher)]
+    if request.student:
+        student, keys = request.student, thin[0]
+        thinner = thin
+    else:
+        # The teacher's backbone, or one like it, down to a quarter of the FPN's width.
+        wider, thinner = thin[1:2], thin[2:] or thin[-1:]
+        backbones = _backbones(teacher, request.student_weights)
+        yield from ((backbones[0][0], backbones[0][1] | width) for width in wider)
+        yield from ((name, keys | thinner[0]) for name, keys in backbones)
+        student, keys = backbones[-1]
+    for width in thinner:
+        yield student, keys | width
+    keys = keys | thinner[-1]
+    for step in _last_steps(teacher):
+        keys = keys | step
+        yield student, keys
+
+
+def _backbones(teacher: Teacher, weights: str | None) -> list[tuple[str, Overrides]]:
+    """Returns backbones from one as deep as the teacher's down, with keys."""
+    model = teacher.template.MODEL
+    depth = model.RESNETS.DEPTH if "resnet" in model.BACKBONE.NAME else 0
+    depth = RESNETS[0] if teacher.in_python else depth
+    found: list[tuple[str, Overrides]] = [(f"resnet{x}", {}) for x in RESNETS if x <= depth]
+    found.append((MOBILENET, {}))
+    if weights == "none":  # there are ImageNet weights for a width of 1 only
+        key, reason = "MODEL.MOBILENETV2.WIDTH_MULT", "from random weights, as there are no others"
+        found += [(MOBILENET, {key: Override(x, reason)}) for x in WIDTH_MULTS]
+    elif importlib.util.find_spec("timm"):
+        found += [(name, {}) for name in MOBILENETS_V3]
+    return found
+
+
+def _divisors(teacher: Teacher) -> list[int]:
+    node = teacher.template.MODEL.FPN
+    multiple = GROUPS if node.NORM == "GN" else 1
+    width = node.OUT_CHANNELS
+    return [
+        x for x in DIVISORS if width % (x * multiple) == 0 and (x == 1 or width // x >= MIN_WIDTH)
+    ]
+
+
+def _thin(teacher: Teacher, divisor: int) -> Overrides:
+    """Returns the keys of a thin FPN with heads as wide as the teacher's behind their first."""
+    width = teacher.template.MODEL.FPN.OUT_CHANNELS
+    reason = f"the teacher has {width}" if divisor > 1 else ""
+    keys = {"MODEL.FPN.OUT_CHANNELS": Override(width // divisor, reason)}
+    if teacher.architecture == "GeneralizedRCNN":
+        keys["MODEL.RPN.CONV_DIMS"] = Override(_rpn_widths(teacher), "the teacher's")
+    return keys
+
+
+def _rpn_widths(teacher: Teacher) -> list[int]:
+    model = teacher.template.MODEL
+    return [model.FPN.OUT_CHANNELS if x == -1 else x for x in model.RPN.CONV_DIMS]
+
+
+def _last_steps(teacher: Teacher) -> Iterator[Overrides]:
+    """Yields the keys of each step beside those of the steps before it."""
+    if teacher.architecture == "GeneralizedRCNN":
+        rpn = teacher.template.MODEL.RPN
+        for count in PROPOSALS:
+            if count < rpn.POST_NMS_TOPK_TEST:
+                reason = Override(count, f"the teacher has {rpn.POST_NMS_TOPK_TEST}")
+                before = reason._replace(value=min(count, rpn.PRE_NMS_TOPK_TEST), reason="a level")
+                yield {
+                    "MODEL.RPN.PRE_NMS_TOPK_TEST": before,
+                    "MODEL.RPN.POST_NMS_TOPK_TEST": reason,
+                }
+        yield _narrow(teacher)
+    if teacher.template.INPUT.MIN_SIZE_TEST:
+        yield from (_small(teacher, scale, share) for scale, share in SCALES)
+
+
+def _narrow(teacher: Teacher) -> Overrides:
+    new, model = "narrower than the teacher's", teacher.template.MODEL
+    widths = [max(x // NARROW, MIN_WIDTH) for x in _rpn_widths(teacher)]
+    keys = {"MODEL.RPN.CONV_DIMS": Override(widths, new)}
+    if teacher.has_masks:
+        keys["MODEL.ROI_MASK_HEAD.CONV_DIM"] = Override(
+            max(model.ROI_MASK_HEAD.CONV_DIM // NARROW, MIN_WIDTH), new
+        )
+    return keys
+
+
+def _small(teacher: Teacher, scale: float, share: str) -> Overrides:
+    """Returns the sizes of images with a share of the pixels; 0 stays no resizing."""
+
+    def scaled(side: int) -> int:
+        return max(round(side * scale / STRIDE), 1) * STRIDE if side else 0
+
+    keys: Overrides = {}
+    for key in SIZES:
+        value = find_node(teacher.template, key)
+        small = scaled(value) if isinstance(value, int) else [scaled(x) for x in value]
+        keys[key] = Override(small, f"{share} of the pixels of {value}")
+    return keys
