@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fam_det.export.clock import read_clock
 from fam_det.export.formats import detect
 
 REST = "the rest"
@@ -47,7 +48,7 @@ def part_seconds(
     """
     repeats: list[dict[str, float]] = []
     with _stopwatch(detector) as stopwatch:
-        for _ in range(WARMUP):
+        for _ in range(min(WARMUP, min_repeats // 2)):
             detect(detector, image)
         start = time.perf_counter()
         while len(repeats) < min_repeats or time.perf_counter() - start < seconds:
@@ -92,9 +93,7 @@ class _Stopwatch:
         self.since = now
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return read_clock(self.device.type)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fam_det.modeling.backbones.timm import PREFIX as TIMM
 from fam_det.recipes.overrides import Override, Overrides, build_config, find_node
@@ -37,14 +37,20 @@ class Rung(NamedTuple):
     keys: Overrides  # beside those that --student leads to
     cfg: CfgNode  # the whole config, but for the distiller
 
+    @property
+    def name(self) -> str:
+        """Returns the student with its width multiplier."""
+        width = self.cfg.MODEL.MOBILENETV2.WIDTH_MULT
+        return f"{self.student} x {width:g}" if self.student == MOBILENET else self.student
+
 
 def build_ladder(request: Request, teacher: Teacher, base: Overrides) -> list[Rung]:
     """Returns students for a request, the largest first.
 
-    Each differs from the one before by one step, so that it costs less on any machine: thin FPNs
-    first, onto which the teacher's heads can be folded, then smaller backbones, still thinner FPNs,
-    fewer proposals, and last what costs most AP: a narrow RPN and small images. A step that the
-    user's own keys undo is left out.
+    Each differs from the one before by one step that makes it cheaper: first a thin FPN, onto which
+    the teacher's heads can be folded, and fewer proposals, then smaller backbones, a still thinner
+    FPN, and last what costs most AP: few proposals, a narrow RPN and small images. Steps that the
+    user's own keys undo are left out.
 
     Args:
         request: of a user, with "" for any student.
@@ -62,23 +68,24 @@ def build_ladder(request: Request, teacher: Teacher, base: Overrides) -> list[Ru
 
 def _steps(request: Request, teacher: Teacher) -> Iterator[tuple[str, Overrides]]:
     """Yields the name and keys of each student."""
-    thin = [_thin(teacher, divisor) for divisor in _divisors(teacher)]
+    widths = [_thin(teacher, divisor) for divisor in _divisors(teacher)]
+    quarter = min(DIVISORS.index(4), len(widths) - 1)
     if request.student:
-        student, keys = request.student, thin[0]
-        thinner = thin
+        backbones: list[tuple[str, Overrides]] = [(request.student, {})]
     else:
-        # The teacher's backbone, or one like it, down to a quarter of the FPN's width.
-        wider, thinner = thin[1:2], thin[2:] or thin[-1:]
         backbones = _backbones(teacher, request.student_weights)
-        yield from ((backbones[0][0], backbones[0][1] | width) for width in wider)
-        yield from ((name, keys | thinner[0]) for name, keys in backbones)
-        student, keys = backbones[-1]
-    for width in thinner:
-        yield student, keys | width
-    keys = keys | thinner[-1]
-    for step in _last_steps(teacher):
+        widths[0] = widths[min(1, quarter)]  # the teacher's backbone with its FPN is no student
+    few, fewer = (_few(teacher, count) for count in PROPOSALS)
+    (name, own), *others = backbones
+    for width in widths[: quarter + 1]:
+        yield name, own | width
+    yield name, own | widths[quarter] | few
+    for name, own in others:
+        yield name, own | widths[quarter] | few
+    keys = own | widths[quarter] | few
+    for step in (*widths[quarter + 1 :], fewer, _narrow(teacher), *_small(teacher)):
         keys = keys | step
-        yield student, keys
+        yield name, keys
 
 
 def _backbones(teacher: Teacher, weights: str | None) -> list[tuple[str, Overrides]]:
@@ -120,25 +127,24 @@ def _rpn_widths(teacher: Teacher) -> list[int]:
     return [model.FPN.OUT_CHANNELS if x == -1 else x for x in model.RPN.CONV_DIMS]
 
 
-def _last_steps(teacher: Teacher) -> Iterator[Overrides]:
-    """Yields the keys of each step beside those of the steps before it."""
-    if teacher.architecture == "GeneralizedRCNN":
-        rpn = teacher.template.MODEL.RPN
-        for count in PROPOSALS:
-            if count < rpn.POST_NMS_TOPK_TEST:
-                reason = Override(count, f"the teacher has {rpn.POST_NMS_TOPK_TEST}")
-                before = reason._replace(value=min(count, rpn.PRE_NMS_TOPK_TEST), reason="a level")
-                yield {
-                    "MODEL.RPN.PRE_NMS_TOPK_TEST": before,
-                    "MODEL.RPN.POST_NMS_TOPK_TEST": reason,
-                }
-        yield _narrow(teacher)
-    if teacher.template.INPUT.MIN_SIZE_TEST:
-        yield from (_small(teacher, scale, share) for scale, share in SCALES)
+def _few(teacher: Teacher, count: int) -> Overrides:
+    """Returns the keys of fewer proposals, none where the teacher has not more."""
+    rpn = teacher.template.MODEL.RPN
+    if teacher.architecture != "GeneralizedRCNN" or count >= rpn.POST_NMS_TOPK_TEST:
+        return {}
+    had = rpn.PRE_NMS_TOPK_TEST
+    return {
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": Override(min(count, had), f"a level; the teacher has {had}"),
+        "MODEL.RPN.POST_NMS_TOPK_TEST": Override(
+            count, f"the teacher has {rpn.POST_NMS_TOPK_TEST}"
+        ),
+    }
 
 
 def _narrow(teacher: Teacher) -> Overrides:
     new, model = "narrower than the teacher's", teacher.template.MODEL
+    if teacher.architecture != "GeneralizedRCNN":
+        return {}
     widths = [max(x // NARROW, MIN_WIDTH) for x in _rpn_widths(teacher)]
     keys = {"MODEL.RPN.CONV_DIMS": Override(widths, new)}
     if teacher.has_masks:
@@ -148,15 +154,22 @@ def _narrow(teacher: Teacher) -> Overrides:
     return keys
 
 
-def _small(teacher: Teacher, scale: float, share: str) -> Overrides:
-    """Returns the sizes of images with a share of the pixels; 0 stays no resizing."""
+def _small(teacher: Teacher) -> list[Overrides]:
+    """Returns the keys of smaller and smaller images; a size of 0 stays no resizing."""
+    sizes = {key: find_node(teacher.template, key) for key in SIZES}
+    if not sizes["INPUT.MIN_SIZE_TEST"]:
+        return []
+    return [
+        {
+            key: Override(_scaled(size, scale), f"{share} of the pixels of {size}")
+            for key, size in sizes.items()
+        }
+        for scale, share in SCALES
+    ]
 
-    def scaled(side: int) -> int:
-        return max(round(side * scale / STRIDE), 1) * STRIDE if side else 0
 
-    keys: Overrides = {}
-    for key in SIZES:
-        value = find_node(teacher.template, key)
-        small = scaled(value) if isinstance(value, int) else [scaled(x) for x in value]
-        keys[key] = Override(small, f"{share} of the pixels of {value}")
-    return keys
+def _scaled(size: Any, scale: float) -> Any:
+    """Scales one or more sides, to a multiple of what an FPN pads to."""
+    if not isinstance(size, int):
+        return [_scaled(side, scale) for side in size]
+    return max(round(size * scale / STRIDE), 1) * STRIDE if size else 0

@@ -8,10 +8,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from fam_det.data.annotations import read_annotations
+from fam_det.export.clock import read_clock
 from fam_det.export.formats import check_packages, detect, export
 from fam_det.export.parts import part_seconds
 from fam_det.export.source import MAX_REASON, example_image, load_teacher
@@ -27,8 +27,8 @@ from detectron2.modeling import build_model
 
 PYTORCH = "pytorch"
 RUNTIMES = {PYTORCH: "PyTorch", "torchscript": "TorchScript", "onnx": "ONNX Runtime"}
-MIN_ROUNDS, SECONDS = 5, 1.0  # of a group of detectors; of each of them, on average
-PART_REPEATS, PART_SECONDS = 3, 0.5
+MIN_ROUNDS, SECONDS = 3, 1.0  # of a group of detectors; of each of them, on average
+PART_REPEATS, PART_SECONDS = 2, 0.5
 
 
 class Measured(NamedTuple):
@@ -112,7 +112,7 @@ class Meter:
     def measure(self, rungs: Sequence[Rung]) -> tuple[Measured, list[Measured]]:
         """Returns the rows of the teacher and of students, which are timed in turn with it."""
         detectors = [(self.teacher, self.image), *map(self.build, rungs)]
-        names = ["teacher", *(rung.student for rung in rungs)]
+        names = ["teacher", *(rung.name for rung in rungs)]
         with TemporaryDirectory() as folder:
             runs = [
                 self._prepare(name, *detector, Path(folder) / str(i))
@@ -133,13 +133,12 @@ class Meter:
                 f"--for {self.runtime}: {name} cannot be exported ({one_line(error, MAX_REASON)})"
             ) from error
 
-    @torch.no_grad()
     def _alternate(
         self, runs: Sequence[Callable[[Tensor], Any]], images: Sequence[Tensor]
     ) -> list[list[float]]:
         """Returns each detector's seconds in each round.
 
-        What else the machine does slows the detectors of a round alike.
+        In turn: what slows the machine for a while slows the detectors of a round alike.
         """
         pairs = list(zip(runs, images, strict=True))
         self._round(pairs)  # warms up
@@ -152,11 +151,9 @@ class Meter:
     def _round(self, pairs: Sequence[tuple[Callable[[Tensor], Any], Tensor]]) -> list[float]:
         seconds = []
         for run, image in pairs:
-            start = time.perf_counter()
+            start = read_clock(self.device)
             run(image)
-            if self.device == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(read_clock(self.device) - start)
         return seconds
 
     def _row(
