@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.inherit import first_layers, inherit
-from tests.modeling.small_detector import images, in_training
+from tests.modeling.small_detector import THIN, images, in_training
 
 from detectron2 import model_zoo
 from detectron2.layers import ShapeSpec
@@ -24,15 +24,9 @@ Build = Callable[..., Any]
 C, K = 12, 5  # channels of the teacher's maps and of the student's
 LEVELS = {f"p{i}": 2**i for i in range(2, 7)}
 CONV_FIRST = ["MODEL.ROI_BOX_HEAD.NUM_CONV", "1", "MODEL.ROI_BOX_HEAD.CONV_DIM", "9"]
-THIN = (
-    "MODEL.RPN.CONV_DIMS",
-    "[24]",
-    "MODEL.TEACHER.INHERIT",
-    "['proposal_generator','roi_heads']",
-)
 FAM = (
-    *("MODEL.DISTILLER.NAME", "LayerToLayerDistiller", "MODEL.DISTILLER.FAM.INIT", "identity"),
-    *("MODEL.DISTILLER.FAM.HIGH_PASS", "none", "MODEL.DISTILLER.FAM.BRANCHES", "['global']"),
+    *("MODEL.DISTILLER.FAM.HIGH_PASS", "none"),
+    *("MODEL.DISTILLER.FAM.BRANCHES", "['global']"),
 )
 
 
@@ -221,7 +215,8 @@ def test_the_rpn_needs_the_teachers_width(build: Build) -> None:
 
 
 def test_equal_widths_have_no_basis(build: Build) -> None:
-    model = build("MODEL.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 16]", *THIN[2:], *FAM)
+    same = ("MODEL.RPN.CONV_DIMS", "[-1]", "MODEL.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 16]")
+    model = build(*THIN, *FAM, *same)
     model.load_teacher()
     assert not hasattr(model.distiller, "basis")
     assert first_layers(model.student, model.teacher.detector, ["roi_heads"], 24, 16) == []
