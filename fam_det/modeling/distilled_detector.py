@@ -85,7 +85,7 @@ class DistilledDetector(StudentWrapper):
         self._classes = list(classes)
         self._basis_images = basis_images
         self._start_at_basis = start_at_basis
-        own, others = student.backbone.output_shape(), teacher.output_shape()
+        own, others = self.backbone.output_shape(), teacher.output_shape()
         self._levels = [name for name in own if name in others]
         thin = thin_maps(*([x[name].channels for name in self._levels] for x in (own, others)))
         if thin and (start_at_basis or inherited):

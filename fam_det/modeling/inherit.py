@@ -212,5 +212,5 @@ def _rows_by_class(module: Any, layer: str, count: int) -> list[list[int]]:
 
 def num_classes(detector: nn.Module) -> int:
     """Returns the number of classes that a detector finds."""
-    count: int = getattr(detector, "roi_heads", detector).num_classes
-    return count
+    heads: Any = getattr(detector, "roi_heads", detector)
+    return int(heads.num_classes)

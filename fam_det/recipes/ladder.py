@@ -59,7 +59,7 @@ def build_ladder(request: Request, teacher: Teacher, base: Overrides) -> list[Ru
     """
     ladder: list[Rung] = []
     for student, keys in _steps(request, teacher):
-        own = student_keys(replace(request, student=student, size=keys), teacher)
+        own = student_keys(replace(request, student=student, size=keys), teacher, base)
         cfg = build_config(base | own, request.options)
         if not ladder or cfg != ladder[-1].cfg:
             ladder.append(Rung(student, keys, cfg))
@@ -113,13 +113,10 @@ def _divisors(teacher: Teacher) -> list[int]:
 
 
 def _thin(teacher: Teacher, divisor: int) -> Overrides:
-    """Returns the keys of a thin FPN with heads as wide as the teacher's behind their first."""
+    """Returns the key of a thin FPN; the heads' inner widths stay the teacher's."""
     width = teacher.template.MODEL.FPN.OUT_CHANNELS
     reason = f"the teacher has {width}" if divisor > 1 else ""
-    keys = {"MODEL.FPN.OUT_CHANNELS": Override(width // divisor, reason)}
-    if teacher.architecture == "GeneralizedRCNN":
-        keys["MODEL.RPN.CONV_DIMS"] = Override(_rpn_widths(teacher), "the teacher's")
-    return keys
+    return {"MODEL.FPN.OUT_CHANNELS": Override(width // divisor, reason)}
 
 
 def _rpn_widths(teacher: Teacher) -> list[int]:

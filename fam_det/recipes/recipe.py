@@ -64,7 +64,7 @@ def derive(request: Request) -> Recipe:
     """Derives the config for a request; a ValueError names the flag that cannot be met."""
     train, options = request.train, request.options
     teacher, masks, overrides = teacher_keys(request)
-    overrides |= student_keys(request, teacher)
+    overrides |= student_keys(request, teacher, overrides)
     overrides |= solver_overrides(
         request.schedule,
         teacher.architecture,
@@ -77,7 +77,7 @@ def derive(request: Request) -> Recipe:
     overrides |= heads
     reasons = {key: override.reason for key, override in overrides.items()}
     reasons |= dict.fromkeys(options[::2], "given")
-    notes = [*_notes(request, teacher, masks), start]
+    notes = [*_notes(request, teacher, masks), *start]
     return Recipe(build_config(overrides, options), reasons, notes)
 
 
@@ -96,11 +96,12 @@ def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
     return teacher, masks, overrides | _run_overrides(request)
 
 
-def student_keys(request: Request, teacher: Teacher) -> Overrides:
-    """Returns the keys of the student's backbone and size."""
+def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrides:
+    """Returns the keys of the student's backbone and size, beside those of any student."""
     inputs = list(teacher.template.MODEL.FPN.IN_FEATURES)
     own = student_overrides(request.student, request.student_weights, teacher.architecture, inputs)
-    return own | request.size
+    sized = build_config(base | own | request.size, request.options)
+    return own | _thin_overrides(teacher, sized) | request.size
 
 
 def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
@@ -114,6 +115,15 @@ def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
         else:
             overrides[key] = Override(value)
     return overrides
+
+
+def _thin_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
+    """Returns the inner widths of heads that read an FPN of another width than the teacher's."""
+    width = teacher.template.MODEL.FPN.OUT_CHANNELS
+    if teacher.architecture == "RetinaNet" or cfg.MODEL.FPN.OUT_CHANNELS == width:
+        return {}
+    inner = [width if x == -1 else x for x in teacher.template.MODEL.RPN.CONV_DIMS]
+    return {"MODEL.RPN.CONV_DIMS": Override(inner, "the teacher's, -1 would be the FPN's width")}
 
 
 def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class FGFIDistiller(Distiller):
     def start_at(self, basis: Tensor) -> None:
         """Starts every adapter at it."""
         for adapter in self.adapters.values():
-            adapter.start_at(basis)
+            cast(Adapter, adapter).start_at(basis)
 
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises a ValueError for a student without anchors on a level."""
