@@ -5,7 +5,7 @@ they do once they are thin:
 
 - only the best anchors of each level are placed and decoded, not all of them;
 - NMS ends at the proposals or detections asked for, and itself leaves out what scores too low;
-- the boxes of the levels are put into order once, instead of into an array of all for each level.
+- the pooled boxes are put into order once, not into an array of all of them for each level.
 
 N boxes, K classes, L levels, A anchors a position.
 """
@@ -19,8 +19,9 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import nms
+from torchvision.ops import nms, roi_align
 
+from detectron2.layers import ROIAlign
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
@@ -35,19 +36,21 @@ LOWEST = -3e38  # above minus infinity, below every score
 @contextmanager
 def one_image(detector: nn.Module) -> Iterator[None]:
     """Within this context a detector that is traced computes as here, where it is Detectron2's."""
-    modules = list(detector.modules())
     changed: list[tuple[Any, str, Any]] = []
     if type(detector) is GeneralizedRCNN and not _needs_square(detector.backbone):
         changed.append((detector, "preprocess_image", partial(preprocess_image, detector)))
-    for module in modules:
+    for module in detector.modules():
         if type(module) is RPN and _is_plain(module):
             changed.append((module, "forward", partial(find_proposals, module)))
-        elif type(module) is ROIPooler and len(module.level_poolers) > 1:
+        elif type(module) is ROIPooler and len(module.level_poolers) > 1 and _is_aligned(module):
             changed.append((module, "forward", partial(pool_boxes, module)))
     for module, name, function in changed:
         setattr(module, name, function)
     try:
-        with patch.object(fast_rcnn, "fast_rcnn_inference_single_image", select_detections):
+        with (
+            patch.object(fast_rcnn, "fast_rcnn_inference_single_image", select_detections),
+            patch.object(Box2BoxTransform, "apply_deltas", apply_deltas),
+        ):
             yield
     finally:
         for module, name, _ in changed:
@@ -63,6 +66,10 @@ def _is_plain(rpn: RPN) -> bool:
     return type(transform) is Box2BoxTransform and type(anchors) is DefaultAnchorGenerator
 
 
+def _is_aligned(pooler: ROIPooler) -> bool:
+    return all(type(pool) is ROIAlign for pool in pooler.level_poolers)
+
+
 def preprocess_image(detector: Any, batched_inputs: list[dict[str, Tensor]]) -> ImageList:
     """Normalises an image and pads it below and on the right."""
     image = (batched_inputs[0]["image"] - detector.pixel_mean) / detector.pixel_std
@@ -76,17 +83,16 @@ def find_proposals(
     rpn: RPN, images: ImageList, features: dict[str, Tensor], _: Any = None
 ) -> tuple[list[Instances], dict[str, Tensor]]:
     """Returns the proposals of an RPN, the highest score first."""
-    logits, deltas = rpn.rpn_head([features[name] for name in rpn.in_features])
-    best = [
-        _best_of_level(rpn, level, *maps)
-        for level, maps in enumerate(zip(logits, deltas, strict=True))
-    ]
-    scores, offsets, anchors = (torch.cat(x) for x in zip(*best, strict=True))
-    boxes = clip(rpn.box2box_transform.apply_deltas(offsets, anchors), images.image_sizes[0])
+    maps = [features[name] for name in rpn.in_features]
+    best = [_best(rpn.pre_nms_topk[False], *x) for x in zip(*rpn.rpn_head(maps), strict=True)]
+    scores, deltas, index = (torch.cat(x) for x in zip(*best, strict=True))  # (k,), (k, 4), (k,)
+    level = torch.cat([torch.full_like(x, i) for i, (*_, x) in enumerate(best)])
+    widths = torch.stack([torch.as_tensor(x.shape[3], device=level.device) for x in maps])
+    anchors = place_anchors(rpn.anchor_generator, level, index, widths[level])
+    boxes = clip(rpn.box2box_transform.apply_deltas(deltas, anchors), images.image_sizes[0])
     sides = boxes[:, 2:] - boxes[:, :2]
     scores = torch.where(sides.amin(1) > rpn.min_box_size, scores, -torch.inf)
-    levels = torch.cat([torch.full_like(x[0], level) for level, x in enumerate(best)])
-    apart = boxes + (levels * (boxes.max() + 1.0))[:, None]
+    apart = boxes + (level * (boxes.max() + 1.0))[:, None]  # no two levels overlap
     limit = rpn.post_nms_topk[False]
     keep = NMS.apply(apart[None], scores[None], limit, rpn.nms_thresh, LOWEST)[:, 2]
     proposals = Instances(images.image_sizes[0])
@@ -95,39 +101,62 @@ def find_proposals(
     return [proposals], {}
 
 
-def _best_of_level(
-    rpn: RPN, level: int, logits: Tensor, deltas: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns scores (k,), deltas (k, 4) and anchors (k, 4) of the k highest scores.
+def _best(limit: int, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the highest scores (k,) of a level, their deltas (k, 4) and their index in H * W * A.
 
     Args:
-        rpn: whose anchors they are.
-        level: index from 0.
+        limit: of k.
         logits: (1, A, H, W).
-        deltas: (1, 4 * A, H, W).
+        deltas: (1, A * 4, H, W).
     """
-    anchors = rpn.anchor_generator
-    cells = getattr(anchors.cell_anchors, str(level))  # (A, 4)
-    width = logits.shape[3]
-    flat = logits[0].permute(1, 2, 0).reshape(-1)  # (H * W * A,)
-    count = flat.shape[0]
-    limit = rpn.pre_nms_topk[False]
-    # A tensor in tracing.
-    count = count.clamp(max=limit) if isinstance(count, Tensor) else min(count, limit)
-    scores, index = flat.topk(count)
-    position = torch.div(index, len(cells), rounding_mode="trunc")
+    scores, index = _highest(logits.permute(0, 2, 3, 1).reshape(-1), limit)
+    return scores, deltas.permute(0, 2, 3, 1).reshape(-1, 4)[index], index
+
+
+def _highest(scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    count = scores.shape[0]  # a tensor in tracing
+    best = count.clamp(max=limit) if isinstance(count, Tensor) else min(count, limit)
+    values, index = scores.topk(best)
+    return values, index
+
+
+def place_anchors(
+    generator: DefaultAnchorGenerator, level: Tensor, index: Tensor, width: Tensor
+) -> Tensor:
+    """Returns some of the anchors (k, 4).
+
+    Args:
+        generator: with as many anchors a position on all levels.
+        level: (k,), from 0.
+        index: (k,), in H * W * A of that level.
+        width: (k,), W of that level.
+    """
+    cells = list(generator.cell_anchors)  # (A, 4) a level
+    count = len(cells[0])
+    position = torch.div(index, count, rounding_mode="trunc")
     row = torch.div(position, width, rounding_mode="trunc")
     corner = torch.stack([position - row * width, row], 1).float()  # (k, 2), as x and y
-    shift = (corner + anchors.offset) * anchors.strides[level]
-    placed = cells[index - position * len(cells)] + shift.repeat(1, 2)
-    offsets = deltas[0].permute(1, 2, 0).reshape(-1, 4)[index]
-    return scores, offsets, placed
+    strides = torch.tensor(generator.strides, dtype=torch.float32, device=level.device)
+    shift = (corner + generator.offset) * strides[level][:, None]
+    cell = (level - position) * count + index  # of all levels
+    return torch.cat(cells)[cell] + torch.cat([shift, shift], 1)
 
 
 def clip(boxes: Tensor, size: tuple[Any, Any]) -> Tensor:
     """Returns boxes (..., 4), xyxy, within an image of this (H, W)."""
     height, width = (torch.as_tensor(side, device=boxes.device) for side in size)
     return torch.minimum(boxes.clamp(min=0), torch.stack([width, height, width, height]).float())
+
+
+def apply_deltas(transform: Box2BoxTransform, deltas: Tensor, boxes: Tensor) -> Tensor:
+    """Returns boxes (N, K * 4) from deltas (N, K * 4) and boxes (N, 4)."""
+    boxes = boxes[:, None]  # (N, 1, 4)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    weights = torch.tensor(transform.weights, dtype=torch.float32, device=deltas.device)
+    scaled = deltas.reshape(deltas.shape[0], -1, 4) / weights
+    centre = scaled[..., :2] * sides + (boxes[..., :2] + 0.5 * sides)
+    half = 0.5 * (scaled[..., 2:].clamp(max=transform.scale_clamp).exp() * sides)
+    return torch.cat([centre - half, centre + half], 2).reshape(deltas.shape)
 
 
 def pool_boxes(pooler: ROIPooler, maps: list[Tensor], boxes: list[Boxes]) -> Tensor:
@@ -139,10 +168,12 @@ def pool_boxes(pooler: ROIPooler, maps: list[Tensor], boxes: list[Boxes]) -> Ten
         pooler.canonical_box_size,
         pooler.canonical_level,
     )
-    rois = F.pad(boxes[0].tensor, (1, 0))  # the index of the image is 0
     places = [(levels == level).nonzero()[:, 0] for level in range(len(maps))]
     pooled = [
-        pool(x, rois[place])
+        ROIAlign1.apply(
+            *(x, boxes[0].tensor[place], pooler.output_size),
+            *(pool.spatial_scale, pool.sampling_ratio, pool.aligned),
+        )
         for pool, x, place in zip(pooler.level_poolers, maps, places, strict=True)
     ]
     order = torch.cat(places)
@@ -172,20 +203,17 @@ def select_detections(
         Detections, the highest score first, and the index of the box of each.
     """
     by_class = scores[:, :-1].t()  # (K, N)
-    placed = clip(boxes.reshape(len(boxes), -1, 4), image_shape).transpose(0, 1)
-    placed = placed.expand(by_class.shape[0], -1, -1)  # (K, N, 4)
+    placed = clip(boxes.reshape(boxes.shape[0], -1, 4), image_shape).transpose(0, 1)  # (K or 1, N, 4)
+    if boxes.shape[1] == 4:
+        placed = placed.expand(by_class.shape[0], -1, -1)
     found = NMS.apply(placed, by_class, topk_per_image, nms_thresh, score_thresh)
-    values = by_class[found[:, 0], found[:, 2]]
-    count = values.shape[0]
-    limit = topk_per_image
-    count = count.clamp(max=limit) if isinstance(count, Tensor) else min(count, limit)
-    values, best = values.topk(count)
-    classes, index = found[best, 0], found[best, 2]
+    index = found[:, 0] * boxes.shape[0] + found[:, 2]  # in K * N
+    best_scores, best = _highest(by_class.reshape(-1)[index], topk_per_image)
     result = Instances(image_shape)
-    result.pred_boxes = Boxes(placed[classes, index])
-    result.scores = values
-    result.pred_classes = classes
-    return result, index
+    result.pred_boxes = Boxes(placed.reshape(-1, 4)[index[best]])
+    result.scores = best_scores
+    result.pred_classes = found[best, 0]
+    return result, found[best, 2]
 
 
 class NMS(torch.autograd.Function):
@@ -221,3 +249,34 @@ class NMS(torch.autograd.Function):
         constants = [g.op("Constant", value_t=x) for x in (torch.tensor([limit]), *floats)]
         axis = g.op("Constant", value_t=torch.tensor([1]))
         return g.op("NonMaxSuppression", boxes, g.op("Unsqueeze", scores, axis), *constants)
+
+
+class ROIAlign1(torch.autograd.Function):
+    """ROIAlign of one image, whose boxes need no index of their image."""
+
+    @staticmethod
+    def forward(
+        _: Any, x: Tensor, boxes: Tensor, size: list[int], scale: float, ratio: int, aligned: bool
+    ) -> Tensor:
+        """Returns (N, C, h, w) of a map (1, C, H, W), boxes (N, 4) and options of ``ROIAlign``."""
+        return roi_align(x, F.pad(boxes, (1, 0)), size, scale, ratio, aligned)
+
+    @staticmethod
+    def symbolic(
+        g: Any, x: Any, boxes: Any, size: list[int], scale: float, ratio: int, aligned: bool
+    ) -> Any:
+        """Writes the node; the index of the image is 0 for each box."""
+        count = g.op("Shape", boxes, start_i=0, end_i=1)
+        zeros = g.op("ConstantOfShape", count, value_t=torch.tensor([0]))
+        return g.op(
+            "RoiAlign",
+            x,
+            boxes,
+            zeros,
+            coordinate_transformation_mode_s="half_pixel" if aligned else "output_half_pixel",
+            mode_s="avg",
+            output_height_i=size[0],
+            output_width_i=size[1],
+            sampling_ratio_i=ratio,
+            spatial_scale_f=scale,
+        )
