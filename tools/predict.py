@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Writes the files; returns the exit status, 1 where an image could not be read."""
+    """Writes the files; returns the exit status, 1 where a file could not be read."""
     args = parse_arguments()
     logging.disable(logging.WARNING)
     try:
@@ -74,7 +74,7 @@ def main() -> int:
     if not predictor.has_names:
         print("the names of the classes are not known: numbered from 0")
     for name, reason in unreadable.items():
-        print(f"skipped {name}: {reason}")
+        print(f"not read: {name}: {reason}")
     return 1 if unreadable else 0
 
 
@@ -101,7 +101,7 @@ def predict(
                         bar.update()
                 except UnreadableError as error:
                     unreadable[name] = str(error)
-                    bar.write(f"{name}: {error}; skipped", file=sys.stderr)
+                    bar.write(f"not read: {name}: {error}", file=sys.stderr)
     print(
         f"{file}: {predictions.num_objects:,} objects with a score of {args.threshold:g} or more "
         f"in {predictions.num_images:,} images" + (f"; drawn in {pictures}" if pictures else "")
@@ -130,7 +130,9 @@ class Job:
                 found = found[found.scores >= self.threshold]
                 height, width = image.shape[:2]
                 record = {"file_name": name, "height": height, "width": width}
-                self.predictions.add(record | ({"frame_id": number} if is_video(name) else {}), found)
+                self.predictions.add(
+                    record | ({"frame_id": number} if is_video(name) else {}), found
+                )
                 if write:
                     write(draw_detections(convert_image_to_rgb(image, order), class_names, found))
                 yield

@@ -60,7 +60,9 @@ def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
 def _categories_of(file: str) -> list[dict[str, Any]]:
     try:
         categories = read_annotations("DATASETS.COCO", file)["categories"]
-        return [{"id": x["id"], "name": x["name"]} for x in sorted(categories, key=lambda x: x["id"])]
+        return [
+            {"id": x["id"], "name": x["name"]} for x in sorted(categories, key=lambda x: x["id"])
+        ]
     except (KeyError, TypeError, ValueError):  # moved or changed since the training
         return []
 
@@ -69,7 +71,9 @@ def _registered_categories(name: str) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
     names = metadata.get("thing_classes") or []
     ids = metadata.get("thing_dataset_id_to_contiguous_id") or {i: i for i in range(len(names))}
-    return [{"id": number, "name": names[i]} for number, i in sorted(ids.items(), key=lambda x: x[1])]
+    return [
+        {"id": number, "name": names[i]} for number, i in sorted(ids.items(), key=lambda x: x[1])
+    ]
 
 
 def count_classes(cfg: CfgNode) -> int | None:

@@ -19,6 +19,7 @@ IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 CODEC = "mp4v"  # MPEG-4, which every build of OpenCV writes
 DEFAULT_RATE = 25.0  # frames per second of a video that does not say
+WHOLE = 0.9  # of the number of frames that a container gives, which for some is an estimate
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -80,18 +81,23 @@ def read_pictures(file: Path, input_format: str) -> Iterator[Pixels]:
     """Yields an image, or each frame of a video, upright and in the channels of ``INPUT.FORMAT``.
 
     Raises:
-        UnreadableError: a file that is damaged, of another kind, or not safe to decode.
+        UnreadableError: a file that is damaged, of another kind, or not safe to decode; a video
+            after the frames that could be read.
     """
     if not is_video(file.name):
         yield _read_image(file, input_format)
         return
+    number, expected = 0, count_frames(file)
     with _opened(file) as capture:
         found, frame = capture.read()
-        if not found:
-            raise UnreadableError("is no video that OpenCV can read")
         while found:
+            number += 1
             yield convert_PIL_to_numpy(Image.fromarray(_swapped(frame)), input_format)
             found, frame = capture.read()
+    if number == 0:
+        raise UnreadableError("not a video that OpenCV can read")
+    if number < WHOLE * expected:
+        raise UnreadableError(f"ends after {number} of {expected} frames")
 
 
 def _read_image(file: Path, input_format: str) -> Pixels:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fam_det.data.coco import count_classes, find_categories
+from fam_det.export.media import UnreadableError
 from fam_det.export.source import MAX_REASON, read_source
 from fam_det.export.student import load_student
 from fam_det.files import one_line
@@ -43,10 +44,16 @@ class Predictor:
         """Returns detections in an image (H, W, 3), its channels in ``input_format``, on the CPU.
 
         Boxes are in its pixels, and masks (N, H, W).
+
+        Raises:
+            UnreadableError: an image so thin that nothing is left of it when it is resized.
         """
         height, width = image.shape[:2]
         inputs = T.AugInput(image)
-        self.resize(inputs)
+        try:
+            self.resize(inputs)
+        except ValueError as error:  # of Pillow
+            raise UnreadableError(f"{width}x{height} pixels, too thin to be resized") from error
         pixels = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         return self.detect({"image": pixels, "height": height, "width": width})
 
@@ -104,7 +111,7 @@ def _load_onnx(
     names = [output.name for output in session.get_outputs()]
     if not OUTPUTS.issubset(names):
         raise ValueError(
-            f"{file}: its outputs are {names}, expected {sorted(OUTPUTS)}; is it of tools/deploy.py?"
+            f"{file}: got the outputs {names}, expected {sorted(OUTPUTS)} as of tools/deploy.py"
         )
     return cfg, partial(_run_session, session, names)
 
