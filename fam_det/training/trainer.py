@@ -144,7 +144,7 @@ class ResumableTrainer(DefaultTrainer):
         self.data_loader.start_iter = self.start_iter
         distilled = unwrapped(self.model)
         if hasattr(distilled, "load_teacher"):
-            distilled.load_teacher()
+            distilled.load_teacher(self.data_loader)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns iteration, hooks, and the state of the trainer inside this one."""
