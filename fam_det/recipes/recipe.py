@@ -72,6 +72,7 @@ def derive(request: Request) -> Recipe:
         request.student, request.student_weights, teacher.architecture, inputs
     )
     overrides |= _run_overrides(request)
+    overrides |= _thin_overrides(teacher, build_config(overrides, options))
     overrides |= solver_overrides(
         request.schedule,
         teacher.architecture,
@@ -84,7 +85,7 @@ def derive(request: Request) -> Recipe:
     overrides |= heads
     reasons = {key: override.reason for key, override in overrides.items()}
     reasons |= dict.fromkeys(options[::2], "given")
-    notes = [*_notes(request, teacher, masks), start]
+    notes = [*_notes(request, teacher, masks), *start]
     return Recipe(build_config(overrides, options), reasons, notes)
 
 
@@ -99,6 +100,15 @@ def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
         else:
             overrides[key] = Override(value)
     return overrides
+
+
+def _thin_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
+    """Returns the inner widths of heads that read an FPN of another width than the teacher's."""
+    width = teacher.template.MODEL.FPN.OUT_CHANNELS
+    if teacher.architecture == "RetinaNet" or cfg.MODEL.FPN.OUT_CHANNELS == width:
+        return {}
+    inner = [width if x == -1 else x for x in teacher.template.MODEL.RPN.CONV_DIMS]
+    return {"MODEL.RPN.CONV_DIMS": Override(inner, "the teacher's, -1 would be the FPN's width")}
 
 
 def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:

@@ -162,7 +162,7 @@ class ResumableTrainer(DefaultTrainer):
         self.data_loader.start_iter = self.start_iter
         distilled = unwrapped(self.model)
         if hasattr(distilled, "load_teacher"):
-            distilled.load_teacher()
+            distilled.load_teacher(self.data_loader)
 
     def train(self) -> dict[str, Any]:
         """Trains; returns the last results of the evaluation."""
