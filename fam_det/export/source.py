@@ -13,7 +13,7 @@ from fam_det.analysis.runs import read_config
 from fam_det.config import default_config
 from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
-from fam_det.modeling.teacher import FrozenTeacher, build_teacher
+from fam_det.modeling.teacher import FrozenTeacher, build_teacher, find_config, teacher_config
 
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
@@ -81,6 +81,19 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
             f"{one_line(error, MAX_REASON)}"
         )
     return teacher, ""
+
+
+def teacher_input(cfg: CfgNode, teacher: FrozenTeacher) -> CfgNode:
+    """Returns the config of a run with the ``INPUT`` of its teacher.
+
+    A LazyConfig does not say which size its detector expects: that is the student's.
+    """
+    cfg = cfg.clone()
+    if not find_config(cfg.MODEL.TEACHER.CONFIG)[0].endswith(".py"):
+        cfg.INPUT = teacher_config(cfg)[0].INPUT
+    elif teacher.flip_channels:
+        cfg.INPUT.FORMAT = cfg.INPUT.FORMAT[::-1]
+    return cfg
 
 
 def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None) -> Tensor:
