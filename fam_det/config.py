@@ -32,8 +32,10 @@ def add_distillation_config(cfg: CN) -> None:
 def _add_fault_keys(cfg: CN) -> None:
     # With a SEED, deterministic algorithms on GPUs where PyTorch has them; slower. CPUs need none.
     cfg.DETERMINISTIC = False
-    # How many checkpoints stay, beside the final one; 0 for all, as in Detectron2.
+    # How many checkpoints stay, beside the best and the final one; 0 for all, as in Detectron2.
     cfg.SOLVER.CHECKPOINT_KEEP = 0
+    # Evaluations in a row without a better AP, after which the training ends; 0 for never.
+    cfg.SOLVER.PATIENCE = 0
     # Iterations with a loss or gradient that is not finite, to skip; one more is an error.
     cfg.SOLVER.MAX_NON_FINITE = 10
     # Seconds after which a loader worker that gives nothing counts as stuck; 0 for never.

@@ -2,7 +2,6 @@
 """Distil a detector into a small one on data of your own: derive the config, save it and run it."""
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -55,6 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", default="output/distill", metavar="DIR", help="default: output/distill")
     add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
+    add("--compare", action="store_true", help="then train the student alone, in DIR/alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
     add("--dry-run", action="store_true", help="write and print the config, and stop")
     add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
@@ -143,24 +143,55 @@ def write_config(request: "Request") -> Path:
     return path
 
 
+def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
+    """Trains in a process of its own; leaves with its exit code if that is not 0."""
+    from fam_det.analysis.processes import run_attached
+
+    tool = Path(sys.argv[0]).with_name("train_net.py")
+    command = [str(tool), "--config-file", str(config)]
+    command += ["--num-gpus", str(args.num_gpus)] if args.num_gpus > 1 else []
+    command += ["--resume"] if args.resume else []
+    command += options
+    print(f"\npython {shlex.join(command)}", flush=True)
+    code = 0 if args.dry_run else run_attached([sys.executable, *command])
+    if code:
+        sys.exit(code)
+
+
+def run_trainings(args: argparse.Namespace, config: Path) -> None:
+    """Trains the student, and with --compare the same one without a teacher; prints the table."""
+    run_training(args, config)
+    alone = config.parent / "alone" if args.compare else None
+    if alone is not None:
+        run_training(args, config, *alone_options(config), "OUTPUT_DIR", str(alone))
+    if not args.dry_run:
+        from fam_det.recipes.outcome import summarize
+
+        print("\n" + summarize(config.parent, alone), end="")
+
+
+def alone_options(config: Path) -> list[str]:
+    """Returns the key that makes a config that of its student alone, with new heads."""
+    import yaml
+
+    model = yaml.safe_load(config.read_text())["MODEL"]
+    architecture = model.get("STUDENT", {}).get("META_ARCHITECTURE", "GeneralizedRCNN")
+    return ["MODEL.META_ARCHITECTURE", architecture]
+
+
 def main() -> None:
-    """Writes the config, and becomes the training."""
+    """Writes the config, trains, and prints what came of it."""
     args = parse_arguments()
     try:
         request = read_request(args)
         if args.ladder:
             return print_ladder(request, args)
         request = size(request, args) if args.speedup or args.latency else request
-        config = write_config(request)
-    except ValueError as error:
+        run_trainings(args, write_config(request))
+    except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))  # on one line
-    tool = Path(sys.argv[0]).with_name("train_net.py")
-    command = [str(tool), "--config-file", str(config)]
-    command += ["--num-gpus", str(args.num_gpus)] if args.num_gpus > 1 else []
-    command += ["--resume"] if args.resume else []
-    print(f"\npython {shlex.join(command)}", flush=True)
-    if not args.dry_run:
-        os.execv(sys.executable, [sys.executable, *command])
+    except KeyboardInterrupt:  # at the table: a training answers itself
+        sys.exit(130)
 
 
 if __name__ == "__main__":
