@@ -8,15 +8,28 @@ or of any other. Writes model.pth, config.yaml, deploy.md, deploy.json, and a fi
 import argparse
 import logging
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from fam_det.export.evaluate import register_validation
 from fam_det.export.formats import FORMATS, check_packages
-from fam_det.export.measure import detector_row, export_row, teacher_row
+from fam_det.export.measure import (
+    Network,
+    class_count,
+    evaluated,
+    exported,
+    in_pytorch,
+    parts,
+    timed,
+)
 from fam_det.export.report import Report
-from fam_det.export.source import example_image, load_teacher, read_source
+from fam_det.export.source import example_image, load_teacher, read_source, teacher_input
 from fam_det.export.student import load_student, needed_packages, save_student
+
+from detectron2.config import CfgNode
 
 DETECTRON2 = "detectron2"
 EXAMPLES = """
@@ -33,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s RUN|CONFIG [--weights FILE] [--output DIR] [--format NAME ...]\n"
-        "                 [--image FILE] [--size H W] [KEY VALUE ...]",
+        "                 [--evaluate] [--image FILE] [--size H W] [KEY VALUE ...]",
     )
     add = parser.add_argument
     add("source", type=Path, metavar="RUN|CONFIG")
@@ -42,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", type=Path, metavar="DIR", help="default: RUN/deploy, or output/deploy")
     formats = f"{', '.join([DETECTRON2, *FORMATS])}; the first is always written"
     add("--format", nargs="+", default=[], metavar="NAME", help=formats)
+    add("--evaluate", action="store_true", help="the AP of every row on DATASETS.TEST")
     add("--image", type=Path, metavar="FILE", help="to compare and time on (default: noise)")
     pair = ("H", "W")
     add("--size", nargs=2, type=int, metavar=pair, help="default: as INPUT.MIN_SIZE_TEST")
@@ -69,7 +83,7 @@ def main() -> int:
     except (ValueError, OSError, ImportError) as error:
         sys.exit(str(error))
     print(report.text("text"), end="")
-    return 1 if any(row.error for row in report.rows) else 0
+    return 1 if any(row.error for row in report.rows if row.network == "student") else 0
 
 
 def deploy(args: argparse.Namespace, output: Path) -> Report:
@@ -79,26 +93,54 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
         ValueError: a source, checkpoint or image that is not as it should be.
     """
     source, weights = read_source(args.source, args.weights, args.opts)
+    dataset = register_validation(source) if args.evaluate else ""
     cfg, student = load_student(source, weights)
-    image = example_image(cfg, args.image, tuple(args.size) if args.size else None)
     output.mkdir(parents=True, exist_ok=True)
     file = save_student(cfg, student, output)
-    teacher, note = load_teacher(source)
-    rows = [teacher_row(teacher, image)] if teacher else []
-    rows += [detector_row("student", student, image, file)]
-    rows += [export_row(name, student, image, output) for name in args.format]
+    networks, notes = prepare(args, source, student)
+    with tempfile.TemporaryDirectory() as folder:  # the teacher's files are not kept
+        folders = {"student": output, "teacher": Path(folder)}
+        subjects = [in_pytorch(x, file if x.name == "student" else None) for x in networks]
+        subjects += [exported(form, x, folders[x.name]) for form in args.format for x in networks]
+        subjects = timed(subjects)
+        if dataset:
+            subjects = evaluated(subjects, dataset, class_count(student))
     report = Report(
         checkpoint=weights,
-        image_size=(image.shape[1], image.shape[2]),
+        image_size=networks[-1].size,
         input_format=cfg.INPUT.FORMAT,
         sizes=(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         needs=needed_packages(cfg, student),
-        rows=rows,
-        notes=[note] if note else [],
+        rows=[x.row for x in subjects],
+        parts=parts(networks),
+        dataset=dataset,
+        notes=notes,
         threads=torch.get_num_threads(),
     )
     report.write(output)
     return report
+
+
+def prepare(
+    args: argparse.Namespace, source: CfgNode, student: Any
+) -> tuple[list[Network], list[str]]:
+    """Returns the teacher, as far as it is there, and the student, with notes on the teacher."""
+    size = tuple(args.size) if args.size else None
+    network = Network("student", student, source, example_image(source, args.image, size))
+    teacher, note = load_teacher(source)
+    notes = [note] if note else []
+    if teacher is None:
+        return [network], notes
+    own = teacher_input(source, teacher)
+    image = example_image(own, args.image, size)
+    first = Network("teacher", teacher.detector, own, image)
+    if first.size != network.size:
+        notes.append(
+            "the teacher's image is one of {} x {}, as its config says".format(*first.size)
+        )
+    if args.evaluate and class_count(teacher.detector) != class_count(student):
+        notes.append("the teacher has no AP: it finds another number of classes")
+    return [first, network], notes
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.export.detectron2_export import TracingAdapter, scripting_with_instances
+from fam_det.export.one_image import one_image
 
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes
@@ -122,16 +123,17 @@ def _write_onnx(detector: nn.Module, image: Tensor, file: Path) -> Runner:
     adapter(image)  # to know the names of the outputs
     names = adapter.outputs_schema.keys
     axes: dict[str, dict[int, str]] = {"image": {1: "height", 2: "width"}}
-    torch.onnx.export(
-        adapter,
-        (image,),
-        str(file),
-        dynamo=False,
-        opset_version=OPSET,
-        input_names=["image"],
-        output_names=names,
-        dynamic_axes=axes | {name: {0: "detections"} for name in names},
-    )
+    with one_image(detector):
+        torch.onnx.export(
+            adapter,
+            (image,),
+            str(file),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=names,
+            dynamic_axes=axes | {name: {0: "detections"} for name in names},
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors

@@ -1,81 +1,116 @@
-"""How much a detector costs, and how far an exported one is from it: the rows of the table."""
+"""How much a detector costs and finds, in PyTorch and exported: the rows of the table."""
 
+import itertools
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 # Before detectron2.utils.analysis, which imports detectron2.export.
+from fam_det.export.compare import compare
+from fam_det.export.evaluate import evaluate
 from fam_det.export.formats import FORMATS, Runner, detect, export
+from fam_det.export.parts import part_seconds
 from fam_det.export.source import MAX_REASON
 from fam_det.files import one_line
-from fam_det.modeling.teacher import FrozenTeacher
 
+from detectron2.config import CfgNode
 from detectron2.utils.analysis import FlopCountAnalysis
 
-SECONDS, WARMUP = 3.0, 2  # of a measurement, and runs before it
-INFINITE = float("inf")
+SECONDS = 3.0  # of the measurement of each detector
+WARMUP, MIN_ROUNDS, TURN = 2, 3, 0.1  # runs before it, turns of each, seconds of a turn
+
+
+class Network(NamedTuple):
+    """A student or teacher."""
+
+    name: str
+    detector: Any  # in eval mode on the CPU
+    cfg: CfgNode  # whose INPUT says how it expects images
+    image: Tensor  # (3, H, W) as it expects it
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.image.shape[1], self.image.shape[2]
 
 
 class Row(NamedTuple):
     """A line of the table; None for what was not measured."""
 
-    name: str  # of the network and format
+    network: str
+    format: str  # "PyTorch" or the title of one of FORMATS
     file: str = ""
-    size: int | None = None  # of the file in bytes; for the teacher, of its weights
+    size: int | None = None  # of the file, or of the weights, in bytes
     parameters: int | None = None
     flops: float | None = None  # multiply-adds of one image
     seconds: float | None = None  # median of one image
-    check: str = ""  # how it compares with the student in PyTorch
+    speedup: float | None = None  # the teacher's seconds in the same format by these
+    ap: float | None = None  # of boxes on the validation data, in percent
+    ap50: float | None = None
+    check: str = ""  # how it compares with the same network in PyTorch
     error: str = ""  # why the file is not there or not to be used
 
+    @property
+    def title(self) -> str:
+        """The network and the format."""
+        return f"{self.network}, {self.format}"
 
-def detector_row(name: str, detector: Any, image: Tensor, file: Path | None = None) -> Row:
-    """Measures a detector in PyTorch on an image (3, H, W)."""
-    weights = detector.state_dict().values()
-    return Row(
-        name,
+
+class Subject(NamedTuple):
+    """A row, and what it is measured on; nothing where an export failed."""
+
+    row: Row
+    network: Network
+    run: Runner | None
+
+
+def in_pytorch(network: Network, file: Path | None = None) -> Subject:
+    """Returns a network as it is; its file has the weights."""
+    weights = network.detector.state_dict().values()
+    row = Row(
+        network.name,
+        "PyTorch",
         file.name if file else "",
         file.stat().st_size if file else sum(x.numel() * x.element_size() for x in weights),
-        sum(x.numel() for x in detector.parameters()),
-        count_flops(detector, image),
-        latency(partial(detect, detector), image),
+        sum(x.numel() for x in network.detector.parameters()),
+        count_flops(network.detector, network.image),
     )
+    return Subject(row, network, partial(detect, network.detector))
 
 
-def teacher_row(teacher: FrozenTeacher, image: Tensor) -> Row:
-    """Measures a teacher on the student's image."""
-    image = image.flip(0) if teacher.flip_channels else image
-    return detector_row("teacher", teacher.detector, image)
-
-
-def export_row(name: str, student: Any, image: Tensor, folder: Path) -> Row:
-    """Exports to one of ``FORMATS`` and measures; what goes wrong is in the row."""
-    title, file = f"student, {FORMATS[name].title}", folder / FORMATS[name].file
-    file.unlink(missing_ok=True)  # that of an earlier call is not this student
+def exported(name: str, network: Network, folder: Path) -> Subject:
+    """Exports a network to one of ``FORMATS`` and compares; what goes wrong is in the row."""
+    file = folder / FORMATS[name].file
+    row = Row(network.name, FORMATS[name].title)
+    file.unlink(missing_ok=True)  # that of an earlier call is not this network
     try:
-        run = export(name, student, image, file)
-        found = compare(run, partial(detect, student), image)
+        run = export(name, network.detector, network.image, file)
+        found = compare(run, partial(detect, network.detector), network.image)
     except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
         file.unlink(missing_ok=True)
-        return Row(title, check="failed", error=_failure(name, student, error))
+        reason = _failure(name, network.detector, error)
+        return Subject(row._replace(check="failed", error=reason), network, None)
     if not found.close:
         file.unlink()
-        return Row(title, check="failed", error=f"--format {name}: removed: {found.describe()}")
-    size, seconds = file.stat().st_size, latency(run, image)
-    return Row(title, file.name, size, seconds=seconds, check=found.describe())
+        reason = f"--format {name}: removed: {found.describe()}"
+        return Subject(row._replace(check="failed", error=reason), network, None)
+    row = row._replace(file=file.name, size=file.stat().st_size, check=found.describe())
+    return Subject(row, network, run)
 
 
-def _failure(name: str, student: Any, error: Exception) -> str:
-    backbone = getattr(student, "backbone", student)
+def _failure(name: str, detector: Any, error: Exception) -> str:
+    backbone = getattr(detector, "backbone", detector)
     bottom_up = type(getattr(backbone, "bottom_up", backbone)).__name__  # below an FPN
-    detector = f"{type(student).__name__} on {bottom_up}"
+    described = f"{type(detector).__name__} on {bottom_up}"
     other = "; use --format torchscript instead" if name == "scripted" else ""
     reason = one_line(error, MAX_REASON)
-    return f"--format {name}: PyTorch cannot export {detector}{other} ({reason})"
+    return f"--format {name}: PyTorch cannot export {described}{other} ({reason})"
 
 
 @torch.no_grad()
@@ -87,63 +122,70 @@ def count_flops(detector: nn.Module, image: Tensor) -> float:
 
 
 @torch.no_grad()
-def latency(run: Runner, image: Tensor) -> float:
-    """Returns the median of the seconds of a forward pass."""
-    names, threads = {"run": run, "image": image}, torch.get_num_threads()
-    timer = Timer("run(image)", globals=names, num_threads=threads)
-    timer.timeit(WARMUP)
-    return timer.blocked_autorange(min_run_time=SECONDS).median
+def latencies(runs: Sequence[Callable[[], Any]], seconds: float | None = None) -> list[float]:
+    """Returns the median seconds of each run.
 
-
-class Agreement(NamedTuple):
-    """An exported detector beside the detector: how many detections, and how far apart."""
-
-    detections: int
-    boxes: float = 0.0  # largest difference of a coordinate, in pixels
-    scores: float = 0.0  # largest difference of a score, or of a mask's cell
-
-    @property
-    def close(self) -> bool:
-        """Whether the differences are those of rounding."""
-        return self.boxes < 0.1 and self.scores < 1e-3
-
-    def describe(self) -> str:
-        """Returns a few words for the table."""
-        if self.detections == 0:
-            return "nothing detected; give --image"
-        if self.boxes == INFINITE:
-            return f"other detections than the {self.detections} of PyTorch"
-        if self.boxes == self.scores == 0.0:
-            return f"{self.detections} boxes equal"
-        return f"{self.detections} boxes within {self.boxes:.0e} px, scores {self.scores:.0e}"
-
-
-@torch.no_grad()
-def compare(run: Runner, expected: Runner, image: Tensor) -> Agreement:
-    """Compares on an image and on a part of it: an export must not be bound to one size."""
-    height, width = (-(-side * 3 // 4) for side in image.shape[1:])
-    images = (image, image[:, :height, :width].contiguous())
-    both = [agreement(run(x), expected(x)) for x in images]
-    return Agreement(
-        sum(x.detections for x in both), max(x.boxes for x in both), max(x.scores for x in both)
-    )
-
-
-def agreement(found: dict[str, Tensor], expected: dict[str, Tensor]) -> Agreement:
-    """Compares detections; of equal scores either may come first.
-
-    Every expected box is compared with the nearest one of its class and score; the difference is
-    infinite where there is none, or where the numbers of detections differ.
+    They take turns, so that their ratios hold on a machine with other work. The first run of a turn
+    finds the caches full of another's, and counts only where it is the only one.
     """
-    count = len(expected["scores"])
-    if len(found["scores"]) != count:
-        return Agreement(max(count, 1), INFINITE, INFINITE)
-    if count == 0:
-        return Agreement(0)
-    distances = (expected["pred_boxes"][:, None] - found["pred_boxes"][None]).abs().amax(2)
-    same = expected["pred_classes"][:, None] == found["pred_classes"][None]  # (N, N)
-    same &= (expected["scores"][:, None] - found["scores"][None]).abs() < 1e-3
-    boxes, nearest = distances.masked_fill(~same, INFINITE).min(1)
-    names = [name for name in ("scores", "pred_masks") if name in expected]
-    others = [(found[name][nearest] - expected[name]).abs().max().item() for name in names]
-    return Agreement(count, boxes.max().item(), max(others))
+    for run in runs:
+        for _ in range(WARMUP):
+            run()
+    measured: list[list[float]] = [[] for _ in runs]
+    start, total = time.perf_counter(), len(runs) * (SECONDS if seconds is None else seconds)
+    rounds = 0
+    while rounds < MIN_ROUNDS or time.perf_counter() - start < total:
+        for run, times in zip(runs, measured, strict=True):
+            times += _turn(run)
+        rounds += 1
+    return [median(times) for times in measured]
+
+
+def _turn(run: Callable[[], Any]) -> list[float]:
+    clock = [time.perf_counter()]
+    while clock[-1] - clock[0] < TURN:
+        run()
+        clock.append(time.perf_counter())
+    times = [after - before for before, after in itertools.pairwise(clock)]
+    return times[1:] or times
+
+
+def latency(run: Runner, image: Tensor) -> float:
+    """Returns the median seconds of an image."""
+    return latencies([partial(run, image)])[0]
+
+
+def timed(subjects: Sequence[Subject]) -> list[Subject]:
+    """Adds latencies, and the speedups over a teacher in the same format."""
+    runs = [partial(x.run, x.network.image) for x in subjects if x.run]
+    found = iter(latencies(runs))
+    rows = [x.row._replace(seconds=next(found)) if x.run else x.row for x in subjects]
+    teacher = {x.format: x.seconds for x in rows if x.network == "teacher" and x.seconds}
+    for i, row in enumerate(rows):
+        if row.network != "teacher" and row.seconds and row.format in teacher:
+            rows[i] = row._replace(speedup=teacher[row.format] / row.seconds)
+    return [x._replace(row=row) for x, row in zip(subjects, rows, strict=True)]
+
+
+def evaluated(subjects: Sequence[Subject], dataset: str, classes: int | None) -> list[Subject]:
+    """Adds the AP on a registered data set to those who find this number of classes."""
+    return [
+        _evaluated(x, x.run, dataset) if x.run and class_count(x.network.detector) == classes else x
+        for x in subjects
+    ]
+
+
+def class_count(detector: Any) -> int | None:
+    """Returns how many classes a detector finds, if it says so as Detectron2's do."""
+    return getattr(getattr(detector, "roi_heads", detector), "num_classes", None)
+
+
+def _evaluated(subject: Subject, run: Runner, dataset: str) -> Subject:
+    row = subject.row
+    ap = evaluate(run, subject.network.cfg, dataset, row.title)
+    return subject._replace(row=row._replace(ap=ap["AP"], ap50=ap["AP50"]))
+
+
+def parts(networks: Sequence[Network]) -> dict[str, dict[str, float]]:
+    """Returns the seconds of each part of each network in PyTorch."""
+    return {x.name: part_seconds(x.detector, x.image, SECONDS) for x in networks}

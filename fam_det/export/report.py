@@ -2,8 +2,9 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 
 import torch
@@ -13,7 +14,19 @@ from fam_det.export.measure import Row
 from fam_det.export.snippets import usage
 
 STYLES = {"text": "simple", "markdown": "pipe"}
-HEADER = ["", "file", "MB", "parameters, M", "GFLOPs", "latency, ms", "beside PyTorch"]
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "": lambda row: row.title,
+    "file": lambda row: row.file or NOTHING,
+    "MB": lambda row: _scaled(row.size, 1e-6, 1),
+    "parameters, M": lambda row: _scaled(row.parameters, 1e-6, 2),
+    "GFLOPs": lambda row: _scaled(row.flops, 1e-9, 2),
+    "latency, ms": lambda row: _scaled(row.seconds, 1e3, 1),
+    "speedup": lambda row: _scaled(row.speedup, 1.0, 2),
+    "AP": lambda row: _scaled(row.ap, 1.0, 1),
+    "AP50": lambda row: _scaled(row.ap50, 1.0, 1),
+    "beside PyTorch": lambda row: row.check or NOTHING,
+}
+LEFT = ("", "file", "beside PyTorch")
 NOTHING = "-"
 
 
@@ -27,6 +40,8 @@ class Report:
     sizes: tuple[int, int]  # INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST
     needs: list[str]  # packages besides Detectron2 that config.yaml needs
     rows: Sequence[Row]
+    parts: Mapping[str, Mapping[str, float]]  # seconds in PyTorch, by network
+    dataset: str  # that AP is of, "" for none
     notes: Sequence[str]
     threads: int  # that PyTorch computed with
 
@@ -38,7 +53,11 @@ class Report:
             f"thread{'s' * (self.threads > 1)}, PyTorch {torch.__version__}; latency without "
             "resizing and drawing, GFLOPs are multiply-adds / 1e9."
         )
-        return "\n\n".join([format_rows(self.rows, style), machine, *self.lines()]) + "\n"
+        if self.dataset:
+            machine += f" AP of boxes on {self.dataset}."
+        parts = f"Milliseconds in PyTorch by part:\n\n{format_parts(self.parts, style)}"
+        table = format_rows(self.rows, style)
+        return "\n\n".join([table, machine, parts, *self.lines()]) + "\n"
 
     def lines(self) -> list[str]:
         """Returns what is out of the ordinary, one line each."""
@@ -68,22 +87,28 @@ class Report:
 
 
 def format_rows(rows: Sequence[Row], style: str) -> str:
-    """Returns the table in one of ``STYLES``."""
-    cells = [
-        [
-            row.name,
-            row.file or NOTHING,
-            _scaled(row.size, 1e-6, 1),
-            _scaled(row.parameters, 1e-6, 2),
-            _scaled(row.flops, 1e-9, 2),
-            _scaled(row.seconds, 1e3, 1),
-            row.check or NOTHING,
-        ]
-        for row in rows
+    """Returns the table in one of ``STYLES``, without columns that were not measured."""
+    cells = [[cell(row) for cell in COLUMNS.values()] for row in rows]
+    used = [any(line[i] != NOTHING for line in cells) for i in range(len(COLUMNS))]
+    return _table(
+        list(compress(COLUMNS, used)), [list(compress(line, used)) for line in cells], style
+    )
+
+
+def format_parts(parts: Mapping[str, Mapping[str, float]], style: str) -> str:
+    """Returns the table of the time of each part of each network."""
+    names = list(dict.fromkeys(part for seconds in parts.values() for part in seconds))
+    lines = [
+        [network, *[_scaled(seconds.get(part), 1e3, 1) for part in names]]
+        for network, seconds in parts.items()
     ]
-    alignment = ["left", "left", "right", "right", "right", "right", "left"]
+    return _table(["", *names], lines, style)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]], style: str) -> str:
+    alignment = ["left" if name in LEFT else "right" for name in header]
     table: str = tabulate(
-        cells, HEADER, tablefmt=STYLES[style], disable_numparse=True, colalign=alignment
+        lines, header, tablefmt=STYLES[style], disable_numparse=True, colalign=alignment
     )
     return table
 

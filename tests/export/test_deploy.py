@@ -84,6 +84,7 @@ def test_the_tool_writes_files_rows_and_the_code_to_run_them(
     absent: list[str],
 ) -> None:
     monkeypatch.setattr(measure, "SECONDS", 0.0)
+    monkeypatch.setattr(measure, "TURN", 0.0)
     out = tmp_path / "out"
     words = ("--format", form, "--size", "96", "128", "INPUT.MIN_SIZE_TEST", "96")
     ended = run_tool("deploy", str(run), "--output", str(out), *words)
@@ -92,11 +93,14 @@ def test_the_tool_writes_files_rows_and_the_code_to_run_them(
         *("model.pth", "config.yaml", file, "deploy.md", "deploy.json")
     }
     rows = json.loads((out / "deploy.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["teacher", "student", f"student, {title}"]
+    names = [(row["network"], row["format"]) for row in rows]
+    networks = ["teacher", "student"]
+    assert names == [(x, form) for form in ("PyTorch", title) for x in networks]
     assert rows[1]["size"] == (out / "model.pth").stat().st_size
     assert rows[0]["parameters"] > rows[1]["parameters"] > 0
     for row in rows:
-        assert row["name"] in ended.stdout
+        assert f"{row['network']}, {row['format']}" in ended.stdout
+    assert rows[3]["speedup"] == rows[2]["seconds"] / rows[3]["seconds"]
     check_code(out, [[], absent])
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.export.compare import Agreement, agreement, compare
 from fam_det.export.formats import FORMATS, detect, export
-from fam_det.export.measure import Agreement, agreement, compare
 
 from detectron2 import model_zoo
 from detectron2.config import get_cfg

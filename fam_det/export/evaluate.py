@@ -1,0 +1,73 @@
+"""The AP of whatever finds objects in an image, as a training evaluates its detector."""
+
+import contextlib
+import tempfile
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from fam_det.data import register_coco_datasets
+from fam_det.data.coco import check_registered
+from fam_det.export.formats import Runner
+from fam_det.training.detection import Trainer
+
+from detectron2.config import CfgNode
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+
+
+class RunnerDetector(nn.Module):
+    """A runner, such as that of an exported file, as a Detectron2 detector in eval mode."""
+
+    def __init__(self, run: Runner) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Returns ``instances`` in pixels of each input's ``height`` and ``width``."""
+        return [{"instances": self._instances(x)} for x in batched_inputs]
+
+    def _instances(self, inputs: dict[str, Any]) -> Instances:
+        height, width = inputs["image"].shape[1:]
+        fields = self.run(inputs["image"].float())
+        found = Instances((height, width), **fields | {"pred_boxes": Boxes(fields["pred_boxes"])})
+        return detector_postprocess(found, inputs.get("height", height), inputs.get("width", width))
+
+
+def register_validation(cfg: CfgNode) -> str:
+    """Registers the data sets of a config, and returns the first to evaluate on.
+
+    Raises:
+        ValueError: none, or a data set that is not as it should be.
+    """
+    if not cfg.DATASETS.TEST:
+        raise ValueError("--evaluate: DATASETS.TEST is empty, expected the name of a data set")
+    register_coco_datasets(cfg)
+    check_registered(cfg)
+    return cfg.DATASETS.TEST[0]
+
+
+@torch.no_grad()
+def evaluate(run: Runner, cfg: CfgNode, dataset: str, title: str) -> dict[str, float]:
+    """Evaluates boxes on a registered data set.
+
+    Args:
+        run: what finds objects.
+        cfg: whose ``INPUT`` says how it expects images.
+        dataset: to evaluate on.
+        title: of the progress bar.
+
+    Returns:
+        "AP", "AP50" and others, in percent.
+    """
+    detector = RunnerDetector(run)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        evaluator = Trainer.build_evaluator(cfg, dataset, folder)
+        evaluator.reset()
+        loader = Trainer.build_test_loader(cfg, dataset)
+        for inputs in tqdm(loader, title, leave=False):
+            evaluator.process(inputs, detector(inputs))
+        results = evaluator.evaluate()
+    return results["bbox"]
