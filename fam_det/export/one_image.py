@@ -203,7 +203,9 @@ def select_detections(
         Detections, the highest score first, and the index of the box of each.
     """
     by_class = scores[:, :-1].t()  # (K, N)
-    placed = clip(boxes.reshape(boxes.shape[0], -1, 4), image_shape).transpose(0, 1)  # (K or 1, N, 4)
+    placed = clip(boxes.reshape(boxes.shape[0], -1, 4), image_shape).transpose(
+        0, 1
+    )  # (K or 1, N, 4)
     if boxes.shape[1] == 4:
         placed = placed.expand(by_class.shape[0], -1, -1)
     found = NMS.apply(placed, by_class, topk_per_image, nms_thresh, score_thresh)
