@@ -42,7 +42,7 @@ def one_image(detector: nn.Module) -> Iterator[None]:
     for module in detector.modules():
         if type(module) is RPN and _is_plain(module):
             changed.append((module, "forward", partial(find_proposals, module)))
-        elif type(module) is ROIPooler and len(module.level_poolers) > 1 and _is_aligned(module):
+        elif type(module) is ROIPooler and _has_levels(module):
             changed.append((module, "forward", partial(pool_boxes, module)))
     for module, name, function in changed:
         setattr(module, name, function)
@@ -66,8 +66,9 @@ def _is_plain(rpn: RPN) -> bool:
     return type(transform) is Box2BoxTransform and type(anchors) is DefaultAnchorGenerator
 
 
-def _is_aligned(pooler: ROIPooler) -> bool:
-    return all(type(pool) is ROIAlign for pool in pooler.level_poolers)
+def _has_levels(pooler: ROIPooler) -> bool:
+    pools = list(pooler.level_poolers)
+    return len(pools) > 1 and all(type(pool) is ROIAlign for pool in pools)
 
 
 def preprocess_image(detector: Any, batched_inputs: list[dict[str, Tensor]]) -> ImageList:
@@ -203,7 +204,9 @@ def select_detections(
         Detections, the highest score first, and the index of the box of each.
     """
     by_class = scores[:, :-1].t()  # (K, N)
-    placed = clip(boxes.reshape(boxes.shape[0], -1, 4), image_shape).transpose(0, 1)  # (K or 1, N, 4)
+    placed = clip(boxes.reshape(boxes.shape[0], -1, 4), image_shape).transpose(
+        0, 1
+    )  # (K or 1, N, 4)
     if boxes.shape[1] == 4:
         placed = placed.expand(by_class.shape[0], -1, -1)
     found = NMS.apply(placed, by_class, topk_per_image, nms_thresh, score_thresh)

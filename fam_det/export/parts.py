@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fam_det.export.clock import read_clock
 from fam_det.export.formats import detect
 
 REST = "the rest"
@@ -29,13 +30,16 @@ PARTS = {
 
 
 @torch.no_grad()
-def part_seconds(detector: nn.Module, image: Tensor, seconds: float = 3.0) -> dict[str, float]:
+def part_seconds(
+    detector: nn.Module, image: Tensor, seconds: float = 3.0, min_repeats: int = MIN_REPEATS
+) -> dict[str, float]:
     """Measures the parts of a detector in PyTorch.
 
     Args:
         detector: any of Detectron2's, in eval mode.
         image: (3, H, W), float32 of 0 to 255 in the detector's channel order.
-        seconds: to go on for, at least ``MIN_REPEATS`` images.
+        seconds: to go on for.
+        min_repeats: images to measure at least.
 
     Returns:
         The median seconds of an image in each part, in the order of ``PARTS``, then in "the rest":
@@ -44,10 +48,10 @@ def part_seconds(detector: nn.Module, image: Tensor, seconds: float = 3.0) -> di
     """
     repeats: list[dict[str, float]] = []
     with _stopwatch(detector) as stopwatch:
-        for _ in range(WARMUP):
+        for _ in range(min(WARMUP, min_repeats // 2)):
             detect(detector, image)
         start = time.perf_counter()
-        while len(repeats) < MIN_REPEATS or time.perf_counter() - start < seconds:
+        while len(repeats) < min_repeats or time.perf_counter() - start < seconds:
             stopwatch.start()
             detect(detector, image)
             repeats.append(stopwatch.stop())
@@ -89,9 +93,7 @@ class _Stopwatch:
         self.since = now
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return read_clock(self.device.type)
 
 
 @contextmanager
