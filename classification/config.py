@@ -109,6 +109,8 @@ def solver_keys(detection: CN) -> CN:
     node.CHECKPOINT_EPOCHS = 10
     # How many of them to keep, beside the best one and the final one.
     node.CHECKPOINT_KEEP = 1
+    # Evaluations in a row without a better top-1, after which the training ends; 0 for never.
+    node.PATIENCE = 0
     # Iterations with a loss or gradient that is not finite, to skip; one more is an error.
     node.MAX_NON_FINITE = 10
     node.IMS_PER_BATCH = 64

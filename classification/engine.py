@@ -1,9 +1,7 @@
 """Training and evaluation of classifiers with Detectron2's trainer and hooks."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +12,9 @@ from classification.config import get_cfg, resolve_schedule
 from classification.data import Batch, build_test_loader, build_train_loader, dataset_info
 from classification.distilled_classifier import DistilledClassifier
 from fam_det.files.config_file import merge_config
-from fam_det.files.metrics_file import read_metrics
-from fam_det.training.checkpointing import BoundedCheckpointer
-from fam_det.training.evaluation import Evaluation, at_iteration
 from fam_det.training.trainer import ResumableTrainer, check_device
 
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
@@ -31,18 +25,10 @@ TOP = (1, 5)
 class Trainer(ResumableTrainer):
     """Detectron2's default trainer for classifiers."""
 
-    def build_hooks(self) -> list[HookBase | None]:
-        """Adds the hook that keeps the best checkpoint."""
-        all_hooks = super().build_hooks()
-        if not comm.is_main_process():
-            return all_hooks
-        best = BestCheckpointer(self.cfg.TEST.EVAL_PERIOD, self.checkpointer, METRIC)
-        # After the evaluation, or a run that is killed in it would not know how good it was.
-        (keep,) = (hook for hook in all_hooks if isinstance(hook, BoundedCheckpointer))
-        all_hooks.remove(keep)
-        (evaluation,) = (hook for hook in all_hooks if isinstance(hook, Evaluation))
-        after = all_hooks.index(evaluation) + 1
-        return [*all_hooks[:after], best, keep, *all_hooks[after:]]
+    @classmethod
+    def main_metrics(cls, cfg: CfgNode) -> Sequence[str]:
+        """Returns the accuracy."""
+        return [METRIC]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> DistilledClassifier:
@@ -67,25 +53,6 @@ class Trainer(ResumableTrainer):
         if comm.is_main_process():
             print_csv_format(OrderedDict(results))
         return OrderedDict(results)
-
-
-class BestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's hook; a resumed run knows what was best before it."""
-
-    def before_train(self) -> None:
-        """Looks the best value up in the metrics, and in an evaluation that was made up for.
-
-        A value gets there after its checkpoint was written.
-        """
-        start = self.trainer.start_iter
-        if start == 0:
-            return
-        for line in read_metrics(Path(self._checkpointer.save_dir) / "metrics.json"):
-            if line.get(METRIC, -math.inf) > (self.best_metric or -math.inf):
-                self._update_best(line[METRIC], int(line["iteration"]))
-        if METRIC in self.trainer.storage.latest():
-            with at_iteration(self.trainer, start - 1):
-                self._best_checking()
 
 
 class AccuracyEvaluator(DatasetEvaluator):

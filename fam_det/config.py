@@ -32,8 +32,10 @@ def add_distillation_config(cfg: CN) -> None:
 def _add_fault_keys(cfg: CN) -> None:
     # With a SEED, deterministic algorithms on GPUs where PyTorch has them; slower. CPUs need none.
     cfg.DETERMINISTIC = False
-    # How many checkpoints stay, beside the final one; 0 for all, as in Detectron2.
+    # How many checkpoints stay, beside the best and the final one; 0 for all, as in Detectron2.
     cfg.SOLVER.CHECKPOINT_KEEP = 0
+    # Evaluations in a row without a better AP, after which the training ends; 0 for never.
+    cfg.SOLVER.PATIENCE = 0
     # Iterations with a loss or gradient that is not finite, to skip; one more is an error.
     cfg.SOLVER.MAX_NON_FINITE = 10
     # Seconds after which a loader worker that gives nothing counts as stuck; 0 for never.
@@ -93,7 +95,14 @@ def _add_teacher_keys(cfg: CN) -> None:
     cfg.MODEL.TEACHER.OPTS = []
     # Parts of the student that start with the teacher's weights, such as ["proposal_generator",
     # "roi_heads", "backbone.fpn_output*"]. A checkpoint in MODEL.WEIGHTS that has them goes first.
+    # Where the student's FPN is thinner, its heads read a basis of the teacher's maps: leave
+    # fpn_output out and keep the heads' own widths (MODEL.RPN.CONV_DIMS, the teacher's FPN width).
     cfg.MODEL.TEACHER.INHERIT = []
+    # Training images on which that basis is found.
+    cfg.MODEL.TEACHER.BASIS_IMAGES = 64
+    # For each class of the student the teacher's class, counted from 0, whose rows of the
+    # predictors it inherits, or -1 for a new class. []: both have the same classes.
+    cfg.MODEL.TEACHER.CLASSES = []
     # Dtype of its convolutions: "float32", "bfloat16", "float16" or "auto", which is
     # bfloat16 on a GPU that has it and otherwise as the student (see SOLVER.AMP).
     cfg.MODEL.TEACHER.PRECISION = "auto"
@@ -139,7 +148,7 @@ def add_fam_config(node: CN, filter: str) -> None:
     node.FAM.BRANCHES = ["global", "local"]
     # How it starts: "paper", or "identity": the local branch, or the global one where that is left
     # out, returns its input at first, so that heads which read the teacher's maps can read the
-    # student's.
+    # student's. In a detector with thinner maps it starts at the basis in which heads read them.
     node.FAM.INIT = "paper"
     # Storage of the global filter: "dense" (the paper's, for maps of one size: classifiers),
     # "separable" (few parameters), "banded" (full channel mixing) or "pooled" (full channel mixing

@@ -2,15 +2,21 @@
 """Distil a detector into a small one on data of your own: derive the config, save it and run it."""
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fam_det.recipes.recipe import Request
 
 EXAMPLES = """
 example:
   tools/distill.py --teacher COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml --student resnet18 \\
       --train cells/train.json cells/images --val cells/val.json cells/images --output output/cells
+
+  tools/distill.py --teacher ... --train ... --val ... --speedup 5 --for onnx
+      takes the largest student that is 5 times as fast as the teacher in ONNX Runtime here
 
 docs/your_data.md says what is derived how.
 """
@@ -19,7 +25,8 @@ docs/your_data.md says what is derived how.
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        usage="%(prog)s --teacher NAME --student NAME --train JSON IMAGES --val JSON IMAGES [...]",
+        usage="%(prog)s --teacher NAME --student NAME|--speedup N|--latency MS|--ladder "
+        "--train JSON IMAGES --val JSON IMAGES [...]",
         description=__doc__.splitlines()[0],
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -28,8 +35,13 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--teacher", required=True, metavar="NAME", help="in Detectron2's model zoo, or a config")
     add("--teacher-weights", metavar="FILE", help="default: the zoo's, or beside the config")
-    add("--student", required=True, metavar="NAME", help="resnet18, mobilenet_v2, timm://NAME, ...")
+    add("--student", metavar="NAME", help="resnet18, mobilenet_v2, timm://NAME, ...")
     add("--student-weights", metavar="FILE", help="default: ImageNet's; none: from scratch")
+    speed = parser.add_mutually_exclusive_group().add_argument
+    speed("--speedup", type=float, metavar="N", help="the largest student N times as fast")
+    speed("--latency", type=float, metavar="MS", help="the largest that takes MS milliseconds")
+    add("--for", dest="runtime", choices=["pytorch", "torchscript", "onnx"], help="to measure in")
+    add("--ladder", action="store_true", help="print the speed of all students, and stop")
     add("--train", nargs=2, metavar=pair, required=True, help="COCO annotations, image folder")
     add("--val", nargs=2, metavar=pair, required=True, help="the same, to evaluate on")
     add("--schedule", default="1x", help="1x, 0.1x, ... or a number of iterations")
@@ -42,6 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", default="output/distill", metavar="DIR", help="default: output/distill")
     add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
+    add("--compare", action="store_true", help="then train the student alone, in DIR/alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
     add("--dry-run", action="store_true", help="write and print the config, and stop")
     add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
@@ -53,26 +66,36 @@ def check_arguments(args: argparse.Namespace) -> None:
     for flag, value in (("--batch", args.batch), ("--num-gpus", args.num_gpus)):
         if value < 1:
             raise ValueError(f"{flag}: got {value}, expected 1 or more")
+    for flag, goal in (("--speedup", args.speedup), ("--latency", args.latency)):
+        if goal is not None and not 0 < goal < float("inf"):
+            raise ValueError(f"{flag}: got {goal}, expected a number above 0")
+    sized = args.ladder or args.speedup or args.latency
+    if not (args.student or sized):
+        raise ValueError(
+            "--student: missing; give one, or --speedup N or --latency MS to choose it"
+        )
+    if args.runtime and not sized:
+        raise ValueError("--for: says what --speedup, --latency or --ladder measure; add one")
     if args.batch % args.num_gpus:
         raise ValueError(f"--batch: got {args.batch}, expected a multiple of --num-gpus")
     trained = (Path(args.output) / "last_checkpoint").exists()
-    if trained and not (args.resume or args.dry_run):
+    if trained and not (args.resume or args.dry_run or args.ladder):
         raise ValueError(
             f"--output: {args.output} holds a run; add --resume to resume it, or give another"
         )
 
 
-def write_config(args: argparse.Namespace) -> Path:
-    """Derives the config, prints and saves it; raises a ValueError that names a wrong flag."""
+def read_request(args: argparse.Namespace) -> "Request":
+    """Reads the data; raises a ValueError that names a wrong flag."""
     check_arguments(args)
     import torch  # seconds, as the next ones
 
     from fam_det.recipes.data import read_coco
-    from fam_det.recipes.recipe import Request, derive
+    from fam_det.recipes.recipe import Request
 
-    request = Request(
+    return Request(
         teacher=args.teacher,
-        student=args.student,
+        student=args.student or "",
         train=read_coco("--train", *args.train),
         val=read_coco("--val", *args.val),
         output=args.output,
@@ -84,6 +107,33 @@ def write_config(args: argparse.Namespace) -> Path:
         inherit_heads=args.inherit_heads,
         options=args.options,
     )
+
+
+def print_ladder(request: "Request", args: argparse.Namespace) -> None:
+    """Measures all students, and prints the table and what it would choose."""
+    from fam_det.recipes.sizing import Sizing, Target
+
+    sizing = Sizing(request, Target(args.speedup, args.latency, args.runtime or "pytorch"))
+    sizing.measure_all()
+    print(sizing.text())
+    if args.speedup or args.latency:
+        print(f"\n{sizing.note(sizing.choose())}")
+
+
+def size(request: "Request", args: argparse.Namespace) -> "Request":
+    """Chooses the student for --speedup or --latency, and prints how fast it is."""
+    from fam_det.recipes.sizing import Target, size_student
+
+    target = Target(args.speedup, args.latency, args.runtime or "pytorch")
+    request, text = size_student(request, target, Path(args.output), resume=args.resume)
+    print(f"{text}\n")
+    return request
+
+
+def write_config(request: "Request") -> Path:
+    """Derives the config, prints and saves it; raises a ValueError that names a wrong flag."""
+    from fam_det.recipes.recipe import derive
+
     recipe = derive(request)
     text = recipe.to_yaml()
     path = Path(recipe.cfg.OUTPUT_DIR) / "distill.yaml"
@@ -93,20 +143,55 @@ def write_config(args: argparse.Namespace) -> Path:
     return path
 
 
-def main() -> None:
-    """Writes the config, and becomes the training."""
-    args = parse_arguments()
-    try:
-        config = write_config(args)
-    except ValueError as error:
-        sys.exit(" ".join(str(error).split()))  # on one line
+def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
+    """Trains in a process of its own; leaves with its exit code if that is not 0."""
+    from fam_det.analysis.processes import run_attached
+
     tool = Path(sys.argv[0]).with_name("train_net.py")
     command = [str(tool), "--config-file", str(config)]
     command += ["--num-gpus", str(args.num_gpus)] if args.num_gpus > 1 else []
     command += ["--resume"] if args.resume else []
+    command += options
     print(f"\npython {shlex.join(command)}", flush=True)
+    code = 0 if args.dry_run else run_attached([sys.executable, *command])
+    if code:
+        sys.exit(code)
+
+
+def run_trainings(args: argparse.Namespace, config: Path) -> None:
+    """Trains the student, and with --compare the same one without a teacher; prints the table."""
+    run_training(args, config)
+    alone = config.parent / "alone" if args.compare else None
+    if alone is not None:
+        run_training(args, config, *alone_options(config), "OUTPUT_DIR", str(alone))
     if not args.dry_run:
-        os.execv(sys.executable, [sys.executable, *command])
+        from fam_det.recipes.outcome import summarize
+
+        print("\n" + summarize(config.parent, alone), end="")
+
+
+def alone_options(config: Path) -> list[str]:
+    """Returns the key that makes a config that of its student alone, with new heads."""
+    import yaml
+
+    model = yaml.safe_load(config.read_text())["MODEL"]
+    architecture = model.get("STUDENT", {}).get("META_ARCHITECTURE", "GeneralizedRCNN")
+    return ["MODEL.META_ARCHITECTURE", architecture]
+
+
+def main() -> None:
+    """Writes the config, trains, and prints what came of it."""
+    args = parse_arguments()
+    try:
+        request = read_request(args)
+        if args.ladder:
+            return print_ladder(request, args)
+        request = size(request, args) if args.speedup or args.latency else request
+        run_trainings(args, write_config(request))
+    except (ValueError, OSError) as error:
+        sys.exit(" ".join(str(error).split()))  # on one line
+    except KeyboardInterrupt:  # at the table: a training answers itself
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,13 @@ class Parameters(NamedTuple):
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """Returns a run's final checkpoint, else the last, else the best; None before the first."""
+    """Returns a run's last checkpoint, else the final one, else the best; None before the first.
+
+    The final one is the last, unless the run is being made longer.
+    """
     tag = folder / "last_checkpoint"
     last = tag.read_text().strip() if tag.exists() else ""
-    files = [folder / name for name in ("model_final.pth", last, "model_best.pth")]
+    files = [folder / name for name in (last, "model_final.pth", "model_best.pth")]
     return next(filter(Path.is_file, files), None)
 
 

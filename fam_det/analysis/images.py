@@ -24,7 +24,7 @@ from detectron2.utils.visualizer import Visualizer
 
 MIN_WIDTH = 640  # pixels of a picture: boxes need room for their names
 CLASS_COLOURS = (VERMILION, SKY, GREEN, ORANGE, PURPLE, BLUE)
-FONT = 0.028  # points per pixel of an image's width
+FONT = 0.028  # points per pixel of a picture's width, for one that fills a quarter of a screen
 MAP_WIDTH = 320  # pixels of a drawn map, about
 TOP_QUANTILE = 0.99  # end of a map's colour scale: one bright cell would hide the others
 
@@ -99,13 +99,25 @@ def draw_truth(example: Example) -> NDArray[np.uint8]:
     annotations = example.annotations
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
     classes = [annotation["category_id"] for annotation in annotations]
-    return _draw(example, classes, boxes, [a.get("segmentation") for a in annotations])
+    masks = [annotation.get("segmentation") for annotation in annotations]
+    font_size = FONT * example.image.shape[1]
+    return _draw(example.image, example.class_names, font_size, classes, boxes, masks)
 
 
-def draw_detections(example: Example, detections: Instances) -> NDArray[np.uint8]:
-    """Draws detections on the image: uint8 (H, W, 3) in RGB."""
+def draw_detections(
+    image: NDArray[np.uint8],
+    class_names: Sequence[str],
+    detections: Instances,
+    font_size: float | None = None,
+) -> NDArray[np.uint8]:
+    """Draws detections on a copy of an image, uint8 (H, W, 3) in RGB.
+
+    ``font_size`` is in points; by default Detectron2's, for a picture that fills a screen.
+    """
     return _draw(
-        example,
+        image,
+        class_names,
+        font_size,
         detections.pred_classes.tolist(),
         detections.pred_boxes.tensor.numpy(),
         detections.pred_masks.numpy() if detections.has("pred_masks") else [],
@@ -119,14 +131,19 @@ def class_colour(index: int) -> str:
 
 
 def _draw(
-    example: Example, classes: Sequence[int], boxes: Any, masks: Any, scores: Sequence[str] = ()
+    image: NDArray[np.uint8],
+    class_names: Sequence[str],
+    font_size: float | None,
+    classes: Sequence[int],
+    boxes: Any,
+    masks: Any,
+    scores: Sequence[str] = (),
 ) -> NDArray[np.uint8]:
     """Draws boxes, names, and masks where every object has one, in the colours of the classes."""
-    names = example.class_names or range(max(classes or [0]) + 1)
+    names = class_names or range(max(classes or [0]) + 1)
     labels = [f"{names[int(c)]}{s}" for c, s in zip_longest(classes, scores, fillvalue="")]
-    visualizer = Visualizer(example.image)
-    # Detectron2's size is for a picture that fills a screen; these are a quarter as wide.
-    visualizer._default_font_size = FONT * example.image.shape[1]
+    visualizer = Visualizer(image)
+    visualizer._default_font_size = font_size or visualizer._default_font_size
     boxes, colours = np.asarray(boxes, dtype=float).reshape(-1, 4), map(class_colour, classes)
     for box, colour in zip(boxes, colours, strict=True):  # opaque lines below the names
         visualizer.draw_box(box, alpha=1.0, edge_color=colour)

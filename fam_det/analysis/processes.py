@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from fam_det.analysis.jobs import MARK, Job
 from fam_det.files.atomic_write import atomic_write_text
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP_SECONDS = 10  # between SIGTERM and SIGKILL
 ERROR = re.compile(r"^\w[\w.]*(Error|Exception|Interrupt)\b|^\S+: ")
 MAX_JOBS = 4  # trainings at once by default, of about 1.5 GB each
@@ -107,6 +109,32 @@ class Training:
             os.killpg(self.process.pid, number)
 
 
+def run_attached(command: Sequence[str]) -> int:
+    """Runs a command to its end, which gets SIGTERM and Ctrl-C from this process.
+
+    Returns its exit code, 128 and the number of a signal that ended it or came meanwhile.
+    """
+    received: list[int] = []
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        child = subprocess.Popen(command, preexec_fn=_prepare_child())
+        children.append(child)
+        for number in received:  # before there was a child
+            child.send_signal(number)
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - code if code < 0 else code or (128 + received[0] if received else 0)
+
+
 def stop_all(trainings: Sequence[Training]) -> None:
     """Ends the processes and their children, by force if they take too long."""
     for training in trainings:
@@ -136,8 +164,8 @@ def prepare_folder(job: Job, folder: Path) -> bool:
     return False
 
 
-def _prepare_child(cores: Sequence[int]) -> Callable[[], None] | None:
-    """Keeps the child to its cores, and ends it with us, even on ``kill -9``; on Linux only.
+def _prepare_child(cores: Sequence[int] = ()) -> Callable[[], None] | None:
+    """Keeps the child to some cores, and ends it with us, even on ``kill -9``; on Linux only.
 
     A training left behind would write into the same folder as the one that resumes it.
     """
@@ -146,7 +174,8 @@ def _prepare_child(cores: Sequence[int]) -> Callable[[], None] | None:
     prctl = ctypes.CDLL(None).prctl  # looked up before the fork, after which less is safe
 
     def prepare() -> None:
-        os.sched_setaffinity(0, cores)
+        if cores:
+            os.sched_setaffinity(0, cores)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     return prepare

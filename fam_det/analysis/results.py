@@ -134,7 +134,7 @@ def read_output(job: Job, folder: Path, metric: str) -> Result:
     curve = list(dict(run.series(metric)).items())  # a resumed run evaluates its end twice
     keys = {key for line in run.metrics for key in line if key.startswith(FIGURES)}
     figures = {key: series[-1][1] for key in sorted(keys) if (series := run.series(key))}
-    if not run.finished or not curve or curve[-1][0] < run.max_iter:
+    if not run.finished or not curve or curve[-1][0] < run.iterations:
         raise ValueError(
             f"no {metric} after the last iteration, {run.max_iter}; the study's metric is one of "
             f"{sorted(figures) or 'nothing that was logged'}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fam_det.analysis.detectors import MIN_IOU, Detector, match
 from fam_det.analysis.images import (
+    FONT,
     Example,
     class_colour,
     colour_limit,
@@ -55,7 +56,9 @@ def image_sections(
             instances, columns[detector.name] = detector.detect(example.inputs, levels)
             instances = instances[instances.scores >= threshold]
             file = output / f"{number}_{detector.name}.png"
-            image, note = draw_detections(example, instances), count_found(example, instances)
+            font_size = FONT * example.image.shape[1]
+            image = draw_detections(example.image, example.class_names, instances, font_size)
+            note = count_found(example, instances)
             images.append(save_image(image, file, detector.name, note))
             if transformed := detector.transform(columns[detector.name]):
                 columns[TRANSFORMED] = transformed

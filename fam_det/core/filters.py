@@ -43,8 +43,8 @@ class GlobalFilter(nn.Module):
         """Returns (H, W) of what is Fourier transformed for maps of a size."""
         return height, width
 
-    def start_as_identity(self) -> None:
-        """Makes the filter return its input; C_in and C_out must agree.
+    def start_at(self, mix: Tensor) -> None:
+        """Makes the filter mix channels alone: its output is ``mix`` (C_out, C_in) times its input.
 
         Raises:
             ValueError: a filter that sees less than the whole map, as any that doesn't say how.
@@ -79,9 +79,9 @@ class DenseFilter(GlobalFilter):
         self._check(height, width)
         return applied_spectrum(self.weight, self.width)
 
-    def start_as_identity(self) -> None:
-        """Stores the identity matrix at every frequency."""
-        fill_with_identity(self.weight, self.width)
+    def start_at(self, mix: Tensor) -> None:
+        """Stores the mix at every frequency."""
+        fill_with_mix(self.weight, self.width, mix)
 
     def _check(self, height: int, width: int) -> None:
         if (height, width) != (self.height, self.width):
@@ -158,9 +158,9 @@ class BandedFilter(GlobalFilter):
         rows, columns = self._nearest_cells(height, width)
         return applied_spectrum(self.weight, self.grid)[rows][:, columns]
 
-    def start_as_identity(self) -> None:
-        """Stores the identity matrix in every cell."""
-        fill_with_identity(self.weight, self.grid)
+    def start_at(self, mix: Tensor) -> None:
+        """Stores the mix in every cell."""
+        fill_with_mix(self.weight, self.grid, mix)
 
     def _nearest_cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Returns the grid row of H rows and the grid column of V columns (int64, on the CPU)."""
@@ -213,9 +213,10 @@ class SeparableFilter(GlobalFilter):
         self.gain = nn.Parameter(gain)  # (G, G/2 + 1, C_in, 2)
         self.mix = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
 
-    def start_as_identity(self) -> None:
-        """Mixes no channels; their gains start at 1 in any case."""
-        nn.init.dirac_(self.mix.weight)
+    @torch.no_grad()
+    def start_at(self, mix: Tensor) -> None:
+        """Mixes by it; the gains start at 1 in any case."""
+        self.mix.weight.copy_(mix[..., None, None])
 
     def gains(self, height: int, width: int) -> Tensor:
         """Returns each channel's gain on the half plane of an H x W map, complex (C_in, H, V)."""
@@ -274,11 +275,11 @@ def init_half_spectrum(
 
 
 @torch.no_grad()
-def fill_with_identity(stored: Tensor, width: int) -> None:
-    """Stores the identity matrix at every frequency; ``stored`` is (H, V, C, C, 2)."""
+def fill_with_mix(stored: Tensor, width: int, mix: Tensor) -> None:
+    """Stores ``mix`` (C_out, C_in) at every frequency; ``stored`` is (H, V, C_in, C_out, 2)."""
     stored.zero_()
     scale = mirror_scale(width).to(stored)[..., None]  # (V, 1, 1)
-    stored[..., 0] = torch.eye(stored.shape[2]).to(stored) / scale
+    stored[..., 0] = mix.T.to(stored) / scale
 
 
 def applied_spectrum(stored: Tensor, width: int) -> Tensor:

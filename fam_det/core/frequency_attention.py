@@ -123,21 +123,26 @@ class FrequencyAttention(nn.Module):
         for branch in BRANCHES:
             self._add_gamma(f"gamma_{branch}", branch in options.branches)
         if options.init == "identity":
-            self._start_as_identity()
+            if in_channels != out_channels:
+                raise ValueError(
+                    f"init: got 'identity', expected 'paper' for {in_channels} channels in and "
+                    f"{out_channels} out, which differ"
+                )
+            self.start_at(torch.eye(in_channels))
 
     @torch.no_grad()
-    def _start_as_identity(self) -> None:
-        if self.in_channels != self.out_channels:
-            raise ValueError(
-                f"init: got 'identity', expected 'paper' for {self.in_channels} channels in and "
-                f"{self.out_channels} out, which differ"
-            )
+    def start_at(self, mix: Tensor) -> None:
+        """Makes one branch a mix of channels at weight 1: the local or, without it, the global one.
+
+        Args:
+            mix: (C_out, C_in); the identity matrix is what ``init="identity"`` starts from.
+        """
         if self.local is not None and self.local.bias is not None:
-            nn.init.dirac_(self.local.weight)
+            self.local.weight.copy_(mix[..., None, None])
             nn.init.zeros_(self.local.bias)
             nn.init.ones_(self.gamma_local)
         elif self.filter is not None:
-            self.filter.start_as_identity()
+            self.filter.start_at(mix)
             nn.init.ones_(self.gamma_global)
 
     def _add_gamma(self, name: str, trained: bool) -> None:

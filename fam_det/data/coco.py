@@ -1,8 +1,9 @@
 """A user's own data in COCO format, registered from the config, and checked against it."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from fam_det.data.annotations import read_dataset
+from fam_det.data.annotations import read_annotations, read_dataset
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -18,6 +19,13 @@ def register_coco_datasets(cfg: CfgNode) -> None:
     A name that is there already stays, so that two runs in one process can share data sets. A
     ValueError names an entry of another form, or one that does not fit the config.
     """
+    for name, annotations, images in _entries(cfg):
+        _check_entry(cfg, name, annotations, images)
+        if name not in DatasetCatalog.list():
+            register_coco_instances(name, {}, annotations, images)
+
+
+def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
     for entry in cfg.DATASETS.COCO:
         parts = entry if isinstance(entry, list | tuple) else ()
         if len(parts) != 3 or not all(isinstance(part, str) for part in parts):
@@ -25,9 +33,7 @@ def register_coco_datasets(cfg: CfgNode) -> None:
                 f"DATASETS.COCO: got {entry!r}, expected [name, annotation file, image folder]"
             )
         name, annotations, images = parts
-        _check_entry(cfg, name, annotations, images)
-        if name not in DatasetCatalog.list():
-            register_coco_instances(name, {}, annotations, images)
+        yield name, annotations, images
 
 
 def check_registered(cfg: CfgNode) -> None:
@@ -35,6 +41,53 @@ def check_registered(cfg: CfgNode) -> None:
     for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} & {*DatasetCatalog.list()}:
         if classes := MetadataCatalog.get(name).get("thing_classes"):
             _check_class_count(cfg, name, len(classes))
+
+
+def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
+    """Returns ``id`` and ``name`` of the model's classes, by index, as its data sets have them.
+
+    Empty where no annotation file can be read and Detectron2 does not know the data set, or where
+    their number is not the model's.
+    """
+    files = {name: annotations for name, annotations, _ in _entries(cfg)}
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        found = _categories_of(files[name]) if name in files else _registered_categories(name)
+        if found and count_classes(cfg) in (None, len(found)):
+            return found
+    return []
+
+
+def _categories_of(file: str) -> list[dict[str, Any]]:
+    try:
+        categories = read_annotations("DATASETS.COCO", file)["categories"]
+        return [
+            {"id": x["id"], "name": x["name"]} for x in sorted(categories, key=lambda x: x["id"])
+        ]
+    except (KeyError, TypeError, ValueError):  # moved or changed since the training
+        return []
+
+
+def _registered_categories(name: str) -> list[dict[str, Any]]:
+    metadata = MetadataCatalog.get(name)
+    names = metadata.get("thing_classes") or []
+    ids = metadata.get("thing_dataset_id_to_contiguous_id") or {i: i for i in range(len(names))}
+    return [
+        {"id": number, "name": names[i]} for number, i in sorted(ids.items(), key=lambda x: x[1])
+    ]
+
+
+def count_classes(cfg: CfgNode) -> int | None:
+    """Returns the number of the model's classes, None for an unknown meta-architecture."""
+    node = _class_node(cfg)
+    return cfg.MODEL[node].NUM_CLASSES if node else None
+
+
+def _class_node(cfg: CfgNode) -> str | None:
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture == "DistilledDetector":
+        architecture = cfg.MODEL.STUDENT.META_ARCHITECTURE
+    node = _CLASS_NODES.get(architecture)
+    return node if node in cfg.MODEL else None
 
 
 def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None:
@@ -60,13 +113,9 @@ def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:
 
     A class index past the model's last one would crash in the middle of a loss.
     """
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture == "DistilledDetector":
-        architecture = cfg.MODEL.STUDENT.META_ARCHITECTURE
-    node = _CLASS_NODES.get(architecture)
-    if node in cfg.MODEL and cfg.MODEL[node].NUM_CLASSES != classes:
+    if count_classes(cfg) not in (None, classes):
         raise ValueError(
-            f"MODEL.{node}.NUM_CLASSES: got {cfg.MODEL[node].NUM_CLASSES}, "
+            f"MODEL.{_class_node(cfg)}.NUM_CLASSES: got {count_classes(cfg)}, "
             f"expected {classes}, the number of categories of {name}"
         )
 

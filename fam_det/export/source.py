@@ -22,6 +22,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 
 DISTILLED = "DistilledDetector"
+DEPLOYED = "model.pth"  # the student's weights in a deployed folder
 MAX_REASON = 200  # characters of a library's error in a message
 DEFAULT_SIZE = 800  # pixels of the shorter side, where INPUT.MIN_SIZE_TEST is 0 for no resizing
 # Errors of a config, a checkpoint or a download that is not there.
@@ -31,7 +32,8 @@ ABSENT = (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueErr
 def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[CfgNode, str]:
     """Reads the config of an output folder or file, and finds the checkpoint to deploy.
 
-    Without ``weights`` that is the run's, or ``MODEL.WEIGHTS`` of the file.
+    Without ``weights`` that is the run's, the ``model.pth`` of an earlier deployment, or
+    ``MODEL.WEIGHTS`` of the file.
     """
     is_run = path.is_dir()
     file = path / "config.yaml" if is_run else path
@@ -47,8 +49,8 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[C
     cfg = default_config()
     merge_config(cfg, file, opts)
     if weights is None and is_run:
-        weights = str(find_checkpoint(path) or "")
-        if not weights:
+        weights = str(find_checkpoint(path) or path / DEPLOYED)
+        if not Path(weights).is_file():
             raise ValueError(
                 f"{path}: has no checkpoint such as model_final.pth yet; add --weights FILE"
             )

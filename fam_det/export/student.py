@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fam_det.analysis.checkpoint import DISTILLER
-from fam_det.export.source import DISTILLED, MAX_REASON
+from fam_det.export.source import DEPLOYED, DISTILLED, MAX_REASON
 from fam_det.files import one_line
 from fam_det.files.checkpointer import SafeCheckpointer, WeightsMismatchError
 
@@ -75,7 +75,7 @@ class _ExactCheckpointer(SafeCheckpointer):
 
 def save_student(cfg: CfgNode, student: nn.Module, folder: Path) -> Path:
     """Writes ``config.yaml`` and ``model.pth``, which the config names; returns the latter."""
-    file = folder / "model.pth"
+    file = folder / DEPLOYED
     torch.save({"model": student.state_dict()}, file)
     cfg = cfg.clone()
     cfg.MODEL.WEIGHTS = str(file)

@@ -1,6 +1,6 @@
 """A student detector that learns from a teacher: one wrapper for every meta-architecture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from fam_det.config import check_positive
 from fam_det.files.checkpointer import is_below
+from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.distillers.base import Distiller, build_distiller
 from fam_det.modeling.hooks import captured_backbone
-from fam_det.modeling.inherit import inherit
-from fam_det.modeling.levels import match_levels, valid_sizes
+from fam_det.modeling.inherit import first_layers, inherit
+from fam_det.modeling.levels import match_levels, thin_maps, valid_sizes
 from fam_det.modeling.metrics import log_scalars, put_feature_images
 from fam_det.modeling.student_wrapper import StudentWrapper
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher, fold_batch_norm
@@ -42,6 +43,10 @@ class DistilledDetector(StudentWrapper):
         vis_period: iterations between images of the maps for TensorBoard, 0 for none.
         inherited: parts that ``load_teacher`` starts from the teacher's weights; see ``inherit``.
             Weights that a checkpoint has loaded before stay.
+        classes: of the teacher, for those of the student; see ``inherit``.
+        basis_images: images on which a basis of the teacher's maps is found, where the student's
+            are thinner; see ``basis``.
+        start_at_basis: whether the distiller starts from it as well.
 
     Raises:
         ValueError: a negative weight or number of iterations, or detectors that the distiller
@@ -62,10 +67,14 @@ class DistilledDetector(StudentWrapper):
         warmup_iters: int = 0,
         vis_period: int = 0,
         inherited: Sequence[str] = (),
+        classes: Sequence[int] = (),
+        basis_images: int = 64,
+        start_at_basis: bool = False,
     ) -> None:
         super().__init__(student, teacher)
         check_positive("MODEL.DISTILLER.LOSS_WEIGHT", loss_weight, zero=True)
         check_positive("MODEL.DISTILLER.WARMUP_ITERS", warmup_iters, zero=True)
+        check_positive("MODEL.TEACHER.BASIS_IMAGES", basis_images)
         distiller.check(student, teacher.detector)
         self.distiller = distiller
         self.strides = strides
@@ -73,6 +82,15 @@ class DistilledDetector(StudentWrapper):
         self.warmup_iters = warmup_iters
         self.vis_period = vis_period
         self._to_inherit = list(inherited)
+        self._classes = list(classes)
+        self._basis_images = basis_images
+        self._start_at_basis = start_at_basis
+        own, others = self.backbone.output_shape(), teacher.output_shape()
+        self._levels = [name for name in own if name in others]
+        thin = thin_maps(*([x[name].channels for name in self._levels] for x in (own, others)))
+        if thin and (start_at_basis or inherited):
+            width, channels = thin  # in the checkpoint, where a resumed run finds it
+            distiller.register_buffer("basis", torch.zeros(channels, width))
         self._loaded: set[str] = set()  # weights that a checkpoint had
         self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             DistilledDetector._before_loading
@@ -83,18 +101,48 @@ class DistilledDetector(StudentWrapper):
         """Builds student, teacher and distiller, and matches their levels."""
         return distillation(cfg, build_student(cfg), build_teacher(cfg))
 
-    def load_teacher(self) -> None:
+    def load_teacher(self, batches: Iterable[list[dict[str, Any]]] = ()) -> None:
         """Loads the teacher's checkpoint, then starts the student's inherited parts from it.
 
         Call it once before the first training step, after the student's own weights are loaded.
         Further calls do nothing.
+
+        Args:
+            batches: training images, for a student whose maps are thinner than the teacher's; as
+                many are read as ``MODEL.TEACHER.BASIS_IMAGES`` says.
         """
         if self.teacher.is_loaded:
             return
         parts = [part for part in self._to_inherit if not self._has_loaded(part)]
         self.teacher.load_weights([*parts, *self.distiller.teacher_parts])
-        inherit(self.student, self.teacher.detector, parts, keep=self._loaded)
+        inherit(
+            self.student,
+            self.teacher.detector,
+            parts,
+            keep=self._loaded,
+            basis=self._basis(parts, batches),
+            classes=self._classes,
+        )
         fold_batch_norm(self.teacher.backbone)  # last: it changes the state-dict keys
+
+    def _basis(
+        self, parts: Sequence[str], batches: Iterable[list[dict[str, Any]]]
+    ) -> Tensor | None:
+        """Returns the basis of the teacher's maps, the checkpoint's if there is one.
+
+        None for a student whose maps are not thinner, or that has no use for one.
+        """
+        basis: Tensor | None = getattr(self.distiller, "basis", None)
+        if basis is None or "distiller.basis" in self._loaded:
+            return basis
+        layers = first_layers(self.student, self.teacher.detector, parts, *basis.shape)
+        if not (layers or self._start_at_basis):
+            return None
+        moments = second_moments(self.teacher, self._levels, batches, self._basis_images)
+        basis.copy_(find_basis(moments, layers, basis.shape[1]))
+        if self._start_at_basis:
+            self.distiller.start_at(basis)
+        return basis
 
     def _before_loading(self, state_dict: Mapping[str, Any], *_: Any) -> None:
         """Notes what a checkpoint has: the teacher's weights do not replace it."""
@@ -161,15 +209,21 @@ def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str
     """Returns the arguments of ``DistilledDetector`` for these two and ``MODEL.DISTILLER``."""
     student_shape: dict[str, ShapeSpec] = student.backbone.output_shape()
     levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher.output_shape())
+    distiller = build_distiller(cfg, levels, student_shape, teacher.output_shape())
+    inherited, init = cfg.MODEL.TEACHER.INHERIT, cfg.MODEL.DISTILLER.FAM.INIT
     return {
         "student": student,
         "teacher": teacher,
-        "distiller": build_distiller(cfg, levels, student_shape, teacher.output_shape()),
+        "distiller": distiller,
         "strides": {level: student_shape[level].stride for level in levels},
         "loss_weight": cfg.MODEL.DISTILLER.LOSS_WEIGHT,
         "warmup_iters": cfg.MODEL.DISTILLER.WARMUP_ITERS,
         "vis_period": cfg.VIS_PERIOD,
-        "inherited": cfg.MODEL.TEACHER.INHERIT,
+        "inherited": inherited,
+        "classes": cfg.MODEL.TEACHER.CLASSES,
+        "basis_images": cfg.MODEL.TEACHER.BASIS_IMAGES,
+        # The adapters of methods without FAM follow the heads.
+        "start_at_basis": init == "identity" if distiller.reads_fam else bool(inherited),
     }
 
 

@@ -45,6 +45,8 @@ def distill(
     teacher: FrozenTeacher,
     distiller: Mapping[str, Any] | None = None,
     inherit: Sequence[str] = (),
+    classes: Sequence[int] = (),
+    basis_images: int = 64,
 ) -> DistilledDetector:
     """Builds the student with its teacher and a distiller that fits the two.
 
@@ -54,13 +56,16 @@ def distill(
         distiller: keys of ``MODEL.DISTILLER`` in lower case, such as ``{"levels": ["p3", "p4"],
             "fam": {"grid": 8}}``.
         inherit: as ``MODEL.TEACHER.INHERIT``.
+        classes: as ``MODEL.TEACHER.CLASSES``.
+        basis_images: as ``MODEL.TEACHER.BASIS_IMAGES``.
 
     Raises:
         ValueError: an unknown key or an impossible value; the message names it.
     """
     cfg = default_config()
     cfg.MODEL.DEVICE = "cpu"  # the training moves the model as a whole
-    cfg.MODEL.TEACHER.INHERIT = plain(inherit)
+    node = cfg.MODEL.TEACHER
+    node.INHERIT, node.CLASSES, node.BASIS_IMAGES = plain(inherit), plain(classes), basis_images
     for key, value in _flat(plain(distiller or {}), cfg.MODEL.DISTILLER, "distiller"):
         cfg.merge_from_list([f"MODEL.DISTILLER.{key}", value])
     return DistilledDetector(**distillation(cfg, student, teacher))

@@ -1,6 +1,6 @@
 """Which feature maps of student and teacher belong together, and which of their cells are image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from detectron2.layers import ShapeSpec
 
@@ -38,6 +38,21 @@ def match_levels(
                 f"{strides[1]} in the teacher; leave it out or use a teacher of equal strides"
             )
     return sorted(levels, key=lambda level: student[level].stride)
+
+
+def thin_maps(student: Iterable[int], teacher: Iterable[int]) -> tuple[int, int] | None:
+    """Returns k and C of a student whose maps all have k channels and a teacher's that have C > k.
+
+    None for any other pair.
+
+    Args:
+        student: channels of its maps.
+        teacher: channels of its maps.
+    """
+    own, others = set(student), set(teacher)
+    if len(own) == len(others) == 1 and min(own) < min(others):
+        return min(own), min(others)
+    return None
 
 
 def valid_sizes(image_sizes: Sequence[tuple[int, ...]], stride: int) -> list[tuple[int, int]]:

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from fam_det.modeling.inherit import inherit
-from fam_det.modeling.levels import match_levels
+from fam_det.modeling.levels import match_levels, thin_maps
 from fam_det.recipes.data import list_names
 from fam_det.recipes.overrides import Override, Overrides
 from fam_det.recipes.teacher import ZOO_EXAMPLE, Teacher
 
 # Parts that the student can take from its teacher, by the student's meta-architecture.
-HEADS = {
-    "GeneralizedRCNN": ["proposal_generator", "roi_heads", "backbone.fpn_output*"],
-    "RetinaNet": ["head", "backbone.fpn_output*"],
-}
+HEADS = {"GeneralizedRCNN": ["proposal_generator", "roi_heads"], "RetinaNet": ["head"]}
 LAST_STRIDE = 32  # of a backbone's maps; coarser ones are made of them
 # As configs/Base-FAM.yaml, which the COCO recipes are based on. The best row on the blood cells
 # (there with the teacher's heads at 54); see docs/choosing.md.
@@ -27,40 +26,75 @@ DISTILLER: Overrides = {
 
 def distiller_overrides(
     student: Any, teacher: Teacher, names: Sequence[str], inherit_heads: bool | None
-) -> tuple[Overrides, str]:
-    """Returns the keys of the distiller, and a line that says how the student starts.
+) -> tuple[Overrides, list[str]]:
+    """Returns the keys of the distiller, and lines that say how the student starts.
 
-    With ``inherit_heads`` it insists on the teacher's heads, even where its class names are not the
-    data's; with False it does without; with None it takes them where everything is the same.
+    With ``inherit_heads`` it insists on all of the teacher's heads, even where its class names are
+    not the data's; with False it does without; with None it takes those that fit, where teacher and
+    data share a class.
     """
     levels = _shared_levels(student.backbone, teacher)
-    obstacle = _obstacle(student, teacher, names, inherit_heads)
-    if obstacle:
+    try:
+        parts, classes, lines = _heads(student, teacher, names, inherit_heads)
+    except _NoHeadsError as obstacle:
         reason = "those that both have" + " but p2, the costliest" * ("p2" in levels)
         cheap = Override([level for level in levels if level != "p2"], reason)
         line = f"{obstacle}: distilling FPN features only"
-        return DISTILLER | {"MODEL.DISTILLER.LEVELS": cheap}, line
+        return DISTILLER | {"MODEL.DISTILLER.LEVELS": cheap}, [line]
     overrides = {
         "MODEL.DISTILLER.LEVELS": Override(levels, "those that both have"),
-        "MODEL.TEACHER.INHERIT": Override(
-            HEADS[teacher.architecture], "the student starts with the teacher's heads"
-        ),
+        "MODEL.TEACHER.INHERIT": Override(parts, "the student starts with the teacher's heads"),
+        "MODEL.TEACHER.CLASSES": Override(classes, "the teacher's classes, -1 for a new one"),
         "MODEL.DISTILLER.FAM.INIT": Override("identity", "these heads read the teacher's maps"),
     }
-    same = f"teacher and data have {'the same ' * (not inherit_heads)}{len(names)} classes"
-    return DISTILLER | overrides, f"{same}: the student starts with the teacher's heads"
+    return DISTILLER | overrides, lines
 
 
-def _obstacle(
+class _NoHeadsError(Exception):
+    """Says why the student does without the teacher's heads."""
+
+
+def _heads(
     student: Any, teacher: Teacher, names: Sequence[str], inherit_heads: bool | None
-) -> str | None:
-    """Returns why the student does without the teacher's heads; None where it takes them."""
+) -> tuple[list[str], list[int], list[str]]:
+    """Returns the parts to take, the teacher's class for each of the data's, and lines on both."""
     if inherit_heads is False:
-        return "--no-inherit-heads"
-    misfit = _misfit(student, teacher, names)
-    if inherit_heads and misfit:
-        raise ValueError(f"--inherit-heads: {misfit}; leave it out to distil FPN features only")
-    return misfit or (None if inherit_heads else _other_names(teacher, names))
+        raise _NoHeadsError("--no-inherit-heads")
+    classes, line = _classes(teacher, names, insist=bool(inherit_heads))
+    fitting, misfits = [], []
+    for part in _parts(student, teacher):
+        misfit = _misfit(student, teacher, part, classes)
+        fitting += [] if misfit else [part]
+        misfits += [misfit] if misfit else []
+    if misfits and inherit_heads:
+        raise ValueError(
+            f"--inherit-heads: {misfits[0]}; leave it out to take only the heads that fit"
+        )
+    if not fitting:
+        raise _NoHeadsError(misfits[0])
+    return fitting, classes, [line, *(f"starts anew: {misfit}" for misfit in misfits)]
+
+
+def _classes(teacher: Teacher, names: Sequence[str], *, insist: bool) -> tuple[list[int], str]:
+    """Returns the teacher's class for each of the data's, [] for the same, and a line on it."""
+    known = [] if teacher.in_python else list(teacher.class_names or ())
+    heads = "the student starts with the teacher's heads"
+    if known == list(names):
+        return [], f"teacher and data have the same {len(names)} classes: {heads}"
+    shared = [name for name in names if name in known]
+    if shared:
+        new = [name for name in names if name not in known]
+        line = f"classes that the teacher knows: {list_names(shared)}: {heads}"
+        classes = [known.index(name) if name in known else -1 for name in names]
+        return classes, line + f"; new: {list_names(new)}" * bool(new)
+    if teacher.num_classes != len(names):
+        reason = f"the teacher detects {teacher.num_classes} classes, the data has {len(names)}"
+        if insist:
+            raise ValueError(f"--inherit-heads: {reason}; leave it out to distil FPN features only")
+        raise _NoHeadsError(reason)
+    if not insist:
+        raise _NoHeadsError(_other_names(teacher, names))
+    return [], f"teacher and data have {len(names)} classes: {heads}"
 
 
 def _shared_levels(student: Any, teacher: Teacher) -> list[str]:
@@ -87,26 +121,36 @@ def _top_block(backbone: Any) -> tuple[str, str]:
     return type(block).__name__, getattr(block, "in_feature", "")
 
 
-def _misfit(student: Any, teacher: Teacher, names: Sequence[str]) -> str | None:
-    """Returns why the heads' weights cannot be copied, which is tried out; None where they can."""
-    if teacher.num_classes != len(names):
-        return f"the teacher detects {teacher.num_classes} classes, the data has {len(names)}"
+def _parts(student: Any, teacher: Teacher) -> list[str]:
+    """Returns the heads, and the FPN's output convolutions where the FPNs are of one width."""
+    parts = HEADS[teacher.architecture]
+    return parts if _thin(student, teacher) else [*parts, "backbone.fpn_output*"]
+
+
+def _thin(student: Any, teacher: Teacher) -> tuple[int, int] | None:
+    """Returns k and C of a student whose FPN is thinner."""
+    shapes = [x.backbone.output_shape().values() for x in (student, teacher.detector)]
+    return thin_maps(*([shape.channels for shape in own] for own in shapes))
+
+
+def _misfit(student: Any, teacher: Teacher, part: str, classes: list[int]) -> str | None:
+    """Returns why a part's weights cannot be taken, which is tried out; None where they can."""
+    thin = _thin(student, teacher)
+    basis = torch.zeros(thin[::-1]) if thin else None
     try:
-        inherit(student, teacher.detector, HEADS[teacher.architecture])
+        inherit(student, teacher.detector, [part], basis=basis, classes=classes)
     except ValueError as error:
         return str(error).removeprefix("MODEL.TEACHER.INHERIT: ").partition(";")[0]
     return None
 
 
-def _other_names(teacher: Teacher, names: Sequence[str]) -> str | None:
-    """Returns why the teacher's classes may not be the data's; None where they are."""
+def _other_names(teacher: Teacher, names: Sequence[str]) -> str:
+    """Returns why the teacher's classes may not be the data's."""
     hint = "if its heads fit, --inherit-heads takes them"
     if teacher.in_python:
         return f"the teacher's heads are described in Python ({hint})"
     if teacher.class_names is None:
         return f"the names of the teacher's {teacher.num_classes} classes are not known ({hint})"
-    if teacher.class_names == tuple(names):
-        return None
     return (
         f"the teacher's classes are {list_names(teacher.class_names)}, those of the data "
         f"{list_names(names)} ({hint})"

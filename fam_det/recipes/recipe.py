@@ -42,6 +42,8 @@ class Request:
     schedule: str = "1x"  # see fam_det.recipes.schedule
     batch: int = 8  # images an iteration
     inherit_heads: bool | None = None  # see fam_det.recipes.distiller
+    size: Overrides = field(default_factory=dict)  # of the student, see fam_det.recipes.ladder
+    size_note: str = ""  # why it was chosen
     options: list[str] = field(default_factory=list)  # KEY VALUE pairs, which override all else
 
 
@@ -60,23 +62,14 @@ class Recipe:
 
 def derive(request: Request) -> Recipe:
     """Derives the config for a request; a ValueError names the flag that cannot be met."""
-    train, val, options = request.train, request.val, request.options
-    check_same_classes(train, val)
-    overrides = teacher_overrides(request.teacher, request.teacher_weights)
-    teacher = read_teacher(build_config(overrides, options))
-    masks = teacher.has_masks and train.has_masks and val.has_masks
-    overrides |= _shared_overrides(teacher, masks)
-    overrides |= _detector_overrides(teacher, train, masks)
-    inputs = list(teacher.template.MODEL.FPN.IN_FEATURES)
-    overrides |= student_overrides(
-        request.student, request.student_weights, teacher.architecture, inputs
-    )
-    overrides |= _run_overrides(request)
+    train, options = request.train, request.options
+    teacher, masks, overrides = teacher_keys(request)
+    overrides |= student_keys(request, teacher, overrides)
     overrides |= solver_overrides(
         request.schedule,
         teacher.architecture,
         num_images=train.num_trained,
-        num_validated=val.num_images,
+        num_validated=request.val.num_images,
         batch=request.batch,
     )
     student = _build_student(request.student, build_config(overrides, options))
@@ -84,8 +77,31 @@ def derive(request: Request) -> Recipe:
     overrides |= heads
     reasons = {key: override.reason for key, override in overrides.items()}
     reasons |= dict.fromkeys(options[::2], "given")
-    notes = [*_notes(request, teacher, masks), start]
+    notes = [*_notes(request, teacher, masks), *start]
     return Recipe(build_config(overrides, options), reasons, notes)
+
+
+def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
+    """Returns the teacher, whether its student segments, and the keys that any student of it has.
+
+    Raises a ValueError that names the flag for data or a teacher that cannot be used.
+    """
+    train, val = request.train, request.val
+    check_same_classes(train, val)
+    overrides = teacher_overrides(request.teacher, request.teacher_weights)
+    teacher = read_teacher(build_config(overrides, request.options))
+    masks = teacher.has_masks and train.has_masks and val.has_masks
+    overrides |= _shared_overrides(teacher, masks)
+    overrides |= _detector_overrides(teacher, train, masks)
+    return teacher, masks, overrides | _run_overrides(request)
+
+
+def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrides:
+    """Returns the keys of the student's backbone and size, beside those of any student."""
+    inputs = list(teacher.template.MODEL.FPN.IN_FEATURES)
+    own = student_overrides(request.student, request.student_weights, teacher.architecture, inputs)
+    sized = build_config(base | own | request.size, request.options)
+    return own | _thin_overrides(teacher, sized) | request.size
 
 
 def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
@@ -99,6 +115,15 @@ def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
         else:
             overrides[key] = Override(value)
     return overrides
+
+
+def _thin_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
+    """Returns the inner widths of heads that read an FPN of another width than the teacher's."""
+    width = teacher.template.MODEL.FPN.OUT_CHANNELS
+    if teacher.architecture == "RetinaNet" or cfg.MODEL.FPN.OUT_CHANNELS == width:
+        return {}
+    inner = [width if x == -1 else x for x in teacher.template.MODEL.RPN.CONV_DIMS]
+    return {"MODEL.RPN.CONV_DIMS": Override(inner, "the teacher's, -1 would be the FPN's width")}
 
 
 def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:
@@ -150,6 +175,7 @@ def _notes(request: Request, teacher: Teacher, masks: bool) -> list[str]:
     kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn
     return [
         f"student {kind} {request.student}, teacher {request.teacher}",
+        *([request.size_note] if request.size_note else []),
         f"classes: {list_names(request.train.class_names)}; images with objects to train on: "
         f"{request.train.num_trained}; images to validate on: {request.val.num_images}",
     ]

@@ -1,15 +1,23 @@
-"""When checkpoints are written, how many of them stay, and a count that Detectron2 leaves out."""
+"""When checkpoints are written, how many stay, and what a resumed run takes from them or not."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
+from torch.optim import Optimizer
 
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.training.evaluation import at_iteration
 
 from detectron2.engine import HookBase, hooks
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
 
 
 class BoundedCheckpointer(hooks.PeriodicCheckpointer):
@@ -22,7 +30,7 @@ class BoundedCheckpointer(hooks.PeriodicCheckpointer):
         super().__init__(checkpointer, period, max_to_keep=keep or None)
 
     def before_train(self) -> None:
-        """Finds the checkpoints of the run so far; makes up for what a kill prevented."""
+        """Finds the checkpoints of the run so far."""
         super().before_train()
         folder, first = Path(self.checkpointer.save_dir), self.trainer.start_iter
         prefix = self.file_prefix
@@ -36,9 +44,15 @@ class BoundedCheckpointer(hooks.PeriodicCheckpointer):
                 file.unlink()
             before = before[-self.max_to_keep :]
         self.recent_checkpoints = [str(file) for file in before]
-        if first >= self.max_iter and not (folder / f"{prefix}_final.pth").exists():
-            with at_iteration(self.trainer, first - 1):  # the iteration that its state will name
-                self.checkpointer.save(f"{prefix}_final", iteration=first - 1)
+
+    def after_train(self) -> None:
+        """Writes the final checkpoint if a kill prevented that, or the training ended early."""
+        final, trainer = f"{self.file_prefix}_final", self.trainer
+        last = Path(self.checkpointer.get_checkpoint_file()).stem
+        if trainer.iter >= trainer.max_iter and last != final:
+            done = max(trainer.start_iter, trainer.max_iter)
+            with at_iteration(trainer, done - 1):  # the iteration that its state will name
+                self.checkpointer.save(final, iteration=done - 1)
 
 
 def read_loss_normalizer(model: nn.Module) -> float | None:
@@ -91,3 +105,27 @@ class LossNormalizers(HookBase):
         """Resumes from this process's count."""
         self.values = state["loss_normalizers"]
         set_loss_normalizer(self.model, self.values[comm.get_rank() % len(self.values)])
+
+
+@contextlib.contextmanager
+def kept_rates(optimizer: Optimizer, scheduler: Any) -> Iterator[None]:
+    """Keeps the optimiser's options that a config has from those in a state loaded within this.
+
+    The scheduler's state is loaded before. One of another kind than Detectron2's, whose rates are
+    no function of the iteration, resumes from the state's.
+    """
+    names = ("lr", "initial_lr", "weight_decay", "momentum")
+    before = [{name: x[name] for name in names if name in x} for x in optimizer.param_groups]
+    yield
+    if not isinstance(scheduler, LRMultiplier | ParamScheduler):
+        return
+    for group, options in zip(optimizer.param_groups, before, strict=True):
+        options = {"initial_lr": options["lr"]} | options
+        for name in options.keys() & group.keys() - {"lr"}:
+            if group[name] != options[name]:
+                logger.info("%s: %g in the checkpoint, now %g", name, group[name], options[name])
+        group.update(options)
+    if isinstance(scheduler, LRMultiplier):  # a LazyConfig's is made of the groups later
+        scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        for group, rate in zip(optimizer.param_groups, scheduler.get_lr(), strict=True):
+            group["lr"] = rate

@@ -1,6 +1,7 @@
 """Training and evaluation of detectors, from a config in YAML or in Python (LazyConfig)."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
+from fam_det.training.best import read_patience
 from fam_det.training.evaluation import build_evaluator
 from fam_det.training.filter_images import FilterImages
 from fam_det.training.trainer import (
@@ -34,7 +36,6 @@ from detectron2.data import (
     build_detection_train_loader,
 )
 from detectron2.engine import HookBase, hooks
-from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
@@ -86,6 +87,13 @@ class Trainer(ResumableTrainer):
             test = partial(self.test_with_augmentation, self.cfg, self.model)
             all_hooks.append(hooks.EvalHook(0, test))
         return all_hooks
+
+    @classmethod
+    def main_metrics(cls, cfg: CfgNode) -> Sequence[str]:
+        """Returns those of the first data set, by whose name they are known if there are more."""
+        names = super().main_metrics(cfg)
+        first = f"{cfg.DATASETS.TEST[0]}/" if len(cfg.DATASETS.TEST) > 1 else ""
+        return [f"{first}{name}" for name in names]
 
     @classmethod
     def test_with_augmentation(cls, cfg: CfgNode, model: Any) -> dict[str, Any]:
@@ -146,6 +154,9 @@ class LazyTrainer(ResumableTrainer):
             eval_period=train.eval_period,
             checkpoint_period=train.checkpointer.period,
             checkpoint_keep=train.checkpointer.get("max_to_keep") or 0,
+            patience=read_patience(
+                train.get("patience", 0), train.eval_period, ("train.patience", "train.eval_period")
+            ),
             ddp=ddp_options(train.device, **train.ddp),
             log_period=train.log_period,
             deterministic_seed=train.get("seed", -1) if train.get("deterministic") else None,
@@ -191,11 +202,6 @@ class LazyTrainer(ResumableTrainer):
         return results or {}
 
     evaluate = test
-
-    def train(self) -> dict[str, Any]:
-        """Trains; returns the last results of the evaluation."""
-        TrainerBase.train(self, self.start_iter, self.max_iter)
-        return self._last_eval_results
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state with the inner trainer's beside the hooks."""

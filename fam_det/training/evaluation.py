@@ -11,7 +11,7 @@ import torch.distributed as dist
 from pycocotools.coco import COCO
 
 from fam_det.data.loader import keep_child_signals
-from fam_det.files.metrics_file import read_metrics
+from fam_det.files.metrics_file import parse_metrics
 from fam_det.training.metrics import EVAL_SECONDS
 
 from detectron2.config import CfgNode
@@ -43,27 +43,30 @@ class Evaluation(hooks.EvalHook):
     def __init__(self, period: int, evaluate: Any, folder: str) -> None:
         super().__init__(period, evaluate)
         self.file = Path(folder) / "metrics.json"
+        self.evaluated = 0  # iterations done at the last evaluation
 
     def before_train(self) -> None:
         """Evaluates the checkpoint that a run is resumed from, unless that was done."""
         start = self.trainer.start_iter
         due = self._period > 0 and start % self._period == 0 and 0 < start < self.trainer.max_iter
-        if due and comm.all_gather(not self._was_evaluated(start - 1))[0]:
+        if due and comm.all_gather(read_evaluation(self.file, start) is None)[0]:
             with at_iteration(self.trainer, start - 1):
                 self._do_eval()
 
     def after_train(self) -> None:
-        """Evaluates at the end, whose number is the same for a run resumed after its last step."""
+        """Evaluates at the end, unless a training that ended early has just done so.
+
+        The number of the end is the same for a run resumed after its last step.
+        """
         trainer = self.trainer
         trainer.iter = trainer.storage.iter = min(trainer.iter, trainer.max_iter)
         super().after_train()
 
-    def _was_evaluated(self, iteration: int) -> bool:
-        lines = read_metrics(self.file)
-        return any(line["iteration"] == iteration and EVAL_SECONDS in line for line in lines)
-
     def _do_eval(self) -> None:
-        start = time.perf_counter()
+        done = min(self.trainer.iter + 1, self.trainer.max_iter)
+        if done == self.evaluated:
+            return
+        self.evaluated, start = done, time.perf_counter()
         if comm.get_world_size() > 1:
             for buffer in self.trainer.model.buffers():
                 dist.broadcast(buffer, 0)
@@ -71,6 +74,21 @@ class Evaluation(hooks.EvalHook):
             super()._do_eval()
         seconds = time.perf_counter() - start
         self.trainer.storage.put_scalar(EVAL_SECONDS, seconds, smoothing_hint=False)
+
+
+def read_evaluation(file: Path, done: int) -> dict[str, float] | None:
+    """Returns a line of ``metrics.json``: the last evaluation after so many iterations.
+
+    Detectron2 counts from 0, but calls the end of a training ``MAX_ITER``: a line without a
+    learning rate, after which a training that was made longer has an iteration of that number.
+    """
+    found = None
+    for _, line in parse_metrics(file):
+        if line is not None and EVAL_SECONDS in line:
+            number = line["iteration"]
+            if number == done - 1 or (number == done and "lr" not in line):
+                found = line
+    return found
 
 
 @contextlib.contextmanager

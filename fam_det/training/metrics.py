@@ -24,6 +24,7 @@ class MetricsWriter(hooks.PeriodicWriter):
     def __init__(self, writers: list[Any], folder: str, period: int = LOG_PERIOD) -> None:
         super().__init__(writers, period)
         self.folder = folder
+        self.evaluated: int | None = None  # iteration of the last evaluation that is written
 
     def before_train(self) -> None:
         """Ends the half line that a killed run may have left."""
@@ -34,7 +35,8 @@ class MetricsWriter(hooks.PeriodicWriter):
         _, evaluated = self.trainer.storage.latest().get(EVAL_SECONDS, (0.0, None))
         done = self.trainer.iter + 1
         is_due = done % self._period == 0 or done == self.trainer.max_iter
-        if is_due or evaluated == self.trainer.iter:
+        if is_due or evaluated != self.evaluated:
+            self.evaluated = evaluated
             for writer in self._writers:
                 self._name_errors(writer.write)
 

@@ -1,6 +1,7 @@
 """Detectron2's trainers, put together so that a resumed run ends as an unbroken one does."""
 
 import argparse
+import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.metrics_file import LOG_PERIOD
 from fam_det.modeling.student_wrapper import parts_of_student
-from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers
+from fam_det.training.best import MAIN_METRICS, BestCheckpointer, EarlyStop, read_patience
+from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers, kept_rates
 from fam_det.training.evaluation import Evaluation
 from fam_det.training.metrics import MetricsWriter, ShortHistory
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
@@ -29,6 +31,8 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+logger = logging.getLogger(__name__)
+
 
 class TrainingOptions(NamedTuple):
     """Options of a training, which YAML and LazyConfig call by other names."""
@@ -41,6 +45,7 @@ class TrainingOptions(NamedTuple):
     eval_period: int
     checkpoint_period: int
     checkpoint_keep: int  # 0 for all
+    patience: int  # evaluations; 0 for no early stopping
     ddp: dict[str, Any]
     log_period: int = LOG_PERIOD
     deterministic_seed: int | None = None
@@ -94,6 +99,9 @@ class ResumableTrainer(DefaultTrainer):
             eval_period=cfg.TEST.EVAL_PERIOD,
             checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
             checkpoint_keep=cfg.SOLVER.CHECKPOINT_KEEP,
+            patience=read_patience(
+                cfg.SOLVER.PATIENCE, cfg.TEST.EVAL_PERIOD, ("SOLVER.PATIENCE", "TEST.EVAL_PERIOD")
+            ),
             ddp=ddp_options(cfg.MODEL.DEVICE, broadcast_buffers=False),
             deterministic_seed=cfg.SEED if cfg.DETERMINISTIC else None,
         )
@@ -102,6 +110,10 @@ class ResumableTrainer(DefaultTrainer):
         """Returns the hooks in their order, ``None`` for those of the first process only."""
         options, is_main = self.options, comm.is_main_process()
         keep = (self.checkpointer, options.checkpoint_period, options.checkpoint_keep)
+        metrics = self.main_metrics(self.cfg)
+        self.best = BestCheckpointer(
+            options.eval_period, self.checkpointer, metrics, options.patience
+        )
         return [
             ShortHistory(),
             LossNormalizers(self.model),
@@ -111,6 +123,7 @@ class ResumableTrainer(DefaultTrainer):
             BoundedCheckpointer(*keep) if is_main else None,
             StopOnSignal(self.checkpointer),
             Evaluation(options.eval_period, self._test_and_keep, options.folder),
+            self.best,
             MetricsWriter(self.build_writers(), options.folder, options.log_period)
             if is_main
             else None,
@@ -131,6 +144,11 @@ class ResumableTrainer(DefaultTrainer):
         """Returns Detectron2's writers of metrics."""
         return list(default_writers(self.options.folder, self.options.max_iter))
 
+    @classmethod
+    def main_metrics(cls, cfg: Any) -> Sequence[str]:
+        """Returns metrics of which the first that there is says which checkpoint is the best."""
+        return MAIN_METRICS
+
     def _test_and_keep(self) -> Any:
         """Evaluates for the hook; DefaultTrainer looks for the results under this name."""
         self._last_eval_results = self.test(self.cfg, self.model)
@@ -144,7 +162,24 @@ class ResumableTrainer(DefaultTrainer):
         self.data_loader.start_iter = self.start_iter
         distilled = unwrapped(self.model)
         if hasattr(distilled, "load_teacher"):
-            distilled.load_teacher()
+            distilled.load_teacher(self.data_loader)
+
+    def train(self) -> dict[str, Any]:
+        """Trains; returns the last results of the evaluation."""
+        planned = self.max_iter
+        with contextlib.suppress(EarlyStop):
+            TrainerBase.train(self, self.start_iter, self.max_iter)
+        for line in self.best.summary(planned):
+            logger.info(line)
+        if isinstance(self.cfg, CfgNode) and comm.is_main_process():
+            verify_results(self.cfg, self._last_eval_results)
+        return self._last_eval_results
+
+    def before_step(self) -> None:
+        """Leaves the loop if the training has ended early."""
+        if self.iter >= self.max_iter:
+            raise EarlyStop
+        super().before_step()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns iteration, hooks, and the state of the trainer inside this one."""
@@ -152,10 +187,14 @@ class ResumableTrainer(DefaultTrainer):
         return {**state, "_trainer": self._trainer.state_dict()}  # the main branch's key
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resumes from a checkpoint's state; one of v0.6's own has no optimiser."""
+        """Resumes from a checkpoint's state; one of v0.6's own has no optimiser.
+
+        Learning rate, weight decay and momentum are the config's, which may have changed.
+        """
         TrainerBase.load_state_dict(self, state_dict)
         if "_trainer" in state_dict:
-            self._trainer.load_state_dict(state_dict["_trainer"])
+            with kept_rates(self.optimizer, self.scheduler):
+                self._trainer.load_state_dict(state_dict["_trainer"])
 
     @classmethod
     def prepare(cls, cfg: Any, args: argparse.Namespace) -> Callable[[], Any]:

@@ -21,6 +21,14 @@ def test_iterations_are_counted_from_one_and_timed(make_run: Any) -> None:
     assert run.notes == []
 
 
+def test_a_run_that_ended_early_is_finished(make_run: Any) -> None:
+    folder = make_run("a", top1=(50.0, 71.0), SOLVER__PATIENCE=1)
+    (folder / "last_checkpoint").write_text("model_0000059.pth")
+    assert not read_run(folder).finished
+    (folder / "last_checkpoint").write_text("model_final.pth")
+    assert read_run(folder).finished
+
+
 def test_half_a_line_of_a_killed_run_is_skipped_and_noted(make_run: Any) -> None:
     folder = make_run("a")
     with (folder / "metrics.json").open("a") as file:
@@ -78,7 +86,7 @@ def test_file_that_is_missing_or_of_something_else_is_named(
         read_run(folder)
 
 
-def test_final_checkpoint_goes_before_the_last_and_that_before_the_best(make_run: Any) -> None:
+def test_last_checkpoint_goes_before_the_final_one_and_that_before_the_best(make_run: Any) -> None:
     run = read_run(make_run("a"))
     for name in ("model_0000049.pth", "model_best.pth"):
         (run.folder / name).touch()
@@ -87,7 +95,7 @@ def test_final_checkpoint_goes_before_the_last_and_that_before_the_best(make_run
     while file := find_checkpoint(run.folder):
         order.append(file.name)
         file.unlink()
-    assert order == ["model_final.pth", "model_0000049.pth", "model_best.pth"]
+    assert order == ["model_0000049.pth", "model_final.pth", "model_best.pth"]
     assert read_weights(run.folder) == {}
 
 

@@ -9,7 +9,7 @@ import pytest
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import register_coco_datasets
-from fam_det.data.coco import check_registered
+from fam_det.data.coco import check_registered, find_categories
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -119,3 +119,18 @@ def test_a_registered_data_set_must_have_the_models_classes() -> None:
         check_registered(cfg)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
     check_registered(cfg)
+
+
+def test_categories_are_those_of_the_annotation_file_in_the_order_of_ids(tmp_path: Path) -> None:
+    categories = [{"id": 9, "name": "cell", "supercategory": "x"}, {"id": 3, "name": "dot"}]
+    content = {"images": [], "annotations": [], "categories": categories}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    # Neither the images nor the test set are on this machine.
+    cfg = config(["own_cells", str(tmp_path / "train.json"), "gone"], classes=2)
+    cfg.DATASETS.COCO.append(["own_val", "gone.json", "gone"])
+    cfg.DATASETS.TEST = ("own_val",)
+    assert find_categories(cfg) == [{"id": 3, "name": "dot"}, {"id": 9, "name": "cell"}]
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 4
+    assert find_categories(cfg) == []
+    cfg.DATASETS.TEST, cfg.MODEL.ROI_HEADS.NUM_CLASSES = ("coco_2017_val",), 80
+    assert find_categories(cfg)[79] == {"id": 90, "name": "toothbrush"}

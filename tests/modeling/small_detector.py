@@ -21,6 +21,12 @@ STUDENTS: dict[str, tuple[str, ...]] = {
         *("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [128], [256]]"),
     ),
 }
+# Heads of the teacher, whose FPN is 24 wide, on the student's of 16.
+THIN = (
+    *("MODEL.RPN.CONV_DIMS", "[24]"),
+    *("MODEL.TEACHER.INHERIT", "['proposal_generator', 'roi_heads']"),
+    *("MODEL.DISTILLER.NAME", "LayerToLayerDistiller", "MODEL.DISTILLER.FAM.INIT", "identity"),
+)
 
 
 def small_config(*opts: str) -> CfgNode:

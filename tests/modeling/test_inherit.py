@@ -155,3 +155,63 @@ def test_function_returns_what_it_copied() -> None:
     own, other = (torch.nn.ModuleDict({"a": torch.nn.Linear(2, 3)}) for _ in range(2))
     assert inherit(own, other, ["a"]) == ["a.weight", "a.bias"]
     assert torch.equal(own["a"].weight, other["a"].weight)
+
+
+def head_of(classes: int, meta: str, seed: int) -> Any:
+    torch.manual_seed(seed)
+    opts = [f"MODEL.{node}.NUM_CLASSES" for node in ("ROI_HEADS", "RETINANET")]
+    cfg = small_config(
+        "MODEL.META_ARCHITECTURE", meta, *[x for key in opts for x in (key, str(classes))]
+    )
+    cfg.defrost()
+    cfg.MODEL.RETINANET.IN_FEATURES = ["p3", "p4"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64]] if meta == "RetinaNet" else [[16]] * 5
+    cfg.MODEL.MASK_ON = meta != "RetinaNet"
+    return build_model(cfg)
+
+
+def rows_of(model: Any, name: str, layer: str, k: int) -> torch.Tensor:
+    """The rows of class k, counted by hand: of a predictor's weights, from each class's first."""
+    weight, bias = (model.state_dict()[f"{name}.{kind}"] for kind in ("weight", "bias"))
+    rows = {"bbox_pred": [4 * k + i for i in range(4)], "anchors": [k, k + model_classes(model)]}
+    chosen = rows.get(layer, [k])
+    return torch.cat([weight[chosen].flatten(), bias[chosen]])
+
+
+def model_classes(model: Any) -> int:
+    return int(getattr(model, "roi_heads", model).num_classes)
+
+
+RCNN_PREDICTORS = {
+    "roi_heads.box_predictor.cls_score": "",
+    "roi_heads.box_predictor.bbox_pred": "bbox_pred",
+    "roi_heads.mask_head.predictor": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("meta", "predictors"),
+    [("GeneralizedRCNN", RCNN_PREDICTORS), ("RetinaNet", {"head.cls_score": "anchors"})],
+)
+def test_classes_are_taken_by_number_and_new_ones_stay_new(
+    meta: str, predictors: dict[str, str]
+) -> None:
+    student, teacher, fresh = (head_of(*x) for x in ((3, meta, 0), (5, meta, 1), (3, meta, 0)))
+    part = predictors and next(iter(predictors)).partition(".")[0]
+    inherit(student, teacher, [part], classes=[4, -1, 1])
+    for name, layer in predictors.items():
+        for own, other in ((0, 4), (2, 1)):
+            assert torch.equal(
+                rows_of(student, name, layer, own), rows_of(teacher, name, layer, other)
+            )
+        assert torch.equal(rows_of(student, name, layer, 1), rows_of(fresh, name, layer, 1))
+    if meta == "GeneralizedRCNN":  # the background's row is the last
+        name = "roi_heads.box_predictor.cls_score"
+        assert torch.equal(rows_of(student, name, "", 3), rows_of(teacher, name, "", 5))
+
+
+@pytest.mark.parametrize("classes", [[0, 1], [0, 1, 5], [0, 1, -2]])
+def test_classes_that_are_not_there_are_refused(classes: list[int]) -> None:
+    student, teacher = head_of(3, "GeneralizedRCNN", 0), head_of(5, "GeneralizedRCNN", 1)
+    with pytest.raises(ValueError, match=r"MODEL.TEACHER.CLASSES: got \[.*student's 3 classes"):
+        inherit(student, teacher, ["roi_heads"], classes=classes)

@@ -161,13 +161,35 @@ def test_heads_stay_where_something_differs(teacher: Path, coco: Coco) -> None:
     config["DATASETS"] = {"TRAIN": ["registered_elsewhere"]}
     teacher.write_text(yaml.safe_dump(config))
     assert line("abc").startswith("the names of the teacher's 3 classes are not known (if its")
-    wider = ["MODEL.FPN.OUT_CHANNELS", "32"]
-    assert line("abc", options=wider).startswith("proposal_generator.rpn_head.conv.weight has sh")
     config["DATASETS"] = {"TRAIN": ["cityscapes_fine_instance_seg_train"]}
     config["MODEL"] = {"ROI_HEADS": {"NUM_CLASSES": 8}}
     teacher.write_text(yaml.safe_dump(config))
     assert line("abcdefgh").startswith(
         "the teacher's classes are 8 (person, rider, car, ...), those of the data 8 (a, b, c, ...)"
+    )
+
+
+def test_a_thinner_student_has_heads_of_the_teachers_inner_widths(
+    teacher: Path, coco: Coco
+) -> None:
+    thin = ["MODEL.FPN.OUT_CHANNELS", "16"]
+    recipe = request(coco("a", "b", "c"), str(teacher), teacher_weights="none", options=thin)
+    model = recipe.cfg.MODEL
+    assert model.TEACHER.INHERIT == ["proposal_generator", "roi_heads"]
+    assert (model.RPN.CONV_DIMS, model.DISTILLER.FAM.INIT) == ([64], "identity")
+    own_rpn = [*thin, "MODEL.RPN.CONV_DIMS", "[32]"]
+    recipe = request(coco("a", "b", "c"), str(teacher), teacher_weights="none", options=own_rpn)
+    assert recipe.cfg.MODEL.TEACHER.INHERIT == ["roi_heads"]
+    assert recipe.notes[-1].startswith("starts anew: proposal_generator.rpn_head.conv.weight has")
+
+
+def test_classes_that_the_teacher_knows_are_taken_by_name(coco: Coco) -> None:
+    recipe = request_zoo(coco("dog", "bolt", "person"), FASTER)
+    assert recipe.cfg.MODEL.TEACHER.CLASSES == [16, -1, 0]
+    assert recipe.cfg.MODEL.TEACHER.INHERIT == HEADS
+    assert recipe.notes[-1] == (
+        "classes that the teacher knows: 2 (dog, person): the student starts with the teacher's "
+        "heads; new: 1 (bolt)"
     )
 
 

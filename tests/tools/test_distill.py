@@ -50,6 +50,7 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
         "last_checkpoint",
         "log.txt",
         "metrics.json",
+        "model_best.pth",
         "model_final.pth",
     }
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]

@@ -67,7 +67,7 @@ def check_run(
     files = {f.name for f in folder.iterdir() if not f.name.startswith("events.out.tfevents")}
     assert files == {
         *("config.yaml", "inference", "last_checkpoint", "log.txt", "metrics.json"),
-        *("model_0000001.pth", "model_0000003.pth", "model_final.pth"),
+        *("model_0000001.pth", "model_0000003.pth", "model_best.pth", "model_final.pth"),
         *(f"log.txt.rank{rank}" for rank in range(1, processes)),
     }
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]

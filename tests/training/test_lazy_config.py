@@ -63,6 +63,34 @@ def test_nodes_by_hand_make_the_detector_that_distill_makes() -> None:
     assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
 
 
+def test_a_thin_student_reads_the_teachers_heads_in_a_basis() -> None:
+    student = fcos(16)
+    student.head.conv_dims = [24]  # the teacher's, behind a first layer that reads 16 channels
+    teacher = FrozenTeacher(
+        instantiate(fcos(24)),
+        weights="",
+        pixel_mean=[0.0] * 3,
+        pixel_std=[1.0] * 3,
+        input_format="BGR",
+        student_format="BGR",
+    )
+    options = {"name": "LayerToLayerDistiller", "fam": {"init": "identity"}}
+    model = distill(
+        student=instantiate(student),
+        teacher=teacher,
+        distiller=options,
+        inherit=["head"],
+        basis_images=1,
+    )
+    model.load_teacher([batch()])
+    others = teacher.detector.state_dict()
+    for name, weight in model.head.state_dict().items():
+        other = others[f"head.{name}"]
+        if weight.shape != other.shape:
+            other = torch.einsum("ochw,ck->okhw", other, model.distiller.basis)
+        torch.testing.assert_close(weight, other)
+
+
 def test_options_are_the_keys_of_the_distiller_in_lower_case() -> None:
     teacher = FrozenTeacher(
         instantiate(fcos(24)),

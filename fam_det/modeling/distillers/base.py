@@ -5,9 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fam_det.config import default_config, warn_of_unread_keys
+from fam_det.core import FrequencyAttention
 from fam_det.core.losses import LOSSES, ValidSizes
 from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
@@ -42,6 +44,11 @@ class Distiller(nn.Module):
     # for a method that does not say.
     reads: Collection[str] | None = None
 
+    @property
+    def reads_fam(self) -> bool:
+        """Returns whether it has frequency attention modules."""
+        return "FAM" in (self.reads or ())
+
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises a ValueError for detectors that the method cannot be used with."""
 
@@ -54,9 +61,28 @@ class Distiller(nn.Module):
         """
         return nullcontext({})
 
+    def start_at(self, basis: Tensor) -> None:
+        """Starts what turns the student's maps z into the teacher's at E z; see ``basis``.
+
+        Args:
+            basis: E, (C, k), for a student whose maps are thinner than the teacher's.
+        """
+
     def metrics(self) -> dict[str, Tensor]:
         """Returns what to log beside the losses, tensors of one value by name."""
         return {}
+
+
+class Adapter(nn.Conv2d):
+    """A convolution from the student's channels to the teacher's."""
+
+    @torch.no_grad()
+    def start_at(self, mix: Tensor) -> None:
+        """Makes the middle of its window a mix (C_out, C_in) of channels, and the rest zero."""
+        height, width = self.kernel_size
+        nn.init.zeros_(self.weight)[:, :, height // 2, width // 2] = mix
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 class FeatureDistiller(Distiller):
@@ -137,6 +163,12 @@ class FeatureDistiller(Distiller):
             level: self.loss(x, teacher[level], valid_sizes[level])
             for level, x in zip(self.levels, transformed, strict=True)
         }
+
+    def start_at(self, basis: Tensor) -> None:
+        """Starts every frequency attention module and every adapter at it."""
+        for module in self.transform.modules():
+            if isinstance(module, FrequencyAttention | Adapter):
+                module.start_at(basis)
 
     def metrics(self) -> dict[str, Tensor]:
         """Returns gamma_global and gamma_local of every level."""

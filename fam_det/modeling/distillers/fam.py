@@ -1,10 +1,13 @@
 """The distillers of FAM-KD: the knowledge review, and layer to layer."""
 
+from dataclasses import replace
+
 from torch import nn
 
 from fam_det.config import fam_options
-from fam_det.core import KnowledgeReview, LayerToLayer
+from fam_det.core import FAMOptions, KnowledgeReview, LayerToLayer
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, FeatureDistiller
+from fam_det.modeling.levels import thin_maps
 
 from detectron2.config import CfgNode
 
@@ -27,7 +30,7 @@ class KnowledgeReviewDistiller(FeatureDistiller):
             fusion=distiller.FUSION,
             transform=distiller.TRANSFORM,
             relu=distiller.RELU,
-            fam=fam_options(distiller),
+            fam=_options(distiller, student_channels, teacher_channels, distiller.MID_CHANNELS),
         )
 
 
@@ -47,5 +50,25 @@ class LayerToLayerDistiller(FeatureDistiller):
             teacher_channels,
             transform=distiller.TRANSFORM,
             relu=distiller.RELU,
-            fam=fam_options(distiller),
+            fam=_options(distiller, student_channels, teacher_channels),
         )
+
+
+def _options(
+    distiller: CfgNode,
+    student_channels: list[int],
+    teacher_channels: list[int],
+    mid_channels: int | None = None,
+) -> FAMOptions:
+    """Returns the options; a start at the identity waits for the basis where widths differ."""
+    options = fam_options(distiller)
+    thinner = thin_maps(student_channels, teacher_channels)
+    if options.init != "identity" or thinner is None:
+        return options
+    width, channels = thinner
+    if mid_channels not in (None, width):
+        raise ValueError(
+            f"MID_CHANNELS: got {mid_channels}, expected the student's {width}, so that FAM.INIT "
+            f"'identity' can start from a basis of the teacher's {channels} channels"
+        )
+    return replace(options, init="paper")

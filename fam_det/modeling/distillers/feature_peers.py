@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fam_det.config import check_positive
 from fam_det.core.losses import ValidSizes, mse_loss, pearson_loss
 from fam_det.core.peer_losses import channel_wise_loss, wavelet_band_loss
-from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, FeatureDistiller, Loss
+from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Adapter, FeatureDistiller, Loss
 
 from detectron2.config import CfgNode
 
@@ -27,7 +27,7 @@ class Adapters(nn.Module):
         self.levels = nn.ModuleList(
             nn.Identity()
             if only_where_needed and own == other
-            else nn.Conv2d(own, other, kernel_size=1)
+            else Adapter(own, other, kernel_size=1)
             for own, other in zip(student_channels, teacher_channels, strict=True)
         )
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fam_det.core.losses import ValidSizes
 from fam_det.core.peer_losses import imitation_loss
-from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Distiller, Shapes
+from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Adapter, Distiller, Shapes
 from fam_det.modeling.hooks import forward_hook
 
 from detectron2.config import CfgNode, configurable
@@ -51,7 +51,7 @@ class FGFIDistiller(Distiller):
         self.threshold = threshold
         self.adapters = nn.ModuleDict(
             {
-                level: nn.Conv2d(own, other, kernel_size=3, padding=1)
+                level: Adapter(own, other, kernel_size=3, padding=1)
                 for level, own, other in zip(
                     levels, student_channels, teacher_channels, strict=True
                 )
@@ -69,6 +69,11 @@ class FGFIDistiller(Distiller):
             "teacher_channels": [teacher[level].channels for level in levels],
             "threshold": cfg.MODEL.DISTILLER.FGFI.THRESHOLD,
         }
+
+    def start_at(self, basis: Tensor) -> None:
+        """Starts every adapter at it."""
+        for adapter in self.adapters.values():
+            cast(Adapter, adapter).start_at(basis)
 
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises a ValueError for a student without anchors on a level."""

@@ -1,0 +1,159 @@
+"""Images and videos to detect in, and those with boxes; one picture at a time is in memory."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fam_det.data.images import error_reason, open_checked_image
+
+from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
+
+IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+CODEC = "mp4v"  # MPEG-4, which every build of OpenCV writes
+DEFAULT_RATE = 25.0  # frames per second of a video that does not say
+WHOLE = 0.9  # of the number of frames that a container gives, which for some is an estimate
+
+Pixels = NDArray[np.uint8]  # (H, W, 3)
+
+
+class UnreadableError(ValueError):
+    """An image or a video that cannot be read; the message is the reason alone."""
+
+
+def list_media(paths: Sequence[Path]) -> tuple[Path, list[str]]:
+    """Returns the innermost folder of all files, and their names relative to it.
+
+    A folder stands for the images in it, sorted by name; its subfolders are not searched.
+
+    Raises:
+        ValueError: a path that is not there, or a folder without images.
+    """
+    files = [file for path in paths for file in _expand(path)]
+    root = os.path.commonpath({os.path.split(file)[0] for file in files})
+    return Path(root), [os.path.relpath(file, root) for file in files]
+
+
+def _expand(path: Path) -> list[str]:
+    """Returns absolute paths as text, which takes a fraction of the memory of a Path."""
+    absolute = os.path.abspath(path)  # noqa: PTH100  Path.resolve follows links
+    if path.is_file():
+        return [absolute]
+    if not path.is_dir():
+        raise ValueError(f"{path}: there is no such image, folder or video")
+    with os.scandir(absolute) as entries:
+        files = sorted(x.path for x in entries if x.name.lower().endswith(IMAGES) and x.is_file())
+    if not files:
+        raise ValueError(
+            f"{path}: has no image; expected files of {' '.join(IMAGES)} in it, not in subfolders"
+        )
+    return files
+
+
+def is_video(name: str) -> bool:
+    """Returns whether a file has the name of a video."""
+    return name.lower().endswith(VIDEOS)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    capture = cv2.VideoCapture(str(file))
+    try:
+        yield capture
+    finally:
+        capture.release()
+
+
+def count_frames(video: Path) -> int:
+    """Returns the number of frames that a video says it has, 0 if it does not."""
+    with _opened(video) as capture:
+        return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+
+
+def read_pictures(file: Path, input_format: str) -> Iterator[Pixels]:
+    """Yields an image, or each frame of a video, upright and in the channels of ``INPUT.FORMAT``.
+
+    Raises:
+        UnreadableError: a file that is damaged, of another kind, or not safe to decode; a video
+            after the frames that could be read.
+    """
+    if not is_video(file.name):
+        yield _read_image(file, input_format)
+        return
+    number, expected = 0, count_frames(file)
+    with _opened(file) as capture:
+        found, frame = capture.read()
+        while found:
+            number += 1
+            yield convert_PIL_to_numpy(Image.fromarray(_swapped(frame)), input_format)
+            found, frame = capture.read()
+    if number == 0:
+        raise UnreadableError("not a video that OpenCV can read")
+    if number < WHOLE * expected:
+        raise UnreadableError(f"ends after {number} of {expected} frames")
+
+
+def _read_image(file: Path, input_format: str) -> Pixels:
+    try:
+        with file.open("rb") as stream, open_checked_image(stream):
+            return read_image(str(file), format=input_format)
+    except Exception as error:  # a broken file makes Pillow raise errors of many types
+        raise UnreadableError(error_reason(error, str(file))) from error
+
+
+def _swapped(picture: Pixels) -> Pixels:
+    """Turns RGB, which Pillow takes, to BGR, which OpenCV takes, or back."""
+    return np.ascontiguousarray(picture[:, :, ::-1])
+
+
+@contextmanager
+def picture_writer(source: Path, target: Path) -> Iterator[Callable[[Pixels], None]]:
+    """Yields what writes RGB pictures to a file: an image, or the frames of a video like another.
+
+    A ``target`` of another kind than can be written gets ".jpg" or ".mp4" behind its name.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not is_video(source.name):
+        file = _with_suffix(target, IMAGES, ".jpg")
+        yield lambda picture: Image.fromarray(picture).save(file)
+        return
+    with _opened(source) as capture:
+        rate = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE
+    video = _Video(_with_suffix(target, (".mp4",), ".mp4"), rate)
+    try:
+        yield video.write
+    finally:
+        video.close()
+
+
+def _with_suffix(file: Path, known: Sequence[str], suffix: str) -> Path:
+    return file if file.suffix.lower() in known else file.with_name(file.name + suffix)
+
+
+class _Video:
+    """A video that is written frame by frame, of the size of the first."""
+
+    def __init__(self, file: Path, rate: float) -> None:
+        self.file = file
+        self.rate = rate
+        self.writer: Any = None
+
+    def write(self, picture: Pixels) -> None:
+        if self.writer is None:
+            height, width = picture.shape[:2]
+            code = cv2.VideoWriter.fourcc(*CODEC)
+            self.writer = cv2.VideoWriter(str(self.file), code, self.rate, (width, height))
+            if not self.writer.isOpened():
+                raise OSError(f"{self.file}: OpenCV cannot write this video")
+        self.writer.write(_swapped(picture))
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.release()

@@ -1,0 +1,77 @@
+"""Detections as files: one in COCO's format that is written as they come."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import pycocotools.mask as mask_util
+
+from fam_det.files.atomic_write import atomic_write
+
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
+
+
+class PredictionFile:
+    """Images and objects of a data set in COCO's format, whose objects have a score.
+
+    Ids count from 1. Nothing but their numbers is kept in memory.
+
+    Args:
+        annotations: where the objects go.
+        images: where the images go.
+        categories: ``id`` and ``name`` by class index.
+    """
+
+    def __init__(
+        self, annotations: IO[str], images: IO[str], categories: Sequence[dict[str, Any]]
+    ) -> None:
+        self.annotations = annotations
+        self.images = images
+        self.categories = categories
+        self.num_images = self.num_objects = 0
+
+    def add(self, image: dict[str, Any], detections: Instances) -> None:
+        """Writes an image with its detections, their numbers as Detectron2's evaluation has them.
+
+        ``image`` has at least ``file_name``, ``height`` and ``width``.
+        """
+        self.num_images += 1
+        _write_item(self.images, {"id": self.num_images, **image}, self.num_images)
+        for found in instances_to_coco_json(detections, self.num_images):
+            self.num_objects += 1
+            category = self.categories[found["category_id"]]["id"]
+            entry = {"id": self.num_objects, **found, "category_id": category}
+            entry |= {"area": _area(found), "iscrowd": 0}
+            _write_item(self.annotations, entry, self.num_objects)
+
+
+def _write_item(file: IO[str], item: dict[str, Any], number: int) -> None:
+    file.write(f"{',' if number > 1 else ''}\n{json.dumps(item)}")
+
+
+def _area(found: dict[str, Any]) -> float:
+    if "segmentation" in found:
+        return float(mask_util.area(found["segmentation"]))
+    *_, width, height = found["bbox"]
+    return float(width * height)
+
+
+@contextmanager
+def open_predictions(
+    path: Path, info: dict[str, Any], categories: Sequence[dict[str, Any]]
+) -> Iterator[PredictionFile]:
+    """Yields a file that replaces ``path`` when the context ends, unless in an exception."""
+    with atomic_write(path) as temporary, TemporaryFile("w+", encoding="utf-8") as images:
+        with temporary.open("w", encoding="utf-8") as file:
+            head = json.dumps({"info": info, "categories": list(categories)})
+            file.write(f'{head[:-1]}, "annotations": [')
+            yield PredictionFile(file, images, categories)
+            file.write('\n], "images": [')
+            images.seek(0)
+            shutil.copyfileobj(images, file)
+            file.write("\n]}\n")

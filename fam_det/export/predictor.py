@@ -1,0 +1,143 @@
+"""A detector with what surrounds it at test time: resizing before, the image's own size after."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fam_det.data.coco import count_classes, find_categories
+from fam_det.export.media import UnreadableError
+from fam_det.export.source import MAX_REASON, read_source
+from fam_det.export.student import load_student
+from fam_det.files import one_line
+from fam_det.training.trainer import check_device
+
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+
+Inputs = dict[str, Any]  # image (3, h, w) with its "height" and "width" before resizing
+OUTPUTS = {"pred_boxes", "pred_classes", "scores"}  # that an ONNX file must have
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Detects as an evaluation does: the same resizing, the same thresholds."""
+
+    detect: Callable[[Inputs], Instances]
+    resize: T.AugmentationList
+    input_format: str  # of the channels, as INPUT.FORMAT
+    categories: Sequence[dict[str, Any]]  # "id" and "name" by class index
+    has_names: bool  # or the names are numbers
+
+    @torch.no_grad()
+    def __call__(self, image: NDArray[np.uint8]) -> Instances:
+        """Returns detections in an image (H, W, 3), its channels in ``input_format``, on the CPU.
+
+        Boxes are in its pixels, and masks (N, H, W).
+
+        Raises:
+            UnreadableError: an image so thin that nothing is left of it when it is resized.
+        """
+        height, width = image.shape[:2]
+        inputs = T.AugInput(image)
+        try:
+            self.resize(inputs)
+        except ValueError as error:  # of Pillow
+            raise UnreadableError(f"{width}x{height} pixels, too thin to be resized") from error
+        pixels = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        return self.detect({"image": pixels, "height": height, "width": width})
+
+
+def load_predictor(source: Path, weights: str | None, device: str | None) -> Predictor:
+    """Loads a run, a config with ``weights``, a deployed folder or a deployed ONNX file.
+
+    ``device`` is "cpu", "cuda", or None for the GPU if PyTorch sees one; ONNX then has the CPU.
+
+    Raises:
+        ValueError: a source, checkpoint or device that is not as it should be.
+        ImportError: an ONNX file without onnxruntime.
+    """
+    if source.suffix == ".onnx":
+        cfg, detect = _load_onnx(source, weights, device or "cpu")
+    else:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        check_device(device, False, ("--device", ""))
+        cfg, weights = read_source(source, weights, [])
+        detect = partial(_detect, load_student(cfg, weights)[1].to(device))
+    categories = find_categories(cfg)
+    return Predictor(
+        detect,
+        T.AugmentationList(build_augmentation(cfg, is_train=False)),
+        cfg.INPUT.FORMAT,
+        categories or _numbered(count_classes(cfg) or cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+        has_names=bool(categories),
+    )
+
+
+def _numbered(classes: int) -> list[dict[str, Any]]:
+    return [{"id": number, "name": str(number)} for number in range(classes)]
+
+
+def _detect(detector: Any, inputs: Inputs) -> Instances:
+    return detector([inputs])[0]["instances"].to("cpu")
+
+
+def _load_onnx(
+    file: Path, weights: str | None, device: str
+) -> tuple[CfgNode, Callable[[Inputs], Instances]]:
+    """Returns the config beside the file, and what runs it."""
+    config = file.with_name("config.yaml")
+    if weights:
+        raise ValueError(f"--weights: got {weights}, but {file} has its own; leave it out")
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such file")
+    if not config.is_file():
+        raise ValueError(
+            f"{config}: not there; expected the config that tools/deploy.py writes beside an ONNX "
+            "file, for sizes and order of channels"
+        )
+    cfg, _ = read_source(config, str(file), [])
+    session = _open_session(file, device)
+    names = [output.name for output in session.get_outputs()]
+    if not OUTPUTS.issubset(names):
+        raise ValueError(
+            f"{file}: got the outputs {names}, expected {sorted(OUTPUTS)} as of tools/deploy.py"
+        )
+    return cfg, partial(_run_session, session, names)
+
+
+def _open_session(file: Path, device: str) -> Any:
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise ImportError(f"{file}: onnxruntime is not installed; pip install onnxruntime")
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    provider = f"{device.upper()}ExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise ValueError(
+            f"--device: got {device!r}, but onnxruntime has no {provider}; add --device cpu, or "
+            "install onnxruntime-gpu"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=[provider])
+    except Exception as error:  # onnxruntime's errors have no class of their own
+        raise ValueError(f"{file}: {one_line(error, MAX_REASON)}") from error
+
+
+def _run_session(session: Any, names: Sequence[str], inputs: Inputs) -> Instances:
+    image = inputs["image"].float().numpy()
+    outputs = session.run(names, {"image": image})
+    fields = {name: torch.from_numpy(x) for name, x in zip(names, outputs, strict=True)}
+    found = Instances(image.shape[1:], **fields | {"pred_boxes": Boxes(fields["pred_boxes"])})
+    return detector_postprocess(found, inputs["height"], inputs["width"])

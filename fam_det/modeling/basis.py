@@ -1,0 +1,108 @@
+"""A basis of the teacher's feature maps for a student whose maps are thinner.
+
+Every head reads the maps of an FPN through a linear layer first, and ROIAlign is linear. So where
+the teacher's maps are about x = E z, with E (C, k) the same in every cell, a head whose first layer
+has the weights W E reads the k channels of z as the teacher's head with W reads the C of x. There
+is no mean: zero padding then is zero in both.
+
+Of all E of k columns the one here loses least of what the first layers read: with the second
+moments M of the maps and the weights of the layers one below the other in W, the mean of
+|W (x - E z)|^2 over the cells, each layer at a scale that gives it the same energy. That is a
+singular value decomposition of W M^(1/2). Without layers it is the principal components.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fam_det.modeling.levels import valid_sizes
+from fam_det.modeling.teacher import FrozenTeacher
+
+from detectron2.utils import comm
+
+RIDGE = 1e-9  # of the mean variance, for directions that no map takes
+
+
+@torch.no_grad()
+def second_moments(
+    teacher: FrozenTeacher,
+    levels: Collection[str],
+    batches: Iterable[Sequence[dict[str, Any]]],
+    num_images: int,
+) -> Tensor:
+    """Returns the mean of x x^T over the cells of the teacher's maps.
+
+    Args:
+        teacher: with its weights.
+        levels: names of its maps, all of C channels.
+        batches: this process's, as Detectron2's models take them; no more are read than needed.
+        num_images: of all processes together.
+
+    Returns:
+        float64 (C, C), the same in every process. Cells of padding do not count.
+
+    Raises:
+        ValueError: no images.
+    """
+    shapes = teacher.output_shape()
+    total, cells = None, 0
+    for batch in _first_images(batches, -(-num_images // comm.get_world_size())):
+        sizes = [tuple(x["image"].shape[-2:]) for x in batch]
+        maps = teacher(batch, (max(h for h, _ in sizes), max(w for _, w in sizes)))
+        for level in levels:
+            for x, (height, width) in zip(
+                maps[level], valid_sizes(sizes, shapes[level].stride), strict=True
+            ):
+                image = x[:, :height, :width].flatten(1)
+                image = image.to(torch.promote_types(image.dtype, torch.float32))
+                product = (image @ image.T).double()
+                total = product if total is None else total + product
+                cells += image.shape[1]
+    if total is None:
+        raise ValueError(
+            "load_teacher: got no images, expected batches of training images: the student's maps "
+            "are thinner than the teacher's, and a basis of these is to be found on some"
+        )
+    count = total.new_tensor(cells)
+    if comm.get_world_size() > 1:
+        dist.all_reduce(total)
+        dist.all_reduce(count)
+    return total / count
+
+
+def _first_images(
+    batches: Iterable[Sequence[dict[str, Any]]], count: int
+) -> Iterable[Sequence[dict[str, Any]]]:
+    for batch in batches:
+        yield batch[:count]
+        count -= len(batch)
+        if count <= 0:
+            return
+
+
+def find_basis(moments: Tensor, layers: Sequence[Tensor], width: int) -> Tensor:
+    """Returns the basis E (C, k) in which the layers read most of the maps.
+
+    The coordinates z have second moments of 1, uncorrelated, the weightiest first.
+
+    Args:
+        moments: M, (C, C).
+        layers: weights (rows, C) of the layers that read the maps; none for principal components.
+        width: k, at most C.
+    """
+    channels = len(moments)
+    moments = moments + RIDGE * moments.trace() / channels * torch.eye(channels).to(moments)
+    variances, directions = torch.linalg.eigh(moments)
+    root = directions * variances.sqrt() @ directions.T
+    grams = [(layer.to(moments).T @ layer.to(moments)) for layer in layers]
+    weight = sum((gram / (gram @ moments).trace() for gram in grams), torch.zeros_like(moments))
+    if not grams:
+        weight = torch.eye(channels).to(moments)
+    _, vectors = torch.linalg.eigh(root @ weight @ root)
+    basis = root @ vectors.flip(1)[:, :width]
+    # A vector may come with either sign; the same one on every machine.
+    largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
+    return basis * largest.sign()

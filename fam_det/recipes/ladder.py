@@ -1,0 +1,172 @@
+"""The ladder: students of stock keys from the largest to the smallest, each a step cheaper."""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from fam_det.modeling.backbones.timm import PREFIX as TIMM
+from fam_det.recipes.overrides import Override, Overrides, build_config, find_node
+from fam_det.recipes.recipe import Request, student_keys
+from fam_det.recipes.teacher import Teacher
+
+from detectron2.config import CfgNode
+
+RESNETS = (101, 50, 34, 18)
+MOBILENET = "mobilenet_v2"
+# A seventh less and a fifth of MobileNetV2's multiply-adds.
+MOBILENETS_V3 = (f"{TIMM}mobilenetv3_large_100", f"{TIMM}mobilenetv3_small_100")
+WIDTH_MULTS = (0.5, 0.35)  # of a MobileNetV2 from random weights
+DIVISORS = (1, 2, 4, 8, 16)  # of the FPN's width
+MIN_WIDTH = 8  # channels; the heads of a teacher lost a fifth of their AP there in a trial
+GROUPS = 32  # of Detectron2's GroupNorm
+PROPOSALS = (300, 100)
+NARROW = 4  # divisor of the hidden width of an RPN and a mask head
+SCALES = ((0.5**0.5, "half"), (0.5, "a quarter"))  # of an image's sides, and of its pixels
+STRIDE = 32  # an FPN pads images to a multiple of it
+SIZES = (
+    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN"),
+    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+)
+
+
+class Rung(NamedTuple):
+    """A student that could be trained."""
+
+    student: str  # as --student
+    keys: Overrides  # beside those that --student leads to
+    cfg: CfgNode  # the whole config, but for the distiller
+
+    @property
+    def name(self) -> str:
+        """Returns the student with its width multiplier."""
+        width = self.cfg.MODEL.MOBILENETV2.WIDTH_MULT
+        return f"{self.student} x {width:g}" if self.student == MOBILENET else self.student
+
+
+def build_ladder(request: Request, teacher: Teacher, base: Overrides) -> list[Rung]:
+    """Returns students for a request, the largest first.
+
+    Each differs from the one before by one step that makes it cheaper: first a thin FPN, onto which
+    the teacher's heads can be folded, and fewer proposals, then smaller backbones, a still thinner
+    FPN, and last what costs most AP: few proposals, a narrow RPN and small images. Steps that the
+    user's own keys undo are left out.
+
+    Args:
+        request: of a user, with "" for any student.
+        teacher: the request's.
+        base: the keys that all of its students share.
+    """
+    ladder: list[Rung] = []
+    for student, keys in _steps(request, teacher):
+        own = student_keys(replace(request, student=student, size=keys), teacher, base)
+        cfg = build_config(base | own, request.options)
+        if not ladder or cfg != ladder[-1].cfg:
+            ladder.append(Rung(student, keys, cfg))
+    return ladder
+
+
+def _steps(request: Request, teacher: Teacher) -> Iterator[tuple[str, Overrides]]:
+    """Yields the name and keys of each student."""
+    widths = [_thin(teacher, divisor) for divisor in _divisors(teacher)]
+    quarter = min(DIVISORS.index(4), len(widths) - 1)
+    if request.student:
+        backbones: list[tuple[str, Overrides]] = [(request.student, {})]
+    else:
+        backbones = _backbones(teacher, request.student_weights)
+        widths[0] = widths[min(1, quarter)]  # the teacher's backbone with its FPN is no student
+    few, fewer = (_few(teacher, count) for count in PROPOSALS)
+    (name, own), *others = backbones
+    for width in widths[: quarter + 1]:
+        yield name, own | width
+    yield name, own | widths[quarter] | few
+    for name, own in others:
+        yield name, own | widths[quarter] | few
+    keys = own | widths[quarter] | few
+    for step in (*widths[quarter + 1 :], fewer, _narrow(teacher), *_small(teacher)):
+        keys = keys | step
+        yield name, keys
+
+
+def _backbones(teacher: Teacher, weights: str | None) -> list[tuple[str, Overrides]]:
+    """Returns backbones from one as deep as the teacher's down, with keys."""
+    model = teacher.template.MODEL
+    depth = model.RESNETS.DEPTH if "resnet" in model.BACKBONE.NAME else 0
+    depth = RESNETS[0] if teacher.in_python else depth
+    found: list[tuple[str, Overrides]] = [(f"resnet{x}", {}) for x in RESNETS if x <= depth]
+    found.append((MOBILENET, {}))
+    if weights == "none":  # there are ImageNet weights for a width of 1 only
+        key, reason = "MODEL.MOBILENETV2.WIDTH_MULT", "from random weights, as there are no others"
+        found += [(MOBILENET, {key: Override(x, reason)}) for x in WIDTH_MULTS]
+    elif importlib.util.find_spec("timm"):
+        found += [(name, {}) for name in MOBILENETS_V3]
+    return found
+
+
+def _divisors(teacher: Teacher) -> list[int]:
+    node = teacher.template.MODEL.FPN
+    multiple = GROUPS if node.NORM == "GN" else 1
+    width = node.OUT_CHANNELS
+    return [
+        x for x in DIVISORS if width % (x * multiple) == 0 and (x == 1 or width // x >= MIN_WIDTH)
+    ]
+
+
+def _thin(teacher: Teacher, divisor: int) -> Overrides:
+    """Returns the key of a thin FPN; the heads' inner widths stay the teacher's."""
+    width = teacher.template.MODEL.FPN.OUT_CHANNELS
+    reason = f"the teacher has {width}" if divisor > 1 else ""
+    return {"MODEL.FPN.OUT_CHANNELS": Override(width // divisor, reason)}
+
+
+def _rpn_widths(teacher: Teacher) -> list[int]:
+    model = teacher.template.MODEL
+    return [model.FPN.OUT_CHANNELS if x == -1 else x for x in model.RPN.CONV_DIMS]
+
+
+def _few(teacher: Teacher, count: int) -> Overrides:
+    """Returns the keys of fewer proposals, none where the teacher has not more."""
+    rpn = teacher.template.MODEL.RPN
+    if teacher.architecture != "GeneralizedRCNN" or count >= rpn.POST_NMS_TOPK_TEST:
+        return {}
+    had = rpn.PRE_NMS_TOPK_TEST
+    return {
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": Override(min(count, had), f"a level; the teacher has {had}"),
+        "MODEL.RPN.POST_NMS_TOPK_TEST": Override(
+            count, f"the teacher has {rpn.POST_NMS_TOPK_TEST}"
+        ),
+    }
+
+
+def _narrow(teacher: Teacher) -> Overrides:
+    new, model = "narrower than the teacher's", teacher.template.MODEL
+    if teacher.architecture != "GeneralizedRCNN":
+        return {}
+    widths = [max(x // NARROW, MIN_WIDTH) for x in _rpn_widths(teacher)]
+    keys = {"MODEL.RPN.CONV_DIMS": Override(widths, new)}
+    if teacher.has_masks:
+        keys["MODEL.ROI_MASK_HEAD.CONV_DIM"] = Override(
+            max(model.ROI_MASK_HEAD.CONV_DIM // NARROW, MIN_WIDTH), new
+        )
+    return keys
+
+
+def _small(teacher: Teacher) -> list[Overrides]:
+    """Returns the keys of smaller and smaller images; a size of 0 stays no resizing."""
+    sizes = {key: find_node(teacher.template, key) for key in SIZES}
+    if not sizes["INPUT.MIN_SIZE_TEST"]:
+        return []
+    return [
+        {
+            key: Override(_scaled(size, scale), f"{share} of the pixels of {size}")
+            for key, size in sizes.items()
+        }
+        for scale, share in SCALES
+    ]
+
+
+def _scaled(size: Any, scale: float) -> Any:
+    """Scales one or more sides, to a multiple of what an FPN pads to."""
+    if not isinstance(size, int):
+        return [_scaled(side, scale) for side in size]
+    return max(round(size * scale / STRIDE), 1) * STRIDE if size else 0

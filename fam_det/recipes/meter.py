@@ -1,0 +1,208 @@
+"""Times a teacher and students in turn, in one runtime, on one of the user's images."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from fam_det.data.annotations import read_annotations
+from fam_det.export.clock import read_clock
+from fam_det.export.formats import check_packages, detect, export
+from fam_det.export.parts import part_seconds
+from fam_det.export.source import MAX_REASON, example_image, load_teacher
+from fam_det.export.student import student_config
+from fam_det.files import one_line
+from fam_det.recipes.data import CocoData
+from fam_det.recipes.ladder import Rung
+from fam_det.recipes.scene import Scene, stage, watch
+
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+
+PYTORCH = "pytorch"
+RUNTIMES = {PYTORCH: "PyTorch", "torchscript": "TorchScript", "onnx": "ONNX Runtime"}
+MIN_ROUNDS, SECONDS = 3, 1.0  # of a group of detectors; of each of them, on average
+PART_REPEATS, PART_SECONDS = 2, 0.5
+
+
+class Measured(NamedTuple):
+    """A detector's row in the table."""
+
+    name: str
+    width: int  # of the FPN, in channels
+    hidden: int | None  # channels of the RPN's hidden map; None of a dense detector
+    proposals: int | None  # at most
+    size: tuple[int, int]  # (H, W) of the image
+    parameters: int
+    bytes: int  # of the weights
+    parts: dict[str, float]  # seconds in PyTorch, by name
+    seconds: float  # of an image in the runtime, the median
+    speedup: float  # over the teacher in the same round, the median
+
+
+class Picture(NamedTuple):
+    """An image of a data set."""
+
+    file: Path
+    size: tuple[int, int]  # (H, W) before resizing
+
+
+class Meter:
+    """Measures students beside their teacher, on an image of about the median size.
+
+    Args:
+        cfg: of any of the students, for the teacher, device and image sizes.
+        data: to take the image of.
+        runtime: of ``RUNTIMES``. An exported detector runs on the CPU.
+
+    Raises:
+        ValueError: a runtime that is not installed, or a teacher or image that cannot be read.
+    """
+
+    def __init__(self, cfg: CfgNode, data: CocoData, runtime: str) -> None:
+        try:
+            check_packages([] if runtime == PYTORCH else [runtime])
+        except ImportError as error:
+            raise ValueError(str(error).replace("--format", "--for")) from error
+        self.runtime = runtime
+        self.device = cfg.MODEL.DEVICE if runtime == PYTORCH else "cpu"
+        self.picture = typical_picture(data, cfg)
+        frozen, missing = load_teacher(cfg)
+        if frozen is None:
+            raise ValueError(f"--teacher: {missing}")
+        self.is_trained = bool(frozen.weights) and not missing
+        self.flips = frozen.flip_channels
+        self.teacher: Any = frozen.detector.to(self.device)
+        self.image = self.read(cfg)  # as the teacher takes it
+        self.image = self.image.flip(0) if self.flips else self.image
+        if not self.is_trained:
+            stage(self.teacher, self.image, None)
+        self.found = watch(self.teacher, self.image)
+        self.parts: dict[str, float] = {}  # of the teacher
+        self._scenes: dict[Any, Scene] = {}
+
+    def read(self, cfg: CfgNode) -> Tensor:
+        """Returns the image (3, H, W) as a student of this config takes it."""
+        height, width = test_size(self.picture.size, cfg)
+        return example_image(cfg, self.picture.file, (height, width)).to(self.device)
+
+    def build(self, rung: Rung) -> tuple[Any, Tensor]:
+        """Returns a student that finds what the teacher does, and its image."""
+        cfg, image = student_config(rung.cfg), self.read(rung.cfg)
+        cfg.MODEL.DEVICE = self.device
+        student = build_model(cfg).eval().requires_grad_(False)
+        stage(student, image, self._scene(student, image) if self.is_trained else None)
+        return student, image
+
+    def _scene(self, student: Any, image: Tensor) -> Scene:
+        """Returns what the teacher finds in a student's image among its number of proposals."""
+        generator = getattr(student, "proposal_generator", None)
+        topk = generator and (generator.pre_nms_topk[False], generator.post_nms_topk[False])
+        key = (tuple(image.shape), topk)
+        if key not in self._scenes:
+            self._scenes[key] = watch(self.teacher, image.flip(0) if self.flips else image, topk)
+        return self._scenes[key]
+
+    def measure(self, rungs: Sequence[Rung]) -> tuple[Measured, list[Measured]]:
+        """Returns the rows of the teacher and of students, which are timed in turn with it."""
+        detectors = [(self.teacher, self.image), *map(self.build, rungs)]
+        names = ["teacher", *(rung.name for rung in rungs)]
+        with TemporaryDirectory() as folder:
+            runs = [
+                self._prepare(name, *detector, Path(folder) / str(i))
+                for i, (name, detector) in enumerate(zip(names, detectors, strict=True))
+            ]
+            times = self._alternate(runs, [image for _, image in detectors])
+        rows = [self._row(*x, times[0]) for x in zip(names, detectors, times, strict=True)]
+        return rows[0], rows[1:]
+
+    def _prepare(self, name: str, detector: nn.Module, image: Tensor, file: Path) -> Any:
+        """Returns what runs a detector in the runtime."""
+        if self.runtime == PYTORCH:
+            return partial(detect, detector)
+        try:
+            return export(self.runtime, detector, image, file)
+        except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
+            raise ValueError(
+                f"--for {self.runtime}: {name} cannot be exported ({one_line(error, MAX_REASON)})"
+            ) from error
+
+    def _alternate(
+        self, runs: Sequence[Callable[[Tensor], Any]], images: Sequence[Tensor]
+    ) -> list[list[float]]:
+        """Returns each detector's seconds in each round.
+
+        In turn: what slows the machine for a while slows the detectors of a round alike.
+        """
+        pairs = list(zip(runs, images, strict=True))
+        self._round(pairs)  # warms up
+        rounds: list[list[float]] = []
+        start = time.perf_counter()
+        while len(rounds) < MIN_ROUNDS or time.perf_counter() - start < SECONDS * len(runs):
+            rounds.append(self._round(pairs))
+        return [list(x) for x in zip(*rounds, strict=True)]
+
+    def _round(self, pairs: Sequence[tuple[Callable[[Tensor], Any], Tensor]]) -> list[float]:
+        seconds = []
+        for run, image in pairs:
+            start = read_clock(self.device)
+            run(image)
+            seconds.append(read_clock(self.device) - start)
+        return seconds
+
+    def _row(
+        self, name: str, detector: tuple[Any, Tensor], seconds: list[float], teacher: list[float]
+    ) -> Measured:
+        model, image = detector
+        if model is not self.teacher or not self.parts:
+            parts = part_seconds(model, image, PART_SECONDS, PART_REPEATS)
+            self.parts = self.parts or parts
+        generator = getattr(model, "proposal_generator", None)
+        weights = list(model.state_dict().values())
+        return Measured(
+            name=name,
+            width=next(iter(model.backbone.output_shape().values())).channels,
+            hidden=generator and generator.rpn_head.objectness_logits.in_channels,
+            proposals=generator and generator.post_nms_topk[False],
+            size=(image.shape[1], image.shape[2]),
+            parameters=sum(x.numel() for x in model.parameters()),
+            bytes=sum(x.numel() * x.element_size() for x in weights),
+            parts=self.parts if model is self.teacher else parts,
+            seconds=median(seconds),
+            speedup=median(x / y for x, y in zip(teacher, seconds, strict=True)),
+        )
+
+
+def typical_picture(data: CocoData, cfg: CfgNode) -> Picture:
+    """Returns the image nearest to the median size, among equals nearest to that of objects."""
+    content = read_annotations("--val", data.annotations)
+    images = content["images"]
+    objects = dict.fromkeys((x["id"] for x in images), 0)
+    for annotation in content["annotations"]:
+        objects[annotation["image_id"]] += 1
+    sizes = [test_size((x["height"], x["width"]), cfg) for x in images]
+    medians = [median(side) for side in zip(*sizes, strict=True)]
+    count = median(objects.values())
+
+    def distance(index: int) -> tuple[float, float]:
+        sides = zip(sizes[index], medians, strict=True)
+        return sum(abs(x - y) for x, y in sides), abs(objects[images[index]["id"]] - count)
+
+    nearest = images[min(range(len(images)), key=distance)]
+    file = Path(data.images) / nearest["file_name"]
+    return Picture(file, (nearest["height"], nearest["width"]))
+
+
+def test_size(size: tuple[int, int], cfg: CfgNode) -> tuple[int, int]:
+    """Returns the (H, W) that an image has in an evaluation."""
+    shortest, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if not shortest:
+        return size
+    height, width = T.ResizeShortestEdge.get_output_shape(*size, shortest, longest)
+    return height, width

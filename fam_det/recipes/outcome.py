@@ -1,0 +1,248 @@
+"""The end of a distillation: one table of teacher and student, and of the student alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from fam_det.analysis.runs import Run, read_run
+from fam_det.data import register_coco_datasets
+from fam_det.data.annotations import read_annotations
+from fam_det.export.formats import detect
+from fam_det.export.measure import latency
+from fam_det.export.source import (
+    MAX_REASON,
+    example_image,
+    load_teacher,
+    read_source,
+    teacher_input,
+)
+from fam_det.export.student import load_student
+from fam_det.files import one_line
+from fam_det.files.atomic_write import atomic_write_text
+from fam_det.recipes.data import class_names
+from fam_det.recipes.teacher import read_teacher
+from fam_det.training.detection import Trainer
+
+from detectron2.config import CfgNode
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils.logger import setup_logger
+
+COLUMNS = {"bbox/AP": "AP", "bbox/AP50": "AP50", "segm/AP": "mask AP"}
+NOTHING = "-"
+
+
+class Row(NamedTuple):
+    """A detector in the table."""
+
+    name: str
+    scores: Mapping[str, float]  # by the keys of COLUMNS, those of the last evaluation
+    best: float | None  # highest AP of an evaluation in between
+    seconds: float | None  # of one image
+    parameters: int | None
+    file: str  # its checkpoint
+
+
+class Validation(NamedTuple):
+    """The data that a run is evaluated on."""
+
+    names: tuple[str, ...]  # of the classes
+    image: Path | None  # the first one
+
+
+def summarize(folder: Path, alone: Path | None = None) -> str:
+    """Returns the table of a finished run, and what to do next.
+
+    Args:
+        folder: of the run.
+        alone: of the same student's, trained without a teacher.
+    """
+    cfg, weights = read_source(folder, None, [])
+    data = read_validation(cfg)
+    _, student = load_student(cfg, weights)
+    image = example_image(cfg, data.image, None)
+    teacher, notes = teacher_row(cfg, data, folder)
+    seconds, parameters = latency(partial(detect, student), image), count(student)
+    rows = [teacher, student_row("student", folder, weights, seconds, parameters)]
+    if alone is not None:
+        _, file = read_source(alone, None, [])
+        rows.append(student_row("student alone", alone, file, seconds, parameters))
+    notes = [describe_measurement(image), *notes]
+    return "\n\n".join([format_rows(rows), *notes, next_commands(folder, data, rows[1])]) + "\n"
+
+
+def count(detector: nn.Module) -> int:
+    """Returns the number of parameters."""
+    return sum(x.numel() for x in detector.parameters())
+
+
+def read_validation(cfg: CfgNode) -> Validation:
+    """Reads the classes and the first image of ``DATASETS.TEST``; nothing of unknown data."""
+    for name, annotations, images in cfg.DATASETS.COCO:
+        if name == cfg.DATASETS.TEST[0]:
+            content = read_annotations(name, annotations)
+            first = Path(images) / content["images"][0]["file_name"]
+            return Validation(class_names(content["categories"]), first)
+    return Validation((), None)
+
+
+def student_row(name: str, folder: Path, file: str, seconds: float, parameters: int) -> Row:
+    """Reads the scores of a run; of a student that is built alike, the rest is measured once."""
+    run = read_run(folder)
+    scores = {key: points[-1][1] for key in COLUMNS if (points := run.series(key))}
+    return Row(name, scores, best_score(run), seconds, parameters, file)
+
+
+def best_score(run: Run) -> float | None:
+    """Returns the score of ``model_best.pth``: masks, if there are any, say more than boxes."""
+    series = run.series("segm/AP") or run.series("bbox/AP")
+    return max((value for _, value in series), default=None)
+
+
+def teacher_row(cfg: CfgNode, data: Validation, folder: Path) -> tuple[Row, list[str]]:
+    """Measures and evaluates the teacher, as far as it is there, and returns what is missing."""
+    teacher, note = load_teacher(cfg)
+    if teacher is None or note or not cfg.MODEL.TEACHER.WEIGHTS:
+        return Row("teacher", {}, None, None, None, NOTHING), [
+            note or "the teacher has random weights"
+        ]
+    own = teacher_input(cfg, teacher)
+    image = example_image(own, data.image, None)
+    seconds = latency(partial(detect, teacher.detector), image)
+    scores, notes = teacher_scores(own, teacher.detector, data, folder)
+    file = teacher.weights
+    return Row("teacher", scores, None, seconds, count(teacher.detector), file), notes
+
+
+def teacher_scores(
+    cfg: CfgNode, detector: Any, data: Validation, folder: Path
+) -> tuple[dict[str, float], list[str]]:
+    """Evaluates a teacher, or reads what an earlier call has found, or says why there is nothing.
+
+    Args:
+        cfg: of the run, with the teacher's ``INPUT``.
+        detector: the teacher's, on the CPU.
+        data: to evaluate on.
+        folder: of the run; the results are kept in ``teacher/scores.json`` below it.
+    """
+    file = folder / "teacher" / "scores.json"
+    subject = [str(x) for x in (cfg.MODEL.TEACHER, cfg.DATASETS.COCO, cfg.DATASETS.TEST, cfg.INPUT)]
+    if file.is_file() and (known := json.loads(file.read_text()))["of"] == subject:
+        return known["scores"], []
+    try:
+        scores = evaluate(cfg, AsStudent(detector, student_classes(cfg, data), cfg), file.parent)
+    except Exception as error:  # of a teacher's own code, for one
+        return {}, [f"the teacher has no AP: {one_line(error, MAX_REASON)}"]
+    atomic_write_text(file, json.dumps({"of": subject, "scores": scores}, indent=2) + "\n")
+    return scores, []
+
+
+def student_classes(cfg: CfgNode, data: Validation) -> list[int]:
+    """Returns the teacher's class of each of the data's; a ValueError says that it lacks one."""
+    if not data.names:
+        raise ValueError(f"the classes of {cfg.DATASETS.TEST[0]} are not known")
+    if cfg.MODEL.TEACHER.CLASSES:
+        classes = list(cfg.MODEL.TEACHER.CLASSES)
+    else:
+        teacher = read_teacher(cfg)
+        known = teacher.class_names
+        if known is None and teacher.num_classes != len(data.names):
+            raise ValueError(f"it finds {teacher.num_classes} classes, not {len(data.names)}")
+        known = data.names if known is None else known
+        classes = [known.index(name) if name in known else -1 for name in data.names]
+    missing = [name for name, known in zip(data.names, classes, strict=True) if known < 0]
+    if missing:
+        raise ValueError(f"it does not find {missing[0]!r}")
+    return classes
+
+
+class AsStudent(nn.Module):
+    """A teacher that finds the student's classes, in its order, and masks only if it has them."""
+
+    classes: Tensor  # (C,), the teacher's
+
+    def __init__(self, detector: nn.Module, classes: Sequence[int], cfg: CfgNode) -> None:
+        super().__init__()
+        self.detector = detector
+        self.register_buffer("classes", torch.tensor(classes))
+        fields = {"pred_masks": cfg.MODEL.MASK_ON, "pred_keypoints": cfg.MODEL.KEYPOINT_ON}
+        self.dropped = [name for name, is_on in fields.items() if not is_on]
+
+    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns ``instances``."""
+        outputs = [output["instances"] for output in self.detector(batch)]
+        for instances in outputs:
+            for name in self.dropped:
+                if instances.has(name):
+                    instances.remove(name)
+        return [{"instances": self._rename(x)} for x in outputs]
+
+    def _rename(self, instances: Any) -> Any:
+        same = instances.pred_classes[:, None] == self.classes  # (N, C)
+        found = instances[same.any(1)]
+        found.pred_classes = same[same.any(1)].int().argmax(1)
+        return found
+
+
+def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float]:
+    """Evaluates a detector as a training does, on the first data set and the training's device."""
+    register_coco_datasets(cfg)
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(folder), cfg.DATASETS.TEST[:1]
+    folder.mkdir(parents=True, exist_ok=True)
+    setup_logger(name="detectron2")  # with the time that is left
+    results = flatten_results_dict(Trainer.test(cfg, detector.to(cfg.MODEL.DEVICE)))
+    detector.cpu()
+    return {key: float(results[key]) for key in COLUMNS if key in results}
+
+
+def format_rows(rows: Sequence[Row]) -> str:
+    """Returns the table."""
+    shown = {key: title for key, title in COLUMNS.items() if any(key in x.scores for x in rows)}
+    header = ["", *shown.values(), "best AP", "latency, ms", "parameters, M", "checkpoint"]
+    cells = [
+        [
+            row.name,
+            *(_scaled(row.scores.get(key), 1, 1) for key in shown),
+            _scaled(row.best, 1, 1),
+            _scaled(row.seconds, 1e3, 1),
+            _scaled(row.parameters, 1e-6, 2),
+            row.file,
+        ]
+        for row in rows
+    ]
+    align = ["left", *["right"] * (len(header) - 2), "left"]
+    return str(tabulate(cells, header, disable_numparse=True, colalign=align))
+
+
+def _scaled(value: float | None, factor: float, digits: int) -> str:
+    return NOTHING if value is None else f"{factor * value:,.{digits}f}"
+
+
+def describe_measurement(image: Tensor) -> str:
+    """Returns a line on what was measured, and how."""
+    threads = torch.get_num_threads()
+    return (
+        f"Latency of one validation image, {image.shape[1]} x {image.shape[2]} for the student, on "
+        f"the CPU, {threads} thread{'s' * (threads > 1)}, PyTorch {torch.__version__}."
+    )
+
+
+def next_commands(folder: Path, data: Validation, student: Row) -> str:
+    """Returns the commands that come next, and where the best checkpoint is."""
+    image = data.image or "IMAGE"
+    images = data.image.parent if data.image else "IMAGES"
+    lines = [
+        f"Logs, metrics and checkpoints are in {folder}. Next:",
+        f"  python tools/deploy.py {folder} --format onnx --image {image}",
+        f"  python tools/predict.py {folder} {images}",
+    ]
+    last = student.scores.get("segm/AP", student.scores.get("bbox/AP"))
+    if student.best is not None and last is not None and student.best > last:
+        lines.append(f"with --weights {folder / 'model_best.pth'} for the best checkpoint.")
+    return "\n".join(lines)

@@ -1,0 +1,224 @@
+"""The largest student that is fast enough: the ladder measured, its table, and the choice kept."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from fam_det.recipes.ladder import build_ladder
+from fam_det.recipes.meter import RUNTIMES, Measured, Meter
+from fam_det.recipes.overrides import Override
+from fam_det.recipes.recipe import Request, teacher_keys
+
+FILE = "ladder.json"
+TOGETHER = 4  # students that are measured in turn, and so in memory at once
+HEADER = ["", "FPN", "RPN", "proposals", "image", "M", "MB"]
+NOTHING = "-"
+# What a resumed run must be asked with again: the rest may differ.
+FIXED = ("target", "runtime", "teacher", "student", "student_weights")
+
+
+@dataclass(frozen=True)
+class Target:
+    """How fast a student must be: one of the two, or neither to see all of them."""
+
+    speedup: float | None = None  # over the teacher
+    latency: float | None = None  # in milliseconds
+    runtime: str = "pytorch"  # of RUNTIMES
+
+    def is_met(self, row: Measured) -> bool:
+        """Returns whether a student is fast enough."""
+        if self.speedup is not None:
+            return row.speedup >= self.speedup
+        return self.latency is not None and 1e3 * row.seconds <= self.latency
+
+    def flag(self) -> str:
+        """Returns what the user gave."""
+        if self.speedup is not None:
+            return f"--speedup {self.speedup:g}"
+        return f"--latency {self.latency:g}" if self.latency is not None else "--ladder"
+
+
+class Sizing:
+    """A request's ladder, measured as far as a target needs it.
+
+    Raises:
+        ValueError: a flag that cannot be met.
+    """
+
+    def __init__(self, request: Request, target: Target) -> None:
+        teacher, _, base = teacher_keys(request)
+        self.target = target
+        self.ladder = build_ladder(request, teacher, base)
+        self.meter = Meter(self.ladder[0].cfg, request.val, target.runtime)
+        self.rows: dict[int, Measured] = {}  # by rung
+        self.teacher: Measured | None = None
+
+    def measure_all(self) -> None:
+        """Measures every rung."""
+        for start in tqdm(range(0, len(self.ladder), TOGETHER), desc="measuring", disable=None):
+            self._measure(range(start, min(start + TOGETHER, len(self.ladder))))
+
+    def choose(self) -> int:
+        """Returns the first rung that meets the target, by bisection.
+
+        Raises:
+            ValueError: none does.
+        """
+        low, high = 0, len(self.ladder)
+        with tqdm(desc="measuring", disable=None) as progress:
+            while low < high:
+                middle = (low + high) // 2
+                if middle not in self.rows:
+                    self._measure([middle])
+                if self.target.is_met(self.rows[middle]):
+                    high = middle
+                else:
+                    low = middle + 1
+                progress.update()
+        if low == len(self.ladder):
+            fastest = max(self.rows.values(), key=lambda row: row.speedup)
+            raise ValueError(
+                f"{self.target.flag()}: no student is that fast; the fastest is "
+                f"{_short(fastest)}: {self._figures(fastest)}"
+            )
+        return low
+
+    def _measure(self, indices: Sequence[int]) -> None:
+        teacher, rows = self.meter.measure([self.ladder[i] for i in indices])
+        self.teacher = self.teacher or teacher
+        self.rows |= dict(zip(indices, rows, strict=True))
+
+    def record(self, asked: dict[str, Any], index: int) -> dict[str, Any]:
+        """Returns the choice of a rung, as JSON keeps it."""
+        rows = [self.teacher, *(self.rows[i] for i in sorted(self.rows))]
+        return {
+            "asked": asked,
+            "student": self.ladder[index].student,
+            "keys": self.ladder[index].keys,
+            "note": self.note(index),
+            "rows": [row._asdict() for row in rows if row],
+        }
+
+    def note(self, index: int) -> str:
+        """Returns why a rung was chosen."""
+        row = self.rows[index]
+        return f"student chosen by {self.target.flag()}: {_short(row)}, {self._figures(row)}"
+
+    def _figures(self, row: Measured) -> str:
+        runtime, threads = RUNTIMES[self.target.runtime], torch.get_num_threads()
+        return (
+            f"{row.speedup:.1f} times the teacher's speed in {runtime}, {1e3 * row.seconds:.1f} ms "
+            f"on {_where(self.meter.device, threads)}"
+        )
+
+    def text(self, style: str = "simple") -> str:
+        """Returns the table of what was measured, and how."""
+        assert self.teacher is not None
+        rows = [self.teacher, *(self.rows[i] for i in sorted(self.rows))]
+        table = format_rows(rows, RUNTIMES[self.target.runtime], style)
+        return f"{table}\n\n{self._conditions()}"
+
+    def _conditions(self) -> str:
+        height, width = self.meter.picture.size
+        found = self.meter.found
+        proposals = f"{found.proposals} proposals and " if found.proposals else ""
+        what = f"{proposals}{found.detections} detections"
+        if self.meter.is_trained:
+            scene = f"every student is given what the teacher finds there, {what}"
+        else:
+            scene = (
+                f"the teacher has random weights: all are given {what}, as many as they may have"
+            )
+        place = _where(self.meter.device, torch.get_num_threads())
+        return (
+            f"{self.meter.picture.file.name} ({height} x {width} before resizing) on {place}, "
+            f"PyTorch {torch.__version__}; parts in PyTorch, ms. Random weights; {scene}."
+        )
+
+
+def _where(device: str, threads: int) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"the CPU, {threads} thread{'s' * (threads > 1)}"
+
+
+def _short(row: Measured) -> str:
+    return f"{row.name}, FPN of {row.width}, {row.size[0]} x {row.size[1]}"
+
+
+def format_rows(rows: Sequence[Measured], runtime: str, style: str) -> str:
+    """Returns the table in one of tabulate's styles."""
+    parts = list(dict.fromkeys(name for row in rows for name in row.parts))
+    cells = [
+        [
+            row.name,
+            row.width,
+            row.hidden or NOTHING,
+            row.proposals or NOTHING,
+            f"{row.size[0]} x {row.size[1]}",
+            f"{row.parameters / 1e6:.2f}",
+            f"{row.bytes / 1e6:.1f}",
+            *(f"{1e3 * row.parts[x]:.1f}" if x in row.parts else NOTHING for x in parts),
+            f"{1e3 * row.seconds:.1f}",
+            f"{row.speedup:.1f}x",
+        ]
+        for row in rows
+    ]
+    header = [*HEADER, *parts, f"{runtime}, ms", "speed"]
+    alignment = ["left", *["right"] * (len(header) - 1)]
+    table: str = tabulate(cells, header, tablefmt=style, disable_numparse=True, colalign=alignment)
+    return table
+
+
+def size_student(
+    request: Request, target: Target, folder: Path, *, resume: bool = False
+) -> tuple[Request, str]:
+    """Returns the request with the largest student that meets a target, and what to print.
+
+    The choice is kept in ``folder``: the same request again takes it, and a run that is resumed
+    keeps its student whatever the machine.
+
+    Raises:
+        ValueError: no student meets it, or a flag cannot be met.
+    """
+    file = folder / FILE
+    asked = _question(request, target)
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    same = [asked[key] == kept.get("asked", {}).get(key) for key in asked]
+    if all(same[: len(FIXED)] if resume else same):
+        text = f"{kept['note']}; measured before, see {file}"
+    elif resume:
+        raise ValueError(
+            f"{target.flag()}: does not resume {folder}, whose student was chosen by "
+            f"{kept['asked']['target'] if kept else '--student'}; give the flags of its first call"
+        )
+    else:
+        sizing = Sizing(request, target)
+        kept = sizing.record(asked, sizing.choose())
+        text = f"{sizing.text()}\n\n{kept['note']}"
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    keys = {key: Override(*override) for key, override in kept["keys"].items()}
+    return replace(request, student=kept["student"], size=keys, size_note=kept["note"]), text
+
+
+def _question(request: Request, target: Target) -> dict[str, Any]:
+    """Returns what a choice depends on, ``FIXED`` first."""
+    return {
+        "target": target.flag(),
+        "runtime": target.runtime,
+        "teacher": request.teacher,
+        "student": request.student,
+        "student_weights": request.student_weights,
+        "teacher_weights": request.teacher_weights,
+        "data": request.val.annotations,
+        "device": request.device,
+        "threads": torch.get_num_threads(),
+        "options": request.options,
+    }

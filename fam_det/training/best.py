@@ -1,0 +1,132 @@
+"""The best checkpoint of a training, and a training that ends when it no longer gets better."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fam_det.config import check_positive
+from fam_det.files.checkpointer import BEST, SafeCheckpointer
+from fam_det.training.evaluation import at_iteration, read_evaluation
+
+from detectron2.engine import hooks
+from detectron2.utils import comm
+
+# By how much they say of a detector.
+MAIN_METRICS = ("panoptic_seg/PQ", "segm/AP", "keypoints/AP", "bbox/AP", "sem_seg/mIoU")
+logger = logging.getLogger(__name__)
+
+
+def read_patience(value: int, eval_period: int, keys: tuple[str, str]) -> int:
+    """Returns the evaluations of ``SOLVER.PATIENCE``; a ValueError where there would be none."""
+    check_positive(keys[0], value, zero=True)
+    if value > 0 and eval_period <= 0:
+        raise ValueError(f"{keys[0]}: got {value}, but no evaluations in between ({keys[1]} 0)")
+    return value
+
+
+class EarlyStop(BaseException):
+    """Leaves the loop of a trainer whose ``max_iter`` was lowered; no fault, so no Exception."""
+
+
+class BestCheckpointer(hooks.BestCheckpointer):
+    """Detectron2's hook, which also ends a training after ``patience`` evaluations without a gain.
+
+    What was best is in the checkpoints. The evaluation of a checkpoint is newer than that, so a
+    resumed run takes it from ``metrics.json`` or repeats it. Put this hook behind the evaluation
+    and before the metrics, in every process: all of them end after the same iteration.
+
+    Args:
+        period: as ``TEST.EVAL_PERIOD``; the end is always evaluated.
+        checkpointer: of the training.
+        metrics: the first of them that an evaluation has is compared; higher is better.
+        patience: as ``SOLVER.PATIENCE``; 0 for never.
+    """
+
+    def __init__(
+        self, period: int, checkpointer: SafeCheckpointer, metrics: Sequence[str], patience: int
+    ) -> None:
+        super().__init__(period, checkpointer, metrics[0], file_prefix=BEST)
+        self.folder = Path(checkpointer.save_dir)
+        self.metrics, self.patience = metrics, patience
+        self.evaluated = -1  # iteration of the last evaluation
+        self.since_best = 0  # evaluations since the best one
+        self.ended_early = False
+
+    def before_train(self) -> None:
+        """Compares the evaluation of the checkpoint that a run is resumed from."""
+        start = self.trainer.start_iter
+        if start == 0:
+            return
+        repeated = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
+        results = repeated or read_evaluation(self.folder / "metrics.json", start) or {}
+        with at_iteration(self.trainer, start - 1):
+            self._count(results, start - 1)
+        self._end_if_due(start)
+
+    def after_step(self) -> None:
+        """Compares an evaluation with the best so far."""
+        done = self.trainer.iter + 1
+        if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
+            self._best_checking()
+            self._end_if_due(done)
+
+    def _best_checking(self) -> None:
+        latest = self.trainer.storage.latest()
+        name = self._find(latest)
+        if name is not None:
+            value, iteration = latest[name]
+            self._count({name: value}, iteration)
+        elif comm.is_main_process():
+            logger.warning("no %s is written: no %s", self._file_prefix, " or ".join(self.metrics))
+
+    def _find(self, results: Mapping[str, Any]) -> str | None:
+        return next((name for name in self.metrics if name in results), None)
+
+    def _count(self, results: Mapping[str, float], iteration: int) -> None:
+        name = self._find(results)
+        if name is None or iteration <= self.evaluated:
+            return
+        self._val_metric, self.evaluated, value = name, iteration, results[name]
+        if math.isnan(value) or (self.best_metric is not None and value <= self.best_metric):
+            self.since_best += 1
+            logger.info("%s: %.2f, not better than %s", name, value, self._describe_best())
+            return
+        self.since_best = 0
+        self._update_best(value, iteration)
+        self._checkpointer.save(self._file_prefix, iteration=iteration)
+
+    def _end_if_due(self, done: int) -> None:
+        """Ends the training after so many iterations, by the first process's count."""
+        if self.patience == 0 or not comm.all_gather(self.since_best >= self.patience)[0]:
+            return
+        if done < self.trainer.max_iter:
+            self.trainer.max_iter, self.ended_early = done, True
+
+    def summary(self, max_iter: int) -> list[str]:
+        """Returns lines for the end of the log; ``max_iter`` is what was planned."""
+        if self.best_metric is None:
+            return []
+        file = self.folder / f"{self._file_prefix}.pth"
+        best = [f"Best {self._val_metric}: {self._describe_best()}, in {file}"]
+        if not self.ended_early:
+            return best
+        end = f"Ended after iteration {self.trainer.max_iter} of {max_iter}"
+        return [f"{end}: no better {self._val_metric} in {self.since_best} evaluations", *best]
+
+    def _describe_best(self) -> str:
+        if self.best_metric is None:
+            return "none"
+        done = min(self.best_iter + 1, self.trainer.max_iter)
+        return f"{self.best_metric:.2f} after iteration {done}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what was best, and when."""
+        names = ("best_metric", "best_iter", "evaluated", "since_best")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resumes from a checkpoint's state."""
+        for name, value in state.items():
+            setattr(self, name, value)

@@ -1,0 +1,142 @@
+#!/usr/bin/env python
+"""Detect objects in images and videos: pictures with boxes, and one file in COCO's format.
+
+DETECTOR is an output folder of tools/train_net.py or tools/deploy.py, an ONNX file in the latter,
+or a config file in YAML. IMAGE is a file, a folder of images, or a video.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fam_det.analysis.images import draw_detections
+from fam_det.export.media import (
+    UnreadableError,
+    count_frames,
+    is_video,
+    list_media,
+    picture_writer,
+    read_pictures,
+)
+from fam_det.export.predictions import PredictionFile, open_predictions
+from fam_det.export.predictor import Predictor, load_predictor
+
+from detectron2.data.detection_utils import convert_image_to_rgb
+
+EXAMPLES = """
+examples:
+  tools/predict.py output/r18_fam street.jpg
+  tools/predict.py output/r18_fam/deploy/model.onnx photos --threshold 0.7 --output output/photos
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("detector", type=Path, metavar="DETECTOR")
+    add("images", type=Path, nargs="+", metavar="IMAGE")
+    add("--weights", metavar="FILE", help="default: the folder's last checkpoint")
+    drawn = "least score that is drawn and written (%(default)s); 0 for all, as evaluations count"
+    add("--threshold", type=float, default=0.5, metavar="SCORE", help=drawn)
+    output = "for predictions.json, pictures/ (%(default)s)"
+    add("--output", type=Path, default=Path("output/predict"), metavar="DIR", help=output)
+    add("--no-pictures", action="store_true", help="write predictions.json alone, which is faster")
+    device = "default: cuda if PyTorch sees a GPU; cpu for ONNX"
+    add("--device", choices=("cpu", "cuda"), help=device)
+    args = parser.parse_args()
+    if not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold: got {args.threshold}, expected 0 to 1")
+    return args
+
+
+def main() -> int:
+    """Writes the files; returns the exit status, 1 where a file could not be read."""
+    args = parse_arguments()
+    logging.disable(logging.WARNING)
+    try:
+        root, names = list_media(args.images)
+        pictures = None if args.no_pictures else args.output / "pictures"
+        if pictures and pictures.resolve() == root.resolve():
+            raise ValueError(f"--output: the images are in {pictures}; give another folder")
+        predictor = load_predictor(args.detector, args.weights, args.device)
+        unreadable = predict(args, predictor, root, names, pictures)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(str(error))
+    if not predictor.has_names:
+        print("the names of the classes are not known: numbered from 0")
+    for name, reason in unreadable.items():
+        print(f"not read: {name}: {reason}")
+    return 1 if unreadable else 0
+
+
+def predict(
+    args: argparse.Namespace,
+    predictor: Predictor,
+    root: Path,
+    names: list[str],
+    pictures: Path | None,
+) -> dict[str, str]:
+    """Writes the files; returns the reason by name of what could not be read."""
+    unreadable = {}
+    description = f"{args.detector}: detections with a score of {args.threshold:g} or more"
+    info = {"description": description, "image_folder": str(root)}
+    file = args.output / "predictions.json"
+    total = sum(count_frames(root / name) if is_video(name) else 1 for name in names)
+    with open_predictions(file, info, predictor.categories) as predictions:
+        job = Job(predictor, root, args.threshold, pictures, predictions)
+        seconds = 0.1 if sys.stderr.isatty() else 10.0  # between two lines of a log
+        with tqdm(total=total, unit="image", mininterval=seconds) as bar:
+            for name in names:
+                try:
+                    for _ in job.detect_in(name):
+                        bar.update()
+                except UnreadableError as error:
+                    unreadable[name] = str(error)
+                    bar.write(f"not read: {name}: {error}", file=sys.stderr)
+    print(
+        f"{file}: {predictions.num_objects:,} objects with a score of {args.threshold:g} or more "
+        f"in {predictions.num_images:,} images" + (f"; drawn in {pictures}" if pictures else "")
+    )
+    return unreadable
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every file below ``root``."""
+
+    predictor: Predictor
+    root: Path
+    threshold: float
+    pictures: Path | None  # folder of those with boxes
+    predictions: PredictionFile
+
+    def detect_in(self, name: str) -> Iterator[None]:
+        """Writes the detections of a file; yields after each image or frame."""
+        source, order = self.root / name, self.predictor.input_format
+        class_names = [category["name"] for category in self.predictor.categories]
+        drawing = picture_writer(source, self.pictures / name) if self.pictures else nullcontext()
+        with drawing as write:
+            for number, image in enumerate(read_pictures(source, order)):
+                found = self.predictor(image)
+                found = found[found.scores >= self.threshold]
+                height, width = image.shape[:2]
+                record = {"file_name": name, "height": height, "width": width}
+                self.predictions.add(
+                    record | ({"frame_id": number} if is_video(name) else {}), found
+                )
+                if write:
+                    write(draw_detections(convert_image_to_rgb(image, order), class_names, found))
+                yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())
