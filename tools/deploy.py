@@ -26,12 +26,19 @@ from fam_det.export.measure import (
     timed,
 )
 from fam_det.export.report import Report
-from fam_det.export.source import example_image, load_teacher, read_source, teacher_input
+from fam_det.export.source import (
+    TrainingImages,
+    example_image,
+    load_teacher,
+    read_source,
+    teacher_input,
+)
 from fam_det.export.student import load_student, needed_packages, save_student
 
 from detectron2.config import CfgNode
 
 DETECTRON2 = "detectron2"
+CALIBRATION = 64  # training images that int8 is calibrated on
 EXAMPLES = """
 examples:
   tools/deploy.py output/r18_fam --format torchscript onnx --image street.jpg
@@ -125,22 +132,24 @@ def prepare(
     args: argparse.Namespace, source: CfgNode, student: Any
 ) -> tuple[list[Network], list[str]]:
     """Returns the teacher, as far as it is there, and the student, with notes on the teacher."""
-    size = tuple(args.size) if args.size else None
-    network = Network("student", student, source, example_image(source, args.image, size))
+
+    def network(name: str, detector: Any, cfg: CfgNode) -> Network:
+        image = example_image(cfg, args.image, tuple(args.size) if args.size else None)
+        images = TrainingImages(cfg, CALIBRATION) if "onnx-int8" in args.format else ()
+        return Network(name, detector, cfg, image, images)
+
+    networks = [network("student", student, source)]
     teacher, note = load_teacher(source)
     notes = [note] if note else []
     if teacher is None:
-        return [network], notes
-    own = teacher_input(source, teacher)
-    image = example_image(own, args.image, size)
-    first = Network("teacher", teacher.detector, own, image)
-    if first.size != network.size:
-        notes.append(
-            "the teacher's image is one of {} x {}, as its config says".format(*first.size)
-        )
+        return networks, notes
+    networks.insert(0, network("teacher", teacher.detector, teacher_input(source, teacher)))
+    if networks[0].size != networks[1].size:
+        height, width = networks[0].size
+        notes.append(f"the teacher's image is one of {height} x {width}, as its config says")
     if args.evaluate and class_count(teacher.detector) != class_count(student):
         notes.append("the teacher has no AP: it finds another number of classes")
-    return [first, network], notes
+    return networks, notes
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ pixels of 0 to 255, and gives detections by name:
 
 import importlib
 import importlib.util
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.export.detectron2_export import TracingAdapter, scripting_with_instances
+from fam_det.export.int8 import quantise
 from fam_det.export.one_image import one_image
 
 from detectron2.modeling import GeneralizedRCNN
@@ -46,8 +48,10 @@ class Format(NamedTuple):
 
     title: str
     file: str
-    write: Callable[[nn.Module, Tensor, Path], Runner]  # a detector, traced with an image
+    # A detector, traced with an image; the last are images to calibrate on.
+    write: Callable[[nn.Module, Tensor, Path, Iterable[Tensor]], Runner]
     packages: tuple[str, ...] = ()  # to install
+    is_exact: bool = True  # but for rounding
 
 
 @torch.no_grad()
@@ -65,17 +69,21 @@ def detect(detector: Any, image: Tensor) -> dict[str, Tensor]:
     return {name: getattr(fields[name], "tensor", fields[name]) for name in sorted(fields)}
 
 
-def export(name: str, detector: nn.Module, image: Tensor, file: Path) -> Runner:
+def export(
+    name: str, detector: nn.Module, image: Tensor, file: Path, calibration: Iterable[Tensor] = ()
+) -> Runner:
     """Writes a detector in one of ``FORMATS``, traced with an image; returns what runs the file.
 
-    Hides the warnings of tracing: the outputs are compared with the detector's instead.
+    An 8-bit format finds the ranges of its maps on the images of ``calibration``, as the detector
+    expects them. Hides the warnings of tracing: the outputs are compared with the detector's
+    instead.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return FORMATS[name].write(detector, image, file)
+        return FORMATS[name].write(detector, image, file, calibration)
 
 
-def _trace(detector: nn.Module, image: Tensor, file: Path) -> Runner:
+def _trace(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
     """Writes what takes an image and gives a tuple of tensors in the order of their names."""
     adapter: Any = TracingAdapter(detector, image, detect).eval()
     torch.jit.trace(adapter, (image,), check_trace=False).save(str(file))
@@ -84,7 +92,7 @@ def _trace(detector: nn.Module, image: Tensor, file: Path) -> Runner:
     return lambda x: dict(zip(names, loaded(x), strict=True))
 
 
-def _script(detector: nn.Module, image: Tensor, file: Path) -> Runner:
+def _script(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
     """Writes what takes ``[{"image": image}, ...]`` and gives a dict an image."""
     adapter = _RCNNAdapter if isinstance(detector, GeneralizedRCNN) else _DenseAdapter
     scripting_with_instances(adapter(detector).eval(), FIELDS).save(str(file))
@@ -112,13 +120,12 @@ class _DenseAdapter(_RCNNAdapter):
         return [x.get_fields() for x in instances]
 
 
-def _write_onnx(detector: nn.Module, image: Tensor, file: Path) -> Runner:
+def _write_onnx(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
     """Writes a graph with the input ``image`` and outputs by name.
 
     PyTorch's newer exporter (``dynamo=True``) refuses shapes that depend on the image's content,
     which Detectron2 has from the padding on.
     """
-    onnxruntime: Any = importlib.import_module("onnxruntime")  # not everyone has it
     adapter: Any = TracingAdapter(detector, image, detect).eval()
     adapter(image)  # to know the names of the outputs
     names = adapter.outputs_schema.keys
@@ -134,10 +141,28 @@ def _write_onnx(detector: nn.Module, image: Tensor, file: Path) -> Runner:
             output_names=names,
             dynamic_axes=axes | {name: {0: "detections"} for name in names},
         )
+    return open_onnx(file)
+
+
+def _write_int8(
+    detector: nn.Module, image: Tensor, file: Path, calibration: Iterable[Tensor]
+) -> Runner:
+    """Writes the graph of ``_write_onnx`` in 8 bits."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "model.onnx"
+        _write_onnx(detector, image, whole, None)
+        quantise(whole, file, calibration)
+    return open_onnx(file)
+
+
+def open_onnx(file: Path) -> Runner:
+    """Returns what runs an exported ONNX file on the CPU, in as many threads as PyTorch."""
+    onnxruntime: Any = importlib.import_module("onnxruntime")  # not everyone has it
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
 
     def run(x: Tensor) -> dict[str, Tensor]:
         outputs = session.run(names, {"image": x.numpy()})
@@ -146,10 +171,14 @@ def _write_onnx(detector: nn.Module, image: Tensor, file: Path) -> Runner:
     return run
 
 
+ONNX_PACKAGES = ("onnx", "onnxruntime")
 FORMATS = {
     "torchscript": Format("TorchScript, traced", "model.ts", _trace),
     "scripted": Format("TorchScript, scripted", "model_scripted.ts", _script),
-    "onnx": Format("ONNX", "model.onnx", _write_onnx, ("onnx", "onnxruntime")),
+    "onnx": Format("ONNX", "model.onnx", _write_onnx, ONNX_PACKAGES),
+    "onnx-int8": Format(
+        "ONNX, int8", "model_int8.onnx", _write_int8, ONNX_PACKAGES, is_exact=False
+    ),
 }
 
 

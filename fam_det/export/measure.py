@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 # Before detectron2.utils.analysis, which imports detectron2.export.
-from fam_det.export.compare import compare
+from fam_det.export.clock import read_clock
+from fam_det.export.compare import compare, compare_loosely
 from fam_det.export.evaluate import evaluate
 from fam_det.export.formats import FORMATS, Runner, detect, export
 from fam_det.export.parts import part_seconds
@@ -33,6 +34,7 @@ class Network(NamedTuple):
     detector: Any  # in eval mode on the CPU
     cfg: CfgNode  # whose INPUT says how it expects images
     image: Tensor  # (3, H, W) as it expects it
+    calibration: Iterable[Tensor] = ()  # training images as it expects them
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,8 +92,9 @@ def exported(name: str, network: Network, folder: Path) -> Subject:
     row = Row(network.name, FORMATS[name].title)
     file.unlink(missing_ok=True)  # that of an earlier call is not this network
     try:
-        run = export(name, network.detector, network.image, file)
-        found = compare(run, partial(detect, network.detector), network.image)
+        run = export(name, network.detector, network.image, file, network.calibration)
+        beside = compare if FORMATS[name].is_exact else compare_loosely
+        found = beside(run, partial(detect, network.detector), network.image)
     except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
         file.unlink(missing_ok=True)
         reason = _failure(name, network.detector, error)
@@ -123,7 +126,7 @@ def count_flops(detector: nn.Module, image: Tensor) -> float:
 
 @torch.no_grad()
 def latencies(runs: Sequence[Callable[[], Any]], seconds: float | None = None) -> list[float]:
-    """Returns the median seconds of each run.
+    """Returns the median seconds of each run, as ``read_clock`` has them.
 
     They take turns, so that their ratios hold on a machine with other work. The first run of a turn
     finds the caches full of another's, and counts only where it is the only one.
@@ -142,10 +145,10 @@ def latencies(runs: Sequence[Callable[[], Any]], seconds: float | None = None) -
 
 
 def _turn(run: Callable[[], Any]) -> list[float]:
-    clock = [time.perf_counter()]
-    while clock[-1] - clock[0] < TURN:
+    clock = [read_clock("cpu")]
+    while len(clock) == 1 or clock[-1] - clock[0] < TURN:
         run()
-        clock.append(time.perf_counter())
+        clock.append(read_clock("cpu"))
     times = [after - before for before, after in itertools.pairwise(clock)]
     return times[1:] or times
 

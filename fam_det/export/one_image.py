@@ -42,7 +42,7 @@ def one_image(detector: nn.Module) -> Iterator[None]:
     for module in detector.modules():
         if type(module) is RPN and _is_plain(module):
             changed.append((module, "forward", partial(find_proposals, module)))
-        elif type(module) is ROIPooler and len(module.level_poolers) > 1 and _is_aligned(module):
+        elif type(module) is ROIPooler and _has_levels(module):
             changed.append((module, "forward", partial(pool_boxes, module)))
     for module, name, function in changed:
         setattr(module, name, function)
@@ -66,8 +66,9 @@ def _is_plain(rpn: RPN) -> bool:
     return type(transform) is Box2BoxTransform and type(anchors) is DefaultAnchorGenerator
 
 
-def _is_aligned(pooler: ROIPooler) -> bool:
-    return all(type(pool) is ROIAlign for pool in pooler.level_poolers)
+def _has_levels(pooler: ROIPooler) -> bool:
+    pools = list(pooler.level_poolers)
+    return len(pools) > 1 and all(type(pool) is ROIAlign for pool in pools)
 
 
 def preprocess_image(detector: Any, batched_inputs: list[dict[str, Tensor]]) -> ImageList:

@@ -27,9 +27,9 @@ pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1){flip}  # (3, H, 
 """
 ONNX = """import onnxruntime
 
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
 names = [output.name for output in session.get_outputs()]
-found = dict(zip(names, session.run(names, {"image": pixels})))
+found = dict(zip(names, session.run(names, {{"image": pixels}})))
 print(found["pred_boxes"] / scale, found["scores"], found["pred_classes"])
 """
 TORCHSCRIPT = """import torch
@@ -39,7 +39,11 @@ detect = torch.jit.load("model.ts")
 boxes, classes, *_, scores = detect(torch.from_numpy(pixels.copy()))
 print(boxes / scale, scores, classes)
 """
-FILES = {"model.onnx": ("ONNX", ONNX), "model.ts": ("TorchScript", TORCHSCRIPT)}
+FILES = {
+    "model.onnx": ("ONNX", ONNX.format(file="model.onnx")),
+    "model_int8.onnx": ("ONNX, int8", ONNX.format(file="model_int8.onnx")),
+    "model.ts": ("TorchScript", TORCHSCRIPT),
+}
 
 
 def usage(

@@ -1,6 +1,6 @@
 """Deployment's inputs: the config of a run or file, a checkpoint, the teacher, an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.runs import read_config
 from fam_det.config import default_config
+from fam_det.data import register_coco_datasets
 from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher, find_config, teacher_config
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 
@@ -96,6 +98,27 @@ def teacher_input(cfg: CfgNode, teacher: FrozenTeacher) -> CfgNode:
     return cfg
 
 
+class TrainingImages:
+    """Images of ``DATASETS.TRAIN``, spread over it, as an evaluation resizes them.
+
+    Raises:
+        ValueError: no data set, or one that is not there.
+    """
+
+    def __init__(self, cfg: CfgNode, count: int) -> None:
+        if not cfg.DATASETS.TRAIN:
+            raise ValueError("DATASETS.TRAIN: is empty, expected images to calibrate int8 on")
+        self.cfg = cfg
+        register_coco_datasets(cfg)
+        files = [x["file_name"] for x in DatasetCatalog.get(cfg.DATASETS.TRAIN[0])]
+        self.files = files[:: max(len(files) // count, 1)][:count]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yields (3, H, W), read one by one."""
+        for file in self.files:
+            yield read_resized(self.cfg, Path(file))
+
+
 def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None) -> Tensor:
     """Returns the image (3, H, W) that exports are traced with, compared on and timed with.
 
@@ -108,9 +131,15 @@ def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None)
         generator = torch.Generator().manual_seed(0)
         return torch.randint(0, 256, (3, *(size or four_to_three)), generator=generator).float()
     try:
-        pixels = read_image(str(file), format=cfg.INPUT.FORMAT)
+        return read_resized(cfg, file, size)
     except OSError as error:
         raise ValueError(f"--image: {file}: {error}") from error
+
+
+def read_resized(cfg: CfgNode, file: Path, size: tuple[int, int] | None = None) -> Tensor:
+    """Returns an image (3, H, W) as ``example_image``."""
+    pixels = read_image(str(file), format=cfg.INPUT.FORMAT)
+    shortest, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     resize = T.Resize(size) if size else T.ResizeShortestEdge(shortest, longest)
     resized = resize.get_transform(pixels).apply_image(pixels)  # (H, W, 3)
     return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32))

@@ -72,10 +72,15 @@ def test_costs_are_those_of_the_student(run: Path) -> None:
         pytest.param(
             *("onnx", "ONNX", "model.onnx", ["torch", "detectron2"]), marks=pytest.mark.slow
         ),
+        pytest.param(
+            *("onnx-int8", "ONNX, int8", "model_int8.onnx", ["torch", "detectron2"]),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_tool_writes_files_rows_and_the_code_to_run_them(
     run: Path,
+    cells: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     form: str,
@@ -86,7 +91,8 @@ def test_the_tool_writes_files_rows_and_the_code_to_run_them(
     monkeypatch.setattr(measure, "SECONDS", 0.0)
     monkeypatch.setattr(measure, "TURN", 0.0)
     out = tmp_path / "out"
-    words = ("--format", form, "--size", "96", "128", "INPUT.MIN_SIZE_TEST", "96")
+    words = ("--format", form, "--evaluate", "--size", "96", "128", "INPUT.MIN_SIZE_TEST", "96")
+    words += ("DATASETS.COCO", cells, "DATALOADER.NUM_WORKERS", "0")
     ended = run_tool("deploy", str(run), "--output", str(out), *words)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert {x.name for x in out.iterdir()} == {
@@ -100,6 +106,7 @@ def test_the_tool_writes_files_rows_and_the_code_to_run_them(
     assert rows[0]["parameters"] > rows[1]["parameters"] > 0
     for row in rows:
         assert f"{row['network']}, {row['format']}" in ended.stdout
+    assert all(0.0 <= row["ap"] <= row["ap50"] <= 100.0 for row in rows)
     assert rows[3]["speedup"] == rows[2]["seconds"] / rows[3]["seconds"]
     check_code(out, [[], absent])
 

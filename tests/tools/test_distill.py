@@ -42,6 +42,10 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert first.stdout.startswith(f"{config}\n{command}")
     assert "teacher and data have 3 classes: the student starts with the teacher's" in config
     assert "copypaste: Task: bbox" in first.stdout
+    table = first.stdout.rpartition("best AP")[2]
+    assert f"{tmp_path}/model_final.pth" in table
+    assert "the teacher has random weights" in table
+    assert f"tools/deploy.py {tmp_path}" in table
 
     files = {f.name for f in tmp_path.iterdir() if not f.name.startswith("events.out.tfevents")}
     assert files == {
@@ -61,10 +65,13 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert again.stderr.strip().splitlines()[-1] == (
         f"--output: {tmp_path} holds a run; add --resume to resume it, or give another"
     )
-    resume = ["--schedule", "3", "--resume", "--dry-run", *SMALL]
+    resume = ["--schedule", "3", "--resume", "--compare", "--dry-run", *SMALL]
     again = run_tool("distill", *ARGUMENTS, *data, *output, *resume)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert again.stdout.endswith(f"--config-file {tmp_path}/distill.yaml --resume\n")
+    with_teacher, alone = again.stdout.split("\n\n")[-2:]
+    assert with_teacher.endswith(f"--config-file {tmp_path}/distill.yaml --resume")
+    options = f"MODEL.META_ARCHITECTURE GeneralizedRCNN OUTPUT_DIR {tmp_path}/alone"
+    assert alone.endswith(f"--config-file {tmp_path}/distill.yaml --resume {options}\n")
 
 
 def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> None:

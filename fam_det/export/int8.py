@@ -1,0 +1,89 @@
+"""ONNX in 8 bits, through onnxruntime's static quantisation.
+
+The convolutions and matrix products of backbone, RPN and heads take and give uint8, with int8
+weights, a scale for each output channel. The first convolution, which reads pixels, and the layers
+that predict scores and boxes stay in float32, as all that places and selects boxes.
+"""
+
+import importlib
+import platform
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Nodes between them that onnxruntime computes in 8 bits too, so that maps stay in them.
+BETWEEN = ("Add", "Clip", "MaxPool", "Relu", "Resize")
+# Where a detector's networks are, by the first part of a node's name.
+NETWORKS = ("/backbone/", "/proposal_generator/rpn_head/", "/roi_heads/", "/head/")
+PREDICTORS = (
+    "objectness_logits",
+    "anchor_deltas",
+    "predictor",
+    "cls_score",
+    "bbox_pred",
+    "ctrness",
+)
+ONLY_8_BIT = ("vnni", "amx_int8", "asimddp")  # flags of processors that sum products in 32 bits
+
+
+def quantise(source: Path, file: Path, images: Iterable[Tensor]) -> None:
+    """Writes a float32 ONNX file in 8 bits.
+
+    Args:
+        source: of ``formats.export``.
+        file: to write.
+        images: (3, H, W), as the detector expects them, that the ranges of its maps are found on.
+    """
+    quantization: Any = importlib.import_module("onnxruntime.quantization")
+    pre_process: Any = importlib.import_module("onnxruntime.quantization.shape_inference")
+    onnx: Any = importlib.import_module("onnx")
+
+    class Images(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left: Iterator[Tensor] = iter(images)
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.left, None)
+            return None if image is None else {"image": image.numpy()}
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        # Folds what is constant; shapes that depend on the image cannot be inferred.
+        pre_process.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared),
+            str(file),
+            Images(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=[*COMPUTE, *BETWEEN],
+            nodes_to_quantize=quantised_nodes(onnx.load(str(prepared)).graph.node),
+            per_channel=True,
+            reduce_range=not sums_in_32_bits(),
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+def quantised_nodes(nodes: Sequence[Any]) -> list[str]:
+    """Returns the names of the nodes of a graph, in its order, to compute in 8 bits."""
+    names = [x.name for x in nodes if x.op_type in COMPUTE + BETWEEN]
+    names = [name for name in names if name.startswith(NETWORKS)]
+    convolutions = [x.name for x in nodes if x.op_type in COMPUTE]
+    return [
+        name
+        for name in names
+        if name != convolutions[0] and not any(part in name for part in PREDICTORS)
+    ]
+
+
+def sums_in_32_bits() -> bool:
+    """Whether this processor multiplies 8-bit numbers without overflow, as far as it says so."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.machine() == "arm64"
+    return any(flag in flags for flag in ONLY_8_BIT)
