@@ -44,6 +44,7 @@ class Measured(NamedTuple):
     parts: dict[str, float]  # seconds in PyTorch, by name
     seconds: float  # of an image in the runtime, the median
     speedup: float  # over the teacher in the same round, the median
+    samples: int | None = None  # a bin of the box head's ROIAlign, 0 for as many as it has cells
 
 
 class Picture(NamedTuple):
@@ -176,7 +177,13 @@ class Meter:
             parts=self.parts if model is self.teacher else parts,
             seconds=median(seconds),
             speedup=median(x / y for x, y in zip(teacher, seconds, strict=True)),
+            samples=_samples(model),
         )
+
+
+def _samples(detector: Any) -> int | None:
+    pooler = getattr(getattr(detector, "roi_heads", None), "box_pooler", None)
+    return None if pooler is None else int(pooler.level_poolers[0].sampling_ratio)
 
 
 def typical_picture(data: CocoData, cfg: CfgNode) -> Picture:

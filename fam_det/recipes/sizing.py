@@ -18,7 +18,7 @@ from fam_det.recipes.recipe import Request, teacher_keys
 
 FILE = "ladder.json"
 TOGETHER = 4  # students that are measured in turn, and so in memory at once
-HEADER = ["", "FPN", "RPN", "proposals", "image", "M", "MB"]
+HEADER = ["", "FPN", "RPN", "samples", "proposals", "image", "M", "MB"]
 NOTHING = "-"
 # What a resumed run must be asked with again: the rest may differ.
 FIXED = ("target", "runtime", "teacher", "student", "student_weights")
@@ -160,6 +160,7 @@ def format_rows(rows: Sequence[Measured], runtime: str, style: str) -> str:
             row.name,
             row.width,
             row.hidden or NOTHING,
+            {None: NOTHING, 0: "1-16"}.get(row.samples, row.samples),
             row.proposals or NOTHING,
             f"{row.size[0]} x {row.size[1]}",
             f"{row.parameters / 1e6:.2f}",
