@@ -45,6 +45,7 @@ def test_steps_below_a_named_student(coco: Coco) -> None:
         (64, [-1], 250, 192),
         (32, [64], 250, 192),  # the teacher's hidden width, so that its weights fit
         (16, [64], 250, 192),
+        (16, [64], 250, 192),  # one sample a bin
         (8, [64], 250, 192),
         (8, [64], 100, 192),
         (8, [16], 100, 192),
@@ -61,7 +62,7 @@ def test_backbones_are_no_deeper_than_the_teachers(coco: Coco) -> None:
         ("mobilenet_v2 x 1", 16),
         ("mobilenet_v2 x 0.5", 16),
         ("mobilenet_v2 x 0.35", 16),
-        ("mobilenet_v2 x 0.35", 8),
+        ("mobilenet_v2 x 0.35", 16),
     ]
 
 
@@ -69,6 +70,7 @@ def test_users_own_keys_stay(coco: Coco) -> None:
     own = ("MODEL.FPN.OUT_CHANNELS", "24", "INPUT.MIN_SIZE_TEST", "160", "INPUT.MAX_SIZE_TEST")
     own += ("160", "INPUT.MIN_SIZE_TRAIN", "(160,)", "INPUT.MAX_SIZE_TRAIN", "160")
     assert sizes(ladder(coco("a"), "resnet18", *own)) == [
+        (24, [64], 250, 160),
         (24, [64], 250, 160),
         (24, [64], 100, 160),
         (24, [16], 100, 160),
@@ -85,7 +87,7 @@ def test_dense_student_has_neither_rpn_nor_proposals(coco: Coco) -> None:
 
 def test_size_reaches_the_config_with_its_reasons(coco: Coco) -> None:
     data = coco("a")
-    rung = ladder(data, "resnet18")[4]
+    rung = ladder(data, "resnet18")[5]
     keys: dict[str, Any] = {"teacher_weights": "none", "student_weights": "none"}
     request = Request(TEACHER, "resnet18", data, data, "output/x", **keys, size=rung.keys)
     recipe = derive(request)
