@@ -15,18 +15,17 @@ example:
   tools/distill.py --teacher COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml --student resnet18 \\
       --train cells/train.json cells/images --val cells/val.json cells/images --output output/cells
 
-  tools/distill.py --teacher ... --train ... --val ... --speedup 5 --for onnx
-      takes the largest student that is 5 times as fast as the teacher in ONNX Runtime here
-
 docs/your_data.md says what is derived how.
 """
+RUNTIMES = ("pytorch", "torchscript", "onnx")
+HELP_FOR = f"to measure that in: {', '.join(RUNTIMES)}"
 
 
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        usage="%(prog)s --teacher NAME --student NAME|--speedup N|--latency MS|--ladder "
-        "--train JSON IMAGES --val JSON IMAGES [...]",
+        usage="%(prog)s --teacher NAME --student NAME|--speedup N|--latency MS|--ladder\n"
+        "                  --train JSON IMAGES --val JSON IMAGES [...]",
         description=__doc__.splitlines()[0],
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -40,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     speed = parser.add_mutually_exclusive_group().add_argument
     speed("--speedup", type=float, metavar="N", help="the largest student N times as fast")
     speed("--latency", type=float, metavar="MS", help="the largest that takes MS milliseconds")
-    add("--for", dest="runtime", choices=["pytorch", "torchscript", "onnx"], help="to measure in")
+    add("--for", dest="runtime", choices=RUNTIMES, metavar="NAME", help=HELP_FOR)
     add("--ladder", action="store_true", help="print the speed of all students, and stop")
     add("--train", nargs=2, metavar=pair, required=True, help="COCO annotations, image folder")
     add("--val", nargs=2, metavar=pair, required=True, help="the same, to evaluate on")
