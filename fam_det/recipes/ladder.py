@@ -83,7 +83,8 @@ def _steps(request: Request, teacher: Teacher) -> Iterator[tuple[str, Overrides]
     for name, own in others:
         yield name, own | widths[quarter] | few
     keys = own | widths[quarter] | few
-    for step in (*widths[quarter + 1 :], fewer, _narrow(teacher), *_small(teacher)):
+    last = (fewer, _narrow(teacher), *_small(teacher))
+    for step in (_sampled(teacher), *widths[quarter + 1 :], *last):
         keys = keys | step
         yield name, keys
 
@@ -136,6 +137,13 @@ def _few(teacher: Teacher, count: int) -> Overrides:
             count, f"the teacher has {rpn.POST_NMS_TOPK_TEST}"
         ),
     }
+
+
+def _sampled(teacher: Teacher) -> Overrides:
+    """Returns the key of ROIAlign with one sample a bin; by default there are up to 16."""
+    if teacher.architecture != "GeneralizedRCNN":
+        return {}
+    return {"MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": Override(1, "one sample a bin")}
 
 
 def _narrow(teacher: Teacher) -> Overrides:

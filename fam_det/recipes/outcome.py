@@ -14,7 +14,7 @@ from fam_det.analysis.runs import Run, read_run
 from fam_det.data import register_coco_datasets
 from fam_det.data.annotations import read_annotations
 from fam_det.export.formats import detect
-from fam_det.export.measure import latency
+from fam_det.export.measure import Network, latencies
 from fam_det.export.source import (
     MAX_REASON,
     example_image,
@@ -66,13 +66,20 @@ def summarize(folder: Path, alone: Path | None = None) -> str:
     data = read_validation(cfg)
     _, student = load_student(cfg, weights)
     image = example_image(cfg, data.image, None)
-    teacher, notes = teacher_row(cfg, data, folder)
-    seconds, parameters = latency(partial(detect, student), image), count(student)
-    rows = [teacher, student_row("student", folder, weights, seconds, parameters)]
+    networks = [Network("student", student, cfg, image)]
+    teacher, found = find_teacher(cfg, data)
+    networks += [teacher] if teacher else []
+    seconds, *others = latencies([partial(detect, x.detector, x.image) for x in networks])
+    rows, notes = [Row("teacher", {}, None, None, None, NOTHING)], [found]
+    if teacher:
+        scores, notes = teacher_scores(teacher.cfg, teacher.detector, data, folder)
+        rows = [Row("teacher", scores, None, others[0], count(teacher.detector), found)]
+    parameters = count(student)
+    rows.append(student_row("student", folder, weights, seconds, parameters))
     if alone is not None:
         _, file = read_source(alone, None, [])
         rows.append(student_row("student alone", alone, file, seconds, parameters))
-    notes = [describe_measurement(image), *notes]
+    notes = [describe_measurement(networks), *notes]
     return "\n\n".join([format_rows(rows), *notes, next_commands(folder, data, rows[1])]) + "\n"
 
 
@@ -104,19 +111,14 @@ def best_score(run: Run) -> float | None:
     return max((value for _, value in series), default=None)
 
 
-def teacher_row(cfg: CfgNode, data: Validation, folder: Path) -> tuple[Row, list[str]]:
-    """Measures and evaluates the teacher, as far as it is there, and returns what is missing."""
+def find_teacher(cfg: CfgNode, data: Validation) -> tuple[Network | None, str]:
+    """Returns the teacher, with its own ``INPUT``, and its checkpoint, or why there is none."""
     teacher, note = load_teacher(cfg)
-    if teacher is None or note or not cfg.MODEL.TEACHER.WEIGHTS:
-        return Row("teacher", {}, None, None, None, NOTHING), [
-            note or "the teacher has random weights"
-        ]
+    if teacher is None or note or not teacher.weights:
+        return None, note or "the teacher has random weights"
     own = teacher_input(cfg, teacher)
     image = example_image(own, data.image, None)
-    seconds = latency(partial(detect, teacher.detector), image)
-    scores, notes = teacher_scores(own, teacher.detector, data, folder)
-    file = teacher.weights
-    return Row("teacher", scores, None, seconds, count(teacher.detector), file), notes
+    return Network("teacher", teacher.detector, own, image), teacher.weights
 
 
 def teacher_scores(
@@ -224,12 +226,13 @@ def _scaled(value: float | None, factor: float, digits: int) -> str:
     return NOTHING if value is None else f"{factor * value:,.{digits}f}"
 
 
-def describe_measurement(image: Tensor) -> str:
+def describe_measurement(networks: Sequence[Network]) -> str:
     """Returns a line on what was measured, and how."""
+    sizes = ", ".join("{} x {} for the {}".format(*x.size, x.name) for x in networks)
     threads = torch.get_num_threads()
     return (
-        f"Latency of one validation image, {image.shape[1]} x {image.shape[2]} for the student, on "
-        f"the CPU, {threads} thread{'s' * (threads > 1)}, PyTorch {torch.__version__}."
+        f"Latency of one validation image, {sizes}, on the CPU, {threads} "
+        f"thread{'s' * (threads > 1)}, PyTorch {torch.__version__}."
     )
 
 

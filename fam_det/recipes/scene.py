@@ -10,6 +10,7 @@ The hooks that do it are recorded by tracing, and so it is the same in an export
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -57,8 +58,12 @@ def watch(detector: Any, image: Tensor, topk: tuple[int, int] | None = None) -> 
     image after it.
     """
     found: dict[str, Any] = {"boxes": (NO_BOXES, NO_BOXES)}
+
+    def keep(name: str, *call: Any) -> None:
+        found[name] = deepcopy(call[-1])  # a dense detector takes the sigmoid in place
+
     handles = [
-        module.register_forward_hook(lambda *x, name=name: found.update({name: x[-1]}))
+        module.register_forward_hook(partial(keep, name))
         for name, module in _last_modules(detector).items()
     ]
     try:

@@ -1,6 +1,8 @@
 """The largest student that is fast enough: the ladder measured, its table, and the choice kept."""
 
 import json
+import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +10,6 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from tqdm import tqdm
 
 from fam_det.recipes.ladder import build_ladder
 from fam_det.recipes.meter import RUNTIMES, Measured, Meter
@@ -61,7 +62,7 @@ class Sizing:
 
     def measure_all(self) -> None:
         """Measures every rung."""
-        for start in tqdm(range(0, len(self.ladder), TOGETHER), desc="measuring", disable=None):
+        for start in range(0, len(self.ladder), TOGETHER):
             self._measure(range(start, min(start + TOGETHER, len(self.ladder))))
 
     def choose(self) -> int:
@@ -70,26 +71,24 @@ class Sizing:
         Raises:
             ValueError: none does.
         """
-        low, high = 0, len(self.ladder)
-        with tqdm(desc="measuring", disable=None) as progress:
-            while low < high:
-                middle = (low + high) // 2
-                if middle not in self.rows:
-                    self._measure([middle])
-                if self.target.is_met(self.rows[middle]):
-                    high = middle
-                else:
-                    low = middle + 1
-                progress.update()
-        if low == len(self.ladder):
+        chosen = bisect_left(range(len(self.ladder)), True, key=self._is_met)
+        if chosen == len(self.ladder):
             fastest = max(self.rows.values(), key=lambda row: row.speedup)
             raise ValueError(
-                f"{self.target.flag()}: no student is that fast; the fastest is "
-                f"{_short(fastest)}: {self._figures(fastest)}"
+                f"{self.target.flag()}: no student is that fast, the fastest is "
+                f"{_short(fastest)}, {self._figures(fastest)}; ask for less, or take a smaller "
+                "--student or smaller images"
             )
-        return low
+        return chosen
+
+    def _is_met(self, index: int) -> bool:
+        if index not in self.rows:
+            self._measure([index])
+        return self.target.is_met(self.rows[index])
 
     def _measure(self, indices: Sequence[int]) -> None:
+        names = ", ".join(self.ladder[i].name for i in indices)
+        print(f"measuring {names} beside the teacher", file=sys.stderr, flush=True)
         teacher, rows = self.meter.measure([self.ladder[i] for i in indices])
         self.teacher = self.teacher or teacher
         self.rows |= dict(zip(indices, rows, strict=True))
@@ -149,7 +148,8 @@ def _where(device: str, threads: int) -> str:
 
 
 def _short(row: Measured) -> str:
-    return f"{row.name}, FPN of {row.width}, {row.size[0]} x {row.size[1]}"
+    proposals = f"{row.proposals} proposals, " if row.proposals else ""
+    return f"{row.name}, FPN of {row.width}, {proposals}{row.size[0]} x {row.size[1]}"
 
 
 def format_rows(rows: Sequence[Measured], runtime: str, style: str) -> str:

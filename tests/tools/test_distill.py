@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.tools.in_process import run_tool
 
@@ -41,6 +42,10 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert first.stdout.startswith(f"{config}\n{command}")
     assert "teacher and data have 3 classes: the student starts with the teacher's" in config
     assert "copypaste: Task: bbox" in first.stdout
+    table = first.stdout.rpartition("best AP")[2]
+    assert f"{tmp_path}/model_final.pth" in table
+    assert "the teacher has random weights" in table
+    assert f"tools/deploy.py {tmp_path}" in table
 
     files = {f.name for f in tmp_path.iterdir() if not f.name.startswith("events.out.tfevents")}
     assert files == {
@@ -60,10 +65,13 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert again.stderr.strip().splitlines()[-1] == (
         f"--output: {tmp_path} holds a run; add --resume to resume it, or give another"
     )
-    resume = ["--schedule", "3", "--resume", "--dry-run", *SMALL]
+    resume = ["--schedule", "3", "--resume", "--compare", "--dry-run", *SMALL]
     again = run_tool("distill", *ARGUMENTS, *data, *output, *resume)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert again.stdout.endswith(f"--config-file {tmp_path}/distill.yaml --resume\n")
+    with_teacher, alone = again.stdout.split("\n\n")[-2:]
+    assert with_teacher.endswith(f"--config-file {tmp_path}/distill.yaml --resume")
+    options = f"MODEL.META_ARCHITECTURE GeneralizedRCNN OUTPUT_DIR {tmp_path}/alone"
+    assert alone.endswith(f"--config-file {tmp_path}/distill.yaml --resume {options}\n")
 
 
 def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> None:
@@ -81,6 +89,9 @@ def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> Non
     [
         (["--batch", "0"], "--batch: got 0, expected 1 or more"),
         (["--batch", "3", "--num-gpus", "2"], "--batch: got 3, expected a multiple of --num-gpus"),
+        (["--speedup", "0"], "--speedup: got 0.0, expected a number above 0"),
+        (["--for", "onnx"], "--for: says what --speedup, --latency or --ladder measure; add one"),
+        (["--student", ""], "--student: missing; give one, or --speedup N or --latency MS"),
         (["--schedule", "long"], "--schedule: got 'long', expected 1x, a multiple such as 0.1x"),
     ],
 )
@@ -93,3 +104,51 @@ def test_wrong_argument_is_one_line(
     assert "Traceback" not in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith(message)
     assert not (tmp_path / "run").exists()
+
+
+def test_student_is_sized_and_stays(
+    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SECONDS", "PART_SECONDS"):
+        monkeypatch.setattr(f"fam_det.recipes.meter.{name}", 0.0)
+    words = [*ARGUMENTS, *data, "--output", str(tmp_path), "--dry-run", *SMALL]
+    first = run_tool("distill", *words, "--speedup", "0.001")
+    assert first.returncode == 0, first.stderr[-2000:]
+    config = yaml.safe_load((tmp_path / "distill.yaml").read_text())
+    assert config["MODEL"]["RESNETS"]["DEPTH"] == 18
+    assert "# student chosen by --speedup 0.001: resnet18, FPN of 64, 250 pro" in first.stdout
+    assert "random weights" in first.stdout
+    again = run_tool("distill", *words, "--speedup", "0.001")
+    assert "measuring" in first.stderr and "measuring" not in again.stderr
+    assert f"measured before, see {tmp_path}/ladder.json" in again.stdout
+    assert (
+        again.stdout.split("\n\n", 1)[1] == first.stdout[first.stdout.index("# student Faster") :]
+    )
+    other = run_tool("distill", *words, "--resume", "--latency", "9")
+    assert other.stderr.strip().splitlines()[-1] == (
+        f"--latency 9: does not resume {tmp_path}, whose student was chosen by --speedup 0.001; "
+        "give the flags of its first call"
+    )
+
+
+def test_ladder_is_printed_and_nothing_written(
+    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SECONDS", "PART_SECONDS"):
+        monkeypatch.setattr(f"fam_det.recipes.meter.{name}", 0.0)
+    output = tmp_path / "run"
+    own = ["MODEL.FPN.OUT_CHANNELS", "16", "MODEL.RPN.CONV_DIMS", "[64]", *SMALL]
+    own += ["INPUT.MAX_SIZE_TRAIN", "96", "INPUT.MAX_SIZE_TEST", "96"]
+    words = [*ARGUMENTS, *data, "--output", str(output), *own]
+    result = run_tool("distill", *words, "--ladder", "--for", "torchscript", "--speedup", "1e9")
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["teacher", "resnet18", "resnet18"]
+    assert {"backbone", "FPN", "RPN", "box", "TorchScript,"} <= set(lines[0].split())
+    assert (
+        result.stderr.strip()
+        .splitlines()[-1]
+        .startswith(
+            "--speedup 1e+09: no student is that fast, the fastest is resnet18, FPN of 16, "
+        )
+    )
+    assert not output.exists()
