@@ -1,8 +1,8 @@
 """ONNX in 8 bits, through onnxruntime's static quantisation.
 
 The convolutions and matrix products of backbone, RPN and heads take and give uint8, with int8
-weights, a scale for each output channel. The first convolution, which reads pixels, and the layers
-that predict scores and boxes stay in float32, as all that places and selects boxes.
+weights, a scale for each output channel. The first convolution, for which 8 bits are slower, and
+the last layers of the heads stay in float32, as does all that places and selects boxes.
 """
 
 import importlib
@@ -17,8 +17,9 @@ from torch import Tensor
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Nodes between them that onnxruntime computes in 8 bits too, so that maps stay in them.
 BETWEEN = ("Add", "Clip", "MaxPool", "Relu", "Resize")
-# Where a detector's networks are, by the first part of a node's name.
-NETWORKS = ("/backbone/", "/proposal_generator/rpn_head/", "/roi_heads/", "/head/")
+# How the names of a network's nodes begin; "/roi_heads/Add" is of the boxes' coordinates.
+HEADS = ("/roi_heads/box_head", "/roi_heads/mask_head", "/roi_heads/keypoint_head", "/head/")
+NETWORKS = ("/backbone/", "/proposal_generator/rpn_head/", *HEADS)
 PREDICTORS = (
     "objectness_logits",
     "anchor_deltas",
@@ -27,7 +28,7 @@ PREDICTORS = (
     "bbox_pred",
     "ctrness",
 )
-ONLY_8_BIT = ("vnni", "amx_int8", "asimddp")  # flags of processors that sum products in 32 bits
+IN_32_BITS = ("vnni", "amx_int8", "asimddp")  # flags of processors that sum products in them
 
 
 def quantise(source: Path, file: Path, images: Iterable[Tensor]) -> None:
@@ -86,4 +87,4 @@ def sums_in_32_bits() -> bool:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.machine() == "arm64"
-    return any(flag in flags for flag in ONLY_8_BIT)
+    return any(flag in flags for flag in IN_32_BITS)

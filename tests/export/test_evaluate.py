@@ -65,7 +65,7 @@ def test_similarity_counts_clear_objects_that_are_found() -> None:
     assert similarity(found, expected) == Similarity(objects=3, found=1)
 
 
-def test_layers_that_predict_stay_in_float() -> None:
+def test_the_first_layer_and_the_heads_last_ones_stay_in_float() -> None:
     names = [
         ("Sub", "/Sub"),
         ("Conv", "/backbone/bottom_up/stem/conv1/Conv"),
@@ -74,9 +74,12 @@ def test_layers_that_predict_stay_in_float() -> None:
         ("Conv", "/proposal_generator/rpn_head/conv/Conv"),
         ("Conv", "/proposal_generator/rpn_head/objectness_logits/Conv"),
         ("Add", "/proposal_generator/Add"),
+        ("Add", "/roi_heads/Add"),
         ("Gemm", "/roi_heads/box_head/fc1/Gemm"),
         ("Gemm", "/roi_heads/box_predictor/cls_score/Gemm"),
+        ("Conv", "/roi_heads/mask_head/mask_fcn1/Conv"),
+        ("Conv", "/roi_heads/mask_head/predictor/Conv"),
     ]
     nodes = [SimpleNamespace(op_type=kind, name=name) for kind, name in names]
     kept = quantised_nodes(nodes)
-    assert kept == [names[i][1] for i in (1, 2, 3, 4, 7)]
+    assert kept == [names[i][1] for i in (2, 3, 4, 5, 8, 10)]

@@ -54,7 +54,8 @@ def build(name: str) -> Any:
     detector = build_model(cfg).eval().requires_grad_(False)
     for key, weight in detector.named_parameters():
         if "cls_score" in key or "objectness" in key:
-            weight.normal_(std=0.1)  # scores apart: among equal ones rounding chooses
+            # scores apart, and below 1: among equal ones rounding chooses
+            weight.normal_(std=0.001 if key.startswith("roi_heads") else 0.1)
     return detector
 
 

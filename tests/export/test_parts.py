@@ -27,7 +27,7 @@ def test_each_moment_counts_for_the_innermost_part(
     name: str, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = count()
-    monkeypatch.setattr(parts.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(parts, "read_clock", lambda _: float(next(ticks)))
     detector = build(name)
     found = part_seconds(detector, IMAGE, seconds=0.0)
     assert found == expected
