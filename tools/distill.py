@@ -166,7 +166,9 @@ def run_trainings(args: argparse.Namespace, config: Path) -> None:
     if not args.dry_run:
         from fam_det.recipes.outcome import summarize
 
-        print("\n" + summarize(config.parent, alone), end="")
+        # What was decided, which the log of the training has long scrolled away.
+        notes = [line[2:] for line in config.read_text().splitlines() if line.startswith("# ")]
+        print("", *notes, "", summarize(config.parent, alone), sep="\n", end="")
 
 
 def alone_options(config: Path) -> list[str]:
