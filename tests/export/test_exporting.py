@@ -92,3 +92,16 @@ def test_a_difference_is_found() -> None:
         {name: x[:1] for name, x in expected.items()},
     ):
         assert not agreement(other, expected).close
+
+
+def test_equal_scores_may_come_in_any_order() -> None:
+    def detection(index: int) -> dict[str, torch.Tensor]:
+        box = torch.tensor([[0.0, 0.0, 1.0, 1.0]]) + index
+        return {"pred_boxes": box, "scores": torch.ones(1), "pred_classes": torch.zeros(1)}
+
+    def best_in_pytorch(_: torch.Tensor) -> dict[str, torch.Tensor]:
+        return detection(int(torch.zeros(1, 5000).sort(descending=True, dim=1)[1][0, 0]))
+
+    image = torch.zeros(3, 8, 8)
+    assert compare(lambda _: detection(0), best_in_pytorch, image).close
+    assert not compare(lambda _: detection(7), best_in_pytorch, image).close
