@@ -68,6 +68,7 @@ class ResumableTrainer(DefaultTrainer):
         self.cfg = cfg
         self.options = options = self.read_options(cfg)
         self.start_iter, self.max_iter = 0, options.max_iter
+        self._last_eval_results: dict[str, Any] = {}  # Detectron2's name
         if options.deterministic_seed is not None:
             make_deterministic(options.deterministic_seed)
         model = self.build_model(cfg)

@@ -88,6 +88,8 @@ def test_a_run_resumed_after_its_last_step_ends_with_the_same_checkpoint(
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
     train(options, resume=True)
     hooks = [x["trainer"]["hooks"] for x in (unbroken, torch.load(final, weights_only=True))]
+    for state in hooks:  # the resumed run knows the last evaluation before it saves
+        state.pop("BestCheckpointer")
     assert hooks[0] == hooks[1]
     assert hooks[0]["LossNormalizers"]["loss_normalizers"][0] > 0
 

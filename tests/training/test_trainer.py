@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 class Student(Model):
     """Takes its bias from a teacher of value 5, plus its own weight."""
 
-    def load_teacher(self) -> None:
+    def load_teacher(self, _: Any) -> None:
         self.linear.bias.data = 5.0 + self.linear.weight.data[0, :1]
 
 
