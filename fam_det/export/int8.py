@@ -2,7 +2,8 @@
 
 The convolutions and matrix products of backbone, RPN and heads take and give uint8, with int8
 weights, a scale for each output channel. The first convolution, for which 8 bits are slower, and
-the last layers of the heads stay in float32, as does all that places and selects boxes.
+the last layers of the heads, but not the RPN's, stay in float32, as does all that places and
+selects boxes.
 """
 
 import importlib
@@ -20,14 +21,7 @@ BETWEEN = ("Add", "Clip", "MaxPool", "Relu", "Resize")
 # How the names of a network's nodes begin; "/roi_heads/Add" is of the boxes' coordinates.
 HEADS = ("/roi_heads/box_head", "/roi_heads/mask_head", "/roi_heads/keypoint_head", "/head/")
 NETWORKS = ("/backbone/", "/proposal_generator/rpn_head/", *HEADS)
-PREDICTORS = (
-    "objectness_logits",
-    "anchor_deltas",
-    "predictor",
-    "cls_score",
-    "bbox_pred",
-    "ctrness",
-)
+PREDICTORS = ("predictor", "cls_score", "bbox_pred", "ctrness")
 IN_32_BITS = ("vnni", "amx_int8", "asimddp")  # flags of processors that sum products in them
 
 

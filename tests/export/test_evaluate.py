@@ -82,4 +82,4 @@ def test_the_first_layer_and_the_heads_last_ones_stay_in_float() -> None:
     ]
     nodes = [SimpleNamespace(op_type=kind, name=name) for kind, name in names]
     kept = quantised_nodes(nodes)
-    assert kept == [names[i][1] for i in (2, 3, 4, 8, 10)]
+    assert kept == [names[i][1] for i in (2, 3, 4, 5, 8, 10)]
