@@ -93,6 +93,15 @@ def _add_teacher_keys(cfg: CN) -> None:
     cfg.MODEL.TEACHER.WEIGHTS = "auto"
     # KEY VALUE pairs merged into the teacher's config, as after the options of tools/train_net.py.
     cfg.MODEL.TEACHER.OPTS = []
+    # Size of the teacher's images over that of the student's in height and width, 1 or more. INPUT
+    # has the student's sizes; in training an image is resized for the teacher, and the student's is
+    # made from it.
+    cfg.MODEL.TEACHER.INPUT_SCALE = 1.0
+    # With a scale above 1, which of its maps the student's follows. "same_level": that of the same
+    # name, its spectrum cropped to the student's cells; anchors should be INPUT_SCALE times smaller
+    # than the teacher's. "same_level_area": the same, averaged over areas. "same_scale": the one
+    # with as many cells, a level deeper for a scale of 2; anchors as the teacher's.
+    cfg.MODEL.TEACHER.MATCH = "same_level"
     # Parts of the student that start with the teacher's weights, such as ["proposal_generator",
     # "roi_heads", "backbone.fpn_output*"]. A checkpoint in MODEL.WEIGHTS that has them goes first.
     # Where the student's FPN is thinner, its heads read a basis of the teacher's maps: leave

@@ -22,6 +22,7 @@ from fam_det.data.batch_sampler import (
 )
 from fam_det.data.dataset import CheckedMapper, NamingMapper, Sample, SeededDataset
 from fam_det.data.images import UnreadableImages
+from fam_det.data.two_sizes import in_two_sizes
 
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -230,12 +231,15 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
         min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
+    is_distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
+    scale = cfg.MODEL.TEACHER.INPUT_SCALE if is_distilled else 1.0
+    mapper = in_two_sizes(mapper or DatasetMapper(cfg, is_train=True), scale)
     if not isinstance(records, list):
         _warn_not_resumable(f"{cfg.DATASETS.TRAIN}: no list of records")
         return build_detection_train_loader(cfg, mapper=mapper)
     return ResumableLoader(
         records,
-        CheckedMapper(mapper or DatasetMapper(cfg, is_train=True)),
+        CheckedMapper(mapper),
         build_sampler(cfg, records),
         _share_of_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
         group=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
@@ -255,13 +259,16 @@ def build_resumable_loader(
     num_workers: int = 0,
     timeout: float = 600.0,
     max_unreadable: int = 10,
+    input_scale: float = 1.0,
     **others: Any,
 ) -> Any:
     """For LazyConfigs, with the arguments of Detectron2's ``build_detection_train_loader``.
 
     With a sampler or collate function, or a data set that is no list of records, it is Detectron2's
-    own loader, which a resumed run starts from its beginning.
+    own loader, which a resumed run starts from its beginning. ``input_scale`` is that of the
+    teacher, see ``fam_det.data.two_sizes``.
     """
+    mapper = in_two_sizes(mapper, input_scale)
     others = {key: value for key, value in others.items() if value is not None}
     if others or not isinstance(dataset, list):
         _warn_not_resumable(f"dataloader.train.{next(iter(others), 'dataset')}")

@@ -50,8 +50,9 @@ def second_moments(
     shapes = teacher.output_shape()
     total, cells = None, 0
     for batch in _first_images(batches, -(-num_images // comm.get_world_size())):
-        sizes = [tuple(x["image"].shape[-2:]) for x in batch]
-        maps = teacher(batch, (max(h for h, _ in sizes), max(w for _, w in sizes)))
+        height, width = (max(x["image"].shape[side] for x in batch) for side in (-2, -1))
+        maps = teacher(batch, (height, width))
+        sizes = [tuple(x.shape[-2:]) for x in teacher.images(batch)]
         for level in levels:
             for x, (height, width) in zip(
                 maps[level], valid_sizes(sizes, shapes[level].stride), strict=True

@@ -7,12 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.config import check_positive
+from fam_det.core.resample import resample
 from fam_det.files.checkpointer import is_below
+from fam_det.modeling.anchors import warn_of_other_anchors
 from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.distillers.base import Distiller, build_distiller
 from fam_det.modeling.hooks import captured_backbone
 from fam_det.modeling.inherit import first_layers, inherit
-from fam_det.modeling.levels import match_levels, thin_maps, valid_sizes
+from fam_det.modeling.levels import (
+    MATCHES,
+    match_levels,
+    pair_levels,
+    paired_shapes,
+    thin_maps,
+    valid_sizes,
+)
 from fam_det.modeling.metrics import log_scalars, put_feature_images
 from fam_det.modeling.student_wrapper import StudentWrapper
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher, fold_batch_norm
@@ -21,6 +30,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage
+
+ANCHOR_HEADS = ("proposal_generator", "head")  # parts that score anchors
 
 
 @META_ARCH_REGISTRY.register()
@@ -47,6 +58,7 @@ class DistilledDetector(StudentWrapper):
         basis_images: images on which a basis of the teacher's maps is found, where the student's
             are thinner; see ``basis``.
         start_at_basis: whether the distiller starts from it as well.
+        match: of ``MATCHES``, for a teacher that sees larger images.
 
     Raises:
         ValueError: a negative weight or number of iterations, or detectors that the distiller
@@ -70,6 +82,7 @@ class DistilledDetector(StudentWrapper):
         classes: Sequence[int] = (),
         basis_images: int = 64,
         start_at_basis: bool = False,
+        match: str = "same_level",
     ) -> None:
         super().__init__(student, teacher)
         check_positive("MODEL.DISTILLER.LOSS_WEIGHT", loss_weight, zero=True)
@@ -86,8 +99,13 @@ class DistilledDetector(StudentWrapper):
         self._basis_images = basis_images
         self._start_at_basis = start_at_basis
         own, others = self.backbone.output_shape(), teacher.output_shape()
-        self._levels = [name for name in own if name in others]
-        thin = thin_maps(*([x[name].channels for name in self._levels] for x in (own, others)))
+        self._pairs = pair_levels(own, others, match, teacher.input_scale)
+        # None for maps of equal cells, which are compared as they are.
+        self._resampling = MATCHES[match] if teacher.input_scale > 1 else None
+        thin = thin_maps(
+            [own[name].channels for name in self._pairs],
+            [others[name].channels for name in self._pairs.values()],
+        )
         if thin and (start_at_basis or inherited):
             width, channels = thin  # in the checkpoint, where a resumed run finds it
             distiller.register_buffer("basis", torch.zeros(channels, width))
@@ -123,6 +141,9 @@ class DistilledDetector(StudentWrapper):
             basis=self._basis(parts, batches),
             classes=self._classes,
         )
+        if any(part.startswith(ANCHOR_HEADS) for part in parts):
+            others = self.teacher.detector
+            warn_of_other_anchors(self.student, others, self._pairs, self.teacher.input_scale)
         fold_batch_norm(self.teacher.backbone)  # last: it changes the state-dict keys
 
     def _basis(
@@ -138,7 +159,7 @@ class DistilledDetector(StudentWrapper):
         layers = first_layers(self.student, self.teacher.detector, parts, *basis.shape)
         if not (layers or self._start_at_basis):
             return None
-        moments = second_moments(self.teacher, self._levels, batches, self._basis_images)
+        moments = second_moments(self.teacher, self._pairs.values(), batches, self._basis_images)
         basis.copy_(find_basis(moments, layers, basis.shape[1]))
         if self._start_at_basis:
             self.distiller.start_at(basis)
@@ -176,10 +197,9 @@ class DistilledDetector(StudentWrapper):
         others: dict[str, Any],
     ) -> Tensor:
         """Returns the weighted sum of the distiller's losses, and logs each of them."""
-        teacher_features = self.teacher(batched_inputs, padded_size)
-        # A teacher with a larger divisor sees more padding; the images lie at the top left.
+        maps = self.teacher(batched_inputs, padded_size)
         teacher_features = {
-            level: teacher_features[level][..., : x.shape[2], : x.shape[3]]
+            level: self._on_cells_of(x, maps[self._pairs[level]])
             for level, x in student_features.items()
             if level in self.strides
         }
@@ -200,6 +220,14 @@ class DistilledDetector(StudentWrapper):
             put_feature_images(storage, student_features, teacher_features)
         return weight * torch.stack(list(losses.values())).sum()
 
+    def _on_cells_of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Returns the teacher's map (N, C, H, W) on the cells of the student's."""
+        height, width = student.shape[2:]
+        if self._resampling is None:
+            # A teacher with a larger divisor sees more padding; the images lie at the top left.
+            return teacher[..., :height, :width]
+        return resample(teacher, (height, width), self.teacher.input_scale, self._resampling)
+
     def _warmup(self, iteration: int) -> float:
         """Returns the share of the full weight at an iteration, counted from 0."""
         return min((iteration + 1) / max(self.warmup_iters, 1), 1.0)
@@ -208,8 +236,11 @@ class DistilledDetector(StudentWrapper):
 def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str, Any]:
     """Returns the arguments of ``DistilledDetector`` for these two and ``MODEL.DISTILLER``."""
     student_shape: dict[str, ShapeSpec] = student.backbone.output_shape()
-    levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher.output_shape())
-    distiller = build_distiller(cfg, levels, student_shape, teacher.output_shape())
+    how = cfg.MODEL.TEACHER.MATCH, teacher.input_scale
+    pairs = pair_levels(student_shape, teacher.output_shape(), *how)
+    teacher_shape = paired_shapes(pairs, teacher.output_shape(), *how)
+    levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher_shape)
+    distiller = build_distiller(cfg, levels, student_shape, teacher_shape)
     inherited, init = cfg.MODEL.TEACHER.INHERIT, cfg.MODEL.DISTILLER.FAM.INIT
     return {
         "student": student,
@@ -222,6 +253,7 @@ def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str
         "inherited": inherited,
         "classes": cfg.MODEL.TEACHER.CLASSES,
         "basis_images": cfg.MODEL.TEACHER.BASIS_IMAGES,
+        "match": cfg.MODEL.TEACHER.MATCH,
         # The adapters of methods without FAM follow the heads.
         "start_at_basis": init == "identity" if distiller.reads_fam else bool(inherited),
     }

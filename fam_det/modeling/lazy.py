@@ -21,6 +21,7 @@ def build_teacher(
     weights: str = "auto",
     opts: Sequence[Any] = (),
     precision: str = "auto",
+    input_scale: float = 1.0,
 ) -> FrozenTeacher:
     """Builds a teacher, its checkpoint not yet loaded, from the keys of ``MODEL.TEACHER``.
 
@@ -30,11 +31,13 @@ def build_teacher(
         weights: its checkpoint, "auto" for the zoo's or its config's own, "" for random weights.
         opts: KEY VALUE pairs for a ".yaml", "path.key=value" for a ".py".
         precision: that its convolutions compute in.
+        input_scale: as ``MODEL.TEACHER.INPUT_SCALE``.
     """
     cfg = default_config()
     cfg.MODEL.DEVICE, cfg.INPUT.FORMAT = "cpu", student_format
     node = cfg.MODEL.TEACHER
     node.CONFIG, node.WEIGHTS, node.PRECISION = config, weights, precision
+    node.INPUT_SCALE = float(input_scale)
     node.OPTS = plain(opts)
     return yacs_teacher.build_teacher(cfg)
 
@@ -47,6 +50,7 @@ def distill(
     inherit: Sequence[str] = (),
     classes: Sequence[int] = (),
     basis_images: int = 64,
+    match: str = "same_level",
 ) -> DistilledDetector:
     """Builds the student with its teacher and a distiller that fits the two.
 
@@ -58,6 +62,7 @@ def distill(
         inherit: as ``MODEL.TEACHER.INHERIT``.
         classes: as ``MODEL.TEACHER.CLASSES``.
         basis_images: as ``MODEL.TEACHER.BASIS_IMAGES``.
+        match: as ``MODEL.TEACHER.MATCH``.
 
     Raises:
         ValueError: an unknown key or an impossible value; the message names it.
@@ -66,6 +71,7 @@ def distill(
     cfg.MODEL.DEVICE = "cpu"  # the training moves the model as a whole
     node = cfg.MODEL.TEACHER
     node.INHERIT, node.CLASSES, node.BASIS_IMAGES = plain(inherit), plain(classes), basis_images
+    node.MATCH = match
     for key, value in _flat(plain(distiller or {}), cfg.MODEL.DISTILLER, "distiller"):
         cfg.merge_from_list([f"MODEL.DISTILLER.{key}", value])
     return DistilledDetector(**distillation(cfg, student, teacher))

@@ -1,8 +1,12 @@
 """Which feature maps of student and teacher belong together, and which of their cells are image."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from detectron2.layers import ShapeSpec
+
+# How a teacher that sees a larger image is matched, and how its maps are resampled for that.
+MATCHES = {"same_level": "spectrum", "same_level_area": "area", "same_scale": None}
 
 
 def match_levels(
@@ -38,6 +42,56 @@ def match_levels(
                 f"{strides[1]} in the teacher; leave it out or use a teacher of equal strides"
             )
     return sorted(levels, key=lambda level: student[level].stride)
+
+
+def pair_levels(
+    student: Mapping[str, ShapeSpec],
+    teacher: Mapping[str, ShapeSpec],
+    match: str = "same_level",
+    input_scale: float = 1.0,
+) -> dict[str, str]:
+    """Returns the teacher's level for each of the student's levels that has one.
+
+    That is the one of the same name, or with ``same_scale`` the one with as many cells: of
+    ``input_scale`` times the stride.
+
+    Args:
+        student: shapes of the student's feature maps.
+        teacher: shapes of the teacher's feature maps.
+        match: of ``MATCHES``.
+        input_scale: size of the teacher's image over that of the student's.
+
+    Raises:
+        ValueError: another match, or one that the scale does not allow.
+    """
+    if match not in MATCHES:
+        raise ValueError(f"MODEL.TEACHER.MATCH: got {match!r}, expected one of {list(MATCHES)}")
+    if not 1 <= input_scale < math.inf:
+        raise ValueError(f"MODEL.TEACHER.INPUT_SCALE: got {input_scale}, expected 1 or more")
+    if match != "same_scale":
+        return {name: name for name in student if name in teacher}
+    if not math.log2(input_scale).is_integer():
+        raise ValueError(
+            f"MODEL.TEACHER.INPUT_SCALE: got {input_scale:g}, expected 1, 2, 4, ... for "
+            "MODEL.TEACHER.MATCH 'same_scale'; 'same_level' takes any scale"
+        )
+    by_stride = {shape.stride: name for name, shape in teacher.items()}
+    strides = {name: round(shape.stride * input_scale) for name, shape in student.items()}
+    return {name: by_stride[stride] for name, stride in strides.items() if stride in by_stride}
+
+
+def paired_shapes(
+    pairs: Mapping[str, str],
+    teacher: Mapping[str, ShapeSpec],
+    match: str = "same_level",
+    input_scale: float = 1.0,
+) -> dict[str, ShapeSpec]:
+    """Returns the shapes of the teacher's maps by the student's names, strides in its pixels."""
+    divisor = round(input_scale) if match == "same_scale" else 1
+    return {
+        own: ShapeSpec(channels=teacher[name].channels, stride=teacher[name].stride // divisor)
+        for own, name in pairs.items()
+    }
 
 
 def thin_maps(student: Iterable[int], teacher: Iterable[int]) -> tuple[int, int] | None:

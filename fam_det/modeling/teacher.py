@@ -1,6 +1,7 @@
 """The frozen teacher: a detector named by its config; its backbone runs beside the student."""
 
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -41,6 +42,8 @@ class FrozenTeacher(nn.Module):
         pixel_std: of its config, in its own channel order.
         input_format: channel order of its images, such as "BGR".
         student_format: channel order of the images it is given.
+        input_scale: size of its images over that of the student's, 1 or more. Above 1 it is given
+            images of its own, ``teacher_image``; see ``fam_det.data.two_sizes``.
         precision: key of ``PRECISIONS``; "auto" is bfloat16 on a GPU that computes in it, otherwise
             that of the training step.
 
@@ -60,6 +63,7 @@ class FrozenTeacher(nn.Module):
         pixel_std: Sequence[float],
         input_format: str,
         student_format: str,
+        input_scale: float = 1.0,
         precision: str = "auto",
     ) -> None:
         super().__init__()
@@ -73,6 +77,7 @@ class FrozenTeacher(nn.Module):
                 f"MODEL.TEACHER.PRECISION: got {precision!r}, expected one of {list(PRECISIONS)}"
             )
         self.detector = detector.requires_grad_(False)
+        self.input_scale = input_scale
         self.precision = precision
         self.flip_channels = input_format != student_format
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
@@ -112,23 +117,40 @@ class FrozenTeacher(nn.Module):
                 raise ValueError(f"MODEL.TEACHER.WEIGHTS: {error}") from error
         self.is_loaded = True
 
+    def images(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Tensor]:
+        """Returns the images (3, H, W) that it sees, in the student's format.
+
+        Raises:
+            ValueError: no images of its own where their size differs from the student's.
+        """
+        if self.input_scale == 1:
+            return [x["image"] for x in batched_inputs]
+        if any("teacher_image" not in x for x in batched_inputs):
+            raise ValueError(
+                f"MODEL.TEACHER.INPUT_SCALE: got {self.input_scale:g}, but the mapper of the "
+                "training images gives no 'teacher_image'; use Detectron2's DatasetMapper, or add "
+                "it to yours: the larger image, of which the student's is a smaller copy"
+            )
+        return [x["teacher_image"] for x in batched_inputs]
+
     @torch.no_grad()
     def forward(
         self, batched_inputs: Sequence[dict[str, Any]], padded_size: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """Returns feature maps of the student's images.
+        """Returns feature maps of the student's images, or of the larger ones beside them.
 
         Args:
             batched_inputs: as Detectron2's models take them; ``image`` is (3, H, W) in the
-                student's format.
+                student's format, and so is ``teacher_image``.
             padded_size: (H, W) of the student's padded batch.
 
         Returns:
-            Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least that
-            size; in the teacher's dtype, or that of an autocast around this call.
+            Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least
+            ``input_scale`` times that size; in the teacher's dtype, or that of an autocast around
+            this call.
         """
-        height, width = (self._padded(side) for side in padded_size)
-        images = [self._normalise(x["image"]) for x in batched_inputs]
+        height, width = (self._padded(math.ceil(side * self.input_scale)) for side in padded_size)
+        images = [self._normalise(x) for x in self.images(batched_inputs)]
         batch = torch.stack(
             [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images]
         )
@@ -212,6 +234,7 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     return FrozenTeacher(
         **described._asdict(),
         student_format=cfg.INPUT.FORMAT,
+        input_scale=cfg.MODEL.TEACHER.INPUT_SCALE,
         precision=cfg.MODEL.TEACHER.PRECISION,
     )
 

@@ -181,8 +181,10 @@ class LazyTrainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: DictConfig) -> Any:
         """Builds ``dataloader.train``."""
-        strict = bool(OmegaConf.select(cfg, "datasets.strict"))
-        return build_loader(cfg.dataloader.train, **({"max_unreadable": 0} if strict else {}))
+        options: dict[str, Any] = {"max_unreadable": 0} if OmegaConf.select(cfg, "datasets.strict") else {}
+        if scale := OmegaConf.select(cfg, "model.teacher.input_scale"):
+            options["input_scale"] = scale
+        return build_loader(cfg.dataloader.train, **options)
 
     def hooks_before_checkpoint(self) -> list[HookBase]:
         """Returns none, as Detectron2's script."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fam_det.core.losses import ValidSizes
 from fam_det.core.peer_losses import imitation_loss
+from fam_det.modeling.anchors import anchors_of
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Adapter, Distiller, Shapes
 from fam_det.modeling.hooks import forward_hook
 
@@ -127,15 +128,6 @@ class FGFIDistiller(Distiller):
             )
             for (level, adapter), mask in zip(self.adapters.items(), near, strict=True)
         }
-
-
-def anchors_of(student: nn.Module) -> tuple[Sequence[str], nn.Module]:
-    """Returns the levels with anchors, and the anchor generator of an R-CNN or dense detector."""
-    part: Any = getattr(student, "proposal_generator", None) or student
-    generator = getattr(part, "anchor_generator", None)
-    if not isinstance(generator, nn.Module):
-        return (), part
-    return part.in_features if hasattr(part, "in_features") else part.head_in_features, generator
 
 
 def near_objects(

@@ -1,0 +1,140 @@
+"""Training images in two sizes: a large one for the teacher, and the student's, made from it.
+
+Sizes in the config are the student's. An image is resized once, to ``scale`` times that size, and
+goes through all other augmentations; then areas are averaged for the student. So both see the same
+crop, flip and colours, and boxes, masks and keypoints are those of the student's image.
+"""
+
+import copy
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from detectron2.data import transforms as T
+
+RESIZES = (T.ResizeShortestEdge, T.Resize, T.ResizeScale)
+
+
+class TwoSizeMapper:
+    """Detectron2's ``DatasetMapper``, or one like it, that adds ``teacher_image`` to its output.
+
+    Args:
+        mapper: with ``augmentations``, one of which resizes; another is copied.
+        scale: of the sides of ``teacher_image`` (3, H, W) over those of ``image``; 1 or more. A
+            whole number holds exactly, any other within a pixel.
+
+    Raises:
+        ValueError: no augmentation that resizes.
+    """
+
+    def __init__(self, mapper: Any, scale: float) -> None:
+        self.shrink = Shrink(scale)
+        self.mapper = copy.copy(mapper)
+        augmentations = enlarge(mapper.augmentations.augs, scale)
+        self.mapper.augmentations = T.AugmentationList([*augmentations, self.shrink])
+
+    def __call__(self, record: dict[str, Any]) -> Any:
+        """Maps a record in Detectron2's format."""
+        mapped = self.mapper(record)
+        if mapped is not None:
+            mapped["teacher_image"] = torch.from_numpy(self.shrink.large.transpose(2, 0, 1).copy())
+        return mapped
+
+
+def in_two_sizes(mapper: Any, scale: float) -> Any:
+    """Returns a mapper that gives images in two sizes; one without augmentations as it is.
+
+    That one is a user's own, and has to give ``teacher_image`` itself.
+    """
+    return TwoSizeMapper(mapper, scale) if scale > 1 and hasattr(mapper, "augmentations") else mapper
+
+
+def enlarge(augmentations: list[Any], scale: float) -> list[Any]:
+    """Returns augmentations that make an image ``scale`` times as large.
+
+    Raises:
+        ValueError: none that resizes.
+    """
+    enlarged: list[Any] = []
+    resized = False
+    for augmentation in augmentations:
+        if isinstance(augmentation, RESIZES):
+            resized = True
+            augmentation = EnlargedResize(augmentation, scale)
+        elif resized and _crops_pixels(augmentation):
+            augmentation = copy.copy(augmentation)
+            augmentation.crop_size = tuple(math.ceil(x * scale) for x in augmentation.crop_size)
+        enlarged.append(augmentation)
+    if not resized:
+        raise ValueError(
+            "MODEL.TEACHER.INPUT_SCALE: no augmentation resizes the training images, expected "
+            f"one of {[x.__name__ for x in RESIZES]} to the student's size"
+        )
+    return enlarged
+
+
+def _crops_pixels(augmentation: Any) -> bool:
+    """Returns whether it crops to a number of pixels, and not to a share of the image."""
+    kind = getattr(augmentation, "crop_type", "absolute")
+    return hasattr(augmentation, "crop_size") and kind.startswith("absolute")
+
+
+class EnlargedResize(T.Augmentation):
+    """A resize to ``scale`` times the size that another would give."""
+
+    def __init__(self, resize: T.Augmentation, scale: float) -> None:
+        super().__init__()
+        self.resize, self.scale = resize, scale
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Returns the transform of an image (H, W, C)."""
+        height, width = image.shape[:2]
+        small = self.resize.get_transform(image)
+        size = getattr(small, "new_h", height), getattr(small, "new_w", width)
+        large = (math.ceil(side * self.scale) for side in size)
+        return T.ResizeTransform(height, width, *large, getattr(small, "interp", None))
+
+
+class Shrink(T.Augmentation):
+    """Averages areas of ``scale`` x ``scale`` pixels; keeps the image before in ``large``."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.large = np.zeros((0, 0, 3), np.uint8)
+
+    def get_transform(self, image: np.ndarray) -> "AreaTransform":
+        """Returns the transform of an image (H, W, C), whose last rows and columns may not fit."""
+        height, width = (max(int(side / self.scale + 1e-6), 1) for side in image.shape[:2])
+        rows, columns = (
+            min(round(side * self.scale), whole)
+            for side, whole in zip((height, width), image.shape[:2], strict=True)
+        )
+        self.large = image[:rows, :columns]
+        return AreaTransform(rows, columns, height, width)
+
+
+class AreaTransform(T.ResizeTransform):
+    """A resize to fewer pixels, each the mean of the area that it covers.
+
+    Args:
+        h: rows of an image that count; the others are dropped.
+        w: columns that count.
+        new_h: rows afterwards.
+        new_w: columns afterwards.
+    """
+
+    def __init__(self, h: int, w: int, new_h: int, new_w: int) -> None:
+        super().__init__(h, w, new_h, new_w)
+
+    def apply_image(self, img: np.ndarray, interp: Any = None) -> np.ndarray:
+        """Resizes an image (H, W) or (H, W, C); a mask, for which there is ``interp``, with it."""
+        img = img[: self.h, : self.w]
+        if interp is not None:
+            return super().apply_image(img, interp)
+        size = (self.new_w, self.new_h)
+        small: np.ndarray = cv2.resize(img, size, interpolation=cv2.INTER_AREA)
+        return small.reshape(self.new_h, self.new_w, *img.shape[2:])
