@@ -112,6 +112,10 @@ def _add_teacher_keys(cfg: CN) -> None:
     # For each class of the student the teacher's class, counted from 0, whose rows of the
     # predictors it inherits, or -1 for a new class. []: both have the same classes.
     cfg.MODEL.TEACHER.CLASSES = []
+    # Folder in which its maps are kept on disk, "" for none, and its size in GB at most. An image
+    # that comes again as it was, at most flipped, is not computed again.
+    cfg.MODEL.TEACHER.CACHE = ""
+    cfg.MODEL.TEACHER.CACHE_GB = 10.0
     # Dtype of its convolutions: "float32", "bfloat16", "float16" or "auto", which is
     # bfloat16 on a GPU that has it and otherwise as the student (see SOLVER.AMP).
     cfg.MODEL.TEACHER.PRECISION = "auto"

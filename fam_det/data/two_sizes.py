@@ -49,7 +49,9 @@ def in_two_sizes(mapper: Any, scale: float) -> Any:
 
     That one is a user's own, and has to give ``teacher_image`` itself.
     """
-    return TwoSizeMapper(mapper, scale) if scale > 1 and hasattr(mapper, "augmentations") else mapper
+    return (
+        TwoSizeMapper(mapper, scale) if scale > 1 and hasattr(mapper, "augmentations") else mapper
+    )
 
 
 def enlarge(augmentations: list[Any], scale: float) -> list[Any]:
@@ -92,8 +94,10 @@ class EnlargedResize(T.Augmentation):
     def get_transform(self, image: np.ndarray) -> T.Transform:
         """Returns the transform of an image (H, W, C)."""
         height, width = image.shape[:2]
-        small = self.resize.get_transform(image)
-        size = getattr(small, "new_h", height), getattr(small, "new_w", width)
+        small: Any = self.resize.get_transform(image)
+        size: tuple[int, int] = (height, width)
+        if isinstance(small, T.ResizeTransform):  # and not one that does nothing
+            size = small.new_h, small.new_w
         large = (math.ceil(side * self.scale) for side in size)
         return T.ResizeTransform(height, width, *large, getattr(small, "interp", None))
 

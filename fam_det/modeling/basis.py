@@ -51,7 +51,7 @@ def second_moments(
     total, cells = None, 0
     for batch in _first_images(batches, -(-num_images // comm.get_world_size())):
         height, width = (max(x["image"].shape[side] for x in batch) for side in (-2, -1))
-        maps = teacher(batch, (height, width))
+        maps = teacher(batch, (height, width), levels)
         sizes = [tuple(x.shape[-2:]) for x in teacher.images(batch)]
         for level in levels:
             for x, (height, width) in zip(

@@ -22,7 +22,7 @@ from fam_det.modeling.levels import (
     thin_maps,
     valid_sizes,
 )
-from fam_det.modeling.metrics import log_scalars, put_feature_images
+from fam_det.modeling.metrics import log_scalars, put_feature_images, timed_scalar
 from fam_det.modeling.student_wrapper import StudentWrapper
 from fam_det.modeling.teacher import FrozenTeacher, build_teacher, fold_batch_norm
 
@@ -197,7 +197,9 @@ class DistilledDetector(StudentWrapper):
         others: dict[str, Any],
     ) -> Tensor:
         """Returns the weighted sum of the distiller's losses, and logs each of them."""
-        maps = self.teacher(batched_inputs, padded_size)
+        levels = {self._pairs[level] for level in self.strides}
+        with timed_scalar("teacher_time", self.teacher.pixel_mean.device):
+            maps = self.teacher(batched_inputs, padded_size, levels)
         teacher_features = {
             level: self._on_cells_of(x, maps[self._pairs[level]])
             for level, x in student_features.items()

@@ -22,6 +22,8 @@ def build_teacher(
     opts: Sequence[Any] = (),
     precision: str = "auto",
     input_scale: float = 1.0,
+    cache: str = "",
+    cache_gb: float = 10.0,
 ) -> FrozenTeacher:
     """Builds a teacher, its checkpoint not yet loaded, from the keys of ``MODEL.TEACHER``.
 
@@ -32,12 +34,14 @@ def build_teacher(
         opts: KEY VALUE pairs for a ".yaml", "path.key=value" for a ".py".
         precision: that its convolutions compute in.
         input_scale: as ``MODEL.TEACHER.INPUT_SCALE``.
+        cache: as ``MODEL.TEACHER.CACHE``.
+        cache_gb: as ``MODEL.TEACHER.CACHE_GB``.
     """
     cfg = default_config()
     cfg.MODEL.DEVICE, cfg.INPUT.FORMAT = "cpu", student_format
     node = cfg.MODEL.TEACHER
     node.CONFIG, node.WEIGHTS, node.PRECISION = config, weights, precision
-    node.INPUT_SCALE = float(input_scale)
+    node.INPUT_SCALE, node.CACHE, node.CACHE_GB = float(input_scale), cache, float(cache_gb)
     node.OPTS = plain(opts)
     return yacs_teacher.build_teacher(cfg)
 

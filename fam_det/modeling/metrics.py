@@ -1,6 +1,8 @@
 """Logs of a distillation beside its losses: scalars, gammas, and images of feature maps."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +26,36 @@ def log_scalars(scalars: Mapping[str, Tensor]) -> None:
         scalars: tensors of one value by name.
     """
     storage = get_event_storage()
-    is_written = storage.iter < LOG_PERIOD or (storage.iter + 1) % LOG_PERIOD == 0
-    if not scalars or not is_written:
+    if not scalars or not _is_written(storage):
         return
     values = torch.stack([x.detach().float().squeeze() for x in scalars.values()]).tolist()
     for name, value in zip(scalars, values, strict=True):
         storage.put_scalar(f"distiller/{name}", value, smoothing_hint=False)
+
+
+def _is_written(storage: EventStorage) -> bool:
+    return storage.iter < LOG_PERIOD or (storage.iter + 1) % LOG_PERIOD == 0
+
+
+@contextmanager
+def timed_scalar(name: str, device: torch.device) -> Iterator[None]:
+    """Puts the seconds of this context in the event storage in those iterations, and at no other.
+
+    To know them is to wait for the GPU before and after.
+    """
+    storage = get_event_storage()
+    if not _is_written(storage):
+        yield
+        return
+    start = _clock(device)
+    yield
+    storage.put_scalar(f"distiller/{name}", _clock(device) - start, smoothing_hint=False)
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def gammas(transform: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fam_det.config import default_config
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy_detector import DescribedDetector, load_detector
+from fam_det.modeling.map_cache import MapCache, identity_of
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
@@ -44,6 +46,8 @@ class FrozenTeacher(nn.Module):
         student_format: channel order of the images it is given.
         input_scale: size of its images over that of the student's, 1 or more. Above 1 it is given
             images of its own, ``teacher_image``; see ``fam_det.data.two_sizes``.
+        cache: folder for its maps, "" for none; see ``MapCache``.
+        cache_gb: of that folder, at most.
         precision: key of ``PRECISIONS``; "auto" is bfloat16 on a GPU that computes in it, otherwise
             that of the training step.
 
@@ -65,6 +69,8 @@ class FrozenTeacher(nn.Module):
         student_format: str,
         input_scale: float = 1.0,
         precision: str = "auto",
+        cache: str = "",
+        cache_gb: float = 10.0,
     ) -> None:
         super().__init__()
         if input_format != student_format and {input_format, student_format} != {"RGB", "BGR"}:
@@ -78,6 +84,8 @@ class FrozenTeacher(nn.Module):
             )
         self.detector = detector.requires_grad_(False)
         self.input_scale = input_scale
+        self.cache: MapCache | None = None
+        self._cache_options = cache, cache_gb
         self.precision = precision
         self.flip_channels = input_format != student_format
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
@@ -115,6 +123,11 @@ class FrozenTeacher(nn.Module):
                 checkpointer.load(self.weights)
             except ValueError as error:
                 raise ValueError(f"MODEL.TEACHER.WEIGHTS: {error}") from error
+        folder, max_gb = self._cache_options
+        if folder:
+            mean, std = self.pixel_mean.tolist(), self.pixel_std.tolist()
+            how = self.precision, self.flip_channels, mean, std
+            self.cache = MapCache(Path(folder), 1e9 * max_gb, identity_of(self.backbone, *how))
         self.is_loaded = True
 
     def images(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Tensor]:
@@ -135,7 +148,10 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, batched_inputs: Sequence[dict[str, Any]], padded_size: tuple[int, int]
+        self,
+        batched_inputs: Sequence[dict[str, Any]],
+        padded_size: tuple[int, int],
+        levels: Collection[str] = (),
     ) -> dict[str, Tensor]:
         """Returns feature maps of the student's images, or of the larger ones beside them.
 
@@ -143,6 +159,7 @@ class FrozenTeacher(nn.Module):
             batched_inputs: as Detectron2's models take them; ``image`` is (3, H, W) in the
                 student's format, and so is ``teacher_image``.
             padded_size: (H, W) of the student's padded batch.
+            levels: names of the maps to return, all of them by default.
 
         Returns:
             Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least
@@ -150,14 +167,31 @@ class FrozenTeacher(nn.Module):
             this call.
         """
         height, width = (self._padded(math.ceil(side * self.input_scale)) for side in padded_size)
-        images = [self._normalise(x) for x in self.images(batched_inputs)]
+        compute = partial(self._maps, size=(height, width), levels=levels)
+        images = self.images(batched_inputs)
+        if self.cache is None:
+            return compute(images)
+        device = self.pixel_mean.device
+        how = f"{sorted(levels)}, {self._step_dtype(device.type)}"
+        maps = self.cache.maps(images, (height, width), compute, how)
+        return {level: x.to(device) for level, x in maps.items()}
+
+    def _maps(
+        self, images: Sequence[Tensor], size: tuple[int, int], levels: Collection[str]
+    ) -> dict[str, Tensor]:
+        height, width = size
+        normalised = [self._normalise(x) for x in images]
         batch = torch.stack(
-            [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images]
+            [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in normalised]
         )
         with self._autocast(batch.device.type):
             features = self.backbone(batch.contiguous(memory_format=torch.channels_last))
         dtype = self._step_dtype(batch.device.type)
-        return {level: x.to(dtype).contiguous() for level, x in features.items()}
+        return {
+            level: x.to(dtype).contiguous()
+            for level, x in features.items()
+            if not levels or level in levels
+        }
 
     def _padded(self, side: int) -> int:
         """Rounds a side up to what the backbone accepts; ViTDet has a square of fixed size."""
@@ -236,6 +270,8 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
         student_format=cfg.INPUT.FORMAT,
         input_scale=cfg.MODEL.TEACHER.INPUT_SCALE,
         precision=cfg.MODEL.TEACHER.PRECISION,
+        cache=cfg.MODEL.TEACHER.CACHE,
+        cache_gb=cfg.MODEL.TEACHER.CACHE_GB,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from fam_det.modeling.inherit import inherit
-from fam_det.modeling.levels import match_levels, thin_maps
+from fam_det.modeling.levels import match_levels, pair_levels, paired_shapes, thin_maps
 from fam_det.recipes.data import list_names
 from fam_det.recipes.overrides import Override, Overrides
 from fam_det.recipes.teacher import ZOO_EXAMPLE, Teacher
@@ -25,15 +25,20 @@ DISTILLER: Overrides = {
 
 
 def distiller_overrides(
-    student: Any, teacher: Teacher, names: Sequence[str], inherit_heads: bool | None
+    student: Any,
+    teacher: Teacher,
+    names: Sequence[str],
+    inherit_heads: bool | None,
+    match: str = "same_level",
+    input_scale: float = 1.0,
 ) -> tuple[Overrides, list[str]]:
     """Returns the keys of the distiller, and lines that say how the student starts.
 
     With ``inherit_heads`` it insists on all of the teacher's heads, even where its class names are
     not the data's; with False it does without; with None it takes those that fit, where teacher and
-    data share a class.
+    data share a class. The last two are of ``MODEL.TEACHER``, see ``levels``.
     """
-    levels = _shared_levels(student.backbone, teacher)
+    levels = _shared_levels(student.backbone, teacher, match, input_scale)
     try:
         parts, classes, lines = _heads(student, teacher, names, inherit_heads)
     except _NoHeadsError as obstacle:
@@ -97,15 +102,17 @@ def _classes(teacher: Teacher, names: Sequence[str], *, insist: bool) -> tuple[l
     return [], f"teacher and data have {len(names)} classes: {heads}"
 
 
-def _shared_levels(student: Any, teacher: Teacher) -> list[str]:
+def _shared_levels(student: Any, teacher: Teacher, match: str, input_scale: float) -> list[str]:
     """Returns the names of the levels that two backbones share, shallow to deep.
 
     Coarser levels count only where both FPNs make them alike: p6 of an R-CNN is a pooled p5, that
     of RetinaNet a convolution of res5.
     """
     other, shapes = teacher.detector.backbone, student.output_shape()
+    pairs = pair_levels(shapes, other.output_shape(), match, input_scale)
+    matched = paired_shapes(pairs, other.output_shape(), match, input_scale)
     try:
-        levels = match_levels([], shapes, other.output_shape())
+        levels = match_levels([], shapes, matched)
     except ValueError as error:
         raise ValueError(
             f"--teacher: {teacher.name}: {error}; take one with an FPN, such as {ZOO_EXAMPLE}"

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fam_det.modeling.backbones.timm import PREFIX as TIMM
 from fam_det.recipes.overrides import Override, Overrides, build_config, find_node
@@ -22,12 +22,7 @@ MIN_WIDTH = 8  # channels; the heads of a teacher lost a fifth of their AP there
 GROUPS = 32  # of Detectron2's GroupNorm
 PROPOSALS = (300, 100)
 NARROW = 4  # divisor of the hidden width of an RPN and a mask head
-SCALES = ((0.5**0.5, "half"), (0.5, "a quarter"))  # of an image's sides, and of its pixels
-STRIDE = 32  # an FPN pads images to a multiple of it
-SIZES = (
-    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN"),
-    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
-)
+SCALES = ((1.5, "four ninths"), (2.0, "a quarter"))  # of the teacher's sides over the student's
 
 
 class Rung(NamedTuple):
@@ -83,7 +78,7 @@ def _steps(request: Request, teacher: Teacher) -> Iterator[tuple[str, Overrides]
     for name, own in others:
         yield name, own | widths[quarter] | few
     keys = own | widths[quarter] | few
-    last = (fewer, _narrow(teacher), *_small(teacher))
+    last = (fewer, _narrow(teacher), *_small(request, teacher))
     for step in (_sampled(teacher), *widths[quarter + 1 :], *last):
         keys = keys | step
         yield name, keys
@@ -159,22 +154,12 @@ def _narrow(teacher: Teacher) -> Overrides:
     return keys
 
 
-def _small(teacher: Teacher) -> list[Overrides]:
-    """Returns the keys of smaller and smaller images; a size of 0 stays no resizing."""
-    sizes = {key: find_node(teacher.template, key) for key in SIZES}
-    if not sizes["INPUT.MIN_SIZE_TEST"]:
+def _small(request: Request, teacher: Teacher) -> list[Overrides]:
+    """Returns the keys of smaller and smaller images beside a teacher that sees its own size."""
+    key = "INPUT.MIN_SIZE_TEST"
+    if key in request.options or not find_node(teacher.template, key):  # 0 for no resizing
         return []
     return [
-        {
-            key: Override(_scaled(size, scale), f"{share} of the pixels of {size}")
-            for key, size in sizes.items()
-        }
+        {"MODEL.TEACHER.INPUT_SCALE": Override(scale, f"the student sees {share} of the pixels")}
         for scale, share in SCALES
     ]
-
-
-def _scaled(size: Any, scale: float) -> Any:
-    """Scales one or more sides, to a multiple of what an FPN pads to."""
-    if not isinstance(size, int):
-        return [_scaled(side, scale) for side in size]
-    return max(round(size * scale / STRIDE), 1) * STRIDE if size else 0

@@ -80,7 +80,7 @@ class Meter:
         self.is_trained = bool(frozen.weights) and not missing
         self.flips = frozen.flip_channels
         self.teacher: Any = frozen.detector.to(self.device)
-        self.image = self.read(cfg)  # as the teacher takes it
+        self.image = self.read(cfg, cfg.MODEL.TEACHER.INPUT_SCALE)  # as the teacher takes it
         self.image = self.image.flip(0) if self.flips else self.image
         if not self.is_trained:
             stage(self.teacher, self.image, None)
@@ -88,9 +88,9 @@ class Meter:
         self.parts: dict[str, float] = {}  # of the teacher
         self._scenes: dict[Any, Scene] = {}
 
-    def read(self, cfg: CfgNode) -> Tensor:
-        """Returns the image (3, H, W) as a student of this config takes it."""
-        height, width = test_size(self.picture.size, cfg)
+    def read(self, cfg: CfgNode, scale: float = 1.0) -> Tensor:
+        """Returns the image (3, H, W) as a student of this config takes it, or ``scale`` times."""
+        height, width = (round(x * scale) for x in test_size(self.picture.size, cfg))
         return example_image(cfg, self.picture.file, (height, width)).to(self.device)
 
     def build(self, rung: Rung) -> tuple[Any, Tensor]:

@@ -16,10 +16,13 @@ from detectron2.config import CfgNode
 TRAIN, VAL = "distill_train", "distill_val"  # names of the data sets
 # The student shares these with its teacher, and so can take the weights of its heads: keys, and
 # nodes with all of their keys.
+SIZES = (
+    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN"),
+    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+)
 SHARED = (
     *("MODEL.FPN", "MODEL.ANCHOR_GENERATOR", "TEST.DETECTIONS_PER_IMAGE"),
-    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.MAX_SIZE_TRAIN"),
-    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+    *("INPUT.MIN_SIZE_TRAIN_SAMPLING", *SIZES),
 )
 SHARED_HEADS = {
     "GeneralizedRCNN": ("MODEL.RPN", "MODEL.ROI_HEADS", "MODEL.ROI_BOX_HEAD"),
@@ -72,8 +75,12 @@ def derive(request: Request) -> Recipe:
         num_validated=request.val.num_images,
         batch=request.batch,
     )
-    student = _build_student(request.student, build_config(overrides, options))
-    heads, start = distiller_overrides(student, teacher, train.class_names, request.inherit_heads)
+    cfg = build_config(overrides, options)
+    student = _build_student(request.student, cfg)
+    how = cfg.MODEL.TEACHER.MATCH, cfg.MODEL.TEACHER.INPUT_SCALE
+    heads, start = distiller_overrides(
+        student, teacher, train.class_names, request.inherit_heads, *how
+    )
     overrides |= heads
     reasons = {key: override.reason for key, override in overrides.items()}
     reasons |= dict.fromkeys(options[::2], "given")
@@ -101,7 +108,7 @@ def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrid
     inputs = list(teacher.template.MODEL.FPN.IN_FEATURES)
     own = student_overrides(request.student, request.student_weights, teacher.architecture, inputs)
     sized = build_config(base | own | request.size, request.options)
-    return own | _thin_overrides(teacher, sized) | request.size
+    return own | _thin_overrides(teacher, sized) | _small_overrides(teacher, sized) | request.size
 
 
 def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
@@ -124,6 +131,28 @@ def _thin_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
         return {}
     inner = [width if x == -1 else x for x in teacher.template.MODEL.RPN.CONV_DIMS]
     return {"MODEL.RPN.CONV_DIMS": Override(inner, "the teacher's, -1 would be the FPN's width")}
+
+
+def _small_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
+    """Returns the sizes of a student that sees smaller images than its teacher."""
+    scale = cfg.MODEL.TEACHER.INPUT_SCALE
+    if not 1 < scale < float("inf"):
+        return {}
+    digits: dict[str, int | None] = dict.fromkeys(SIZES)  # none: whole pixels
+    if cfg.MODEL.TEACHER.MATCH != "same_scale":
+        digits["MODEL.ANCHOR_GENERATOR.SIZES"] = 2
+    had = {key: find_node(teacher.template, key) for key in digits}
+    return {
+        key: Override(_divided(value, scale, digits[key]), f"the teacher has {value}")
+        for key, value in had.items()
+    }
+
+
+def _divided(value: Any, scale: float, digits: int | None) -> Any:
+    """Divides one or more lengths, and rounds."""
+    if isinstance(value, list | tuple):
+        return [_divided(x, scale, digits) for x in value]
+    return round(value / scale, digits)
 
 
 def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:

@@ -181,7 +181,9 @@ class LazyTrainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: DictConfig) -> Any:
         """Builds ``dataloader.train``."""
-        options: dict[str, Any] = {"max_unreadable": 0} if OmegaConf.select(cfg, "datasets.strict") else {}
+        options: dict[str, Any] = (
+            {"max_unreadable": 0} if OmegaConf.select(cfg, "datasets.strict") else {}
+        )
         if scale := OmegaConf.select(cfg, "model.teacher.input_scale"):
             options["input_scale"] = scale
         return build_loader(cfg.dataloader.train, **options)

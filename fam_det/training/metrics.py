@@ -1,5 +1,6 @@
 """Hooks that write ``metrics.json`` whole to its last line, and keep its values few."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from fam_det.files.metrics_file import LOG_PERIOD, end_last_line
 
 from detectron2.engine import HookBase, hooks
 
+logger = logging.getLogger(__name__)
 EVAL_SECONDS = "eval_seconds"  # the metric of the iterations that were evaluated
 HISTORY = 1000  # values of each metric, for the median that the remaining time is told by
 
@@ -65,3 +67,23 @@ class ShortHistory(HookBase):
     def before_train(self) -> None:
         """Bounds the histories before there are any."""
         self.trainer.storage._history.default_factory = partial(HistoryBuffer, HISTORY)
+
+
+class TeacherShare(HookBase):
+    """Says once, and after a resume again, how much of a step the teacher takes."""
+
+    def before_train(self) -> None:
+        """Waits for the first values that are written."""
+        self.due = self.trainer.start_iter + LOG_PERIOD
+
+    def after_step(self) -> None:
+        """Logs the share of the median step."""
+        histories = self.trainer.storage.histories()
+        if self.trainer.iter + 1 == self.due and "distiller/teacher_time" in histories:
+            teacher, step = (
+                histories[name].median(LOG_PERIOD) for name in ("distiller/teacher_time", "time")
+            )
+            logger.info(
+                "The teacher takes %.3f s of a step of %.3f s (%.0f %%).",
+                *(teacher, step, 100 * teacher / step),
+            )

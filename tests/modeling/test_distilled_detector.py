@@ -174,7 +174,7 @@ def test_every_level_logs_its_loss_and_gammas(build: Build, storage: EventStorag
     logged = {name for name in storage.latest() if name.startswith("distiller/")}
     per_level = ("loss", "gamma_global", "gamma_local")
     expected = {f"distiller/{kind}_p{i}" for kind in per_level for i in range(2, 7)}
-    assert logged == {*expected, "distiller/loss_weight"}
+    assert logged == {*expected, "distiller/loss_weight", "distiller/teacher_time"}
     assert storage.latest()["distiller/gamma_global_p2"][0] == 0.5
 
 

@@ -1,5 +1,6 @@
 """A teacher that sees larger images than its student."""
 
+import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def test_maps_of_the_larger_image_are_on_the_student_s_cells(
     levels = ["p2", "p3", "p4", "p5", "p6"]
     if "same_scale" in opts:
         assert list(given["teacher"]) == levels[:-1]
-        expected = {own: maps[other] for own, other in zip(levels, levels[1:], strict=False)}
+        expected = {own: maps[other] for own, other in itertools.pairwise(levels)}
     else:
         assert list(given["teacher"]) == levels
         sizes = {name: tuple(given["student"][name].shape[2:]) for name in levels}

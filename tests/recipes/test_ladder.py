@@ -81,8 +81,28 @@ def test_dense_student_has_neither_rpn_nor_proposals(coco: Coco) -> None:
     rungs = ladder(coco("a"), "resnet18", *SMALL_RETINANET, teacher=RETINANET)
     assert [(x, size) for x, _, _, size in sizes(rungs)] == [
         *((32, 800), (16, 800), (8, 800)),
-        *((8, 576), (8, 384)),
+        *((8, 533), (8, 400)),
     ]
+
+
+def test_small_images_are_those_of_a_teacher_that_sees_its_own(coco: Coco) -> None:
+    rung = ladder(coco("a"), "resnet18")[-1]
+    assert rung.cfg.MODEL.TEACHER.INPUT_SCALE == 2
+    assert rung.cfg.INPUT.MIN_SIZE_TRAIN == (96,)
+    assert rung.cfg.INPUT.MAX_SIZE_TEST == 128
+    assert rung.cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[8.0], [16.0], [32.0], [64.0], [128.0]]
+    same_scale = ladder(coco("a"), "resnet18", "MODEL.TEACHER.MATCH", "same_scale")[-1]
+    assert same_scale.cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[16], [32], [64], [128], [256]]
+
+
+def test_distill_takes_half_the_size_as_a_key_of_the_user(coco: Coco) -> None:
+    data = coco("a")
+    keys: dict[str, Any] = {"teacher_weights": "none", "student_weights": "none"}
+    options = ["MODEL.TEACHER.INPUT_SCALE", "2.0", "MODEL.TEACHER.MATCH", "same_scale"]
+    recipe = derive(Request(TEACHER, "resnet18", data, data, "output/x", **keys, options=options))
+    assert recipe.cfg.INPUT.MIN_SIZE_TEST == 96
+    assert recipe.cfg.MODEL.DISTILLER.LEVELS == ["p3", "p4", "p5"]  # the teacher has no p7
+    assert "MIN_SIZE_TEST: 96  # the teacher has 192" in recipe.to_yaml()
 
 
 def test_size_reaches_the_config_with_its_reasons(coco: Coco) -> None:

@@ -32,9 +32,10 @@ class Losses(HookBase):
 
 
 def opts(cells: str, folder: Path, student: str) -> list[str]:
-    kind = "GeneralizedRCNN" if student == "thin" else student
+    kind = student if student in STUDENTS else "GeneralizedRCNN"
+    small = ["MODEL.TEACHER.INPUT_SCALE", "2.0"] if student == "small images" else []
     return [
-        *("MODEL.STUDENT.META_ARCHITECTURE", kind, *STUDENTS.get(student, THIN)),
+        *("MODEL.STUDENT.META_ARCHITECTURE", kind, *STUDENTS.get(student, THIN), *small),
         *("DATASETS.COCO", cells, "DATALOADER.NUM_WORKERS", "0"),
         *("INPUT.MIN_SIZE_TRAIN", "(48, 64)", "INPUT.MIN_SIZE_TEST", "64"),
         *("OUTPUT_DIR", str(folder), "SEED", "3", "SOLVER.BASE_LR", "0.001"),
@@ -63,9 +64,11 @@ def assert_same(first: Any, second: Any) -> None:
     assert [name for name in first[1] if not torch.equal(first[1][name], second[1][name])] == []
 
 
-# test_killed_runs.py resumes a RetinaNet. The thin student reads its teacher's heads in a basis.
+# test_killed_runs.py resumes a RetinaNet. The thin student, and that of small images, read their
+# teacher's heads in a basis.
 @pytest.mark.parametrize(
-    "student", ["GeneralizedRCNN", "thin", pytest.param("RetinaNet", marks=pytest.mark.slow)]
+    "student",
+    ["GeneralizedRCNN", "thin", "small images", pytest.param("RetinaNet", marks=pytest.mark.slow)],
 )
 def test_a_resumed_detector_is_the_unbroken_one(student: str, tmp_path: Path, cells: str) -> None:
     unbroken = train(opts(cells, tmp_path / "unbroken", student))

@@ -63,17 +63,15 @@ def test_nodes_by_hand_make_the_detector_that_distill_makes() -> None:
     assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
 
 
+def random_teacher() -> FrozenTeacher:
+    options = {"pixel_mean": [0.0] * 3, "pixel_std": [1.0] * 3, "weights": ""}
+    return FrozenTeacher(instantiate(fcos(24)), **options, input_format="BGR", student_format="BGR")
+
+
 def test_a_thin_student_reads_the_teachers_heads_in_a_basis() -> None:
     student = fcos(16)
     student.head.conv_dims = [24]  # the teacher's, behind a first layer that reads 16 channels
-    teacher = FrozenTeacher(
-        instantiate(fcos(24)),
-        weights="",
-        pixel_mean=[0.0] * 3,
-        pixel_std=[1.0] * 3,
-        input_format="BGR",
-        student_format="BGR",
-    )
+    teacher = random_teacher()
     options = {"name": "LayerToLayerDistiller", "fam": {"init": "identity"}}
     model = distill(
         student=instantiate(student),
@@ -92,14 +90,7 @@ def test_a_thin_student_reads_the_teachers_heads_in_a_basis() -> None:
 
 
 def test_options_are_the_keys_of_the_distiller_in_lower_case() -> None:
-    teacher = FrozenTeacher(
-        instantiate(fcos(24)),
-        weights="",
-        pixel_mean=[0.0] * 3,
-        pixel_std=[1.0] * 3,
-        input_format="BGR",
-        student_format="BGR",
-    )
+    teacher = random_teacher()
     options = {"loss_weight": 3, "mid_channels": 8, "fam": {"branches": ["global"], "cutoff": 0.2}}
     model = distill(student=instantiate(fcos(16)), teacher=teacher, distiller=options)
     assert model.loss_weight == 3.0
@@ -173,6 +164,7 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:
         "model.student.test_score_thresh=0.0",
         "model.student.backbone.bottom_up.stages.norm=BN",
         "model.teacher.weights=''",
+        "model.teacher.input_scale=2",
         "model.teacher.opts=[MODEL.RESNETS.DEPTH,18,MODEL.RESNETS.RES2_OUT_CHANNELS,64]",
         "model.distiller.mid_channels=16",
         "optimizer.lr=0.0001",
