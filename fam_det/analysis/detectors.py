@@ -35,6 +35,8 @@ class Detector:
         self, inputs: dict[str, Any], levels: Sequence[str]
     ) -> tuple[Instances, dict[str, Tensor]]:
         """Returns detections in the image's own size, and maps (C, h, w) by level, unpadded."""
+        if self.name == TEACHER and "teacher_image" in inputs:
+            inputs = inputs | {"image": inputs["teacher_image"]}
         if self.flip_channels:
             inputs = inputs | {"image": inputs["image"].flip(0)}
         with captured_backbone(self.model.backbone) as captured:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fam_det.analysis.plots import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from fam_det.data.two_sizes import in_two_sizes, input_scale
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
@@ -55,9 +56,10 @@ def choose_examples(cfg: CfgNode, wanted: Sequence[str], count: int) -> list[Exa
     else:
         chosen = sorted(records, key=lambda x: -len(x.get("annotations", [])))[:count]
     mapper = DatasetMapper(cfg, is_train=False)
+    two_sizes = in_two_sizes(mapper, input_scale(cfg))
     hidden = set() if cfg.MODEL.MASK_ON else {"segmentation"}  # the detector predicts no masks
     class_names = MetadataCatalog.get(name).get("thing_classes") or []
-    return [_example(record, mapper, class_names, hidden) for record in chosen]
+    return [_example(record, (two_sizes, mapper), class_names, hidden) for record in chosen]
 
 
 def _find(records: Sequence[dict[str, Any]], text: str, data_set: str) -> dict[str, Any]:
@@ -72,8 +74,9 @@ def _find(records: Sequence[dict[str, Any]], text: str, data_set: str) -> dict[s
 
 
 def _example(
-    record: dict[str, Any], mapper: DatasetMapper, class_names: Sequence[str], hidden: set[str]
+    record: dict[str, Any], mappers: Sequence[Any], class_names: Sequence[str], hidden: set[str]
 ) -> Example:
+    """Reads an image; the last mapper gives the student's image as an evaluation does."""
     image = read_image(record["file_name"], format="RGB")
     height, width = image.shape[:2]
     times = -(-MIN_WIDTH // width)
@@ -85,11 +88,14 @@ def _example(
         )
         for annotation in record.get("annotations", [])
     ]
+    inputs: dict[str, Any] = {}
+    for mapper in mappers:
+        inputs |= mapper(record)
     return Example(
         Path(record["file_name"]).name,
         enlarge.apply_image(image),
         annotations,
-        mapper(record) | {"height": size[0], "width": size[1]},
+        inputs | {"height": size[0], "width": size[1]},
         class_names,
     )
 

@@ -22,7 +22,7 @@ from fam_det.data.batch_sampler import (
 )
 from fam_det.data.dataset import CheckedMapper, NamingMapper, Sample, SeededDataset
 from fam_det.data.images import UnreadableImages
-from fam_det.data.two_sizes import in_two_sizes
+from fam_det.data.two_sizes import in_two_sizes, input_scale
 
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -231,9 +231,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
         min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
-    is_distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
-    scale = cfg.MODEL.TEACHER.INPUT_SCALE if is_distilled else 1.0
-    mapper = in_two_sizes(mapper or DatasetMapper(cfg, is_train=True), scale)
+    mapper = in_two_sizes(mapper or DatasetMapper(cfg, is_train=True), input_scale(cfg))
     if not isinstance(records, list):
         _warn_not_resumable(f"{cfg.DATASETS.TRAIN}: no list of records")
         return build_detection_train_loader(cfg, mapper=mapper)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 RESIZES = (T.ResizeShortestEdge, T.Resize, T.ResizeScale)
@@ -42,6 +43,12 @@ class TwoSizeMapper:
         if mapped is not None:
             mapped["teacher_image"] = torch.from_numpy(self.shrink.large.transpose(2, 0, 1).copy())
         return mapped
+
+
+def input_scale(cfg: CfgNode) -> float:
+    """Returns ``MODEL.TEACHER.INPUT_SCALE`` of a config that has a teacher, else 1."""
+    is_distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
+    return float(cfg.MODEL.TEACHER.INPUT_SCALE) if is_distilled else 1.0
 
 
 def in_two_sizes(mapper: Any, scale: float) -> Any:
