@@ -157,11 +157,20 @@ def _write_int8(
 
 def open_onnx(file: Path) -> Runner:
     """Returns what runs an exported ONNX file on the CPU, in as many threads as PyTorch."""
+    return run_session(open_session(file, "CPUExecutionProvider"))
+
+
+def open_session(file: Path, provider: str) -> Any:
+    """Opens an ONNX file in onnxruntime, in as many threads as PyTorch."""
     onnxruntime: Any = importlib.import_module("onnxruntime")  # not everyone has it
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(file), options, providers=[provider])
+
+
+def run_session(session: Any) -> Runner:
+    """Returns what runs an open file."""
     names = [output.name for output in session.get_outputs()]
 
     def run(x: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from fam_det.data.coco import count_classes, find_categories
+from fam_det.export.evaluate import RunnerDetector
+from fam_det.export.formats import open_session, run_session
 from fam_det.export.media import UnreadableError
 from fam_det.export.source import MAX_REASON, read_source
 from fam_det.export.student import load_student
@@ -22,8 +24,7 @@ from fam_det.training.trainer import check_device
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
-from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 
 Inputs = dict[str, Any]  # image (3, h, w) with its "height" and "width" before resizing
 OUTPUTS = {"pred_boxes", "pred_classes", "scores"}  # that an ONNX file must have
@@ -113,7 +114,7 @@ def _load_onnx(
         raise ValueError(
             f"{file}: got the outputs {names}, expected {sorted(OUTPUTS)} as of tools/deploy.py"
         )
-    return cfg, partial(_run_session, session, names)
+    return cfg, partial(_detect, RunnerDetector(run_session(session)))
 
 
 def _open_session(file: Path, device: str) -> Any:
@@ -126,18 +127,7 @@ def _open_session(file: Path, device: str) -> Any:
             f"--device: got {device!r}, but onnxruntime has no {provider}; add --device cpu, or "
             "install onnxruntime-gpu"
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=[provider])
+        return open_session(file, provider)
     except Exception as error:  # onnxruntime's errors have no class of their own
         raise ValueError(f"{file}: {one_line(error, MAX_REASON)}") from error
-
-
-def _run_session(session: Any, names: Sequence[str], inputs: Inputs) -> Instances:
-    image = inputs["image"].float().numpy()
-    outputs = session.run(names, {"image": image})
-    fields = {name: torch.from_numpy(x) for name, x in zip(names, outputs, strict=True)}
-    found = Instances(image.shape[1:], **fields | {"pred_boxes": Boxes(fields["pred_boxes"])})
-    return detector_postprocess(found, inputs["height"], inputs["width"])
