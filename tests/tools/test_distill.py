@@ -74,6 +74,14 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert alone.endswith(f"--config-file {tmp_path}/distill.yaml --resume {options}\n")
 
 
+def test_the_student_alone_has_the_anchors_of_its_teacher(data: list[str], tmp_path: Path) -> None:
+    words = [*ARGUMENTS, *data, "--output", str(tmp_path / "run"), "--dry-run", "--compare"]
+    result = run_tool("distill", *words, "MODEL.TEACHER.INPUT_SCALE", "2.0")
+    assert "SIZES: [[8.0], [16.0], [32.0], [64.0], [128.0]]" in result.stdout
+    sizes = "MODEL.ANCHOR_GENERATOR.SIZES '[[16.0], [32.0], [64.0], [128.0], [256.0]]'"
+    assert sizes in result.stdout.splitlines()[-1]
+
+
 def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> None:
     output = tmp_path / "run"
     words = [*ARGUMENTS, *data, "--output", str(output), "--dry-run", "SEED", "7"]
