@@ -54,6 +54,16 @@ def _add_data_and_backbone_keys(cfg: CN) -> None:
     # Let links in an image folder of DATASETS.COCO lead out of it.
     cfg.DATASETS.FOLLOW_LINKS = False
 
+    # Keep objects marked as crowds out of the background that a distilled student learns from,
+    # instead of taking them for background; so are uncertain objects of tools/label.py marked.
+    cfg.DATASETS.IGNORE_CROWD = False
+    # Data sets of DATASETS.TRAIN whose objects count for nothing: a distilled student learns from
+    # its teacher's feature maps alone there.
+    cfg.DATASETS.UNLABELLED = []
+    # Share of each data set of DATASETS.TRAIN in the images seen, such as [0.5, 0.5]. []: that of
+    # its number of images.
+    cfg.DATASETS.TRAIN_SHARES = []
+
     cfg.MODEL.MOBILENETV2 = CN()
     # Width multiplier of all channels; ImageNet weights exist for 1.0.
     cfg.MODEL.MOBILENETV2.WIDTH_MULT = 1.0

@@ -4,6 +4,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
+import torch
+from torch import Tensor
+
 from detectron2.config import CfgNode
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
@@ -21,9 +24,20 @@ def uniform_sampler(count: int) -> SeededSampler:
     return lambda seed: TrainingSampler(count, seed=seed)
 
 
-def build_sampler(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> SeededSampler:
-    """Returns ``DATALOADER.SAMPLER_TRAIN`` as a function of the seed."""
+def build_sampler(
+    cfg: CfgNode, records: Sequence[dict[str, Any]], sizes: Sequence[int] = ()
+) -> SeededSampler:
+    """Returns ``DATALOADER.SAMPLER_TRAIN`` as a function of the seed.
+
+    Args:
+        cfg: which also has ``DATASETS.TRAIN_SHARES``.
+        records: of all data sets, one after the other.
+        sizes: of these.
+    """
     name, count = cfg.DATALOADER.SAMPLER_TRAIN, len(records)
+    if cfg.DATASETS.TRAIN_SHARES:
+        factors = repeat_factors(cfg.DATASETS.TRAIN_SHARES, sizes)
+        return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
     if name == "TrainingSampler":
         return uniform_sampler(count)
     if name == "RandomSubsetTrainingSampler":
@@ -40,6 +54,21 @@ def build_sampler(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> SeededSamp
         f"DATALOADER.SAMPLER_TRAIN: got {name!r}, expected 'TrainingSampler', "
         "'RepeatFactorTrainingSampler' or 'RandomSubsetTrainingSampler'"
     )
+
+
+def repeat_factors(shares: Sequence[float], sizes: Sequence[int]) -> Tensor:
+    """Returns how often each image comes in an epoch, float32, so that data sets have shares of it.
+
+    Raises:
+        ValueError: other than a positive share for each data set.
+    """
+    if len(shares) != len(sizes) or not all(share > 0 for share in shares):
+        raise ValueError(
+            f"DATASETS.TRAIN_SHARES: got {list(shares)}, expected a positive share for each of the "
+            f"{len(sizes)} data sets"
+        )
+    per_image = torch.tensor(shares) / sum(shares) * sum(sizes) / torch.tensor(sizes)
+    return per_image.repeat_interleave(torch.tensor(sizes))
 
 
 def aspect_groups(records: Sequence[dict[str, Any]]) -> list[int]:

@@ -21,6 +21,7 @@ from fam_det.data.batch_sampler import (
     uniform_sampler,
 )
 from fam_det.data.dataset import CheckedMapper, NamingMapper, Sample, SeededDataset
+from fam_det.data.ignored import IgnoringMapper, without_labels
 from fam_det.data.images import UnreadableImages
 from fam_det.data.two_sizes import in_two_sizes, input_scale
 
@@ -224,27 +225,49 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
     The seed is drawn from NumPy's generator, which ``SEED`` seeds. A data set that is no list of
     records gets Detectron2's own loader, which a resumed run starts from its beginning.
     """
-    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-    records = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    groups = read_records(cfg)
+    records = groups[0] if len(groups) == 1 else [record for group in groups for record in group]
     mapper = in_two_sizes(mapper or DatasetMapper(cfg, is_train=True), input_scale(cfg))
+    if cfg.DATASETS.IGNORE_CROWD or cfg.DATASETS.UNLABELLED:
+        mapper = IgnoringMapper(mapper)
     if not isinstance(records, list):
         _warn_not_resumable(f"{cfg.DATASETS.TRAIN}: no list of records")
         return build_detection_train_loader(cfg, mapper=mapper)
     return ResumableLoader(
         records,
         CheckedMapper(mapper),
-        build_sampler(cfg, records),
+        build_sampler(cfg, records, [len(group) for group in groups]),
         _share_of_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
         group=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         seed=comm.shared_random_seed(),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         timeout=cfg.DATALOADER.TIMEOUT,
         max_unreadable=0 if cfg.DATASETS.STRICT else cfg.DATALOADER.MAX_UNREADABLE,
+    )
+
+
+def read_records(cfg: CfgNode) -> list[Any]:
+    """Returns the records of ``DATASETS.TRAIN``, by data set where its keys tell them apart."""
+    names, unlabelled = cfg.DATASETS.TRAIN, set(cfg.DATASETS.UNLABELLED)
+    if odd := sorted(unlabelled - set(names)):
+        raise ValueError(f"DATASETS.UNLABELLED: got {odd[0]!r}, expected some of {list(names)}")
+    if not (unlabelled or cfg.DATASETS.TRAIN_SHARES):
+        return [_read(cfg, names)]
+    return [
+        [without_labels(x) for x in _read(cfg, [name], filter_empty=False)]
+        if name in unlabelled
+        else _read(cfg, [name])
+        for name in names
+    ]
+
+
+def _read(cfg: CfgNode, names: Sequence[str], filter_empty: bool = True) -> Any:
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+    return get_detection_dataset_dicts(
+        names,
+        filter_empty=filter_empty and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON and filter_empty else 0,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
 
 

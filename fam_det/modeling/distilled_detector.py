@@ -13,6 +13,7 @@ from fam_det.modeling.anchors import warn_of_other_anchors
 from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.distillers.base import Distiller, build_distiller
 from fam_det.modeling.hooks import captured_backbone
+from fam_det.modeling.ignored import ignoring
 from fam_det.modeling.inherit import first_layers, inherit
 from fam_det.modeling.levels import (
     MATCHES,
@@ -183,7 +184,8 @@ class DistilledDetector(StudentWrapper):
             captured_backbone(self.backbone) as backbone,
             self.distiller.capture(self.student, self.teacher.detector, batched_inputs) as others,
         ):
-            losses: dict[str, Tensor] = self.student(batched_inputs)
+            with ignoring(self.student, batched_inputs) as inputs:
+                losses: dict[str, Tensor] = self.student(inputs)
         losses["loss_distill"] = self._distill(
             batched_inputs, backbone["features"], backbone["padded_size"], others
         )
