@@ -4,8 +4,9 @@
 import argparse
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fam_det.recipes.recipe import Request
@@ -25,10 +26,10 @@ def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s --teacher NAME --student NAME|--speedup N|--latency MS|--ladder\n"
-        "                  --train JSON IMAGES --val JSON IMAGES [...]",
+        "                  --train JSON IMAGES|--images FOLDER --val JSON IMAGES [...]",
         description=__doc__.splitlines()[0],
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32),
     )
     pair = ("JSON", "IMAGES")
     add = parser.add_argument
@@ -41,14 +42,17 @@ def parse_arguments() -> argparse.Namespace:
     speed("--latency", type=float, metavar="MS", help="the largest that takes MS milliseconds")
     add("--for", dest="runtime", choices=RUNTIMES, metavar="NAME", help=HELP_FOR)
     add("--ladder", action="store_true", help="print the speed of all students, and stop")
-    add("--train", nargs=2, metavar=pair, required=True, help="COCO annotations, image folder")
-    add("--val", nargs=2, metavar=pair, required=True, help="the same, to evaluate on")
+    add("--train", nargs=2, metavar=pair, help="COCO annotations, image folder")
+    add("--val", nargs=2, metavar=pair, help="the same, to evaluate on")
+    add("--images", nargs="+", type=Path, metavar="DIR", help="folders for the teacher to label")
+    add("--classes", nargs="+", metavar="NAME", help="of the teacher's there (default: all)")
+    add("--features-only", action="store_true", help="learn only feature maps there")
     add("--schedule", default="1x", help="1x, 0.1x, ... or a number of iterations")
     add("--batch", type=int, default=8, metavar="N", help="images an iteration (default: 8)")
     add(
         "--inherit-heads",
         action=argparse.BooleanOptionalAction,
-        help="start with the teacher's heads (default: where the classes are the same)",
+        help="the teacher's (default: if classes fit)",
     )
     add("--output", default="output/distill", metavar="DIR", help="default: output/distill")
     add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
@@ -75,6 +79,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
     if args.runtime and not sized:
         raise ValueError("--for: says what --speedup, --latency or --ladder measure; add one")
+    check_data_arguments(args)
     if args.batch % args.num_gpus:
         raise ValueError(f"--batch: got {args.batch}, expected a multiple of --num-gpus")
     trained = (Path(args.output) / "last_checkpoint").exists()
@@ -84,21 +89,55 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
 
 
+def check_data_arguments(args: argparse.Namespace) -> None:
+    """Raises a ValueError for data that is missing, or numbers that cannot be."""
+    if not (args.train or args.images):
+        raise ValueError("--train: missing; give it, or --images of which the teacher labels all")
+    if not args.val and (not args.images or args.features_only):
+        raise ValueError("--val: missing; give annotations and images to evaluate on")
+    flags = ("classes", "features_only")
+    if not args.images and (given := [x for x in flags if getattr(args, x)]):
+        raise ValueError(f"--{given[0].replace('_', '-')}: is of --images; add one or more folders")
+
+
+def read_data(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Reads the data sets, and labels the folders; returns data fields of a ``Request``."""
+    from fam_det.recipes.data import read_coco
+
+    train = read_coco("--train", *args.train) if args.train else None
+    val = read_coco("--val", *args.val) if args.val else None
+    if not args.images:
+        return {"train": train, "val": val}
+    from fam_det.recipes.labels import LabelRequest
+    from fam_det.recipes.unlabelled import read_folders
+
+    request = LabelRequest(
+        teacher=args.teacher,
+        folders=args.images,
+        output=Path(args.output) / "labels",
+        teacher_weights=args.teacher_weights,
+        classes=args.classes or (train.class_names if train else val.class_names if val else ()),
+        labelled=train,
+        device=device,
+        options=args.options,
+    )
+    return read_folders(request, train, val, features_only=args.features_only)
+
+
 def read_request(args: argparse.Namespace) -> "Request":
     """Reads the data; raises a ValueError that names a wrong flag."""
     check_arguments(args)
     import torch  # seconds, as the next ones
 
-    from fam_det.recipes.data import read_coco
     from fam_det.recipes.recipe import Request
 
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Request(
         teacher=args.teacher,
         student=args.student or "",
-        train=read_coco("--train", *args.train),
-        val=read_coco("--val", *args.val),
+        **read_data(args, device),
         output=args.output,
-        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
         teacher_weights=args.teacher_weights,
         student_weights=args.student_weights,
         schedule=args.schedule,

@@ -47,6 +47,12 @@ def read_annotations(where: str, file: str) -> Json:
     return found
 
 
+def is_labelled_by_teacher(content: Json) -> bool:
+    """Returns whether the objects of a data set are a teacher's detections."""
+    info = content.get("info")
+    return isinstance(info, dict) and info.get("labelled_by") == "teacher"
+
+
 def read_dataset(where: str, file: str, folder: str, **options: Any) -> Json:
     """Reads an annotation file and checks it as ``check_annotations`` does, with its options."""
     if not Path(folder).is_dir():

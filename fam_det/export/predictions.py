@@ -40,14 +40,26 @@ class PredictionFile:
 
         ``image`` has at least ``file_name``, ``height`` and ``width``.
         """
+        self.add_entries(image, instances_to_entries(detections))
+
+    def add_entries(self, image: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
+        """Writes an image with entries as of ``instances_to_entries``."""
         self.num_images += 1
         _write_item(self.images, {"id": self.num_images, **image}, self.num_images)
-        for found in instances_to_coco_json(detections, self.num_images):
+        for found in entries:
             self.num_objects += 1
             category = self.categories[found["category_id"]]["id"]
-            entry = {"id": self.num_objects, **found, "category_id": category}
-            entry |= {"area": _area(found), "iscrowd": 0}
+            entry = {"id": self.num_objects, "image_id": self.num_images, "area": _area(found)}
+            entry |= {"iscrowd": 0, **found, "category_id": category}
             _write_item(self.annotations, entry, self.num_objects)
+
+
+def instances_to_entries(detections: Instances) -> list[dict[str, Any]]:
+    """Returns detections as Detectron2's evaluation writes them, ``category_id`` a class index."""
+    entries: list[dict[str, Any]] = instances_to_coco_json(detections, 0)
+    for entry in entries:
+        del entry["image_id"]
+    return entries
 
 
 def _write_item(file: IO[str], item: dict[str, Any], number: int) -> None:

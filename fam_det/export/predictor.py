@@ -69,15 +69,20 @@ def load_predictor(source: Path, weights: str | None, device: str | None) -> Pre
         ImportError: an ONNX file without onnxruntime.
     """
     if source.suffix == ".onnx":
-        cfg, detect = _load_onnx(source, weights, device or "cpu")
+        cfg, detector = _load_onnx(source, weights, device or "cpu")
     else:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         check_device(device, False, ("--device", ""))
         cfg, weights = read_source(source, weights, [])
-        detect = partial(_detect, load_student(cfg, weights)[1].to(device))
+        detector = load_student(cfg, weights)[1].to(device)
+    return detectron2_predictor(detector, cfg)
+
+
+def detectron2_predictor(detector: Any, cfg: CfgNode) -> Predictor:
+    """Returns the predictor of a detector in eval mode, whose ``INPUT`` and classes ``cfg`` has."""
     categories = find_categories(cfg)
     return Predictor(
-        detect,
+        partial(_detect, detector),
         T.AugmentationList(build_augmentation(cfg, is_train=False)),
         cfg.INPUT.FORMAT,
         categories or _numbered(count_classes(cfg) or cfg.MODEL.ROI_HEADS.NUM_CLASSES),
@@ -93,9 +98,7 @@ def _detect(detector: Any, inputs: Inputs) -> Instances:
     return detector([inputs])[0]["instances"].to("cpu")
 
 
-def _load_onnx(
-    file: Path, weights: str | None, device: str
-) -> tuple[CfgNode, Callable[[Inputs], Instances]]:
+def _load_onnx(file: Path, weights: str | None, device: str) -> tuple[CfgNode, RunnerDetector]:
     """Returns the config beside the file, and what runs it."""
     config = file.with_name("config.yaml")
     if weights:
@@ -114,7 +117,7 @@ def _load_onnx(
         raise ValueError(
             f"{file}: got the outputs {names}, expected {sorted(OUTPUTS)} as of tools/deploy.py"
         )
-    return cfg, partial(_detect, RunnerDetector(run_session(session)))
+    return cfg, RunnerDetector(run_session(session))
 
 
 def _open_session(file: Path, device: str) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fam_det.data.annotations import read_dataset
+from fam_det.data.annotations import is_labelled_by_teacher, read_dataset
 
 MAX_NAMES = 3  # in a message
 
@@ -20,17 +20,18 @@ class CocoData:
     num_trained: int  # images with an object that is no crowd; Detectron2 trains on these alone
     has_masks: bool  # every object has one
     has_bitmasks: bool  # some are run-length encoded
+    is_labelled_by_teacher: bool = False  # see fam_det.recipes.labels
 
 
-def read_coco(flag: str, annotations: str, images: str) -> CocoData:
+def read_coco(flag: str, annotations: str, images: str, *, has_labels: bool = True) -> CocoData:
     """Reads a data set, and checks what would otherwise end the training later.
 
-    An error starts with the flag of the command line.
+    An error starts with the flag of the command line. Without labels all images are trained on.
     """
     # The training checks links.
     content = read_dataset(flag, annotations, images, follow_links=True)
     objects = [x for x in content["annotations"] if not x.get("iscrowd", 0)]
-    if not objects:
+    if has_labels and not objects:
         raise ValueError(
             f"{flag}: {annotations}: has no annotations, expected boxes of objects; label some"
         )
@@ -40,9 +41,10 @@ def read_coco(flag: str, annotations: str, images: str) -> CocoData:
         images=images,
         class_names=class_names(content["categories"]),
         num_images=len(content["images"]),
-        num_trained=len({x["image_id"] for x in objects}),
+        num_trained=len({x["image_id"] for x in objects} if has_labels else content["images"]),
         has_masks=all(masks),
         has_bitmasks=any(isinstance(mask, dict) for mask in masks),
+        is_labelled_by_teacher=is_labelled_by_teacher(content),
     )
 
 

@@ -33,7 +33,11 @@ from detectron2.config import CfgNode
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.logger import setup_logger
 
-COLUMNS = {"bbox/AP": "AP", "bbox/AP50": "AP50", "segm/AP": "mask AP"}
+COLUMNS = {
+    **{"bbox/AP": "AP", "bbox/AP50": "AP50", "segm/AP": "mask AP"},
+    **{"bbox/agreement": "agreement with teacher", "segm/agreement": "of masks"},
+}
+MAIN = ("segm/AP", "bbox/AP", "segm/agreement", "bbox/agreement")  # the first that there is
 NOTHING = "-"
 
 
@@ -107,7 +111,7 @@ def student_row(name: str, folder: Path, file: str, seconds: float, parameters: 
 
 def best_score(run: Run) -> float | None:
     """Returns the score of ``model_best.pth``: masks, if there are any, say more than boxes."""
-    series = run.series("segm/AP") or run.series("bbox/AP")
+    series = next((found for key in MAIN if (found := run.series(key))), [])
     return max((value for _, value in series), default=None)
 
 
@@ -206,7 +210,7 @@ def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float
 def format_rows(rows: Sequence[Row]) -> str:
     """Returns the table."""
     shown = {key: title for key, title in COLUMNS.items() if any(key in x.scores for x in rows)}
-    header = ["", *shown.values(), "best AP", "latency, ms", "parameters, M", "checkpoint"]
+    header = ["", *shown.values(), "best", "latency, ms", "parameters, M", "checkpoint"]
     cells = [
         [
             row.name,
@@ -245,7 +249,7 @@ def next_commands(folder: Path, data: Validation, student: Row) -> str:
         f"  python tools/deploy.py {folder} --format onnx --image {image}",
         f"  python tools/predict.py {folder} {images}",
     ]
-    last = student.scores.get("segm/AP", student.scores.get("bbox/AP"))
+    last = next((student.scores[key] for key in MAIN if key in student.scores), None)
     if student.best is not None and last is not None and student.best > last:
         lines.append(f"with --weights {folder / 'model_best.pth'} for the best checkpoint.")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from fam_det.recipes.teacher import Teacher, read_teacher, teacher_overrides
 from detectron2.config import CfgNode
 
 TRAIN, VAL = "distill_train", "distill_val"  # names of the data sets
+UNLABELLED = "distill_unlabelled"  # of images that the teacher labelled, or nobody
 # The student shares these with its teacher, and so can take the weights of its heads: keys, and
 # nodes with all of their keys.
 SIZES = (
@@ -39,6 +40,8 @@ class Request:
     train: CocoData
     val: CocoData
     output: str  # folder of the run
+    unlabelled: CocoData | None = None  # to train on beside ``train``
+    features_only: bool = False  # learn no objects of ``unlabelled``, or of ``train`` without it
     device: str = "cpu"
     teacher_weights: str | None = None  # a checkpoint, "none", or None to find it
     student_weights: str | None = None  # a checkpoint, "none", or None for ImageNet's
@@ -65,13 +68,13 @@ class Recipe:
 
 def derive(request: Request) -> Recipe:
     """Derives the config for a request; a ValueError names the flag that cannot be met."""
-    train, options = request.train, request.options
+    train, other, options = request.train, request.unlabelled, request.options
     teacher, masks, overrides = teacher_keys(request)
     overrides |= student_keys(request, teacher, overrides)
     overrides |= solver_overrides(
         request.schedule,
         teacher.architecture,
-        num_images=train.num_trained,
+        num_images=train.num_trained + (other.num_trained if other else 0),
         num_validated=request.val.num_images,
         batch=request.batch,
     )
@@ -97,9 +100,10 @@ def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
     check_same_classes(train, val)
     overrides = teacher_overrides(request.teacher, request.teacher_weights)
     teacher = read_teacher(build_config(overrides, request.options))
-    masks = teacher.has_masks and train.has_masks and val.has_masks
+    data = [train, val, *([request.unlabelled] if request.unlabelled else [])]
+    masks = teacher.has_masks and all(x.has_masks for x in data)
     overrides |= _shared_overrides(teacher, masks)
-    overrides |= _detector_overrides(teacher, train, masks)
+    overrides |= _detector_overrides(teacher, train, request.unlabelled, masks)
     return teacher, masks, overrides | _run_overrides(request)
 
 
@@ -155,7 +159,9 @@ def _divided(value: Any, scale: float, digits: int | None) -> Any:
     return round(value / scale, digits)
 
 
-def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overrides:
+def _detector_overrides(
+    teacher: Teacher, train: CocoData, other: CocoData | None, masks: bool
+) -> Overrides:
     classes = Override(len(train.class_names), f"classes: {list_names(train.class_names)}")
     overrides = {
         "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
@@ -172,21 +178,29 @@ def _detector_overrides(teacher: Teacher, train: CocoData, masks: bool) -> Overr
     }
     if teacher.template.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
         overrides["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] = Override(False)
-    if masks and train.has_bitmasks:
+    if masks and (train.has_bitmasks or (other and other.has_bitmasks)):
         overrides["INPUT.MASK_FORMAT"] = Override("bitmask", "the data has run-length masks")
     return overrides
 
 
 def _run_overrides(request: Request) -> Overrides:
-    train, val = request.train, request.val
-    entries = [[TRAIN, train.annotations, train.images], [VAL, val.annotations, val.images]]
-    return {
-        "DATASETS.COCO": Override(entries),
-        "DATASETS.TRAIN": Override([TRAIN]),
+    data = {TRAIN: request.train, VAL: request.val}
+    data |= {UNLABELLED: request.unlabelled} if request.unlabelled else {}
+    trained = [name for name in data if name != VAL]
+    overrides = {
+        "DATASETS.COCO": Override([[name, x.annotations, x.images] for name, x in data.items()]),
+        "DATASETS.TRAIN": Override(trained),
         "DATASETS.TEST": Override([VAL]),
         "MODEL.DEVICE": Override(request.device),
         "OUTPUT_DIR": Override(request.output),
     }
+    if request.unlabelled:
+        overrides["DATASETS.TRAIN_SHARES"] = Override([0.5, 0.5], "of the images seen")
+    if request.features_only:
+        overrides["DATASETS.UNLABELLED"] = Override(trained[-1:], "--features-only")
+    if any(data[name].is_labelled_by_teacher for name in trained):
+        overrides["DATASETS.IGNORE_CROWD"] = Override(True, "what the teacher is unsure of")
+    return overrides
 
 
 def _build_student(name: str, cfg: CfgNode) -> Any:

@@ -14,7 +14,10 @@ from detectron2.engine import hooks
 from detectron2.utils import comm
 
 # By how much they say of a detector.
-MAIN_METRICS = ("panoptic_seg/PQ", "segm/AP", "keypoints/AP", "bbox/AP", "sem_seg/mIoU")
+MAIN_METRICS = (
+    *("panoptic_seg/PQ", "segm/AP", "keypoints/AP", "bbox/AP", "sem_seg/mIoU"),
+    *("segm/agreement", "bbox/agreement"),
+)
 logger = logging.getLogger(__name__)
 
 

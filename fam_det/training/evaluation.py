@@ -1,6 +1,7 @@
 """Evaluations of a training, none of which is lost to a kill, and the evaluators of data sets."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ from detectron2.evaluation import (
     coco_evaluation,
 )
 from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
 
 
 class Evaluation(hooks.EvalHook):
@@ -118,6 +121,27 @@ class FastCOCOEvaluator(COCOEvaluator):
             super()._eval_predictions(*args, **kwargs)
 
 
+class AgreementEvaluator(FastCOCOEvaluator):
+    """An evaluation on objects that a teacher has found, whose figures are not called AP."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns "agreement", "agreement50" and so on, by task."""
+        level = self._logger.level
+        self._logger.setLevel(logging.WARNING)  # its tables say AP
+        try:
+            with contextlib.redirect_stdout(None):
+                results = super().evaluate(*args, **kwargs)
+        finally:
+            self._logger.setLevel(level)
+        found = {
+            task: {name.replace("AP", "agreement", 1): value for name, value in figures.items()}
+            for task, figures in (results or {}).items()
+        }
+        for task, figures in found.items():
+            logger.info("Agreement with the teacher, %s: %.1f", task, figures["agreement"])
+        return found
+
+
 def number_objects(truth: COCO) -> None:
     """Numbers the objects from 1 where their ids are others: an object 0 counts as never found."""
     objects = truth.dataset.get("annotations", [])
@@ -149,9 +173,10 @@ def _fast_evaluation(truth: COCO, found: COCO, iou_type: str) -> Any:
     return COCOeval_faster(truth, found, iou_type, print_function=print)
 
 
-# By ``evaluator_type``.
+# By ``evaluator_type``, or of data that a teacher has labelled.
 EVALUATORS: dict[str, list[Any]] = {
     "coco": [FastCOCOEvaluator],
+    "agreement": [AgreementEvaluator],
     "lvis": [LVISEvaluator],
     "sem_seg": [SemSegEvaluator],
     "coco_panoptic_seg": [SemSegEvaluator, FastCOCOEvaluator, COCOPanopticEvaluator],
@@ -168,7 +193,8 @@ def build_evaluator(
 ) -> DatasetEvaluator:
     """Returns the evaluator of a data set, by its ``evaluator_type``."""
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
-    kind = MetadataCatalog.get(dataset_name).evaluator_type
+    metadata = MetadataCatalog.get(dataset_name)
+    kind = "agreement" if metadata.get("labelled_by_teacher") else metadata.evaluator_type
     if kind not in EVALUATORS:
         raise ValueError(
             f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "

@@ -1,0 +1,310 @@
+"""Labels images with a teacher's detections, as a data set in COCO's format.
+
+Images are listed and labelled one by one into a file of lines, which a killed call goes on with; no
+more than one image is in memory. Then the lines become a data set: detections of a high score are
+objects, those of a low one crowds, which are neither object nor background (see
+``fam_det.data.ignored``), and the others are dropped.
+"""
+
+import json
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from fam_det.data.images import error_reason, open_checked_image
+from fam_det.export.media import IMAGES, UnreadableError, read_pictures
+from fam_det.export.predictions import instances_to_entries, open_predictions
+from fam_det.export.predictor import Predictor, detectron2_predictor
+from fam_det.export.source import load_teacher, teacher_input
+from fam_det.files.atomic_write import atomic_write, atomic_write_text
+from fam_det.recipes.data import CocoData, list_names
+from fam_det.recipes.overrides import Override, build_config
+from fam_det.recipes.scores import Scores, best_scores, default_scores
+from fam_det.recipes.teacher import read_teacher, teacher_overrides
+
+from detectron2.config import CfgNode
+
+Json = dict[str, Any]
+ORIENTATION = 0x0112  # of EXIF
+MIN_SCORE = 0.05  # of what is kept in the lines
+
+
+def list_images(folders: Sequence[Path]) -> tuple[Path, Iterator[str]]:
+    """Returns the innermost folder of all, and the names of the images relative to it.
+
+    Subfolders are searched. Names come folder by folder, sorted, and are not kept.
+
+    Raises:
+        ValueError: a folder that is not there.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"--images: {folder}: there is no such folder")
+    absolute = [os.path.abspath(folder) for folder in folders]  # noqa: PTH100  links stay
+    root = Path(os.path.commonpath(absolute))
+
+    def names() -> Iterator[str]:
+        for folder in absolute:
+            for path, subfolders, files in os.walk(folder):
+                subfolders.sort()
+                for file in sorted(files):
+                    if file.lower().endswith(IMAGES):
+                        yield os.path.relpath(os.path.join(path, file), root)  # noqa: PTH118
+
+    return root, names()
+
+
+class LabelFile:
+    """The lines of a folder: one that says what they are of, then one an image.
+
+    Args:
+        folder: of the files.
+        folders: of the images.
+        identity: of the teacher and its classes; a folder with another's labels is refused.
+
+    Raises:
+        ValueError: no images, or a folder with other labels.
+    """
+
+    def __init__(self, folder: Path, folders: Sequence[Path], identity: Mapping[str, Any]) -> None:
+        self.names_file, self.file = folder / "images.jsonl", folder / "detections.jsonl"
+        self.root, names = list_images(folders)
+        head = json.dumps({**identity, "folders": [str(x.absolute()) for x in folders]})
+        if not self.names_file.exists():  # written whole, so that a killed call has none
+            with atomic_write(self.names_file) as temporary, temporary.open("w") as file:
+                file.writelines(f"{json.dumps(name)}\n" for name in names)
+        self.total = sum(1 for _ in self.names())
+        if not self.total:
+            self.names_file.unlink()
+            where = ", ".join(map(str, folders))
+            raise ValueError(f"--images: {where}: no image; expected files of {' '.join(IMAGES)}")
+        if not self.file.exists():
+            atomic_write_text(self.file, f"{head}\n")
+        _drop_half_line(self.file)
+        with self.file.open() as file:
+            if next(file, "").rstrip("\n") != head:
+                raise ValueError(
+                    f"--output: {folder} has labels of other images or of another teacher; give "
+                    "another folder"
+                )
+            self.done = sum(1 for _ in file)
+
+    def names(self) -> Iterator[str]:
+        """Yields the names of all images."""
+        with self.names_file.open() as file:
+            yield from map(json.loads, file)
+
+    def lines(self) -> Iterator[Json]:
+        """Yields what is known of each image that is done."""
+        with self.file.open() as file:
+            next(file)
+            yield from map(json.loads, file)
+
+    def label(self, detect: Callable[[Path], Json]) -> None:
+        """Adds the lines of the images that are not done yet, with the time left.
+
+        Args:
+            detect: returns the line of an image, but for its name.
+        """
+        seconds = 0.1 if sys.stderr.isatty() else 10.0  # between two lines of a log
+        names = tqdm(
+            self.names(), "labelling", self.total, unit="image", mininterval=seconds, leave=False
+        )
+        with self.file.open("a", buffering=1) as file:
+            for number, name in enumerate(names):
+                if number >= self.done:
+                    line = {"file_name": name, **detect(self.root / name)}
+                    file.write(f"{json.dumps(line)}\n")
+        self.done = self.total
+
+
+def _drop_half_line(file: Path) -> None:
+    """Cuts a file behind its last whole line."""
+    with file.open("rb+") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(end - 2**16, 0)
+            stream.seek(start)
+            newline = stream.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                stream.truncate(start + newline + 1)
+                return
+            end = start
+
+
+def detector_of(predictor: Predictor, classes: Sequence[int]) -> Callable[[Path], Json]:
+    """Returns what finds objects of some of a predictor's classes in an image.
+
+    Args:
+        predictor: the teacher.
+        classes: its class for each of the data set's.
+    """
+    own = {theirs: index for index, theirs in enumerate(classes)}
+
+    def detect(file: Path) -> Json:
+        try:
+            if any(ord(letter) < 32 for letter in file.name):
+                raise UnreadableError("a control character in the name; give it another")
+            (image,) = read_pictures(file, predictor.input_format)
+            found = predictor(image)
+        except UnreadableError as error:
+            return {"error": str(error)}
+        found = found[found.scores >= MIN_SCORE]
+        entries = [x for x in instances_to_entries(found) if x["category_id"] in own]
+        objects = [x | {"category_id": own[x["category_id"]]} for x in entries]
+        height, width = image.shape[:2]
+        return {"height": height, "width": width, "objects": objects}
+
+    return detect
+
+
+def read_header(file: Path) -> Json:
+    """Returns the line of an image in which nothing is looked for, but for its name."""
+    try:
+        with file.open("rb") as stream, open_checked_image(stream) as image:
+            turned = image.getexif().get(ORIENTATION, 1) >= 5  # by a quarter
+            width, height = image.size[::-1] if turned else image.size
+    except Exception as error:  # a broken file makes Pillow raise errors of many types
+        return {"error": error_reason(error, str(file))}
+    return {"height": height, "width": width, "objects": []}
+
+
+def is_held_out(name: str, share: float) -> bool:
+    """Returns whether an image belongs to a share of all, by its name."""
+    return zlib.crc32(name.encode(errors="surrogateescape")) % 10_000 < 10_000 * share
+
+
+@dataclass(frozen=True)
+class LabelRequest:
+    """A user's request for labels."""
+
+    teacher: str  # as of ``Request``
+    folders: Sequence[Path]
+    output: Path  # folder of the files
+    teacher_weights: str | None = None
+    classes: Sequence[str] = ()  # of the teacher's, in the order of the data set; all of them
+    labelled: CocoData | None = None  # to choose scores on
+    scores: tuple[float, float] | None = None  # low and high, instead of chosen ones
+    device: str = "cpu"
+    options: Sequence[str] = ()
+
+
+class Labelled(NamedTuple):
+    """The labels of a request."""
+
+    labels: LabelFile
+    names: Sequence[str]  # of the classes
+    scores: Scores
+    headers_only: bool = False  # nothing was looked for
+
+
+class Written(NamedTuple):
+    """A data set of labels."""
+
+    file: Path
+    images: int
+    objects: int
+    uncertain: int
+
+    def describe(self) -> str:
+        """Returns what is in it."""
+        return (
+            f"{self.file}: {self.objects:,} objects and {self.uncertain:,} uncertain ones in "
+            f"{self.images:,} images"
+        )
+
+
+def write_dataset(
+    labelled: Labelled, file: Path, keep: Callable[[str], bool] = lambda _: True
+) -> Written:
+    """Writes the images that could be read as a data set in COCO's format.
+
+    Args:
+        labelled: of all images.
+        file: to write.
+        keep: whether an image is in it, by its name.
+
+    Raises:
+        ValueError: no object.
+    """
+    categories = [{"id": i, "name": name} for i, name in enumerate(labelled.names, start=1)]
+    info = {"description": "detections of a teacher", "labelled_by": "teacher"}
+    counts = [0, 0]
+    with open_predictions(file, info, categories) as written:
+        for line in labelled.labels.lines():
+            if "error" in line or not keep(line["file_name"]):
+                continue
+            kept = [(labelled.scores.is_crowd(entry), entry) for entry in line["objects"]]
+            entries = [entry | {"iscrowd": crowd} for crowd, entry in kept if crowd is not None]
+            image = {key: line[key] for key in ("file_name", "height", "width")}
+            written.add_entries(image, entries)
+            for entry in entries:
+                counts[entry["iscrowd"]] += 1
+        if not (counts[0] or labelled.headers_only):
+            high = max(labelled.scores.high)
+            raise ValueError(
+                f"--images: the teacher finds nothing with a score of {high:g} or more in "
+                f"{written.num_images:,} images of {labelled.labels.root}; lower --scores, or give "
+                "a teacher of these objects"
+            )
+    return Written(file, written.num_images, *counts)
+
+
+def write_unreadable(labels: LabelFile, file: Path) -> str:
+    """Writes the images that could not be read, with reasons; returns a line on them, or none."""
+    lines = [f"{x['file_name']}: {x['error']}\n" for x in labels.lines() if "error" in x]
+    file.unlink(missing_ok=True)
+    if not lines:
+        return ""
+    atomic_write_text(file, "".join(lines))
+    return f"{len(lines):,} images could not be read, see {file}, such as {lines[0]}"
+
+
+def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labelled:
+    """Labels all images that are not labelled yet; with ``headers_only`` reads their sizes alone.
+
+    Raises:
+        ValueError: a teacher, folder or class that is not as it should be.
+    """
+    overrides = teacher_overrides(request.teacher, request.teacher_weights)
+    overrides["MODEL.META_ARCHITECTURE"] = Override("DistilledDetector")  # which has a teacher
+    cfg = build_config(overrides, request.options)
+    teacher = read_teacher(cfg)
+    known = teacher.class_names or tuple(map(str, range(teacher.num_classes)))
+    names = tuple(request.classes) or known
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"--classes: got {name!r}, expected some of the teacher's {list_names(known)}"
+                + "".join(f"; close name: {x}" for x in get_close_matches(name, known, n=1))
+            )
+    identity = {"teacher": str(cfg.MODEL.TEACHER), "classes": names, "headers_only": headers_only}
+    labels = LabelFile(request.output, request.folders, identity)
+    scores = default_scores(len(names))
+    if request.scores:
+        low, high = request.scores
+        scores = default_scores(len(names), high, low)
+    if headers_only:
+        labels.label(read_header)
+    elif labels.done < labels.total or (request.labelled and not request.scores):
+        predictor = _predictor(cfg, request.device)
+        detect = detector_of(predictor, [known.index(name) for name in names])
+        labels.label(detect)
+        if request.labelled and not request.scores:
+            scores = best_scores(detect, request.labelled, names)
+    return Labelled(labels, names, scores, headers_only)
+
+
+def _predictor(cfg: CfgNode, device: str) -> Predictor:
+    frozen, missing = load_teacher(cfg)
+    if frozen is None or missing:
+        raise ValueError(f"--teacher: {missing}")
+    own = teacher_input(cfg, frozen)
+    return detectron2_predictor(frozen.detector.to(device), own)
