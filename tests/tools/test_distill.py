@@ -42,7 +42,7 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert first.stdout.startswith(f"{config}\n{command}")
     assert "teacher and data have 3 classes: the student starts with the teacher's" in config
     assert "copypaste: Task: bbox" in first.stdout
-    table = first.stdout.rpartition("best AP")[2]
+    table = first.stdout.rpartition("best  ")[2]
     assert f"{tmp_path}/model_final.pth" in table
     assert "the teacher has random weights" in table
     assert f"tools/deploy.py {tmp_path}" in table
@@ -82,6 +82,35 @@ def test_the_student_alone_has_the_anchors_of_its_teacher(data: list[str], tmp_p
     assert sizes in result.stdout.splitlines()[-1]
 
 
+def test_a_student_of_images_without_labels(data: list[str], tmp_path: Path) -> None:
+    images = ["--images", data[2]]
+    teacher = ["--teacher", TEACHER, "--teacher-weights", "none", "--device", "cpu"]
+    sure = ["MODEL.TEACHER.OPTS", "['TEST.DETECTIONS_PER_IMAGE', 5]"]
+    output = ["--output", str(tmp_path / "labels")]
+    scores = ["--scores", "0.05", "0.2"]  # of a teacher with random weights
+    labelled = run_tool("label", *teacher, *images, *output, *scores, *sure)
+    assert labelled.returncode == 0, labelled.stderr[-2000:]
+    assert " in 6 images; image folder: " in labelled.stdout
+    labels = ["--train", str(tmp_path / "labels" / "labels.json"), data[2]]
+    words = [*ARGUMENTS, "--val", *labels[1:], "--schedule", "2", *SMALL]
+    done = run_tool("distill", *words, *labels, "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "IGNORE_CROWD: true  # what the teacher is unsure of" in done.stdout
+    table = done.stdout.rpartition("agreement with teacher")
+    assert table[1] and "AP50" not in table[2]
+    metrics = (tmp_path / "run" / "metrics.json").read_text()
+    assert "bbox/agreement50" in metrics and "bbox/AP" not in metrics
+
+
+def test_both_kinds_of_images_have_their_share(data: list[str], tmp_path: Path) -> None:
+    words = [*ARGUMENTS, *data, "--images", data[2], "--features-only", "--dry-run"]
+    done = run_tool("distill", *words, "--output", str(tmp_path), "--classes", "0", "1", "2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    config = yaml.safe_load((tmp_path / "distill.yaml").read_text())["DATASETS"]
+    assert config["TRAIN"] == ["distill_train", "distill_unlabelled"]
+    assert config["TRAIN_SHARES"] == [0.5, 0.5] and config["UNLABELLED"] == ["distill_unlabelled"]
+
+
 def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> None:
     output = tmp_path / "run"
     words = [*ARGUMENTS, *data, "--output", str(output), "--dry-run", "SEED", "7"]
@@ -96,6 +125,7 @@ def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["--batch", "0"], "--batch: got 0, expected 1 or more"),
+        (["--classes", "a"], "--classes: is of --images; add one or more folders"),
         (["--batch", "3", "--num-gpus", "2"], "--batch: got 3, expected a multiple of --num-gpus"),
         (["--speedup", "0"], "--speedup: got 0.0, expected a number above 0"),
         (["--for", "onnx"], "--for: says what --speedup, --latency or --ladder measure; add one"),

@@ -1,0 +1,41 @@
+"""The scores from which on detections are objects."""
+
+import random
+from typing import Any
+
+from fam_det.recipes.scores import DEFAULT_HIGH, best_f1_score, match
+
+Scored = list[tuple[float, bool]]
+
+
+def entry(x: float, score: float = 1.0, **fields: Any) -> dict[str, Any]:
+    return {"bbox": [x, 0.0, 10.0, 10.0], "score": score, **fields}
+
+
+def f1(scored: Scored, num_objects: int, threshold: float) -> float:
+    kept = [is_true for score, is_true in scored if score >= threshold]
+    return 2 * sum(kept) / max(len(kept) + num_objects, 1)
+
+
+def test_the_score_has_the_best_f1_of_all() -> None:
+    generator = random.Random(0)
+    for _ in range(50):
+        scored = [
+            (generator.choice((0.1, 0.3, 0.5, 0.7, 0.9)), generator.random() < 0.5)
+            for _ in range(generator.randint(1, 12))
+        ]
+        count = sum(is_true for _, is_true in scored) + generator.randint(0, 4)
+        found = best_f1_score(scored, count)
+        if any(is_true for _, is_true in scored):
+            best = max(f1(scored, count, score) for score, _ in scored)
+            assert f1(scored, count, found) == best
+        else:
+            assert found == DEFAULT_HIGH
+
+
+def test_each_object_is_found_once_and_crowds_do_not_count() -> None:
+    objects = [entry(0), entry(100), entry(200, iscrowd=1)]
+    detections = [entry(1, 0.6), entry(0, 0.5), entry(2, 0.9), entry(50, 0.8), entry(201, 0.7)]
+    assert match(detections, objects) == [(0.9, True), (0.8, False), (0.6, False), (0.5, False)]
+    assert match([], objects) == []
+    assert match(detections[:1], []) == [(0.6, False)]
