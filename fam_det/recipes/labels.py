@@ -11,8 +11,9 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -287,19 +288,30 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
             )
     identity = {"teacher": str(cfg.MODEL.TEACHER), "classes": names, "headers_only": headers_only}
     labels = LabelFile(request.output, request.folders, identity)
+    predictor = lru_cache(lambda: _predictor(cfg, request.device))  # loaded if there is work
+
+    def detect(file: Path) -> Json:
+        return detector_of(predictor(), [known.index(name) for name in names])(file)
+
+    labels.label(read_header if headers_only else detect)
     scores = default_scores(len(names))
     if request.scores:
         low, high = request.scores
         scores = default_scores(len(names), high, low)
-    if headers_only:
-        labels.label(read_header)
-    elif labels.done < labels.total or (request.labelled and not request.scores):
-        predictor = _predictor(cfg, request.device)
-        detect = detector_of(predictor, [known.index(name) for name in names])
-        labels.label(detect)
-        if request.labelled and not request.scores:
-            scores = best_scores(detect, request.labelled, names)
+    elif request.labelled and not headers_only:
+        scores = _chosen_scores(request.output / "scores.json", detect, request.labelled, names)
     return Labelled(labels, names, scores, headers_only)
+
+
+def _chosen_scores(
+    file: Path, detect: Callable[[Path], Json], data: CocoData, names: Sequence[str]
+) -> Scores:
+    """Returns the scores that an earlier call has chosen on the same data, or chooses them."""
+    if file.is_file() and (known := json.loads(file.read_text()))["on"] == data.annotations:
+        return Scores(known["high"], known["low"])
+    scores = best_scores(detect, data, names)
+    atomic_write_text(file, json.dumps({"on": data.annotations, **asdict(scores)}) + "\n")
+    return scores
 
 
 def _predictor(cfg: CfgNode, device: str) -> Predictor:
