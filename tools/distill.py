@@ -57,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", default="output/distill", metavar="DIR", help="default: output/distill")
     add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
-    add("--compare", action="store_true", help="then train the student alone, in DIR/alone")
+    add("--compare", action="store_true", help="then train it alone, and with heads alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
     add("--dry-run", action="store_true", help="write and print the config, and stop")
     add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
@@ -168,16 +168,27 @@ def size(request: "Request", args: argparse.Namespace) -> "Request":
     return request
 
 
-def write_config(request: "Request") -> Path:
-    """Derives the config, prints and saves it; raises a ValueError that names a wrong flag."""
+def write_config(request: "Request", args: argparse.Namespace) -> Path:
+    """Derives the config, prints it, and saves it unless it would replace a finished run's.
+
+    Raises:
+        ValueError: a wrong flag, or a resumed run that would be another one.
+    """
+    from fam_det.recipes.overrides import changed_keys, check_resumable
     from fam_det.recipes.recipe import derive
 
     recipe = derive(request)
     text = recipe.to_yaml()
     path = Path(recipe.cfg.OUTPUT_DIR) / "distill.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
     print(text, end="")
+    changes = changed_keys(path.read_text(), text) if path.is_file() else {}
+    if changes and args.resume:
+        check_resumable(changes, str(path))
+    for key, (old, new) in changes.items():
+        print(f"{path}: {key}: was {old}, is {new}", file=sys.stderr)
+    if not (changes and args.dry_run):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     return path
 
 
@@ -197,17 +208,29 @@ def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
 
 
 def run_trainings(args: argparse.Namespace, config: Path) -> None:
-    """Trains the student, and with --compare the same one without a teacher; prints the table."""
+    """Trains the student, and with --compare the same one without its teacher; prints the table."""
     run_training(args, config)
-    alone = config.parent / "alone" if args.compare else None
-    if alone is not None:
-        run_training(args, config, *alone_options(config), "OUTPUT_DIR", str(alone))
+    found = controls(config) if args.compare else {}
+    for folder, options in found.values():
+        run_training(args, config, *options, "OUTPUT_DIR", str(folder))
     if not args.dry_run:
         from fam_det.recipes.outcome import summarize
 
         # What was decided, which the log of the training has long scrolled away.
         notes = [line[2:] for line in config.read_text().splitlines() if line.startswith("# ")]
-        print("", *notes, "", summarize(config.parent, alone), sep="\n", end="")
+        others = {title: folder for title, (folder, _) in found.items()}
+        print("", *notes, "", summarize(config.parent, others), sep="\n", end="")
+
+
+def controls(config: Path) -> dict[str, tuple[Path, list[str]]]:
+    """Returns folder and keys of students that say what the teacher was worth, by title."""
+    import yaml
+
+    found = {"student alone": (config.parent / "alone", alone_options(config))}
+    if yaml.safe_load(config.read_text())["MODEL"]["TEACHER"].get("INHERIT"):
+        without_loss = ["MODEL.DISTILLER.LOSS_WEIGHT", "0.0"]
+        found["teacher's heads, no loss"] = (config.parent / "heads", without_loss)
+    return found
 
 
 def alone_options(config: Path) -> list[str]:
@@ -236,7 +259,7 @@ def main() -> None:
         if args.ladder:
             return print_ladder(request, args)
         request = size(request, args) if args.speedup or args.latency else request
-        run_trainings(args, write_config(request))
+        run_trainings(args, write_config(request, args))
     except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))  # on one line
     except KeyboardInterrupt:  # at the table: a training answers itself

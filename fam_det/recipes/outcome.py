@@ -1,4 +1,4 @@
-"""The end of a distillation: one table of teacher and student, and of the student alone."""
+"""The end of a distillation: one table of teacher, student, and students to compare with."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -59,12 +59,12 @@ class Validation(NamedTuple):
     image: Path | None  # the first one
 
 
-def summarize(folder: Path, alone: Path | None = None) -> str:
+def summarize(folder: Path, others: Mapping[str, Path]) -> str:
     """Returns the table of a finished run, and what to do next.
 
     Args:
         folder: of the run.
-        alone: of the same student's, trained without a teacher.
+        others: of the same student, trained in another way, by title.
     """
     cfg, weights = read_source(folder, None, [])
     data = read_validation(cfg)
@@ -73,16 +73,16 @@ def summarize(folder: Path, alone: Path | None = None) -> str:
     networks = [Network("student", student, cfg, image)]
     teacher, found = find_teacher(cfg, data)
     networks += [teacher] if teacher else []
-    seconds, *others = latencies([partial(detect, x.detector, x.image) for x in networks])
+    seconds, *teachers = latencies([partial(detect, x.detector, x.image) for x in networks])
     rows, notes = [Row("teacher", {}, None, None, None, NOTHING)], [found]
     if teacher:
         scores, notes = teacher_scores(teacher.cfg, teacher.detector, data, folder)
-        rows = [Row("teacher", scores, None, others[0], count(teacher.detector), found)]
+        rows = [Row("teacher", scores, None, teachers[0], count(teacher.detector), found)]
     parameters = count(student)
     rows.append(student_row("student", folder, weights, seconds, parameters))
-    if alone is not None:
-        _, file = read_source(alone, None, [])
-        rows.append(student_row("student alone", alone, file, seconds, parameters))
+    for title, other in others.items():
+        _, file = read_source(other, None, [])
+        rows.append(student_row(title, other, file, seconds, parameters))
     notes = [describe_measurement(networks), *notes]
     return "\n\n".join([format_rows(rows), *notes, next_commands(folder, data, rows[1])]) + "\n"
 

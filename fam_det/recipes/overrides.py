@@ -8,10 +8,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fam_det.analysis.runs import flatten
 from fam_det.config import default_config
 from fam_det.files.config_file import merge_pairs
 
 from detectron2.config import CfgNode
+
+# Nodes and keys that a resumed run may have other values of.
+MAY_CHANGE = (
+    *("SOLVER.", "TEST.", "DATALOADER.", "VIS_PERIOD", "CUDNN_BENCHMARK", "VERSION"),
+    *("MODEL.DEVICE", "MODEL.TEACHER.CACHE", "MODEL.DISTILLER.WARMUP_ITERS"),
+)
 
 
 class Override(NamedTuple):
@@ -50,6 +57,24 @@ def build_config(overrides: Mapping[str, Override], options: Sequence[str]) -> C
 def find_node(cfg: CfgNode, path: str) -> Any:
     """Returns what stands at a path such as "MODEL.FPN"."""
     return reduce(getitem, path.split("."), cfg)
+
+
+def changed_keys(old: str, new: str) -> dict[str, tuple[Any, Any]]:
+    """Returns the values of keys that two configs in YAML do not share, None for a default."""
+    before, after = (flatten(yaml.safe_load(text)) for text in (old, new))
+    keys = dict.fromkeys([*before, *after])
+    pairs = {key: (before.get(key), after.get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def check_resumable(changes: Mapping[str, tuple[Any, Any]], file: str) -> None:
+    """Raises a ValueError for a key that makes another detector of a run, or other data."""
+    for key, (old, new) in changes.items():
+        if not key.startswith(MAY_CHANGE):
+            raise ValueError(
+                f"--resume: {file} has {key} {old}, and not {new}; give the flags of its first "
+                "call, or another --output"
+            )
 
 
 def to_yaml(cfg: CfgNode, reasons: Mapping[str, str]) -> str:

@@ -68,10 +68,28 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     resume = ["--schedule", "3", "--resume", "--compare", "--dry-run", *SMALL]
     again = run_tool("distill", *ARGUMENTS, *data, *output, *resume)
     assert again.returncode == 0, again.stderr[-2000:]
-    with_teacher, alone = again.stdout.split("\n\n")[-2:]
-    assert with_teacher.endswith(f"--config-file {tmp_path}/distill.yaml --resume")
-    options = f"MODEL.META_ARCHITECTURE GeneralizedRCNN OUTPUT_DIR {tmp_path}/alone"
-    assert alone.endswith(f"--config-file {tmp_path}/distill.yaml --resume {options}\n")
+    commands = again.stdout.split("\n\n")[-3:]
+    for command, options in zip(
+        commands,
+        (
+            "",
+            f" MODEL.META_ARCHITECTURE GeneralizedRCNN OUTPUT_DIR {tmp_path}/alone",
+            f" MODEL.DISTILLER.LOSS_WEIGHT 0.0 OUTPUT_DIR {tmp_path}/heads",
+        ),
+        strict=True,
+    ):
+        assert command.strip().endswith(f"/distill.yaml --resume{options}")
+    assert f"{tmp_path}/distill.yaml: SOLVER.MAX_ITER: was 2, is 3" in again.stderr
+    other = [*ARGUMENTS[:4], "--student", "mobilenet_v2", *ARGUMENTS[6:]]
+    again = run_tool("distill", *other, *data, *output, *resume[:3], *SMALL)
+    assert (
+        again.stderr.strip()
+        .splitlines()[-1]
+        .startswith(
+            f"--resume: {tmp_path}/distill.yaml has MODEL.BACKBONE.NAME build_resnet_fpn_backbone, and "
+        )
+    )
+    assert (tmp_path / "distill.yaml").read_text() == config  # neither call has replaced it
 
 
 def test_the_student_alone_has_the_anchors_of_its_teacher(data: list[str], tmp_path: Path) -> None:
