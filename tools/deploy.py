@@ -6,6 +6,7 @@ or of any other. Writes model.pth, config.yaml, deploy.md, deploy.json, and a fi
 """
 
 import argparse
+import json
 import logging
 import sys
 import tempfile
@@ -14,8 +15,9 @@ from typing import Any
 
 import torch
 
+from fam_det.data.coco import find_categories
 from fam_det.export.evaluate import register_validation
-from fam_det.export.formats import FORMATS, check_packages
+from fam_det.export.formats import FORMATS, check_packages, write_metadata
 from fam_det.export.measure import (
     Network,
     class_count,
@@ -112,8 +114,13 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
         subjects = timed(subjects)
         if dataset:
             subjects = evaluated(subjects, dataset, class_count(student))
+    categories = find_categories(source)
+    for row in (x.row for x in subjects if x.network.name == "student"):
+        if row.file.endswith(".onnx") and categories:
+            write_metadata(output / row.file, categories=json.dumps(categories))
     report = Report(
         checkpoint=weights,
+        categories=categories,
         image_size=networks[-1].size,
         input_format=cfg.INPUT.FORMAT,
         sizes=(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),

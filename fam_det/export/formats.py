@@ -180,6 +180,14 @@ def run_session(session: Any) -> Runner:
     return run
 
 
+def write_metadata(file: Path, **texts: str) -> None:
+    """Adds texts to the metadata of an ONNX file, where ``get_modelmeta`` of a session has them."""
+    onnx: Any = importlib.import_module("onnx")
+    model = onnx.load(str(file))
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, str(file))
+
+
 ONNX_PACKAGES = ("onnx", "onnxruntime")
 FORMATS = {
     "torchscript": Format("TorchScript, traced", "model.ts", _trace),

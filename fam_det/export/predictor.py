@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,12 +76,22 @@ def load_predictor(source: Path, weights: str | None, device: str | None) -> Pre
         check_device(device, False, ("--device", ""))
         cfg, weights = read_source(source, weights, [])
         detector = load_student(cfg, weights)[1].to(device)
-    return detectron2_predictor(detector, cfg)
+    folder = source if source.is_dir() else source.parent
+    return detectron2_predictor(detector, cfg, find_categories(cfg) or _deployed(folder))
 
 
-def detectron2_predictor(detector: Any, cfg: CfgNode) -> Predictor:
+def _deployed(folder: Path) -> list[dict[str, Any]]:
+    """Returns the categories that tools/deploy.py has noted, none without its file."""
+    try:
+        return list(json.loads((folder / "deploy.json").read_text())["categories"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def detectron2_predictor(
+    detector: Any, cfg: CfgNode, categories: Sequence[dict[str, Any]] = ()
+) -> Predictor:
     """Returns the predictor of a detector in eval mode, whose ``INPUT`` and classes ``cfg`` has."""
-    categories = find_categories(cfg)
     return Predictor(
         partial(_detect, detector),
         T.AugmentationList(build_augmentation(cfg, is_train=False)),

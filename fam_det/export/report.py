@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -38,6 +39,7 @@ class Report:
     image_size: tuple[int, int]  # (H, W) of the image that was measured
     input_format: str  # order of its channels
     sizes: tuple[int, int]  # INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST
+    categories: Sequence[Mapping[str, Any]]  # "id" and "name" by class index, none if not known
     needs: list[str]  # packages besides Detectron2 that config.yaml needs
     rows: Sequence[Row]
     parts: Mapping[str, Mapping[str, float]]  # seconds in PyTorch, by network

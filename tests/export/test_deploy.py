@@ -98,7 +98,14 @@ def test_the_tool_writes_files_rows_and_the_code_to_run_them(
     assert {x.name for x in out.iterdir()} == {
         *("model.pth", "config.yaml", file, "deploy.md", "deploy.json")
     }
-    rows = json.loads((out / "deploy.json").read_text())["rows"]
+    content = json.loads((out / "deploy.json").read_text())
+    assert content["categories"][0] == {"id": 1, "name": "class1"}
+    if file.endswith(".onnx"):
+        import onnxruntime
+
+        metadata = onnxruntime.InferenceSession(out / file).get_modelmeta()
+        assert json.loads(metadata.custom_metadata_map["categories"]) == content["categories"]
+    rows = content["rows"]
     names = [(row["network"], row["format"]) for row in rows]
     networks = ["teacher", "student"]
     assert names == [(x, form) for form in ("PyTorch", title) for x in networks]

@@ -86,7 +86,7 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
         again.stderr.strip()
         .splitlines()[-1]
         .startswith(
-            f"--resume: {tmp_path}/distill.yaml has MODEL.BACKBONE.NAME build_resnet_fpn_backbone, and "
+            f"--resume: {tmp_path}/distill.yaml has MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
         )
     )
     assert (tmp_path / "distill.yaml").read_text() == config  # neither call has replaced it

@@ -151,6 +151,12 @@ def test_deployed_student_detects_the_same(
     for entry in found["annotations"]:
         entry["category_id"] = ids[entry["category_id"]]
     assert found["annotations"] == named["annotations"]
+    # tools/deploy.py notes them.
+    categories = [{"id": number, "name": "known"} for number in ids.values()]
+    (tmp_path / "moved" / "deploy.json").write_text(json.dumps({"categories": categories}))
+    ended = predict(tmp_path / "moved", images, *words)
+    assert "not known" not in ended.stdout
+    assert read(tmp_path)["annotations"] == named["annotations"]
 
 
 @pytest.mark.slow
