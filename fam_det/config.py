@@ -54,8 +54,8 @@ def _add_data_and_backbone_keys(cfg: CN) -> None:
     # Let links in an image folder of DATASETS.COCO lead out of it.
     cfg.DATASETS.FOLLOW_LINKS = False
 
-    # Keep objects marked as crowds out of the background that a distilled student learns from,
-    # instead of taking them for background; so are uncertain objects of tools/label.py marked.
+    # Keep a distilled student from learning that objects marked as crowds are background, as
+    # tools/label.py marks uncertain ones: boxes that would match a crowd's if it were an object.
     cfg.DATASETS.IGNORE_CROWD = False
     # Data sets of DATASETS.TRAIN whose objects count for nothing: a distilled student learns from
     # its teacher's feature maps alone there.

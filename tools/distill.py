@@ -90,7 +90,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_data_arguments(args: argparse.Namespace) -> None:
-    """Raises a ValueError for data that is missing, or numbers that cannot be."""
+    """Raises a ValueError for data that is missing, or flags that do not go together."""
     if not (args.train or args.images):
         raise ValueError("--train: missing; give it, or --images of which the teacher labels all")
     if not args.val and (not args.images or args.features_only):
@@ -98,6 +98,10 @@ def check_data_arguments(args: argparse.Namespace) -> None:
     flags = ("classes", "features_only")
     if not args.images and (given := [x for x in flags if getattr(args, x)]):
         raise ValueError(f"--{given[0].replace('_', '-')}: is of --images; add one or more folders")
+    if args.classes and args.train:
+        raise ValueError("--classes: they are those of --train; leave one of them out")
+    if args.compare and args.features_only and not args.train:
+        raise ValueError("--compare: a student alone needs labels; add --train, or leave it out")
 
 
 def read_data(args: argparse.Namespace, device: str) -> dict[str, Any]:
@@ -121,7 +125,8 @@ def read_data(args: argparse.Namespace, device: str) -> dict[str, Any]:
         device=device,
         options=args.options,
     )
-    return read_folders(request, train, val, features_only=args.features_only)
+    # The size of a student does not depend on labels.
+    return read_folders(request, train, val, features_only=args.features_only or args.ladder)
 
 
 def read_request(args: argparse.Namespace) -> "Request":
@@ -241,13 +246,18 @@ def alone_options(config: Path) -> list[str]:
     """
     import yaml
 
-    model = yaml.safe_load(config.read_text())["MODEL"]
+    content = yaml.safe_load(config.read_text())
+    model, data = content["MODEL"], content["DATASETS"]
     architecture = model.get("STUDENT", {}).get("META_ARCHITECTURE", "GeneralizedRCNN")
     scale = model["TEACHER"].get("INPUT_SCALE", 1.0)
     keys = ["MODEL.META_ARCHITECTURE", architecture]
     if scale > 1 and model["TEACHER"].get("MATCH") != "same_scale":
         sizes = [[scale * x for x in level] for level in model["ANCHOR_GENERATOR"]["SIZES"]]
         keys += ["MODEL.ANCHOR_GENERATOR.SIZES", str(sizes)]
+    if unlabelled := data.get("UNLABELLED"):
+        names = tuple(name for name in data["TRAIN"] if name not in unlabelled)
+        keys += ["DATASETS.TRAIN", str(names), "DATASETS.UNLABELLED", "[]"]
+        keys += ["DATASETS.TRAIN_SHARES", "[]"]
     return keys
 
 

@@ -31,8 +31,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
     add("options", nargs="*", metavar="KEY VALUE", help="such as MODEL.TEACHER.OPTS")
     args = parser.parse_intermixed_args()
-    if args.scores and not 0 <= args.scores[0] <= args.scores[1] <= 1:
-        parser.error(f"--scores: got {args.scores}, expected 0 <= LOW <= HIGH <= 1")
+    if args.scores and not 0.05 <= args.scores[0] <= args.scores[1] <= 1:
+        parser.error(f"--scores: got {args.scores}, expected 0.05 <= LOW <= HIGH <= 1")
     return args
 
 

@@ -69,13 +69,17 @@ def resample(x: Tensor, size: tuple[int, int], scale: float, method: str = "spec
     """
     if scale < 1:
         raise ValueError(f"scale: got {scale}, expected 1 or more")
+    dtype = torch.promote_types(x.dtype, torch.float32)
     rows, columns = (
-        _matrix(method, cells, count, scale).to(x)
+        _matrix(method, cells, count, scale, dtype, x.device)
         for cells, count in zip(x.shape[2:], size, strict=True)
     )
-    return rows @ x @ columns.T
+    with torch.autocast(x.device.type, enabled=False):
+        return (rows @ x.to(dtype) @ columns.T).to(x.dtype)
 
 
 @lru_cache(maxsize=256)
-def _matrix(method: str, cells: int, count: int, scale: float) -> Tensor:
-    return METHODS[method](cells, count, scale)
+def _matrix(
+    method: str, cells: int, count: int, scale: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    return METHODS[method](cells, count, scale).to(device, dtype)

@@ -36,6 +36,11 @@ def build_sampler(
     """
     name, count = cfg.DATALOADER.SAMPLER_TRAIN, len(records)
     if cfg.DATASETS.TRAIN_SHARES:
+        if name != "TrainingSampler":
+            raise ValueError(
+                f"DATALOADER.SAMPLER_TRAIN: got {name!r}, expected 'TrainingSampler' with "
+                "DATASETS.TRAIN_SHARES"
+            )
         factors = repeat_factors(cfg.DATASETS.TRAIN_SHARES, sizes)
         return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
     if name == "TrainingSampler":

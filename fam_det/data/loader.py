@@ -1,10 +1,10 @@
 """Loaders whose batch k is a function of the seed and k, and that outlive a lost worker."""
 
+import contextlib
 import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.data.build import check_metadata_consistency
 from detectron2.utils import comm
 
 BatchType = TypeVar("BatchType")
@@ -47,7 +48,7 @@ def ignore_signals(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@contextmanager
+@contextlib.contextmanager
 def keep_child_signals() -> Iterator[None]:
     """Keeps PyTorch's DataLoader from handling SIGCHLD when it starts workers in this context.
 
@@ -251,14 +252,24 @@ def read_records(cfg: CfgNode) -> list[Any]:
     names, unlabelled = cfg.DATASETS.TRAIN, set(cfg.DATASETS.UNLABELLED)
     if odd := sorted(unlabelled - set(names)):
         raise ValueError(f"DATASETS.UNLABELLED: got {odd[0]!r}, expected some of {list(names)}")
+    if unlabelled and cfg.MODEL.META_ARCHITECTURE != "DistilledDetector":
+        raise ValueError(
+            "DATASETS.UNLABELLED: without a teacher nothing is learnt there, expected [], and "
+            "DATASETS.TRAIN without these data sets"
+        )
     if not (unlabelled or cfg.DATASETS.TRAIN_SHARES):
         return [_read(cfg, names)]
-    return [
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise ValueError("MODEL.LOAD_PROPOSALS: got True, which DATASETS.TRAIN_SHARES has not")
+    groups = [
         [without_labels(x) for x in _read(cfg, [name], filter_empty=False)]
         if name in unlabelled
         else _read(cfg, [name])
         for name in names
     ]
+    with contextlib.suppress(AttributeError):  # of a data set without names
+        check_metadata_consistency("thing_classes", list(names))
+    return groups
 
 
 def _read(cfg: CfgNode, names: Sequence[str], filter_empty: bool = True) -> Any:

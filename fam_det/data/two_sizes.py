@@ -34,7 +34,8 @@ class TwoSizeMapper:
     def __init__(self, mapper: Any, scale: float) -> None:
         self.shrink = Shrink(scale)
         self.mapper = copy.copy(mapper)
-        augmentations = enlarge(mapper.augmentations.augs, scale)
+        given = mapper.augmentations
+        augmentations = enlarge(getattr(given, "augs", given), scale)
         self.mapper.augmentations = T.AugmentationList([*augmentations, self.shrink])
 
     def __call__(self, record: dict[str, Any]) -> Any:
@@ -76,6 +77,11 @@ def enlarge(augmentations: list[Any], scale: float) -> list[Any]:
         elif resized and _crops_pixels(augmentation):
             augmentation = copy.copy(augmentation)
             augmentation.crop_size = tuple(math.ceil(x * scale) for x in augmentation.crop_size)
+        elif resized and any(_crops_pixels(x) for x in vars(augmentation).values()):
+            raise ValueError(
+                f"MODEL.TEACHER.INPUT_SCALE: {augmentation} crops to a number of pixels inside of "
+                "another augmentation, which cannot be enlarged; put it before the resize"
+            )
         enlarged.append(augmentation)
     if not resized:
         raise ValueError(
@@ -88,7 +94,7 @@ def enlarge(augmentations: list[Any], scale: float) -> list[Any]:
 def _crops_pixels(augmentation: Any) -> bool:
     """Returns whether it crops to a number of pixels, and not to a share of the image."""
     kind = getattr(augmentation, "crop_type", "absolute")
-    return hasattr(augmentation, "crop_size") and kind.startswith("absolute")
+    return hasattr(augmentation, "crop_size") and str(kind).startswith("absolute")
 
 
 class EnlargedResize(T.Augmentation):

@@ -103,6 +103,11 @@ class DistilledDetector(StudentWrapper):
         self._pairs = pair_levels(own, others, match, teacher.input_scale)
         # None for maps of equal cells, which are compared as they are.
         self._resampling = MATCHES[match] if teacher.input_scale > 1 else None
+        if self._resampling and distiller.teacher_parts:
+            raise ValueError(
+                f"MODEL.TEACHER.MATCH: got {match!r}, expected 'same_scale' for "
+                f"{type(distiller).__name__}, which runs the teacher's heads on these maps"
+            )
         thin = thin_maps(
             [own[name].channels for name in self._pairs],
             [others[name].channels for name in self._pairs.values()],
@@ -243,7 +248,15 @@ def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str
     how = cfg.MODEL.TEACHER.MATCH, teacher.input_scale
     pairs = pair_levels(student_shape, teacher.output_shape(), *how)
     teacher_shape = paired_shapes(pairs, teacher.output_shape(), *how)
-    levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher_shape)
+    try:
+        levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher_shape)
+    except ValueError as error:
+        if cfg.MODEL.TEACHER.MATCH != "same_scale":
+            raise
+        raise ValueError(
+            f"{error}; with MODEL.TEACHER.MATCH 'same_scale' a map of the teacher counts as the "
+            "student's that has as many cells"
+        ) from error
     distiller = build_distiller(cfg, levels, student_shape, teacher_shape)
     inherited, init = cfg.MODEL.TEACHER.INHERIT, cfg.MODEL.DISTILLER.FAM.INIT
     return {

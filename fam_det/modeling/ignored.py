@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Instances
+from detectron2.utils.logger import log_first_n
 
-logger = logging.getLogger(__name__)
 NEITHER = -1  # label of an anchor or a proposal
 
 
@@ -36,7 +36,10 @@ def ignoring(
         yield batched_inputs
         return
     if not matchers:
-        logger.warning("%s has no matcher: ignored objects are background", type(student).__name__)
+        name = type(student).__name__
+        if any(x.get("unlabelled") for x in batched_inputs):
+            raise ValueError(f"DATASETS.UNLABELLED: got images of it, but {name} has no matcher")
+        log_first_n(logging.WARNING, f"{name} has no matcher: ignored objects are background")
         yield batched_inputs
         return
     for part, name, matcher, neither in matchers:
@@ -51,7 +54,7 @@ def ignoring(
 def _find_matchers(student: nn.Module) -> list[tuple[Any, str, Any, int]]:
     """Returns part, attribute and matcher, and the label of what is ignored.
 
-    The later stages of a cascade know objects and background alone.
+    The later stages of a cascade know objects and background alone: there it is background.
     """
     parts = (student, *(getattr(student, x, None) for x in ("proposal_generator", "roi_heads")))
     names = {"anchor_matcher": NEITHER, "proposal_matcher": NEITHER, "proposal_matchers": 0}

@@ -2,13 +2,14 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fam_det.files.atomic_write import atomic_write
+from fam_det.files import one_line
 
 from detectron2.utils import comm
 
@@ -34,7 +35,9 @@ class MapCache:
         self.identity = identity
         folder.mkdir(parents=True, exist_ok=True)
         used = sum(file.stat().st_size for file in folder.glob("*.pth"))
+        self.max_bytes = max_bytes
         self.space = (max_bytes - used) / comm.get_world_size()
+        self.is_full = False  # or cannot be written
 
     def maps(
         self,
@@ -54,15 +57,20 @@ class MapCache:
         files = [self._file(image, padded_size, how) for image in images]
         found = {file: maps for file in files if (maps := _read(file)) is not None}
         missing = [i for i, file in enumerate(files) if file not in found]
+        device = torch.device("cpu")
         if missing:
             computed = compute([images[i] for i in missing])
+            device = next(iter(computed.values())).device
             for k, i in enumerate(missing):
                 found[files[i]] = {level: x[k] for level, x in computed.items()}
                 self._write(files[i], found[files[i]])
             if len(missing) == len(files):
                 return computed
         levels = found[files[0]]
-        return {level: torch.stack([found[file][level] for file in files]) for level in levels}
+        return {
+            level: torch.stack([found[file][level].to(device) for file in files])
+            for level in levels
+        }
 
     def _file(self, image: Tensor, padded_size: tuple[int, int], how: str) -> Path:
         digest = hashlib.blake2b(digest_size=16)
@@ -72,15 +80,21 @@ class MapCache:
         return self.folder / f"{digest.hexdigest()}.pth"
 
     def _write(self, file: Path, maps: Maps) -> None:
-        size = sum(x.numel() * x.element_size() for x in maps.values())
-        if self.space < size:
-            if self.space > 0:
-                logger.warning("MODEL.TEACHER.CACHE: %s is full: the rest is computed", self.folder)
-            self.space = 0.0
+        self.space -= sum(x.numel() * x.element_size() for x in maps.values())
+        if self.is_full:
             return
-        with atomic_write(file) as temporary:
+        temporary = file.with_suffix(f".{os.getpid()}")
+        try:
+            if self.space < 0:
+                raise OSError(f"is full ({self.max_bytes / 1e9:g} GB)")
             torch.save({level: x.cpu().clone() for level, x in maps.items()}, temporary)
-        self.space -= file.stat().st_size
+            temporary.replace(file)
+        except (OSError, RuntimeError) as error:  # PyTorch's own, of a full disk
+            temporary.unlink(missing_ok=True)
+            self.is_full = True
+            logger.warning(
+                "MODEL.TEACHER.CACHE: %s: %s; the rest is computed", self.folder, one_line(error)
+            )
 
 
 def _read(file: Path) -> Maps | None:

@@ -7,6 +7,7 @@ objects, those of a low one crowds, which are neither object nor background (see
 """
 
 import json
+import logging
 import os
 import sys
 import zlib
@@ -29,12 +30,15 @@ from fam_det.recipes.data import CocoData, list_names
 from fam_det.recipes.overrides import Override, build_config
 from fam_det.recipes.scores import Scores, best_scores, default_scores
 from fam_det.recipes.teacher import read_teacher, teacher_overrides
+from fam_det.training.trainer import check_device
 
 from detectron2.config import CfgNode
 
 Json = dict[str, Any]
 ORIENTATION = 0x0112  # of EXIF
 MIN_SCORE = 0.05  # of what is kept in the lines
+ODD_NAME = {"error": "a control character in the name, which no data set may have"}
+logger = logging.getLogger(__name__)
 
 
 def list_images(folders: Sequence[Path]) -> tuple[Path, Iterator[str]]:
@@ -48,7 +52,8 @@ def list_images(folders: Sequence[Path]) -> tuple[Path, Iterator[str]]:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"--images: {folder}: there is no such folder")
-    absolute = [os.path.abspath(folder) for folder in folders]  # noqa: PTH100  links stay
+    given = dict.fromkeys(os.path.abspath(x) for x in folders)  # noqa: PTH100  links stay
+    absolute = [x for x in given if not any(x.startswith(f"{y}{os.sep}") for y in given)]
     root = Path(os.path.commonpath(absolute))
 
     def names() -> Iterator[str]:
@@ -78,14 +83,6 @@ class LabelFile:
         self.names_file, self.file = folder / "images.jsonl", folder / "detections.jsonl"
         self.root, names = list_images(folders)
         head = json.dumps({**identity, "folders": [str(x.absolute()) for x in folders]})
-        if not self.names_file.exists():  # written whole, so that a killed call has none
-            with atomic_write(self.names_file) as temporary, temporary.open("w") as file:
-                file.writelines(f"{json.dumps(name)}\n" for name in names)
-        self.total = sum(1 for _ in self.names())
-        if not self.total:
-            self.names_file.unlink()
-            where = ", ".join(map(str, folders))
-            raise ValueError(f"--images: {where}: no image; expected files of {' '.join(IMAGES)}")
         if not self.file.exists():
             atomic_write_text(self.file, f"{head}\n")
         _drop_half_line(self.file)
@@ -96,6 +93,21 @@ class LabelFile:
                     "another folder"
                 )
             self.done = sum(1 for _ in file)
+        is_new = not self.names_file.exists()
+        if is_new:  # written whole, so that a killed call has none
+            with atomic_write(self.names_file) as temporary, temporary.open("w") as file:
+                file.writelines(f"{json.dumps(name)}\n" for name in names)
+        self.total = sum(1 for _ in self.names())
+        if not self.total:
+            self.names_file.unlink()
+            where = ", ".join(map(str, folders))
+            raise ValueError(f"--images: {where}: no image; expected files of {' '.join(IMAGES)}")
+        if not is_new and (found := sum(1 for _ in names)) != self.total:
+            logger.warning(
+                "--images: there are %d images now, and were %d at the first call, which count; to "
+                "label the new ones too give another --output",
+                *(found, self.total),
+            )
 
     def names(self) -> Iterator[str]:
         """Yields the names of all images."""
@@ -121,7 +133,9 @@ class LabelFile:
         with self.file.open("a", buffering=1) as file:
             for number, name in enumerate(names):
                 if number >= self.done:
-                    line = {"file_name": name, **detect(self.root / name)}
+                    is_odd = any(ord(letter) < 32 for letter in name)
+                    found = ODD_NAME if is_odd else detect(self.root / name)
+                    line = {"file_name": name, **found}
                     file.write(f"{json.dumps(line)}\n")
         self.done = self.total
 
@@ -151,8 +165,6 @@ def detector_of(predictor: Predictor, classes: Sequence[int]) -> Callable[[Path]
 
     def detect(file: Path) -> Json:
         try:
-            if any(ord(letter) < 32 for letter in file.name):
-                raise UnreadableError("a control character in the name; give it another")
             (image,) = read_pictures(file, predictor.input_format)
             found = predictor(image)
         except UnreadableError as error:
@@ -252,8 +264,8 @@ def write_dataset(
             high = max(labelled.scores.high)
             raise ValueError(
                 f"--images: the teacher finds nothing with a score of {high:g} or more in "
-                f"{written.num_images:,} images of {labelled.labels.root}; lower --scores, or give "
-                "a teacher of these objects"
+                f"{written.num_images:,} images of {labelled.labels.root}; give a teacher of these "
+                "objects, or tools/label.py lower --scores"
             )
     return Written(file, written.num_images, *counts)
 
@@ -261,6 +273,7 @@ def write_dataset(
 def write_unreadable(labels: LabelFile, file: Path) -> str:
     """Writes the images that could not be read, with reasons; returns a line on them, or none."""
     lines = [f"{x['file_name']}: {x['error']}\n" for x in labels.lines() if "error" in x]
+    lines = [x.encode("utf-8", "backslashreplace").decode() for x in lines]  # names are bytes
     file.unlink(missing_ok=True)
     if not lines:
         return ""
@@ -274,19 +287,22 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
     Raises:
         ValueError: a teacher, folder or class that is not as it should be.
     """
+    check_device(request.device, False, ("--device", ""))
     overrides = teacher_overrides(request.teacher, request.teacher_weights)
     overrides["MODEL.META_ARCHITECTURE"] = Override("DistilledDetector")  # which has a teacher
     cfg = build_config(overrides, request.options)
     teacher = read_teacher(cfg)
     known = teacher.class_names or tuple(map(str, range(teacher.num_classes)))
     names = tuple(request.classes) or known
-    for name in names:
+    for name in () if headers_only else names:
         if name not in known:
             raise ValueError(
-                f"--classes: got {name!r}, expected some of the teacher's {list_names(known)}"
+                f"--images: the teacher does not find {name!r}, but {list_names(known)}"
                 + "".join(f"; close name: {x}" for x in get_close_matches(name, known, n=1))
             )
-    identity = {"teacher": str(cfg.MODEL.TEACHER), "classes": names, "headers_only": headers_only}
+    node = cfg.MODEL.TEACHER
+    found = [node.CONFIG, node.WEIGHTS, node.OPTS, _stamp(node.WEIGHTS)]
+    identity = {"teacher": found, "classes": names, "headers_only": headers_only}
     labels = LabelFile(request.output, request.folders, identity)
     predictor = lru_cache(lambda: _predictor(cfg, request.device))  # loaded if there is work
 
@@ -307,11 +323,18 @@ def _chosen_scores(
     file: Path, detect: Callable[[Path], Json], data: CocoData, names: Sequence[str]
 ) -> Scores:
     """Returns the scores that an earlier call has chosen on the same data, or chooses them."""
-    if file.is_file() and (known := json.loads(file.read_text()))["on"] == data.annotations:
+    on = [data.annotations, _stamp(data.annotations)]
+    if file.is_file() and (known := json.loads(file.read_text()))["on"] == on:
         return Scores(known["high"], known["low"])
     scores = best_scores(detect, data, names)
-    atomic_write_text(file, json.dumps({"on": data.annotations, **asdict(scores)}) + "\n")
+    atomic_write_text(file, json.dumps({"on": on, **asdict(scores)}) + "\n")
     return scores
+
+
+def _stamp(file: str) -> list[int]:
+    """Returns size and time of a file, which differ once it is written again; none of a name."""
+    found = Path(file).stat() if file and Path(file).is_file() else None
+    return [found.st_size, found.st_mtime_ns] if found else []
 
 
 def _predictor(cfg: CfgNode, device: str) -> Predictor:

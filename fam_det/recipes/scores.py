@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from fam_det.data.annotations import read_annotations
 from fam_det.recipes.data import CocoData
 
-from detectron2.structures import Boxes, BoxMode, pairwise_iou
+from detectron2.structures import Boxes, BoxMode, pairwise_ioa, pairwise_iou
 
 Json = dict[str, Any]
 DEFAULT_HIGH = 0.5
@@ -78,11 +79,14 @@ def match(detections: Sequence[Json], objects: Sequence[Json]) -> list[tuple[flo
     """
     boxes = [Boxes(_xyxy(entries)) for entries in (detections, objects)]
     overlaps = pairwise_iou(*boxes)
+    inside = pairwise_ioa(*boxes[::-1]).T  # share of a detection's area
+    is_crowd = torch.tensor([bool(x.get("iscrowd", 0)) for x in objects], dtype=torch.bool)
+    overlaps = torch.where(is_crowd, inside, overlaps)
     scored, free = [], [True] * len(objects)
     for i in sorted(range(len(detections)), key=lambda i: -detections[i]["score"]):
         near = [j for j in range(len(objects)) if free[j] and overlaps[i, j] >= MIN_IOU]
         best = max(near, key=lambda j: float(overlaps[i, j]), default=None)
-        if best is not None and objects[best].get("iscrowd", 0):
+        if best is not None and is_crowd[best]:
             continue
         if best is not None:
             free[best] = False

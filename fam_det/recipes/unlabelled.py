@@ -34,6 +34,11 @@ def read_folders(
     labelled = label_images(request, headers_only=features_only)
     print(write_unreadable(labelled.labels, request.output / "unreadable.txt"), end="")
     share = 0.0 if val else HELD_OUT
+    if share and not any(is_held_out(name, share) for name in labelled.labels.names()):
+        raise ValueError(
+            f"--val: missing, and {labelled.labels.total} images are too few to hold some out; "
+            "give annotations and images to evaluate on"
+        )
     own = _write(labelled, request.output / "train.json", share, held_out=False)
     held_out = val or _write(labelled, request.output / "val.json", share, held_out=True)
     data = {"train": train or own, "unlabelled": own if train else None, "val": held_out}

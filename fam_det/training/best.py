@@ -16,7 +16,7 @@ from detectron2.utils import comm
 # By how much they say of a detector.
 MAIN_METRICS = (
     *("panoptic_seg/PQ", "segm/AP", "keypoints/AP", "bbox/AP", "sem_seg/mIoU"),
-    *("segm/agreement", "bbox/agreement"),
+    *("segm/agreement", "keypoints/agreement", "bbox/agreement"),
 )
 logger = logging.getLogger(__name__)
 

@@ -138,7 +138,7 @@ class AgreementEvaluator(FastCOCOEvaluator):
             for task, figures in (results or {}).items()
         }
         for task, figures in found.items():
-            logger.info("Agreement with the teacher, %s: %.1f", task, figures["agreement"])
+            logger.info("Agreement with the teacher, %s: %s", task, figures)
         return found
 
 

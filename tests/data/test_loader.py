@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import fam_det.modeling  # noqa: F401  registers models and weights
+from fam_det.config import default_config
 from fam_det.data.batch_sampler import aspect_groups, build_sampler, form_batches, uniform_sampler
 from fam_det.data.loader import (
     RestartingLoader,
@@ -20,7 +21,6 @@ from fam_det.data.loader import (
     restarting_batches,
 )
 
-from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
@@ -97,7 +97,7 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     "name", ["TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler"]
 )
 def test_every_sampler_of_detectron2_starts_where_it_should(name: str) -> None:
-    cfg = get_cfg()
+    cfg = default_config()
     cfg.DATALOADER.SAMPLER_TRAIN = name
     cfg.DATALOADER.RANDOM_SUBSET_RATIO = 0.5
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.9

@@ -125,8 +125,11 @@ def test_heads_and_basis_come_from_the_larger_image(
     sum(model.train()(batch).values()).backward()
 
 
-@pytest.mark.parametrize("name", ["DKDDistiller", "FGFIDistiller", "PKDDistiller"])
-@pytest.mark.parametrize("opts", [TWICE, SAME_SCALE])
+@pytest.mark.parametrize(
+    ("name", "opts"),
+    [(name, opts) for name in ("FGFIDistiller", "PKDDistiller") for opts in (TWICE, SAME_SCALE)]
+    + [("DKDDistiller", SAME_SCALE)],
+)
 def test_peers_learn_from_it_too(
     build: Build, storage: EventStorage, name: str, opts: tuple[str, ...]
 ) -> None:
@@ -134,6 +137,12 @@ def test_peers_learn_from_it_too(
     model = in_training(build(*opts, *levels, "MODEL.DISTILLER.NAME", name))
     losses = model(with_teacher_images((64, 96), (64, 64)))
     assert losses["loss_distill"].isfinite()
+
+
+def test_heads_of_the_teacher_need_maps_of_their_scale(build: Build) -> None:
+    levels = ("MODEL.DISTILLER.LEVELS", "['p2', 'p3', 'p4', 'p5']")
+    with pytest.raises(ValueError, match="MATCH: got 'same_level', expected 'same_scale' for DKD"):
+        build(*TWICE, *levels, "MODEL.DISTILLER.NAME", "DKDDistiller")
 
 
 def test_a_mapper_without_larger_images_is_named(build: Build, storage: EventStorage) -> None:
