@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from fam_det.data.annotations import is_labelled_by_teacher, read_annotations, read_dataset
+from fam_det.data.annotations import read_annotations, read_dataset
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -20,10 +20,9 @@ def register_coco_datasets(cfg: CfgNode) -> None:
     ValueError names an entry of another form, or one that does not fit the config.
     """
     for name, annotations, images in _entries(cfg):
-        content = _check_entry(cfg, name, annotations, images)
+        _check_entry(cfg, name, annotations, images)
         if name not in DatasetCatalog.list():
-            metadata = {"labelled_by_teacher": is_labelled_by_teacher(content)}
-            register_coco_instances(name, metadata, annotations, images)
+            register_coco_instances(name, {}, annotations, images)
 
 
 def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
@@ -91,7 +90,7 @@ def _class_node(cfg: CfgNode) -> str | None:
     return node if node in cfg.MODEL else None
 
 
-def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> dict[str, Any]:
+def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None:
     is_tested = name in cfg.DATASETS.TEST
     is_trained = name in cfg.DATASETS.TRAIN and name not in cfg.DATASETS.UNLABELLED
     strict = cfg.DATASETS.STRICT
@@ -108,7 +107,6 @@ def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> dict
         _check_class_count(cfg, name, len(content["categories"]))
         where = f"DATASETS.COCO: {name}: {annotations}"
         _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
-    return content
 
 
 def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:

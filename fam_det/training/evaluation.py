@@ -11,6 +11,7 @@ from typing import Any
 import torch.distributed as dist
 from pycocotools.coco import COCO
 
+from fam_det.data.annotations import is_labelled_by_teacher
 from fam_det.data.loader import keep_child_signals
 from fam_det.files.metrics_file import parse_metrics
 from fam_det.training.metrics import EVAL_SECONDS
@@ -109,6 +110,8 @@ class FastCOCOEvaluator(COCOEvaluator):
 
     All give the figures of pycocotools. It is pycocotools itself that evaluates where neither is
     there, and, as in Detectron2, where ``TEST.DETECTIONS_PER_IMAGE`` is not 100.
+
+    Where a teacher has found the objects, its figures are "agreement", "agreement50" and so on.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -120,12 +123,10 @@ class FastCOCOEvaluator(COCOEvaluator):
         with faster_coco_eval():
             super()._eval_predictions(*args, **kwargs)
 
-
-class AgreementEvaluator(FastCOCOEvaluator):
-    """An evaluation on objects that a teacher has found, whose figures are not called AP."""
-
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns "agreement", "agreement50" and so on, by task."""
+        """Returns the figures by task."""
+        if not is_labelled_by_teacher(self._coco_api.dataset):
+            return super().evaluate(*args, **kwargs)
         level = self._logger.level
         self._logger.setLevel(logging.WARNING)  # its tables say AP
         try:
@@ -173,10 +174,9 @@ def _fast_evaluation(truth: COCO, found: COCO, iou_type: str) -> Any:
     return COCOeval_faster(truth, found, iou_type, print_function=print)
 
 
-# By ``evaluator_type``, or of data that a teacher has labelled.
+# By ``evaluator_type``.
 EVALUATORS: dict[str, list[Any]] = {
     "coco": [FastCOCOEvaluator],
-    "agreement": [AgreementEvaluator],
     "lvis": [LVISEvaluator],
     "sem_seg": [SemSegEvaluator],
     "coco_panoptic_seg": [SemSegEvaluator, FastCOCOEvaluator, COCOPanopticEvaluator],
@@ -193,8 +193,7 @@ def build_evaluator(
 ) -> DatasetEvaluator:
     """Returns the evaluator of a data set, by its ``evaluator_type``."""
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
-    metadata = MetadataCatalog.get(dataset_name)
-    kind = "agreement" if metadata.get("labelled_by_teacher") else metadata.evaluator_type
+    kind = MetadataCatalog.get(dataset_name).evaluator_type
     if kind not in EVALUATORS:
         raise ValueError(
             f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "
