@@ -16,13 +16,28 @@ _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS"
 def register_coco_datasets(cfg: CfgNode) -> None:
     """Registers every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
 
-    A name that is there already stays, so that two runs in one process can share data sets. A
-    ValueError names an entry of another form, or one that does not fit the config.
+    A name that is there already is registered again: another config of this process may have used
+    it, or its file has changed. A ValueError names an entry of another form, or one that does not
+    fit the config.
     """
     for name, annotations, images in _entries(cfg):
         _check_entry(cfg, name, annotations, images)
-        if name not in DatasetCatalog.list():
-            register_coco_instances(name, {}, annotations, images)
+        _register(name, annotations, images)
+
+
+def use_coco_datasets(cfg: CfgNode) -> None:
+    """Registers them again where another config of this process has taken their names since."""
+    for name, *files in _entries(cfg):
+        metadata = MetadataCatalog.get(name)
+        if [metadata.get("json_file"), metadata.get("image_root")] != files:
+            _register(name, *files)
+
+
+def _register(name: str, annotations: str, images: str) -> None:
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if name in catalog.list():
+            catalog.remove(name)
+    register_coco_instances(name, {}, annotations, images)
 
 
 def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:

@@ -20,6 +20,7 @@ from fam_det.data.batch_sampler import (
     form_batches,
     uniform_sampler,
 )
+from fam_det.data.coco import use_coco_datasets
 from fam_det.data.dataset import CheckedMapper, NamingMapper, Sample, SeededDataset
 from fam_det.data.images import UnreadableImages
 from fam_det.data.two_sizes import in_two_sizes, input_scale
@@ -224,6 +225,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
     The seed is drawn from NumPy's generator, which ``SEED`` seeds. A data set that is no list of
     records gets Detectron2's own loader, which a resumed run starts from its beginning.
     """
+    use_coco_datasets(cfg)
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
     records = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN,

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.coco import check_registered
+from fam_det.data.coco import check_registered, use_coco_datasets
 from fam_det.data.dataset import NamingMapper
 from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
@@ -73,6 +73,7 @@ class Trainer(ResumableTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
         """Returns the images of a data set in order; one that cannot be read is an error."""
+        use_coco_datasets(cfg)
         mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         return RestartingLoader(loader, cfg.DATALOADER.TIMEOUT)
@@ -127,12 +128,17 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
         raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
     keys = ("train.device", "train.amp.enabled")
     check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
+    register_coco_datasets(_own_datasets(cfg))
+    return cfg
+
+
+def _own_datasets(cfg: DictConfig) -> CfgNode:
+    """Returns the node ``datasets`` of a LazyConfig as a config in YAML has it."""
     yacs = default_config()
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
     for key in ("strict", "follow_links"):
         yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
-    register_coco_datasets(yacs)
-    return cfg
+    return yacs
 
 
 class LazyTrainer(ResumableTrainer):
@@ -181,6 +187,7 @@ class LazyTrainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: DictConfig) -> Any:
         """Builds ``dataloader.train``."""
+        use_coco_datasets(_own_datasets(cfg))
         options: dict[str, Any] = (
             {"max_unreadable": 0} if OmegaConf.select(cfg, "datasets.strict") else {}
         )
@@ -197,6 +204,7 @@ class LazyTrainer(ResumableTrainer):
         """Evaluates ``dataloader.test`` with ``dataloader.evaluator``; nothing without one."""
         if "evaluator" not in cfg.dataloader:
             return {}
+        use_coco_datasets(_own_datasets(cfg))
         loader, evaluator = build_loader(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
         if isinstance(loader, DataLoader):
             loader = RestartingLoader(loader, TIMEOUT)

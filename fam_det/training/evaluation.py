@@ -10,6 +10,7 @@ from typing import Any
 import torch.distributed as dist
 from pycocotools.coco import COCO
 
+from fam_det.data.coco import use_coco_datasets
 from fam_det.data.loader import keep_child_signals
 from fam_det.files.metrics_file import parse_metrics
 from fam_det.training.metrics import EVAL_SECONDS
@@ -167,6 +168,7 @@ def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
     """Returns the evaluator of a data set, by its ``evaluator_type``."""
+    use_coco_datasets(cfg)
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
     kind = MetadataCatalog.get(dataset_name).evaluator_type
     if kind not in EVALUATORS:

@@ -8,8 +8,9 @@ import pytest
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
-from fam_det.data import register_coco_datasets
+from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.coco import check_registered, find_categories
+from fam_det.training.evaluation import build_evaluator
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -66,6 +67,30 @@ def test_wrong_entries_name_entry_and_reason(annotations: Path) -> None:
         with pytest.raises(ValueError, match=message):
             register_coco_datasets(cfg)
     assert "own_cells" not in DatasetCatalog.list()
+
+
+def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(annotations: Path) -> None:
+    images = str(annotations.parent / "images")
+    (annotations.parent / "images" / "a.png").touch()
+    other = annotations.with_name("other.json")
+    other.write_text(annotations.read_text().replace('"cell"', '"dot"').replace("7", "8"))
+    configs = [config(["own_cells", str(file), images]) for file in (annotations, other)]
+    for cfg in configs:
+        cfg.DATASETS.TEST, cfg.SOLVER.IMS_PER_BATCH = ("own_cells",), 1
+        register_coco_datasets(cfg)
+    for cfg, number, name in ((configs[0], 7, "cell"), (configs[1], 8, "dot")):
+        assert build_train_loader(cfg).records[0]["image_id"] == number
+        assert build_evaluator(cfg, "own_cells")._coco_api.getImgIds() == [number]
+        assert MetadataCatalog.get("own_cells").thing_classes == [name]
+
+
+def test_a_file_that_has_changed_is_read_again(annotations: Path) -> None:
+    cfg = config(["own_cells", str(annotations), str(annotations.parent / "images")])
+    for name in ("cell", "dot"):
+        annotations.write_text(annotations.read_text().replace('"cell"', f'"{name}"'))
+        register_coco_datasets(cfg)
+        DatasetCatalog.get("own_cells")
+        assert MetadataCatalog.get("own_cells").thing_classes == [name]
 
 
 def edited(annotations: Path, **changes: Any) -> list[str]:
