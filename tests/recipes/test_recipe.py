@@ -131,6 +131,10 @@ def test_same_classes_inherit_the_heads(teacher: Path, coco: Coco) -> None:
     assert recipe.notes[-1] == (
         "teacher and data have the same 3 classes: the student starts with the teacher's heads"
     )
+    own = {"teacher_weights": "none", "student_weights": "torchvision://resnet18"}
+    assert request(coco("a", "b", "c"), str(teacher), **own).notes[-1] == (
+        "heads that --student-weights have go before the teacher's"
+    )
 
 
 def test_distiller_is_that_of_the_coco_recipes(teacher: Path, coco: Coco) -> None:
