@@ -1,6 +1,6 @@
 """A user's own data in COCO format, registered from the config, and checked against it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fam_det.data.annotations import read_annotations, read_dataset
@@ -11,6 +11,7 @@ from detectron2.data.datasets import register_coco_instances
 
 # Where each meta-architecture keeps its number of classes.
 _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS": "FCOS"}
+COCO_KEYPOINTS = 17
 
 
 def register_coco_datasets(cfg: CfgNode) -> None:
@@ -52,10 +53,23 @@ def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
 
 
 def check_registered(cfg: CfgNode) -> None:
-    """Checks the number of classes of data sets of Detectron2's own, and others that say it."""
+    """Checks the number of classes of data sets of Detectron2's own, and others that say it.
+
+    A ValueError also names ``TEST.KEYPOINT_OKS_SIGMAS`` if it is not one a keypoint.
+    """
+    if cfg.MODEL.KEYPOINT_ON and cfg.DATASETS.TEST:
+        _check_sigmas(cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
     for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} & {*DatasetCatalog.list()}:
         if classes := MetadataCatalog.get(name).get("thing_classes"):
             _check_class_count(cfg, name, len(classes))
+
+
+def _check_sigmas(sigmas: Sequence[float], keypoints: int) -> None:
+    if len(sigmas) != keypoints and (sigmas or keypoints != COCO_KEYPOINTS):
+        raise ValueError(
+            f"TEST.KEYPOINT_OKS_SIGMAS: got {len(sigmas)} numbers, expected {keypoints}, one a "
+            f"keypoint; without any those of COCO's {COCO_KEYPOINTS} keypoints hold"
+        )
 
 
 def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
@@ -19,7 +19,7 @@ from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.training.best import read_patience
-from fam_det.training.evaluation import build_evaluator
+from fam_det.training.evaluation import FastCOCOEvaluator, build_evaluator
 from fam_det.training.filter_images import FilterImages
 from fam_det.training.trainer import (
     ResumableTrainer,
@@ -36,14 +36,20 @@ from detectron2.data import (
     build_detection_train_loader,
 )
 from detectron2.engine import HookBase, hooks
-from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
+from detectron2.evaluation import (
+    COCOEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 
 NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")  # of a LazyConfig
-# Detectron2's functions, for which a LazyConfig gets ours, which take the same arguments.
-LOADERS = {
+# What a LazyConfig names of Detectron2's, and gets ours for, which takes the same arguments.
+OURS = {
+    COCOEvaluator: FastCOCOEvaluator,
     build_detection_train_loader: build_resumable_loader,
     build_detection_test_loader: build_test_loader,
 }
@@ -193,7 +199,7 @@ class LazyTrainer(ResumableTrainer):
         )
         if scale := OmegaConf.select(cfg, "model.teacher.input_scale"):
             options["input_scale"] = scale
-        return build_loader(cfg.dataloader.train, **options)
+        return build_ours(cfg.dataloader.train, **options)
 
     def hooks_before_checkpoint(self) -> list[HookBase]:
         """Returns none, as Detectron2's script."""
@@ -205,7 +211,7 @@ class LazyTrainer(ResumableTrainer):
         if "evaluator" not in cfg.dataloader:
             return {}
         use_coco_datasets(_own_datasets(cfg))
-        loader, evaluator = build_loader(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        loader, evaluator = build_ours(cfg.dataloader.test), build_ours(cfg.dataloader.evaluator)
         if isinstance(loader, DataLoader):
             loader = RestartingLoader(loader, TIMEOUT)
         results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)
@@ -226,11 +232,13 @@ class LazyTrainer(ResumableTrainer):
         super().load_state_dict({**state_dict, "_trainer": inner})
 
 
-def build_loader(node: DictConfig, **options: Any) -> Any:
-    """Returns a loader; for Detectron2's functions ours, with the same arguments and options."""
+def build_ours(node: Any, **options: Any) -> Any:
+    """Instantiates a node or a list of them; for what ``OURS`` names ours, with more options."""
+    if isinstance(node, ListConfig):
+        return [build_ours(x, **options) for x in node]
     target = node.get("_target_")
     target = locate(target) if isinstance(target, str) else target
-    if target not in LOADERS:
+    if target not in OURS:
         return instantiate(node)
-    arguments: dict[Any, Any] = {**node, **options, "_target_": LOADERS[target]}
+    arguments: dict[Any, Any] = {**node, **options, "_target_": OURS[target]}
     return instantiate(arguments)

@@ -146,6 +146,20 @@ def test_a_registered_data_set_must_have_the_models_classes() -> None:
     check_registered(cfg)
 
 
+def test_keypoints_need_a_sigma_each() -> None:
+    cfg = default_config()
+    cfg.MODEL.KEYPOINT_ON, cfg.MODEL.ROI_HEADS.NUM_CLASSES = True, 1
+    cfg.DATASETS.TEST = ("keypoints_coco_2017_val",)
+    check_registered(cfg)  # COCO's 17
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 4
+    for sigmas in ([], [0.05] * 3):
+        cfg.TEST.KEYPOINT_OKS_SIGMAS = sigmas
+        with pytest.raises(ValueError, match=f"SIGMAS: got {len(sigmas)} .* expected 4"):
+            check_registered(cfg)
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.05] * 4
+    check_registered(cfg)
+
+
 def test_categories_are_those_of_the_annotation_file_in_the_order_of_ids(tmp_path: Path) -> None:
     categories = [{"id": 9, "name": "cell", "supercategory": "x"}, {"id": 3, "name": "dot"}]
     content = {"images": [], "annotations": [], "categories": categories}
