@@ -28,8 +28,11 @@ SINGULAR = {"images": "image", "categories": "category", "annotations": "annotat
 COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
 
-def read_annotations(where: str, file: str) -> Json:
-    """Reads an annotation file; raises a ValueError, which starts with ``where``, for any other."""
+def read_annotations(where: str, file: str, *, is_trained: bool = True) -> Json:
+    """Reads an annotation file; raises a ValueError, which starts with ``where``, for any other.
+
+    One that is not trained on may have no ``annotations``: COCO's own test sets are so.
+    """
     where = f"{where}: {file}"
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -40,6 +43,8 @@ def read_annotations(where: str, file: str) -> Json:
     except ValueError as error:
         raise ValueError(f"{where}: is not JSON, is it truncated? ({error})") from error
     found: Json = content if isinstance(content, dict) else {}
+    if not is_trained:
+        found.setdefault("annotations", [])
     for name in FIELDS:
         if not isinstance(found.get(name), list):
             kind = type(found[name]).__name__ if name in found else "nothing"
@@ -47,11 +52,13 @@ def read_annotations(where: str, file: str) -> Json:
     return found
 
 
-def read_dataset(where: str, file: str, folder: str, **options: Any) -> Json:
+def read_dataset(
+    where: str, file: str, folder: str, *, is_trained: bool = True, **options: Any
+) -> Json:
     """Reads an annotation file and checks it as ``check_annotations`` does, with its options."""
     if not Path(folder).is_dir():
         raise ValueError(f"{where}: the image folder {folder!r} does not exist")
-    content = read_annotations(where, file)
+    content = read_annotations(where, file, is_trained=is_trained)
     check_annotations(f"{where}: {file}", content, folder, **options)
     return content
 

@@ -1,6 +1,7 @@
 """A user's own data in COCO format, registered from the config, and checked against it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from fam_det.data.annotations import read_annotations, read_dataset
@@ -14,15 +15,17 @@ _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS"
 COCO_KEYPOINTS = 17
 
 
-def register_coco_datasets(cfg: CfgNode) -> None:
+def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = None) -> None:
     """Registers every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
 
     A name that is there already is registered again: another config of this process may have used
     it, or its file has changed. A ValueError names an entry of another form, or one that does not
-    fit the config.
+    fit the config. With ``tested`` only data sets of these names are read, to evaluate on.
     """
     for name, annotations, images in _entries(cfg):
-        _check_entry(cfg, name, annotations, images)
+        if tested is None or name in tested:
+            is_trained = tested is None and name in cfg.DATASETS.TRAIN
+            _check_entry(cfg, name, annotations, images, is_trained=is_trained)
         _register(name, annotations, images)
 
 
@@ -52,16 +55,31 @@ def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
         yield name, annotations, images
 
 
-def check_registered(cfg: CfgNode) -> None:
+def check_registered(cfg: CfgNode, *, eval_only: bool = False) -> None:
     """Checks the number of classes of data sets of Detectron2's own, and others that say it.
 
-    A ValueError also names ``TEST.KEYPOINT_OKS_SIGMAS`` if it is not one a keypoint.
+    A ValueError also names ``TEST.KEYPOINT_OKS_SIGMAS`` if it is not one a keypoint. With
+    ``eval_only`` ``DATASETS.TRAIN`` may be anything.
     """
     if cfg.MODEL.KEYPOINT_ON and cfg.DATASETS.TEST:
         _check_sigmas(cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
-    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} & {*DatasetCatalog.list()}:
+    names = {*cfg.DATASETS.TEST, *(() if eval_only else cfg.DATASETS.TRAIN)}
+    for name in names & {*DatasetCatalog.list()}:
         if classes := MetadataCatalog.get(name).get("thing_classes"):
             _check_class_count(cfg, name, len(classes))
+
+
+def check_known(cfg: CfgNode, *, eval_only: bool = False) -> None:
+    """Raises a ValueError that names a data set which is not registered."""
+    known = DatasetCatalog.list()
+    for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in known:
+                close = ", ".join(get_close_matches(name, known, n=3))
+                raise ValueError(
+                    f"DATASETS.{key}: got {name!r}, which is not registered; name it in "
+                    "DATASETS.COCO" + f", or did you mean {close}?" * bool(close)
+                )
 
 
 def _check_sigmas(sigmas: Sequence[float], keypoints: int) -> None:
@@ -119,8 +137,10 @@ def _class_node(cfg: CfgNode) -> str | None:
     return node if node in cfg.MODEL else None
 
 
-def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None:
-    is_trained, is_tested = name in cfg.DATASETS.TRAIN, name in cfg.DATASETS.TEST
+def _check_entry(
+    cfg: CfgNode, name: str, annotations: str, images: str, *, is_trained: bool
+) -> None:
+    is_tested = name in cfg.DATASETS.TEST
     strict = cfg.DATASETS.STRICT
     content = read_dataset(
         f"DATASETS.COCO: {name}",
@@ -130,6 +150,7 @@ def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None
         max_missing=0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE,
         follow_links=cfg.DATASETS.FOLLOW_LINKS,
         strict=strict,
+        is_trained=is_trained,
     )
     if is_trained or is_tested:
         _check_class_count(cfg, name, len(content["categories"]))

@@ -1,7 +1,8 @@
 """Training and evaluation of detectors, from a config in YAML or in Python (LazyConfig)."""
 
+import argparse
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from torch.utils.data import DataLoader
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.coco import check_registered, use_coco_datasets
+from fam_det.data.coco import check_known, check_registered, use_coco_datasets
 from fam_det.data.dataset import NamingMapper
 from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
+from fam_det.modeling.distilled_detector import build_student
 from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.training.best import read_patience
@@ -42,7 +44,7 @@ from detectron2.evaluation import (
     print_csv_format,
     verify_results,
 )
-from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 
@@ -56,18 +58,36 @@ OURS = {
 TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 
 
-def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:
+def load_config(
+    config_file: str, opts: list[str], *, allow_unsafe: bool = False, eval_only: bool = False
+) -> CfgNode:
     """Returns a frozen config of a file and KEY VALUE pairs, its own data sets registered.
 
-    A ValueError names what is wrong with the file, the device or a data set.
+    A ValueError names what is wrong with the file, the device or a data set. With ``eval_only``
+    the data to train on need not be there.
     """
     cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
+    cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS or ""  # null in a file
     check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
-    register_coco_datasets(cfg)
-    check_registered(cfg)
+    register_coco_datasets(cfg, tested=cfg.DATASETS.TEST if eval_only else None)
+    check_registered(cfg, eval_only=eval_only)
+    _check_augmentation(cfg)
     cfg.freeze()
     return cfg
+
+
+def _check_augmentation(cfg: CfgNode) -> None:
+    is_distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
+    name = (cfg.MODEL.STUDENT if is_distilled else cfg.MODEL).META_ARCHITECTURE
+    kind = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    is_rcnn = isinstance(kind, type) and issubclass(kind, GeneralizedRCNN)
+    unfit = not is_rcnn or cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
+    if cfg.TEST.AUG.ENABLED and unfit:
+        raise ValueError(
+            "TEST.AUG.ENABLED: got True, but Detectron2 augments test images for R-CNNs alone, "
+            f"without keypoints or files of proposals; this is a {name}: set it to False"
+        )
 
 
 class Trainer(ResumableTrainer):
@@ -75,6 +95,19 @@ class Trainer(ResumableTrainer):
 
     build_train_loader = staticmethod(build_train_loader)
     build_evaluator = staticmethod(build_evaluator)
+
+    @classmethod
+    def prepare(cls, cfg: CfgNode, args: argparse.Namespace) -> Callable[[], Any]:
+        """Also checks that all data sets are known, before a training that ends with one."""
+        check_known(cfg, eval_only=args.eval_only)
+        return super().prepare(cfg, args)
+
+    @classmethod
+    def build_tested_model(cls, cfg: CfgNode) -> Any:
+        """Builds the detector without its teacher, whose config need not be there."""
+        if cfg.MODEL.META_ARCHITECTURE != "DistilledDetector":
+            return cls.build_model(cfg)
+        return build_student(cfg).to(cfg.MODEL.DEVICE)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
@@ -122,8 +155,12 @@ class Trainer(ResumableTrainer):
         return results
 
 
-def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
+def load_lazy_config(
+    config_file: str, overrides: list[str], *, eval_only: bool = False
+) -> DictConfig:
     """Returns a LazyConfig of a file and "path.key=value" overrides, its data sets registered.
+
+    With ``eval_only`` only those of ``dataloader.test`` need be there.
 
     Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict`` and
     ``datasets.follow_links``, as ``DATASETS.COCO`` and so on.
@@ -134,7 +171,9 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
         raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
     keys = ("train.device", "train.amp.enabled")
     check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
-    register_coco_datasets(_own_datasets(cfg))
+    tested = OmegaConf.select(cfg, "dataloader.test.dataset.names", default=[])
+    tested = [tested] if isinstance(tested, str) else list(tested)
+    register_coco_datasets(_own_datasets(cfg), tested=tested if eval_only else None)
     return cfg
 
 
@@ -178,6 +217,13 @@ class LazyTrainer(ResumableTrainer):
     def build_model(cls, cfg: DictConfig) -> Any:
         """Builds ``model``."""
         return instantiate(cfg.model).to(cfg.train.device)
+
+    @classmethod
+    def build_tested_model(cls, cfg: DictConfig) -> Any:
+        """Builds ``model.student`` of a distilled detector, without its teacher."""
+        is_distilled = "teacher" in cfg.model and "student" in cfg.model
+        node = cfg.model.student if is_distilled else cfg.model
+        return instantiate(node).to(cfg.train.device)
 
     @classmethod
     def build_optimizer(cls, cfg: DictConfig, model: Any) -> Any:

@@ -211,10 +211,10 @@ WITHOUT_FOLDER = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
-    """Returns the evaluator of a data set, by its ``evaluator_type``."""
+    """Returns the evaluator of a data set, by its ``evaluator_type``, COCO's where it has none."""
     use_coco_datasets(cfg)
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
-    kind = MetadataCatalog.get(dataset_name).evaluator_type
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
     if kind not in EVALUATORS:
         raise ValueError(
             f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "

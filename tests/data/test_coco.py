@@ -4,16 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.coco import check_registered, find_categories
+from fam_det.data.coco import check_known, check_registered, find_categories
 from fam_det.training.evaluation import build_evaluator
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 
 
 @pytest.fixture
@@ -144,6 +146,61 @@ def test_a_registered_data_set_must_have_the_models_classes() -> None:
         check_registered(cfg)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
     check_registered(cfg)
+
+
+@pytest.mark.parametrize("objects", [None, []])
+def test_a_test_set_may_have_no_annotations_but_no_training_set(
+    annotations: Path, objects: list[Any] | None
+) -> None:
+    entry = edited(annotations)
+    content = json.loads(annotations.read_text())
+    content |= {"annotations": objects}
+    if objects is None:
+        del content["annotations"]
+    annotations.write_text(json.dumps(content))
+    cfg = config(entry)
+    with pytest.raises(ValueError, match="annotations"):
+        register_coco_datasets(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), ("own_cells",)
+    register_coco_datasets(cfg)
+    assert DatasetCatalog.get("own_cells")[0]["annotations"] == []
+    found = {"image_id": 7, "category_id": 0, "bbox": [1, 1, 3, 3], "score": 0.5}
+    evaluator = build_evaluator(cfg, "own_cells", str(annotations.parent))
+    evaluator._predictions = [{"image_id": 7, "instances": [dict(found)]}]
+    results = evaluator.evaluate()
+    assert results == {} if objects is None else np.isnan(results["bbox"]["AP"])
+    written = json.loads((annotations.parent / "coco_instances_results.json").read_text())
+    assert written == [found | {"category_id": 3}]
+
+
+def test_an_evaluation_does_not_read_the_training_set(annotations: Path) -> None:
+    cfg = config(["own_cells", "gone.json", "gone"])
+    cfg.DATASETS.COCO.append(["own_val", *edited(annotations)[1:]])
+    cfg.DATASETS.TEST = ("own_val",)
+    register_coco_datasets(cfg, tested=cfg.DATASETS.TEST)
+    assert len(DatasetCatalog.get("own_val")) == 1
+
+
+def test_data_sets_that_nobody_has_registered_are_named() -> None:
+    cfg = default_config()
+    cfg.DATASETS.TEST = ("coco_2017_vall",)
+    cfg.DATASETS.TRAIN = ("own_cells",)
+    with pytest.raises(ValueError, match="TEST: got 'coco_2017_vall', .* did you mean coco_2017_v"):
+        check_known(cfg, eval_only=True)
+    with pytest.raises(ValueError, match="TRAIN: got 'own_cells', which is not registered"):
+        check_known(cfg)
+
+
+def test_a_data_set_without_an_evaluator_gets_coco_s(tmp_path: Path) -> None:
+    box = {"bbox": [1, 1, 4, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    size = {"height": 10, "width": 10}
+    record = {"file_name": "a.png", "image_id": 1, "annotations": [box], **size}
+    DatasetCatalog.register("own_records", lambda: [record])
+    MetadataCatalog.get("own_records").thing_classes = ["cell"]
+    evaluator = build_evaluator(default_config(), "own_records", str(tmp_path))
+    found = {"image_id": 1, "category_id": 0, "bbox": [1, 1, 4, 4], "score": 0.5}
+    evaluator._predictions = [{"image_id": 1, "instances": [found]}]
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100.0)
 
 
 def test_keypoints_need_a_sigma_each() -> None:
