@@ -107,6 +107,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise ValueError(f"{path}: {error}") from error
 
     def _load_model(self, checkpoint: Any) -> Any:
+        if not hasattr(self.model, "distiller"):  # a student alone: no word on what it lacks
+            weights = checkpoint["model"].items()
+            kept = {key: x for key, x in weights if not str(key).startswith("distiller.")}
+            checkpoint["model"] = kept
         found = super()._load_model(checkpoint)
         absent = {name for name, *_ in found.incorrect_shapes} | {*found.missing_keys}
         own = [name for name in self.model.state_dict() if not name.endswith(_FILLED_IN)]

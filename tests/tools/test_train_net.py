@@ -55,6 +55,7 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
     only = train_net("--eval-only", *small, *weights, *elsewhere, processes=processes)
     assert only.returncode == 0, only.stderr[-2000:]
     assert "copypaste: Task: bbox" in only.stdout
+    assert "not used by the model" not in only.stdout
 
 
 def check_run(
