@@ -159,6 +159,8 @@ def _check_object(annotation: Json, image: Json) -> bool:
         raise ValueError(f"bbox: got {short(box)}, expected [x, y, width, height]")
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise ValueError(f"iscrowd: got {short(annotation['iscrowd'])}, expected 0 or 1")
+    if annotation.get("ignore", 0) != 0:
+        raise ValueError(f"ignore: got {short(annotation['ignore'])}; use iscrowd: 1 instead")
     check_keypoints(annotation.get("keypoints"))
     has_mask = check_segmentation(annotation.get("segmentation"), image["height"], image["width"])
     x, y, width, height = box
@@ -191,6 +193,11 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
         raise ValueError(f"segmentation: got {short(segmentation)}, expected polygons or runs")
     for polygon in segmentation:
         _check_polygon(polygon, max(height, width))
+    return has_polygon(segmentation)
+
+
+def has_polygon(segmentation: list[Any]) -> bool:
+    """Returns whether one of several polygons has three points or more."""
     return any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
 
 

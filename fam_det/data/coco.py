@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
-from fam_det.data.annotations import read_annotations, read_dataset
+from fam_det.data.annotations import has_polygon, read_annotations, read_dataset
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json, register_coco_instances
+from detectron2.structures import BoxMode
 
 # Where each meta-architecture keeps its number of classes.
 _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS": "FCOS"}
@@ -23,10 +25,12 @@ def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = Non
     fit the config. With ``tested`` only data sets of these names are read, to evaluate on.
     """
     for name, annotations, images in _entries(cfg):
+        objects: list[dict[str, Any]] = []
         if tested is None or name in tested:
             is_trained = tested is None and name in cfg.DATASETS.TRAIN
-            _check_entry(cfg, name, annotations, images, is_trained=is_trained)
-        _register(name, annotations, images)
+            objects = _check_entry(cfg, name, annotations, images, is_trained=is_trained)
+        loses_boxes = not cfg.MODEL.MASK_ON and any(map(_lacks_polygon, objects))
+        _register(name, annotations, images, loses_boxes=loses_boxes)
 
 
 def use_coco_datasets(cfg: CfgNode) -> None:
@@ -34,14 +38,38 @@ def use_coco_datasets(cfg: CfgNode) -> None:
     for name, *files in _entries(cfg):
         metadata = MetadataCatalog.get(name)
         if [metadata.get("json_file"), metadata.get("image_root")] != files:
-            _register(name, *files)
+            _register(name, *files, loses_boxes=not cfg.MODEL.MASK_ON)
 
 
-def _register(name: str, annotations: str, images: str) -> None:
+def _register(name: str, annotations: str, images: str, *, loses_boxes: bool) -> None:
     for catalog in (DatasetCatalog, MetadataCatalog):
         if name in catalog.list():
             catalog.remove(name)
     register_coco_instances(name, {}, annotations, images)
+    if loses_boxes:
+        DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, partial(_load_boxes, name, annotations, images))
+
+
+def _load_boxes(name: str, annotations: str, images: str) -> list[dict[str, Any]]:
+    """Loads a data set as Detectron2 does, which leaves out a box whose polygons are of two points.
+
+    Without masks nothing is wrong with that box.
+    """
+    records: list[dict[str, Any]] = load_coco_json(annotations, images, name)
+    classes = MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id
+    by_id = {record["image_id"]: record["annotations"] for record in records}
+    for entry in read_annotations(name, annotations, is_trained=False)["annotations"]:
+        if _lacks_polygon(entry):
+            box = {key: entry[key] for key in ("iscrowd", "bbox") if key in entry}
+            kind = {"category_id": classes[entry["category_id"]], "bbox_mode": BoxMode.XYWH_ABS}
+            by_id[entry["image_id"]].append(box | kind)
+    return records
+
+
+def _lacks_polygon(entry: dict[str, Any]) -> bool:
+    mask = entry.get("segmentation")
+    return isinstance(mask, list) and bool(mask) and not has_polygon(mask)
 
 
 def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
@@ -139,7 +167,8 @@ def _class_node(cfg: CfgNode) -> str | None:
 
 def _check_entry(
     cfg: CfgNode, name: str, annotations: str, images: str, *, is_trained: bool
-) -> None:
+) -> list[dict[str, Any]]:
+    """Returns the annotations of an entry, checked."""
     is_tested = name in cfg.DATASETS.TEST
     strict = cfg.DATASETS.STRICT
     content = read_dataset(
@@ -156,6 +185,8 @@ def _check_entry(
         _check_class_count(cfg, name, len(content["categories"]))
         where = f"DATASETS.COCO: {name}: {annotations}"
         _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
+    objects: list[dict[str, Any]] = content["annotations"]
+    return objects
 
 
 def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:

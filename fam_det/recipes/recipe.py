@@ -60,7 +60,8 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Returns the config as a file that ``tools/train_net.py`` runs."""
-        return "".join(f"# {note}\n" for note in self.notes) + to_yaml(self.cfg, self.reasons)
+        notes = [" ".join(note.split()) for note in self.notes]  # a class name may end a line
+        return "".join(f"# {note}\n" for note in notes) + to_yaml(self.cfg, self.reasons)
 
 
 def derive(request: Request) -> Recipe:

@@ -21,7 +21,7 @@ from fam_det.modeling.distilled_detector import build_student
 from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.training.best import read_patience
-from fam_det.training.evaluation import FastCOCOEvaluator, build_evaluator
+from fam_det.training.evaluation import FastCOCOEvaluator, build_evaluator, evaluator_type
 from fam_det.training.filter_images import FilterImages
 from fam_det.training.trainer import (
     ResumableTrainer,
@@ -98,8 +98,10 @@ class Trainer(ResumableTrainer):
 
     @classmethod
     def prepare(cls, cfg: CfgNode, args: argparse.Namespace) -> Callable[[], Any]:
-        """Also checks that all data sets are known, before a training that ends with one."""
+        """Also checks data sets and their evaluators, which a training needs at its end only."""
         check_known(cfg, eval_only=args.eval_only)
+        for name in cfg.DATASETS.TEST:
+            evaluator_type(name)
         return super().prepare(cfg, args)
 
     @classmethod
@@ -183,6 +185,7 @@ def _own_datasets(cfg: DictConfig) -> CfgNode:
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
     for key in ("strict", "follow_links"):
         yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
+    yacs.MODEL.MASK_ON = True  # for all that is known: objects without a mask are left out
     return yacs
 
 

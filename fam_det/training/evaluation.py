@@ -208,18 +208,24 @@ EVALUATORS: dict[str, list[Any]] = {
 WITHOUT_FOLDER = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")
 
 
+def evaluator_type(dataset_name: str) -> str:
+    """Returns the key of ``EVALUATORS`` for a data set; a ValueError names an unknown one."""
+    kind: str = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+    if kind not in EVALUATORS:
+        raise ValueError(
+            f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "
+            f"expected one of {list(EVALUATORS)}"
+        )
+    return kind
+
+
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
     """Returns the evaluator of a data set, by its ``evaluator_type``, COCO's where it has none."""
     use_coco_datasets(cfg)
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
-    if kind not in EVALUATORS:
-        raise ValueError(
-            f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "
-            f"expected one of {list(EVALUATORS)}"
-        )
+    kind = evaluator_type(dataset_name)
     options = {} if kind in WITHOUT_FOLDER else {"output_dir": folder}
     of_coco = {"kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
     evaluators = [

@@ -104,12 +104,24 @@ def edited(annotations: Path, **changes: Any) -> list[str]:
     return ["own_cells", str(annotations), str(annotations.parent / "images")]
 
 
+def test_a_polygon_of_two_points_costs_no_box_without_masks(annotations: Path) -> None:
+    entry = edited(annotations, segmentation=[[1, 2, 3, 4]])
+    for has_masks in (False, True):
+        cfg = config(entry)
+        cfg.MODEL.MASK_ON = has_masks
+        register_coco_datasets(cfg)
+        (record,) = DatasetCatalog.get("own_cells")
+        boxes = [(x["category_id"], x["bbox"], x["bbox_mode"]) for x in record["annotations"]]
+        assert boxes == ([] if has_masks else [(0, [1, 2, 5, 5], BoxMode.XYWH_ABS)])
+
+
 MASK = {"size": [10, 12], "counts": [120]}
 UNFIT: list[tuple[dict[str, Any], list[Any], str]] = [
     ({"iscrowd": 1}, [], "train.json: has no annotations, expected boxes of objects"),
     ({}, ["MODEL.MASK_ON", True], "annotation 1 has no segmentation, which MODEL.MASK_ON needs"),
     ({"segmentation": MASK}, ["MODEL.MASK_ON", True], "MASK_FORMAT: got 'polygon', expected 'bit"),
     ({}, ["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON: got True, but .* no names"),
+    ({"ignore": 1}, [], "annotation 1: ignore: got 1; use iscrowd: 1"),
     ({"bbox": [1, 2, 0, 5]}, ["DATASETS.STRICT", True], "1 of 1 objects have a box that is empty"),
 ]
 

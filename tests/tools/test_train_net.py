@@ -98,6 +98,25 @@ def test_wrong_config_is_one_line() -> None:
     assert "DATASETS.COCO: bccd_train: the image folder 'no' does not exist" in line
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["DATASETS.TEST", "('nope',)"], "DATASETS.TEST: got 'nope', which is not registered"),
+        (
+            ["TEST.AUG.ENABLED", "True", "MODEL.META_ARCHITECTURE", "RetinaNet"],
+            "a RetinaNet: set it",
+        ),
+    ],
+)
+def test_what_a_training_needs_at_its_end_is_looked_for_at_its_start(
+    cells: str, tmp_path: Path, words: list[str], message: str
+) -> None:
+    options = ["DATASETS.COCO", cells, "OUTPUT_DIR", str(tmp_path), "MODEL.RETINANET.NUM_CLASSES"]
+    result = run_tool("train_net", "--config-file", TEACHER, *options, "3", *words)
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert message in result.stderr.strip().splitlines()[-1]
+
+
 def test_strict_ends_at_a_box_out_of_its_image(cells: str, tmp_path: Path) -> None:
     (_, annotations, images), _ = ast.literal_eval(cells)
     content = json.loads(Path(annotations).read_text())
