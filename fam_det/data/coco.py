@@ -134,7 +134,7 @@ def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
 
 def _categories_of(file: str) -> list[dict[str, Any]]:
     try:
-        categories = read_annotations("DATASETS.COCO", file)["categories"]
+        categories = read_annotations("DATASETS.COCO", file, is_trained=False)["categories"]
         return [
             {"id": x["id"], "name": x["name"]} for x in sorted(categories, key=lambda x: x["id"])
         ]

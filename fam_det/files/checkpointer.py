@@ -107,7 +107,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise ValueError(f"{path}: {error}") from error
 
     def _load_model(self, checkpoint: Any) -> Any:
-        if not hasattr(self.model, "distiller"):  # a student alone: no word on what it lacks
+        if not hasattr(self.model, "distiller"):  # Detectron2 would list these as unused
             weights = checkpoint["model"].items()
             kept = {key: x for key, x in weights if not str(key).startswith("distiller.")}
             checkpoint["model"] = kept

@@ -77,9 +77,10 @@ def trained_with(weights: str) -> CfgNode | None:
     what Detectron2 has by default.
     """
     path = Path(weights)
+    beside = path.with_name("config.yaml")
     with suppress(ValueError):  # of another kind of run
-        if path.with_name("config.yaml").is_file():
-            merge_config(cfg := default_config(), path.with_name("config.yaml"))
+        if path.is_file() and beside.is_file():
+            merge_config(cfg := default_config(), beside)
             return cfg
     if "ImageNetPretrained/MSRA/" in weights or _author(path) == "Caffe2":
         return get_cfg()

@@ -285,7 +285,7 @@ def build_ours(node: Any, **options: Any) -> Any:
     """Instantiates a node or a list of them; for what ``OURS`` names ours, with more options."""
     if isinstance(node, ListConfig):
         return [build_ours(x, **options) for x in node]
-    target = node.get("_target_")
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
     target = locate(target) if isinstance(target, str) else target
     if target not in OURS:
         return instantiate(node)
