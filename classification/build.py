@@ -1,14 +1,25 @@
 """Builds a student with its teacher and distiller from a config."""
 
-import torch
-from torch import nn
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
+from classification.config import get_cfg
 from classification.data import dataset_info
+from classification.data.build import check_statistics
 from classification.distilled_classifier import DistilledClassifier
 from classification.distillers import Distiller, build_distiller, feature_shapes
 from classification.models import build_model
+from classification.models.library import pretrained_statistics
+from fam_det.files.config_file import merge_config
 
 from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 
 def build_classifier(cfg: CfgNode) -> DistilledClassifier:
@@ -39,6 +50,7 @@ def build_classifier(cfg: CfgNode) -> DistilledClassifier:
         warmup_epochs=cfg.SOLVER.SCHEDULE_SCALE
         * chosen(node.WARMUP_EPOCHS, published.warmup_epochs),
         epoch_iters=dataset_info(cfg).num_images / cfg.SOLVER.IMS_PER_BATCH,
+        teacher_scale=teacher_scale(cfg) if teacher else None,
     )
     return model.to(cfg.MODEL.DEVICE)
 
@@ -57,6 +69,38 @@ def build_network(cfg: CfgNode, role: str) -> nn.Module:
     except (ValueError, OSError) as error:
         raise ValueError(f"MODEL.{role}: {error}") from error
     return network.to(memory_format=torch.channels_last)
+
+
+def teacher_scale(cfg: CfgNode) -> tuple[Tensor, Tensor] | None:
+    """Returns what to multiply the student's images with, and then to add, for the teacher's.
+
+    Both are (3, 1, 1); None where the two are normalised alike.
+    """
+    own = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
+    teachers = teacher_statistics(cfg)
+    check_statistics("MODEL.TEACHER", *teachers)
+    if [list(x) for x in own] == [list(x) for x in teachers]:
+        return None
+    logger.info("the teacher's images have mean and deviation %s, the student's %s", teachers, own)
+    mean, std, teachers_mean, teachers_std = (
+        torch.tensor(x, device=cfg.MODEL.DEVICE)[:, None, None] for x in (*own, *teachers)
+    )
+    return std / teachers_std, (mean - teachers_mean) / teachers_std
+
+
+def teacher_statistics(cfg: CfgNode) -> tuple[Sequence[float], Sequence[float]]:
+    """Returns mean and deviation of the channels of the teacher's images."""
+    node, own = cfg.MODEL.TEACHER, cfg.INPUT
+    if node.PIXEL_MEAN or node.PIXEL_STD:
+        return node.PIXEL_MEAN, node.PIXEL_STD
+    if node.WEIGHTS and not Path(node.WEIGHTS).is_file():
+        return pretrained_statistics(node.NAME, node.WEIGHTS)
+    beside = Path(node.WEIGHTS).with_name("config.yaml") if node.WEIGHTS else None
+    with suppress(ValueError):  # of another kind of run
+        if beside and beside.is_file():
+            merge_config(teachers := get_cfg(), beside)
+            own = teachers.INPUT
+    return own.PIXEL_MEAN, own.PIXEL_STD
 
 
 def chosen(value: float | None, published: float) -> float:

@@ -92,6 +92,10 @@ def model_keys() -> CN:
     # The teacher's checkpoint, or the library's name of pretrained weights. "": random weights, to
     # try a setup.
     node.TEACHER.WEIGHTS = ""
+    # As INPUT.PIXEL_MEAN and PIXEL_STD, for its images. []: those of the config.yaml beside its
+    # checkpoint or of the library's weights, and otherwise the student's.
+    node.TEACHER.PIXEL_MEAN = []
+    node.TEACHER.PIXEL_STD = []
     return node
 
 

@@ -29,6 +29,8 @@ class DistilledClassifier(StudentWrapper):
         warmup_epochs: ``loss_weight`` is multiplied by min(epoch / warmup_epochs, 1), the first
             epoch being 1.
         epoch_iters: iterations an epoch.
+        teacher_scale: what the student's images are multiplied with, and what is then added, for
+            the teacher's, (3, 1, 1) each; None where they are normalised alike.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class DistilledClassifier(StudentWrapper):
         ce_weight: float = 1.0,
         warmup_epochs: float = 0.0,
         epoch_iters: float = 1.0,
+        teacher_scale: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         if (teacher is None) != (distiller is None):
             raise ValueError("teacher, distiller: got one of them, expected both or none")
@@ -56,6 +59,7 @@ class DistilledClassifier(StudentWrapper):
         self.ce_weight = ce_weight
         self.warmup_iters = warmup_epochs * epoch_iters
         self.epoch_iters = epoch_iters
+        self.teacher_scale = teacher_scale
         self._hits: Tensor | int = 0
         self._images = 0
 
@@ -72,9 +76,16 @@ class DistilledClassifier(StudentWrapper):
         self._log_accuracy(logits, batch.labels)
         return losses
 
+    def teacher_images(self, images: Tensor) -> Tensor:
+        """Returns the student's images (N, 3, H, W) as the teacher takes them."""
+        if self.teacher_scale is None:
+            return images
+        factor, offset = (x.to(images) for x in self.teacher_scale)
+        return images * factor + offset
+
     def _distill(self, teacher: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         with torch.no_grad():
-            teacher_features = stage_features(teacher, batch.images)
+            teacher_features = stage_features(teacher, self.teacher_images(batch.images))
         student = stage_features(self.student, batch.images)
         terms = self.distiller(student, teacher_features, batch.labels, batch.indices)
         storage = get_event_storage()

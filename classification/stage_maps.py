@@ -63,7 +63,8 @@ def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, Stages]:
     distiller: Any = model.distiller
     assert isinstance(distiller, StageDistiller) and model.teacher is not None
     student = distiller.pairs.student.maps(stage_features(model.student, images))
-    teacher = distiller.pairs.teacher.maps(stage_features(model.teacher, images))
+    features = stage_features(model.teacher, model.teacher_images(images))
+    teacher = distiller.pairs.teacher.maps(features)
     maps = zip(student, distiller.transform(student), teacher, strict=True)
     stages = {
         name: [x.mean(1) for x in of_stage]

@@ -1,5 +1,6 @@
 """Builds the loaders of a run from its config."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -80,11 +81,7 @@ def build_test_loader(cfg: CfgNode) -> OrderedLoader:
 
 def _common_options(cfg: CfgNode) -> dict[str, Any]:
     mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(
-            f"INPUT.PIXEL_MEAN, INPUT.PIXEL_STD: got {mean} and {std}, "
-            "expected three numbers each, the latter more than 0"
-        )
+    check_statistics("INPUT", mean, std)
     return {
         "mean": mean,
         "std": std,
@@ -92,6 +89,15 @@ def _common_options(cfg: CfgNode) -> dict[str, Any]:
         "rank": comm.get_rank(),
         "world_size": comm.get_world_size(),
     }
+
+
+def check_statistics(node: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises a ValueError that names the keys unless both have a possible value a channel."""
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f"{node}.PIXEL_MEAN, {node}.PIXEL_STD: got {mean} and {std}, "
+            "expected three numbers each, the latter more than 0"
+        )
 
 
 def _decoding_options(cfg: CfgNode) -> dict[str, Any]:

@@ -81,6 +81,18 @@ def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
     return model
 
 
+def pretrained_statistics(name: str, weights: str) -> tuple[list[float], list[float]]:
+    """Returns mean and deviation of the channels of images for a library's own weights."""
+    if name.startswith(TORCHVISION_PREFIX):
+        entries = torchvision.models.get_model_weights(name.removeprefix(TORCHVISION_PREFIX))
+        known = next(entry for entry in entries if entry.name == weights).transforms()
+    else:
+        import timm
+
+        known = timm.get_pretrained_cfg(f"{name.removeprefix(TIMM_PREFIX)}.{weights}")
+    return list(known.mean), list(known.std)
+
+
 def library_features(model: nn.Module, x: Tensor) -> Features:
     """Returns stage maps, pooled feature and logits of images (N, 3, H, W).
 

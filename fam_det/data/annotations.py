@@ -28,8 +28,11 @@ SINGULAR = {"images": "image", "categories": "category", "annotations": "annotat
 COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
 
-def read_annotations(where: str, file: str) -> Json:
-    """Reads an annotation file; raises a ValueError, which starts with ``where``, for any other."""
+def read_annotations(where: str, file: str, *, is_trained: bool = True) -> Json:
+    """Reads an annotation file; raises a ValueError, which starts with ``where``, for any other.
+
+    One that is not trained on may have no ``annotations``: COCO's own test sets are so.
+    """
     where = f"{where}: {file}"
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -40,6 +43,8 @@ def read_annotations(where: str, file: str) -> Json:
     except ValueError as error:
         raise ValueError(f"{where}: is not JSON, is it truncated? ({error})") from error
     found: Json = content if isinstance(content, dict) else {}
+    if not is_trained:
+        found.setdefault("annotations", [])
     for name in FIELDS:
         if not isinstance(found.get(name), list):
             kind = type(found[name]).__name__ if name in found else "nothing"
@@ -53,11 +58,13 @@ def is_labelled_by_teacher(content: Json) -> bool:
     return isinstance(info, dict) and info.get("labelled_by") == "teacher"
 
 
-def read_dataset(where: str, file: str, folder: str, **options: Any) -> Json:
+def read_dataset(
+    where: str, file: str, folder: str, *, is_trained: bool = True, **options: Any
+) -> Json:
     """Reads an annotation file and checks it as ``check_annotations`` does, with its options."""
     if not Path(folder).is_dir():
         raise ValueError(f"{where}: the image folder {folder!r} does not exist")
-    content = read_annotations(where, file)
+    content = read_annotations(where, file, is_trained=is_trained)
     check_annotations(f"{where}: {file}", content, folder, **options)
     return content
 
@@ -158,6 +165,8 @@ def _check_object(annotation: Json, image: Json) -> bool:
         raise ValueError(f"bbox: got {short(box)}, expected [x, y, width, height]")
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise ValueError(f"iscrowd: got {short(annotation['iscrowd'])}, expected 0 or 1")
+    if annotation.get("ignore", 0) != 0:
+        raise ValueError(f"ignore: got {short(annotation['ignore'])}; use iscrowd: 1 instead")
     check_keypoints(annotation.get("keypoints"))
     has_mask = check_segmentation(annotation.get("segmentation"), image["height"], image["width"])
     x, y, width, height = box
@@ -190,6 +199,11 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
         raise ValueError(f"segmentation: got {short(segmentation)}, expected polygons or runs")
     for polygon in segmentation:
         _check_polygon(polygon, max(height, width))
+    return has_polygon(segmentation)
+
+
+def has_polygon(segmentation: list[Any]) -> bool:
+    """Returns whether one of several polygons has three points or more."""
     return any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
 
 

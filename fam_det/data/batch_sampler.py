@@ -77,8 +77,11 @@ def repeat_factors(shares: Sequence[float], sizes: Sequence[int]) -> Tensor:
 
 
 def aspect_groups(records: Sequence[dict[str, Any]]) -> list[int]:
-    """Returns Detectron2's group of each image: 0 if it is wider than high, else 1."""
-    return [0 if record["width"] > record["height"] else 1 for record in records]
+    """Returns Detectron2's group of each image: 0 if it is wider than high, else 1.
+
+    A record may lack its size, which is known once it is mapped: it is in group 1.
+    """
+    return [0 if x.get("width", 0) > x.get("height", 0) else 1 for x in records]
 
 
 def form_batches(

@@ -1,28 +1,76 @@
 """A user's own data in COCO format, registered from the config, and checked against it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
-from fam_det.data.annotations import read_annotations, read_dataset
+from fam_det.data.annotations import has_polygon, read_annotations, read_dataset
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json, register_coco_instances
+from detectron2.structures import BoxMode
 
 # Where each meta-architecture keeps its number of classes.
 _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS": "FCOS"}
+COCO_KEYPOINTS = 17
 
 
-def register_coco_datasets(cfg: CfgNode) -> None:
+def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = None) -> None:
     """Registers every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
 
-    A name that is there already stays, so that two runs in one process can share data sets. A
-    ValueError names an entry of another form, or one that does not fit the config.
+    A name that is there already is registered again: another config of this process may have used
+    it, or its file has changed. A ValueError names an entry of another form, or one that does not
+    fit the config. With ``tested`` only data sets of these names are read, to evaluate on.
     """
     for name, annotations, images in _entries(cfg):
-        _check_entry(cfg, name, annotations, images)
-        if name not in DatasetCatalog.list():
-            register_coco_instances(name, {}, annotations, images)
+        objects: list[dict[str, Any]] = []
+        if tested is None or name in tested:
+            labelled = {*cfg.DATASETS.TRAIN} - {*cfg.DATASETS.UNLABELLED}
+            is_trained = tested is None and name in labelled
+            objects = _check_entry(cfg, name, annotations, images, is_trained=is_trained)
+        loses_boxes = not cfg.MODEL.MASK_ON and any(map(_lacks_polygon, objects))
+        _register(name, annotations, images, loses_boxes=loses_boxes)
+
+
+def use_coco_datasets(cfg: CfgNode) -> None:
+    """Registers them again where another config of this process has taken their names since."""
+    for name, *files in _entries(cfg):
+        metadata = MetadataCatalog.get(name)
+        if [metadata.get("json_file"), metadata.get("image_root")] != files:
+            _register(name, *files, loses_boxes=not cfg.MODEL.MASK_ON)
+
+
+def _register(name: str, annotations: str, images: str, *, loses_boxes: bool) -> None:
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if name in catalog.list():
+            catalog.remove(name)
+    register_coco_instances(name, {}, annotations, images)
+    if loses_boxes:
+        DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, partial(_load_boxes, name, annotations, images))
+
+
+def _load_boxes(name: str, annotations: str, images: str) -> list[dict[str, Any]]:
+    """Loads a data set as Detectron2 does, which leaves out a box whose polygons are of two points.
+
+    Without masks nothing is wrong with that box.
+    """
+    records: list[dict[str, Any]] = load_coco_json(annotations, images, name)
+    classes = MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id
+    by_id = {record["image_id"]: record["annotations"] for record in records}
+    for entry in read_annotations(name, annotations, is_trained=False)["annotations"]:
+        if _lacks_polygon(entry):
+            box = {key: entry[key] for key in ("iscrowd", "bbox") if key in entry}
+            kind = {"category_id": classes[entry["category_id"]], "bbox_mode": BoxMode.XYWH_ABS}
+            by_id[entry["image_id"]].append(box | kind)
+    return records
+
+
+def _lacks_polygon(entry: dict[str, Any]) -> bool:
+    mask = entry.get("segmentation")
+    return isinstance(mask, list) and bool(mask) and not has_polygon(mask)
 
 
 def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
@@ -36,11 +84,39 @@ def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
         yield name, annotations, images
 
 
-def check_registered(cfg: CfgNode) -> None:
-    """Checks the number of classes of data sets of Detectron2's own, and others that say it."""
-    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} & {*DatasetCatalog.list()}:
+def check_registered(cfg: CfgNode, *, eval_only: bool = False) -> None:
+    """Checks the number of classes of data sets of Detectron2's own, and others that say it.
+
+    A ValueError also names ``TEST.KEYPOINT_OKS_SIGMAS`` if it is not one a keypoint. With
+    ``eval_only`` ``DATASETS.TRAIN`` may be anything.
+    """
+    if cfg.MODEL.KEYPOINT_ON and cfg.DATASETS.TEST:
+        _check_sigmas(cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
+    names = {*cfg.DATASETS.TEST, *(() if eval_only else cfg.DATASETS.TRAIN)}
+    for name in names & {*DatasetCatalog.list()}:
         if classes := MetadataCatalog.get(name).get("thing_classes"):
             _check_class_count(cfg, name, len(classes))
+
+
+def check_known(cfg: CfgNode, *, eval_only: bool = False) -> None:
+    """Raises a ValueError that names a data set which is not registered."""
+    known = DatasetCatalog.list()
+    for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in known:
+                close = ", ".join(get_close_matches(name, known, n=3))
+                raise ValueError(
+                    f"DATASETS.{key}: got {name!r}, which is not registered; name it in "
+                    "DATASETS.COCO" + f", or did you mean {close}?" * bool(close)
+                )
+
+
+def _check_sigmas(sigmas: Sequence[float], keypoints: int) -> None:
+    if len(sigmas) != keypoints and (sigmas or keypoints != COCO_KEYPOINTS):
+        raise ValueError(
+            f"TEST.KEYPOINT_OKS_SIGMAS: got {len(sigmas)} numbers, expected {keypoints}, one a "
+            f"keypoint; without any those of COCO's {COCO_KEYPOINTS} keypoints hold"
+        )
 
 
 def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
@@ -59,7 +135,7 @@ def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
 
 def _categories_of(file: str) -> list[dict[str, Any]]:
     try:
-        categories = read_annotations("DATASETS.COCO", file)["categories"]
+        categories = read_annotations("DATASETS.COCO", file, is_trained=False)["categories"]
         return [
             {"id": x["id"], "name": x["name"]} for x in sorted(categories, key=lambda x: x["id"])
         ]
@@ -90,9 +166,11 @@ def _class_node(cfg: CfgNode) -> str | None:
     return node if node in cfg.MODEL else None
 
 
-def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None:
+def _check_entry(
+    cfg: CfgNode, name: str, annotations: str, images: str, *, is_trained: bool
+) -> list[dict[str, Any]]:
+    """Returns the annotations of an entry, checked."""
     is_tested = name in cfg.DATASETS.TEST
-    is_trained = name in cfg.DATASETS.TRAIN and name not in cfg.DATASETS.UNLABELLED
     strict = cfg.DATASETS.STRICT
     content = read_dataset(
         f"DATASETS.COCO: {name}",
@@ -102,11 +180,14 @@ def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None
         max_missing=0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE,
         follow_links=cfg.DATASETS.FOLLOW_LINKS,
         strict=strict,
+        is_trained=is_trained,
     )
     if is_trained or is_tested:
         _check_class_count(cfg, name, len(content["categories"]))
         where = f"DATASETS.COCO: {name}: {annotations}"
         _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
+    objects: list[dict[str, Any]] = content["annotations"]
+    return objects
 
 
 def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:

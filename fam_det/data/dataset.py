@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from fam_det.data.images import error_reason, open_checked_image
 from fam_det.data.seeding import derive_seed, seeded
 
+from detectron2.data import DatasetMapper
 from detectron2.utils.file_io import PathManager
 
 TRIES = 10
@@ -16,14 +17,21 @@ Record = dict[str, Any]  # in Detectron2's format
 
 
 class CheckedMapper:
-    """A mapper of records that refuses an image before it is decoded if it could do harm."""
+    """A mapper of records that refuses an image before it is decoded if it could do harm.
+
+    A user's own mapper may read files of any kind, such as ``.npy``: those are not looked at.
+    """
 
     def __init__(self, mapper: Callable[[Record], Any]) -> None:
         self.mapper = mapper
+        reader: Any = mapper
+        while hasattr(reader, "mapper"):  # a TwoSizeMapper, an IgnoringMapper
+            reader = reader.mapper
+        self.is_detectron2s = type(reader).__call__ is DatasetMapper.__call__
 
     def __call__(self, record: Record) -> Any:
         """Maps a record; reading the header first costs a hundredth of that."""
-        if "file_name" in record:
+        if self.is_detectron2s and "file_name" in record:
             with PathManager.open(record["file_name"], "rb") as file, open_checked_image(file):
                 pass
         return self.mapper(record)

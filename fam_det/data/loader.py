@@ -20,6 +20,7 @@ from fam_det.data.batch_sampler import (
     form_batches,
     uniform_sampler,
 )
+from fam_det.data.coco import use_coco_datasets
 from fam_det.data.dataset import CheckedMapper, NamingMapper, Sample, SeededDataset
 from fam_det.data.ignored import IgnoringMapper, without_labels
 from fam_det.data.images import UnreadableImages
@@ -226,6 +227,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
     The seed is drawn from NumPy's generator, which ``SEED`` seeds. A data set that is no list of
     records gets Detectron2's own loader, which a resumed run starts from its beginning.
     """
+    use_coco_datasets(cfg)
     groups = read_records(cfg)
     records = groups[0] if len(groups) == 1 else [record for group in groups for record in group]
     mapper = in_two_sizes(mapper or DatasetMapper(cfg, is_train=True), input_scale(cfg))

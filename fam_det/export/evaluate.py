@@ -44,8 +44,8 @@ def register_validation(cfg: CfgNode) -> str:
     """
     if not cfg.DATASETS.TEST:
         raise ValueError("--evaluate: DATASETS.TEST is empty, expected the name of a data set")
-    register_coco_datasets(cfg)
-    check_registered(cfg)
+    register_coco_datasets(cfg, tested=cfg.DATASETS.TEST)
+    check_registered(cfg, eval_only=True)
     return cfg.DATASETS.TEST[0]
 
 

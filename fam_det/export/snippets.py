@@ -18,9 +18,9 @@ from fam_det.config import add_distillation_config
 """
 KEYS = "add_distillation_config(cfg)\n"
 IMAGE = """import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-image = Image.open("image.jpg").convert("RGB")
+image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
 scale = {scale}  # INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST
 image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
 pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1){flip}  # (3, H, W), {order}

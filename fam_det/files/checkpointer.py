@@ -78,15 +78,16 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Notes which checkpoint a run resumes from."""
         atomic_write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+    def resume_or_load(self, path: str | None, *, resume: bool = True) -> dict[str, Any]:
         """As Detectron2's; a run whose last checkpoint is damaged falls back to the one before."""
         if resume and self.has_checkpoint():
             self.needed = ["*"]
             return self.load(str(self._last_whole()))
         return self.load(path, checkpointables=[])
 
-    def load(self, path: str, *args: Any, **options: Any) -> dict[str, Any]:
-        """As Detectron2's."""
+    def load(self, path: str | None, *args: Any, **options: Any) -> dict[str, Any]:
+        """As Detectron2's; None is as good as ""."""
+        path = path or ""
         if path.startswith(("http://", "ftp://")):
             raise ValueError(f"{path}: refused, anyone on the way can change it; expected https")
         if self.needed and not path:
@@ -106,6 +107,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise ValueError(f"{path}: {error}") from error
 
     def _load_model(self, checkpoint: Any) -> Any:
+        if not hasattr(self.model, "distiller"):  # Detectron2 would list these as unused
+            weights = checkpoint["model"].items()
+            kept = {key: x for key, x in weights if not str(key).startswith("distiller.")}
+            checkpoint["model"] = kept
         found = super()._load_model(checkpoint)
         absent = {name for name, *_ in found.incorrect_shapes} | {*found.missing_keys}
         own = [name for name in self.model.state_dict() if not name.endswith(_FILLED_IN)]

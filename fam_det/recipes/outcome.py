@@ -197,7 +197,7 @@ class AsStudent(nn.Module):
 
 def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float]:
     """Evaluates a detector as a training does, on the first data set and the training's device."""
-    register_coco_datasets(cfg)
+    register_coco_datasets(cfg, tested=cfg.DATASETS.TEST)
     cfg = cfg.clone()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(folder), cfg.DATASETS.TEST[:1]
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from fam_det.recipes.data import CocoData, check_same_classes, list_names
 from fam_det.recipes.distiller import distiller_overrides
 from fam_det.recipes.overrides import Override, Overrides, build_config, find_node, to_yaml
 from fam_det.recipes.schedule import solver_overrides
-from fam_det.recipes.student import student_overrides
+from fam_det.recipes.student import student_overrides, weights_note
 from fam_det.recipes.teacher import Teacher, read_teacher, teacher_overrides
 
 from detectron2.config import CfgNode
@@ -63,7 +63,8 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Returns the config as a file that ``tools/train_net.py`` runs."""
-        return "".join(f"# {note}\n" for note in self.notes) + to_yaml(self.cfg, self.reasons)
+        notes = [" ".join(note.split()) for note in self.notes]  # a class name may end a line
+        return "".join(f"# {note}\n" for note in notes) + to_yaml(self.cfg, self.reasons)
 
 
 def derive(request: Request) -> Recipe:
@@ -87,7 +88,9 @@ def derive(request: Request) -> Recipe:
     overrides |= heads
     reasons = {key: override.reason for key, override in overrides.items()}
     reasons |= dict.fromkeys(options[::2], "given")
-    notes = [*_notes(request, teacher, masks), *start]
+    notes = [*_notes(request, teacher, masks), *start, *weights_note(request.student_weights)]
+    if "MODEL.TEACHER.INHERIT" in heads and request.student_weights not in (None, "none"):
+        notes.append("heads that --student-weights have go before the teacher's")
     return Recipe(build_config(overrides, options), reasons, notes)
 
 

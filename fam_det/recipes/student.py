@@ -1,18 +1,31 @@
 """A student's keys from its name: backbone, weights, and the images that these were trained on."""
 
+from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 
+from fam_det.config import default_config
+from fam_det.files.checkpoint_file import read_pickle
+from fam_det.files.config_file import merge_config
 from fam_det.modeling.backbones.pretrained_weights import NETWORKS
 from fam_det.modeling.backbones.pretrained_weights import PREFIX as TORCHVISION
 from fam_det.modeling.backbones.timm import PREFIX as TIMM
 from fam_det.modeling.backbones.timm import check_name, import_timm, pixel_statistics
-from fam_det.recipes.overrides import Override, Overrides, given_weights
+from fam_det.recipes.overrides import Override, Overrides, find_node, given_weights
+
+from detectron2 import model_zoo
+from detectron2.config import CfgNode, get_cfg
+from detectron2.model_zoo.model_zoo import _ModelZooUrls
 
 # RGB, as torchvision's networks were trained.
 IMAGENET_STATISTICS = {
     "PIXEL_MEAN": [123.675, 116.28, 103.53],
     "PIXEL_STD": [58.395, 57.12, 57.375],
 }
+INPUT_KEYS = (
+    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
+    "MODEL.RESNETS.STRIDE_IN_1X1",
+)
 NODES = {"timm": "TIMM", "mobilenet_v2": "MOBILENETV2", "resnet": "RESNETS"}
 BASIC_BLOCKS = (18, 34)  # depths of a ResNet without bottlenecks
 
@@ -47,11 +60,56 @@ def student_overrides(
         overrides["MODEL.TIMM.NAME"] = Override(timm_name)
     if kind == "resnet":
         overrides |= _resnet(int(name.removeprefix("resnet")))
+    if weights and (trained := trained_with(weights)):
+        own = {key: Override(find_node(trained, key), "as its weights") for key in INPUT_KEYS}
+        overrides |= {key: own[key] for key in own.keys() & overrides.keys()}
     if kind != "resnet" or weights == "none":
         overrides["MODEL.BACKBONE.FREEZE_AT"] = Override(0, "all of the backbone learns")
     if weights == "none":
         overrides[f"{node}.NORM"] = Override("BN", "a frozen one diverges from random weights")
     return overrides
+
+
+def trained_with(weights: str) -> CfgNode | None:
+    """Returns the config of a given checkpoint, None where nothing says what it was trained with.
+
+    That is the ``config.yaml`` beside it or the model zoo's; Caffe's weights, such as MSRA's, take
+    what Detectron2 has by default.
+    """
+    path = Path(weights)
+    beside = path.with_name("config.yaml")
+    with suppress(ValueError):  # of another kind of run
+        if path.is_file() and beside.is_file():
+            merge_config(cfg := default_config(), beside)
+            return cfg
+    if "ImageNetPretrained/MSRA/" in weights or _author(path) == "Caffe2":
+        return get_cfg()
+    for name, url in _ModelZooUrls.CONFIG_PATH_TO_URL_SUFFIX.items():
+        if url.endswith(f"/{path.name}"):
+            with suppress(RuntimeError):  # its config is in Python
+                return model_zoo.get_config(f"{name}.yaml")
+    return None
+
+
+def _author(file: Path) -> str:
+    """Returns who has made a ``.pkl``; "" for a file of another kind."""
+    if file.suffix != ".pkl" or not file.is_file():
+        return ""
+    return str(read_pickle(file).get("__author__", "Caffe2"))
+
+
+def weights_note(weights: str | None) -> list[str]:
+    """Returns a warning for given weights of which nothing says what images they take."""
+    if weights is None or weights == "none" or trained_with(weights):
+        return []
+    own = (TORCHVISION, TIMM, "detectron2://ImageNetPretrained/torchvision/")
+    if weights.startswith(own) or _author(Path(weights)) == "torchvision":
+        return []
+    return [
+        f"--student-weights {weights}: nothing says what images it was trained on (there is no "
+        "config.yaml beside it), taken to be the student's: if not, add INPUT.FORMAT, "
+        "MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and, of a ResNet, MODEL.RESNETS.STRIDE_IN_1X1"
+    ]
 
 
 def check_student(name: str) -> None:

@@ -1,25 +1,27 @@
 """Training and evaluation of detectors, from a config in YAML or in Python (LazyConfig)."""
 
+import argparse
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.coco import check_registered
+from fam_det.data.coco import check_known, check_registered, use_coco_datasets
 from fam_det.data.dataset import NamingMapper
 from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
+from fam_det.modeling.distilled_detector import build_student
 from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.training.best import read_patience
-from fam_det.training.evaluation import build_evaluator
+from fam_det.training.evaluation import FastCOCOEvaluator, build_evaluator, evaluator_type
 from fam_det.training.filter_images import FilterImages
 from fam_det.training.trainer import (
     ResumableTrainer,
@@ -36,32 +38,56 @@ from detectron2.data import (
     build_detection_train_loader,
 )
 from detectron2.engine import HookBase, hooks
-from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
-from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.evaluation import (
+    COCOEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 
 NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")  # of a LazyConfig
-# Detectron2's functions, for which a LazyConfig gets ours, which take the same arguments.
-LOADERS = {
+# What a LazyConfig names of Detectron2's, and gets ours for, which takes the same arguments.
+OURS = {
+    COCOEvaluator: FastCOCOEvaluator,
     build_detection_train_loader: build_resumable_loader,
     build_detection_test_loader: build_test_loader,
 }
 TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 
 
-def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False) -> CfgNode:
+def load_config(
+    config_file: str, opts: list[str], *, allow_unsafe: bool = False, eval_only: bool = False
+) -> CfgNode:
     """Returns a frozen config of a file and KEY VALUE pairs, its own data sets registered.
 
-    A ValueError names what is wrong with the file, the device or a data set.
+    A ValueError names what is wrong with the file, the device or a data set. With ``eval_only``
+    the data to train on need not be there.
     """
     cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
+    cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS or ""  # null in a file
     check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
-    register_coco_datasets(cfg)
-    check_registered(cfg)
+    register_coco_datasets(cfg, tested=cfg.DATASETS.TEST if eval_only else None)
+    check_registered(cfg, eval_only=eval_only)
+    _check_augmentation(cfg)
     cfg.freeze()
     return cfg
+
+
+def _check_augmentation(cfg: CfgNode) -> None:
+    is_distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
+    name = (cfg.MODEL.STUDENT if is_distilled else cfg.MODEL).META_ARCHITECTURE
+    kind = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    is_rcnn = isinstance(kind, type) and issubclass(kind, GeneralizedRCNN)
+    unfit = not is_rcnn or cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
+    if cfg.TEST.AUG.ENABLED and unfit:
+        raise ValueError(
+            "TEST.AUG.ENABLED: got True, but Detectron2 augments test images for R-CNNs alone, "
+            f"without keypoints or files of proposals; this is a {name}: set it to False"
+        )
 
 
 class Trainer(ResumableTrainer):
@@ -71,8 +97,24 @@ class Trainer(ResumableTrainer):
     build_evaluator = staticmethod(build_evaluator)
 
     @classmethod
+    def prepare(cls, cfg: CfgNode, args: argparse.Namespace) -> Callable[[], Any]:
+        """Also checks data sets and their evaluators, which a training needs at its end only."""
+        check_known(cfg, eval_only=args.eval_only)
+        for name in cfg.DATASETS.TEST:
+            evaluator_type(name)
+        return super().prepare(cfg, args)
+
+    @classmethod
+    def build_tested_model(cls, cfg: CfgNode) -> Any:
+        """Builds the detector without its teacher, whose config need not be there."""
+        if cfg.MODEL.META_ARCHITECTURE != "DistilledDetector":
+            return cls.build_model(cfg)
+        return build_student(cfg).to(cfg.MODEL.DEVICE)
+
+    @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
         """Returns the images of a data set in order; one that cannot be read is an error."""
+        use_coco_datasets(cfg)
         mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         return RestartingLoader(loader, cfg.DATALOADER.TIMEOUT)
@@ -115,8 +157,12 @@ class Trainer(ResumableTrainer):
         return results
 
 
-def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
+def load_lazy_config(
+    config_file: str, overrides: list[str], *, eval_only: bool = False
+) -> DictConfig:
     """Returns a LazyConfig of a file and "path.key=value" overrides, its data sets registered.
+
+    With ``eval_only`` only those of ``dataloader.test`` need be there.
 
     Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict`` and
     ``datasets.follow_links``, as ``DATASETS.COCO`` and so on.
@@ -127,12 +173,20 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
         raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
     keys = ("train.device", "train.amp.enabled")
     check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
+    tested = OmegaConf.select(cfg, "dataloader.test.dataset.names", default=[])
+    tested = [tested] if isinstance(tested, str) else list(tested)
+    register_coco_datasets(_own_datasets(cfg), tested=tested if eval_only else None)
+    return cfg
+
+
+def _own_datasets(cfg: DictConfig) -> CfgNode:
+    """Returns the node ``datasets`` of a LazyConfig as a config in YAML has it."""
     yacs = default_config()
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
     for key in ("strict", "follow_links"):
         yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
-    register_coco_datasets(yacs)
-    return cfg
+    yacs.MODEL.MASK_ON = True  # for all that is known: objects without a mask are left out
+    return yacs
 
 
 class LazyTrainer(ResumableTrainer):
@@ -168,6 +222,13 @@ class LazyTrainer(ResumableTrainer):
         return instantiate(cfg.model).to(cfg.train.device)
 
     @classmethod
+    def build_tested_model(cls, cfg: DictConfig) -> Any:
+        """Builds ``model.student`` of a distilled detector, without its teacher."""
+        is_distilled = "teacher" in cfg.model and "student" in cfg.model
+        node = cfg.model.student if is_distilled else cfg.model
+        return instantiate(node).to(cfg.train.device)
+
+    @classmethod
     def build_optimizer(cls, cfg: DictConfig, model: Any) -> Any:
         """Builds ``optimizer``."""
         cfg.optimizer.params.model = model
@@ -181,12 +242,13 @@ class LazyTrainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: DictConfig) -> Any:
         """Builds ``dataloader.train``."""
+        use_coco_datasets(_own_datasets(cfg))
         options: dict[str, Any] = (
             {"max_unreadable": 0} if OmegaConf.select(cfg, "datasets.strict") else {}
         )
         if scale := OmegaConf.select(cfg, "model.teacher.input_scale"):
             options["input_scale"] = scale
-        return build_loader(cfg.dataloader.train, **options)
+        return build_ours(cfg.dataloader.train, **options)
 
     def hooks_before_checkpoint(self) -> list[HookBase]:
         """Returns none, as Detectron2's script."""
@@ -197,7 +259,8 @@ class LazyTrainer(ResumableTrainer):
         """Evaluates ``dataloader.test`` with ``dataloader.evaluator``; nothing without one."""
         if "evaluator" not in cfg.dataloader:
             return {}
-        loader, evaluator = build_loader(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        use_coco_datasets(_own_datasets(cfg))
+        loader, evaluator = build_ours(cfg.dataloader.test), build_ours(cfg.dataloader.evaluator)
         if isinstance(loader, DataLoader):
             loader = RestartingLoader(loader, TIMEOUT)
         results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)
@@ -218,11 +281,13 @@ class LazyTrainer(ResumableTrainer):
         super().load_state_dict({**state_dict, "_trainer": inner})
 
 
-def build_loader(node: DictConfig, **options: Any) -> Any:
-    """Returns a loader; for Detectron2's functions ours, with the same arguments and options."""
-    target = node.get("_target_")
+def build_ours(node: Any, **options: Any) -> Any:
+    """Instantiates a node or a list of them; for what ``OURS`` names ours, with more options."""
+    if isinstance(node, ListConfig):
+        return [build_ours(x, **options) for x in node]
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
     target = locate(target) if isinstance(target, str) else target
-    if target not in LOADERS:
+    if target not in OURS:
         return instantiate(node)
-    arguments: dict[Any, Any] = {**node, **options, "_target_": LOADERS[target]}
+    arguments: dict[Any, Any] = {**node, **options, "_target_": OURS[target]}
     return instantiate(arguments)

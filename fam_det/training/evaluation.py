@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from fam_det.data.annotations import is_labelled_by_teacher
+from fam_det.data.coco import use_coco_datasets
 from fam_det.data.loader import keep_child_signals
 from fam_det.files.metrics_file import parse_metrics
 from fam_det.training.metrics import EVAL_SECONDS
@@ -34,6 +36,7 @@ from detectron2.evaluation import (
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
+EXACT = 2**53  # below it every whole number is a float64
 
 
 class Evaluation(hooks.EvalHook):
@@ -118,6 +121,7 @@ class FastCOCOEvaluator(COCOEvaluator):
         with faster_coco_eval():  # the main branch looks for its C++ here
             super().__init__(*args, **kwargs)
         number_objects(self._coco_api)
+        fill_areas(self._coco_api)
 
     def _eval_predictions(self, *args: Any, **kwargs: Any) -> None:
         with faster_coco_eval():
@@ -146,12 +150,30 @@ class FastCOCOEvaluator(COCOEvaluator):
 def number_objects(truth: COCO) -> None:
     """Numbers the objects from 1 where their ids are others: an object 0 counts as never found."""
     objects = truth.dataset.get("annotations", [])
-    if all(isinstance(entry["id"], int) and entry["id"] > 0 for entry in objects):
+    if all(isinstance(entry["id"], int) and 0 < entry["id"] < EXACT for entry in objects):
         return
     for number, entry in enumerate(objects, start=1):
         entry["id"] = number
     with contextlib.redirect_stdout(None):
         truth.createIndex()
+
+
+def fill_areas(truth: COCO) -> None:
+    """Gives objects whose area is not a positive number that of their mask, or else of their box.
+
+    Small, medium and large ones are told apart by it.
+    """
+    for entry in truth.dataset.get("annotations", []):
+        area = entry.get("area")
+        if not isinstance(area, int | float) or not 0 < area < float("inf"):
+            entry["area"] = _mask_area(truth, entry) or entry["bbox"][2] * entry["bbox"][3]
+
+
+def _mask_area(truth: COCO, entry: dict[str, Any]) -> float:
+    mask = entry.get("segmentation") or []
+    if isinstance(mask, list):
+        mask = [polygon for polygon in mask if len(polygon) >= 6]  # four numbers would be a box
+    return float(rle.area(truth.annToRLE(entry | {"segmentation": mask}))) if mask else 0.0
 
 
 @contextlib.contextmanager
@@ -171,7 +193,29 @@ def _fast_evaluation(truth: COCO, found: COCO, iou_type: str) -> Any:
         return coco_evaluation.COCOeval(truth, found, iou_type)
     from faster_coco_eval import COCOeval_faster  # type: ignore[import-untyped]
 
-    return COCOeval_faster(truth, found, iou_type, print_function=print)
+    pair = _renumbered(truth, found)
+    return COCOeval_faster(*pair, iou_type, print_function=print)
+
+
+def _renumbered(truth: COCO, found: COCO) -> tuple[COCO, COCO]:
+    """Returns copies whose images and classes have low ids: faster-coco-eval keeps 53 bits."""
+    ids = [sorted(x) for x in (truth.imgs, truth.cats)]
+    if all(abs(number) < EXACT for x in ids for number in x):
+        return truth, found
+    images, classes = ({number: i for i, number in enumerate(x, start=1)} for x in ids)
+    copies = COCO(), COCO()
+    for copy, original in zip(copies, (truth, found), strict=True):
+        copy.dataset = {
+            "images": [x | {"id": images[x["id"]]} for x in original.dataset["images"]],
+            "categories": [x | {"id": classes[x["id"]]} for x in original.dataset["categories"]],
+            "annotations": [
+                x | {"image_id": images[x["image_id"]], "category_id": classes[x["category_id"]]}
+                for x in original.dataset["annotations"]
+            ],
+        }
+        with contextlib.redirect_stdout(None):
+            copy.createIndex()
+    return copies
 
 
 # By ``evaluator_type``.
@@ -188,17 +232,28 @@ EVALUATORS: dict[str, list[Any]] = {
 WITHOUT_FOLDER = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")
 
 
-def build_evaluator(
-    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-) -> DatasetEvaluator:
-    """Returns the evaluator of a data set, by its ``evaluator_type``."""
-    folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
-    kind = MetadataCatalog.get(dataset_name).evaluator_type
+def evaluator_type(dataset_name: str) -> str:
+    """Returns the key of ``EVALUATORS`` for a data set; a ValueError names an unknown one."""
+    kind: str = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
     if kind not in EVALUATORS:
         raise ValueError(
             f"DATASETS.TEST: {dataset_name} has evaluator type {kind!r}, "
             f"expected one of {list(EVALUATORS)}"
         )
+    return kind
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluator:
+    """Returns the evaluator of a data set, by its ``evaluator_type``, COCO's where it has none."""
+    use_coco_datasets(cfg)
+    folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
+    kind = evaluator_type(dataset_name)
     options = {} if kind in WITHOUT_FOLDER else {"output_dir": folder}
-    evaluators = [build(dataset_name, **options) for build in EVALUATORS[kind]]
+    of_coco = {"kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
+    evaluators = [
+        build(dataset_name, **options, **(of_coco if build is FastCOCOEvaluator else {}))
+        for build in EVALUATORS[kind]
+    ]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -110,7 +110,7 @@ def run(
         for name in LOGGERS:  # Detectron2 leaves their lines out of the log
             setup_logger(folder, distributed_rank=comm.get_rank(), name=name)
         train_or_evaluate = prepare(cfg, args)
-    except (ValueError, OSError, KeyError, ImportError) as error:
+    except (AssertionError, ImportError, KeyError, OSError, ValueError) as error:
         line = one_line(error)
         sys.exit(line if args.config_file in line else f"{args.config_file}: {line}")
     with exit_on_fault(None if args.eval_only else folder):

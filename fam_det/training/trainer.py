@@ -205,11 +205,17 @@ class ResumableTrainer(DefaultTrainer):
             trainer = cls(cfg)
             trainer.resume_or_load(resume=args.resume)
             return trainer.train
-        options, model = cls.read_options(cfg), cls.build_model(cfg)
+        options, model = cls.read_options(cfg), cls.build_tested_model(cfg)
         needed = cls.parts_to_load(cfg, model)
         checkpointer = SafeCheckpointer(model, options.folder, needed=needed)
         checkpointer.resume_or_load(options.weights, resume=args.resume)
         return partial(cls.evaluate, cfg, model)
+
+    @classmethod
+    def build_tested_model(cls, cfg: Any) -> nn.Module:
+        """Builds what is evaluated."""
+        model: nn.Module = cls.build_model(cfg)
+        return model
 
     @classmethod
     def parts_to_load(cls, cfg: Any, model: nn.Module) -> Sequence[str]:

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from classification.build import build_classifier
 from classification.data import Batch
 from classification.models import build_model
+from classification.models.library import pretrained_statistics
 
 from detectron2.utils.events import EventStorage
 
@@ -150,3 +152,42 @@ def test_teacher_weights_come_from_another_runs_checkpoint(make_cfg: Any, tmp_pa
     assert model.teacher is not None
     for name, value in model.teacher.state_dict().items():
         assert torch.equal(value, run.state_dict()[name])
+
+
+CIFAR_MEAN, CIFAR_STD = [0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]  # the student's
+OWN = {"PIXEL_MEAN": [0.5, 0.4, 0.3], "PIXEL_STD": [0.5, 0.25, 0.2]}
+
+
+def test_the_teacher_sees_images_of_its_own_normalisation(make_cfg: Any, tmp_path: Path) -> None:
+    """By its keys or by the config beside its checkpoint; the pixels are the same."""
+    file = tmp_path / "teacher" / "model.pth"
+    file.parent.mkdir()
+    torch.save({"model": build_model("resnet14", 10).state_dict()}, file)
+    (file.parent / "config.yaml").write_text(yaml.safe_dump({"INPUT": OWN}))
+    keys = [part for key, x in OWN.items() for part in (f"MODEL.TEACHER.{key}", x)]
+    pixels = torch.rand(2, 3, 32, 32)
+
+    def normalised(mean: list[float], std: list[float]) -> Tensor:
+        return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+    images = normalised(CIFAR_MEAN, CIFAR_STD)
+    for opts in (keys, ["MODEL.TEACHER.WEIGHTS", str(file)]):
+        model = build_classifier(make_cfg(*opts))
+        seen: list[Tensor] = []
+        model.teacher.conv1.register_forward_pre_hook(
+            lambda _, args, seen=seen: seen.append(args[0])
+        )
+        losses_at(model, 0)
+        assert torch.equal(seen[0], model.teacher_images(batch().images))
+        torch.testing.assert_close(model.teacher_images(images), normalised(*OWN.values()))
+    assert torch.equal(build_classifier(make_cfg()).teacher_images(images), images)
+    with pytest.raises(ValueError, match="MODEL.TEACHER.PIXEL_MEAN, .*: got .* expected three"):
+        build_classifier(make_cfg("MODEL.TEACHER.PIXEL_STD", [1.0]))
+
+
+def test_a_librarys_weights_say_what_images_they_take() -> None:
+    imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert pretrained_statistics("torchvision/resnet18", "IMAGENET1K_V1") == imagenet
+    pytest.importorskip("timm")
+    half = ([0.5] * 3, [0.5] * 3)
+    assert pretrained_statistics("timm/resnetv2_50x1_bit", "goog_in21k") == half

@@ -4,15 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
-from fam_det.data import register_coco_datasets
-from fam_det.data.coco import check_registered, find_categories
+from fam_det.data import build_train_loader, register_coco_datasets
+from fam_det.data.coco import check_known, check_registered, find_categories
+from fam_det.training.evaluation import build_evaluator
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 
 
 @pytest.fixture
@@ -68,6 +71,30 @@ def test_wrong_entries_name_entry_and_reason(annotations: Path) -> None:
     assert "own_cells" not in DatasetCatalog.list()
 
 
+def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(annotations: Path) -> None:
+    images = str(annotations.parent / "images")
+    (annotations.parent / "images" / "a.png").touch()
+    other = annotations.with_name("other.json")
+    other.write_text(annotations.read_text().replace('"cell"', '"dot"').replace("7", "8"))
+    configs = [config(["own_cells", str(file), images]) for file in (annotations, other)]
+    for cfg in configs:
+        cfg.DATASETS.TEST, cfg.SOLVER.IMS_PER_BATCH = ("own_cells",), 1
+        register_coco_datasets(cfg)
+    for cfg, number, name in ((configs[0], 7, "cell"), (configs[1], 8, "dot")):
+        assert build_train_loader(cfg).records[0]["image_id"] == number
+        assert build_evaluator(cfg, "own_cells")._coco_api.getImgIds() == [number]
+        assert MetadataCatalog.get("own_cells").thing_classes == [name]
+
+
+def test_a_file_that_has_changed_is_read_again(annotations: Path) -> None:
+    cfg = config(["own_cells", str(annotations), str(annotations.parent / "images")])
+    for name in ("cell", "dot"):
+        annotations.write_text(annotations.read_text().replace('"cell"', f'"{name}"'))
+        register_coco_datasets(cfg)
+        DatasetCatalog.get("own_cells")
+        assert MetadataCatalog.get("own_cells").thing_classes == [name]
+
+
 def edited(annotations: Path, **changes: Any) -> list[str]:
     """The entry of a file whose one object has other fields."""
     content = json.loads(annotations.read_text())
@@ -77,12 +104,24 @@ def edited(annotations: Path, **changes: Any) -> list[str]:
     return ["own_cells", str(annotations), str(annotations.parent / "images")]
 
 
+def test_a_polygon_of_two_points_costs_no_box_without_masks(annotations: Path) -> None:
+    entry = edited(annotations, segmentation=[[1, 2, 3, 4]])
+    for has_masks in (False, True):
+        cfg = config(entry)
+        cfg.MODEL.MASK_ON = has_masks
+        register_coco_datasets(cfg)
+        (record,) = DatasetCatalog.get("own_cells")
+        boxes = [(x["category_id"], x["bbox"], x["bbox_mode"]) for x in record["annotations"]]
+        assert boxes == ([] if has_masks else [(0, [1, 2, 5, 5], BoxMode.XYWH_ABS)])
+
+
 MASK = {"size": [10, 12], "counts": [120]}
 UNFIT: list[tuple[dict[str, Any], list[Any], str]] = [
     ({"iscrowd": 1}, [], "train.json: has no annotations, expected boxes of objects"),
     ({}, ["MODEL.MASK_ON", True], "annotation 1 has no segmentation, which MODEL.MASK_ON needs"),
     ({"segmentation": MASK}, ["MODEL.MASK_ON", True], "MASK_FORMAT: got 'polygon', expected 'bit"),
     ({}, ["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON: got True, but .* no names"),
+    ({"ignore": 1}, [], "annotation 1: ignore: got 1; use iscrowd: 1"),
     ({"bbox": [1, 2, 0, 5]}, ["DATASETS.STRICT", True], "1 of 1 objects have a box that is empty"),
 ]
 
@@ -118,6 +157,75 @@ def test_a_registered_data_set_must_have_the_models_classes() -> None:
     with pytest.raises(ValueError, match="ROI_HEADS.NUM_CLASSES: got 3, expected 80, .*coco_2017"):
         check_registered(cfg)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    check_registered(cfg)
+
+
+@pytest.mark.parametrize("objects", [None, []])
+def test_a_test_set_may_have_no_annotations_but_no_training_set(
+    annotations: Path, objects: list[Any] | None
+) -> None:
+    entry = edited(annotations)
+    content = json.loads(annotations.read_text())
+    content |= {"annotations": objects}
+    if objects is None:
+        del content["annotations"]
+    annotations.write_text(json.dumps(content))
+    cfg = config(entry)
+    with pytest.raises(ValueError, match="annotations"):
+        register_coco_datasets(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), ("own_cells",)
+    register_coco_datasets(cfg)
+    assert DatasetCatalog.get("own_cells")[0]["annotations"] == []
+    found = {"image_id": 7, "category_id": 0, "bbox": [1, 1, 3, 3], "score": 0.5}
+    evaluator = build_evaluator(cfg, "own_cells", str(annotations.parent))
+    evaluator._predictions = [{"image_id": 7, "instances": [dict(found)]}]
+    results = evaluator.evaluate()
+    assert results == {} if objects is None else np.isnan(results["bbox"]["AP"])
+    written = json.loads((annotations.parent / "coco_instances_results.json").read_text())
+    assert written == [found | {"category_id": 3}]
+
+
+def test_an_evaluation_does_not_read_the_training_set(annotations: Path) -> None:
+    cfg = config(["own_cells", "gone.json", "gone"])
+    cfg.DATASETS.COCO.append(["own_val", *edited(annotations)[1:]])
+    cfg.DATASETS.TEST = ("own_val",)
+    register_coco_datasets(cfg, tested=cfg.DATASETS.TEST)
+    assert len(DatasetCatalog.get("own_val")) == 1
+
+
+def test_data_sets_that_nobody_has_registered_are_named() -> None:
+    cfg = default_config()
+    cfg.DATASETS.TEST = ("coco_2017_vall",)
+    cfg.DATASETS.TRAIN = ("own_cells",)
+    with pytest.raises(ValueError, match="TEST: got 'coco_2017_vall', .* did you mean coco_2017_v"):
+        check_known(cfg, eval_only=True)
+    with pytest.raises(ValueError, match="TRAIN: got 'own_cells', which is not registered"):
+        check_known(cfg)
+
+
+def test_a_data_set_without_an_evaluator_gets_coco_s(tmp_path: Path) -> None:
+    box = {"bbox": [1, 1, 4, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    size = {"height": 10, "width": 10}
+    record = {"file_name": "a.png", "image_id": 1, "annotations": [box], **size}
+    DatasetCatalog.register("own_records", lambda: [record])
+    MetadataCatalog.get("own_records").thing_classes = ["cell"]
+    evaluator = build_evaluator(default_config(), "own_records", str(tmp_path))
+    found = {"image_id": 1, "category_id": 0, "bbox": [1, 1, 4, 4], "score": 0.5}
+    evaluator._predictions = [{"image_id": 1, "instances": [found]}]
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100.0)
+
+
+def test_keypoints_need_a_sigma_each() -> None:
+    cfg = default_config()
+    cfg.MODEL.KEYPOINT_ON, cfg.MODEL.ROI_HEADS.NUM_CLASSES = True, 1
+    cfg.DATASETS.TEST = ("keypoints_coco_2017_val",)
+    check_registered(cfg)  # COCO's 17
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 4
+    for sigmas in ([], [0.05] * 3):
+        cfg.TEST.KEYPOINT_OKS_SIGMAS = sigmas
+        with pytest.raises(ValueError, match=f"SIGMAS: got {len(sigmas)} .* expected 4"):
+            check_registered(cfg)
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.05] * 4
     check_registered(cfg)
 
 

@@ -18,6 +18,7 @@ from fam_det.data.loader import (
     RestartingLoader,
     ResumableLoader,
     build_resumable_loader,
+    build_test_loader,
     restarting_batches,
 )
 
@@ -68,6 +69,23 @@ def test_batches_are_detectron2_s(group: bool) -> None:
         for one in (theirs, loader(group=group))
     ]
     assert ids[0] == ids[1]
+
+
+def test_a_mapper_of_ones_own_reads_files_of_any_kind(tmp_path: Path) -> None:
+    """Of any size, too: the records need not say it."""
+    dataset = []
+    for i in range(2):
+        np.save(tmp_path / f"{i}.npy", np.full((2, 3), i))
+        dataset.append({"file_name": str(tmp_path / f"{i}.npy"), "image_id": i})
+
+    def read(record: dict[str, Any]) -> dict[str, Any]:
+        return {"pixels": np.load(record["file_name"]), "image_id": record["image_id"]}
+
+    options = {"mapper": read, "num_workers": 0}
+    (batch,) = first(build_resumable_loader(dataset, total_batch_size=2, **options), 1)
+    for items in (batch, [x for one in build_test_loader(dataset, **options) for x in one]):
+        assert sorted(x["image_id"] for x in items) == [0, 1]
+        assert all((x["pixels"] == x["image_id"]).all() for x in items)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,17 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from PIL import Image
 
-from fam_det.export import measure
+from fam_det.export import measure, snippets
 from fam_det.export.measure import count_flops
 from fam_det.export.source import read_source
 from fam_det.export.student import load_student, save_student
+from tests.data.bad_images import rotated
 from tests.modeling.small_detector import small_config
 from tests.tools.in_process import run_tool
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
+from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 
 SMALL = [
@@ -129,6 +132,18 @@ def check_code(out: Path, absent: list[list[str]]) -> None:
         done = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "[" in done.stdout
+
+
+def test_the_code_turns_a_photograph_as_detectron2_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "image.jpg").write_bytes(rotated())
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(snippets.IMAGE.format(scale="1.0", flip="[::-1]", order="BGR"), found)
+    expected = read_image("image.jpg", "BGR").transpose(2, 0, 1)
+    assert expected.shape == (3, 96, 64)
+    assert np.array_equal(found["pixels"], expected)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,11 @@ def test_files_of_the_zoo_and_of_caffe2_are_read_as_detectron2_reads_them(tmp_pa
         assert ours.weight.eq(5).all()
 
 
+def test_no_weights_are_nothing_to_load() -> None:
+    for nothing in (None, ""):
+        assert SafeCheckpointer(nn.Linear(1, 1)).resume_or_load(nothing, resume=False) == {}
+
+
 def test_a_missing_file_and_an_unguarded_download_are_named() -> None:
     with pytest.raises(ValueError, match=r"gone\.pth: there is no such checkpoint"):
         SafeCheckpointer(filled(0.0)).load("gone.pth")

@@ -36,6 +36,12 @@ def test_mobilenet_v2_leaves_out_what_no_feature_needs() -> None:
     assert len(MobileNetV2(out_features=["res3"]).features) == STAGE_ENDS["res3"] + 1
 
 
+def test_freeze_at_beyond_the_last_stage_is_named() -> None:
+    for stage in (-1, 6):
+        with pytest.raises(ValueError, match=f"FREEZE_AT: got {stage}, expected 0 to 5"):
+            MobileNetV2(norm="BN", freeze_at=stage)
+
+
 @pytest.mark.parametrize(("freeze_at", "last"), [(0, -1), (2, 3), (5, 17)])
 def test_freeze_at_freezes_whole_stages(freeze_at: int, last: int) -> None:
     backbone = MobileNetV2(norm="BN", freeze_at=freeze_at)

@@ -15,7 +15,7 @@ from fam_det.training.detection import load_config
 from tests.recipes.conftest import POLYGON
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 FASTER = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
 MASK = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
@@ -131,6 +131,10 @@ def test_same_classes_inherit_the_heads(teacher: Path, coco: Coco) -> None:
     assert recipe.notes[-1] == (
         "teacher and data have the same 3 classes: the student starts with the teacher's heads"
     )
+    own = {"teacher_weights": "none", "student_weights": "torchvision://resnet18"}
+    assert request(coco("a", "b", "c"), str(teacher), **own).notes[-1] == (
+        "heads that --student-weights have go before the teacher's"
+    )
 
 
 def test_distiller_is_that_of_the_coco_recipes(teacher: Path, coco: Coco) -> None:
@@ -207,7 +211,7 @@ def test_insisting_on_heads_needs_no_names_but_one_number(teacher: Path, coco: C
 def test_saved_config_is_the_derived_one(teacher: Path, coco: Coco, tmp_path: Path) -> None:
     options = ["SOLVER.STEPS", "(5,)", "MODEL.FPN.OUT_CHANNELS", "32", "SEED", "3"]
     recipe = request(
-        coco("a", "b", "c"),
+        coco("a", "b\n", "c"),
         str(teacher),
         "mobilenet_v2",
         teacher_weights="none",
@@ -216,15 +220,10 @@ def test_saved_config_is_the_derived_one(teacher: Path, coco: Coco, tmp_path: Pa
     )
     file = tmp_path / "saved.yaml"
     file.write_text(recipe.to_yaml())
-    try:
-        assert load_config(str(file), []) == recipe.cfg
-    finally:  # the next test's data has the same names
-        for name in ("distill_train", "distill_val"):
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    assert load_config(str(file), []) == recipe.cfg
     text = file.read_text()
     assert "OUT_CHANNELS: 32  # given" in text
-    assert "NUM_CLASSES: 3  # classes: 3 (a, b, c)" in text
+    assert "NUM_CLASSES: 3  # classes: 3 (a, b , c)" in text
     assert recipe.cfg.SOLVER.STEPS == (5,)
 
 

@@ -1,11 +1,13 @@
 """A student's keys out of its name."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fam_det.recipes.student import student_overrides
+from fam_det.recipes.student import student_overrides, weights_note
 
 ALL = ["res2", "res3", "res4", "res5"]
 RGB_MEAN = [123.675, 116.28, 103.53]
@@ -74,6 +76,46 @@ def test_weights_of_a_file_or_an_address(tmp_path: Path) -> None:
     assert values("resnet50", msra)["WEIGHTS"] == msra
     with pytest.raises(ValueError, match=r"--student-weights: no.pth does not exist; give a"):
         values("resnet18", "no.pth")
+
+
+DETECTRON2 = ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0], True)
+TORCHVISION = ("RGB", RGB_MEAN, [58.395, 57.12, 57.375], False)
+ZOO = "COCO-Detection/faster_rcnn_R_50_FPN_1x/137257794/model_final_b275ba.pkl"
+CAFFE = {"conv1_w": np.zeros(1)}
+
+
+@pytest.mark.parametrize(
+    ("weights", "content", "expected"),
+    [
+        ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", None, DETECTRON2),
+        (f"https://dl.fbaipublicfiles.com/detectron2/{ZOO}", None, DETECTRON2),
+        ("model_final_b275ba.pkl", {"__author__": "Detectron2 Model Zoo"}, DETECTRON2),
+        ("R-50.pkl", CAFFE, DETECTRON2),
+        ("R-50.pkl", {"__author__": "torchvision"}, TORCHVISION),
+        ("torchvision://resnet50", None, TORCHVISION),
+    ],
+)
+def test_the_student_takes_the_images_that_its_weights_were_trained_on(
+    weights: str, content: Any, expected: Any, tmp_path: Path
+) -> None:
+    if content is not None:
+        weights = str(tmp_path / weights)
+        Path(weights).write_bytes(pickle.dumps(content))
+    got = values("resnet50", weights)
+    keys = ("INPUT.FORMAT", "PIXEL_MEAN", "PIXEL_STD", "RESNETS.STRIDE_IN_1X1")
+    assert tuple(got[key] for key in keys) == expected
+    assert weights_note(weights) == []
+
+
+def test_a_checkpoint_takes_the_images_of_the_config_beside_it(tmp_path: Path) -> None:
+    weights = tmp_path / "model_final.pth"
+    weights.touch()
+    (note,) = weights_note(str(weights))
+    assert "model_final.pth: nothing says what images it was trained on" in note
+    for content, stds in (("seed: 3", [58.395, 57.12, 57.375]), ("{}", [1.0, 1.0, 1.0])):
+        (tmp_path / "config.yaml").write_text(content)  # the first is of another project
+        assert values("resnet18", str(weights))["PIXEL_STD"] == stds
+    assert weights_note(str(weights)) == []
 
 
 def test_unknown_names_are_one_line_with_close_ones() -> None:

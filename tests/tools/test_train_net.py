@@ -47,10 +47,15 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
     check_run(
         tmp_path, [first, again], {"distiller/loss_p2", "distiller/gamma_global_p6"}, processes
     )
+    # An evaluation needs neither the images of the training nor the teacher.
+    train, val = ast.literal_eval(cells)
+    coco = str([[train[0], "gone.json", "gone"], val])
+    elsewhere = ["DATASETS.COCO", coco, "MODEL.TEACHER.CONFIG", "gone.yaml"]
     weights = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]
-    only = train_net("--eval-only", *small, *weights, processes=processes)
+    only = train_net("--eval-only", *small, *weights, *elsewhere, processes=processes)
     assert only.returncode == 0, only.stderr[-2000:]
     assert "copypaste: Task: bbox" in only.stdout
+    assert "not used by the model" not in only.stdout
 
 
 def check_run(
@@ -91,6 +96,25 @@ def test_wrong_config_is_one_line() -> None:
     assert "Traceback" not in result.stderr
     line = result.stderr.strip().splitlines()[-1]
     assert "DATASETS.COCO: bccd_train: the image folder 'no' does not exist" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["DATASETS.TEST", "('nope',)"], "DATASETS.TEST: got 'nope', which is not registered"),
+        (
+            ["TEST.AUG.ENABLED", "True", "MODEL.META_ARCHITECTURE", "RetinaNet"],
+            "a RetinaNet: set it",
+        ),
+    ],
+)
+def test_what_a_training_needs_at_its_end_is_looked_for_at_its_start(
+    cells: str, tmp_path: Path, words: list[str], message: str
+) -> None:
+    options = ["DATASETS.COCO", cells, "OUTPUT_DIR", str(tmp_path), "MODEL.RETINANET.NUM_CLASSES"]
+    result = run_tool("train_net", "--config-file", TEACHER, *options, "3", *words)
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert message in result.stderr.strip().splitlines()[-1]
 
 
 def test_strict_ends_at_a_box_out_of_its_image(cells: str, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The fast evaluator gives the figures of pycocotools: boxes, masks and keypoints."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 from pycocotools import mask as rle
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.training.evaluation import FastCOCOEvaluator, faster_coco_eval
+from fam_det.config import default_config
+from fam_det.training.evaluation import FastCOCOEvaluator, build_evaluator, faster_coco_eval
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -87,6 +90,14 @@ def evaluated(evaluator: COCOEvaluator, found: list[dict[str, Any]]) -> dict[str
     return results
 
 
+def edit(name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes the annotation file of a registered data set."""
+    path = Path(MetadataCatalog.get(name).json_file)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 def test_figures_equal_those_of_pycocotools(dataset: Any) -> None:
     name, found = dataset
     tasks = ("bbox", "segm", "keypoints")
@@ -106,18 +117,84 @@ def test_detections_per_image_bound_the_figures_as_in_detectron2(dataset: Any) -
     assert got["bbox"] == pytest.approx(want["bbox"], nan_ok=True)
 
 
-@pytest.mark.parametrize("first", [0, -7, "uuid"])
+@pytest.mark.parametrize("first", [0, -7, 2**60, "uuid"])
 def test_ids_that_do_not_start_at_1_change_no_figure(dataset: Any, first: int | str) -> None:
     """pycocotools takes an object with the id 0 for one that nothing has found."""
     name, found = dataset
     want = evaluated(FastCOCOEvaluator(name, ("bbox",), distributed=False), found)
-    path = Path(MetadataCatalog.get(name).json_file)
-    content = json.loads(path.read_text())
-    for number, annotation in enumerate(content["annotations"]):
-        annotation["id"] = first + number if isinstance(first, int) else f"{first}-{number}"
-    path.write_text(json.dumps(content))
+
+    def change(content: dict[str, Any]) -> None:
+        for number, annotation in enumerate(content["annotations"]):
+            annotation["id"] = first + number if isinstance(first, int) else f"{first}-{number}"
+
+    edit(name, change)
     got = evaluated(FastCOCOEvaluator(name, ("bbox",), distributed=False), found)
     assert got["bbox"] == pytest.approx(want["bbox"], nan_ok=True)
+
+
+@pytest.mark.parametrize("segmentation", [None, "runs", "polygon"])
+def test_areas_that_are_missing_are_those_of_the_masks_or_boxes(
+    dataset: Any, segmentation: str | None
+) -> None:
+    name, found = dataset
+
+    def change(content: dict[str, Any], *, with_area: bool) -> None:
+        for x in content["annotations"]:
+            left, top, width, height = x["bbox"]
+            x["area"] = width * height if segmentation is None else int(width) * int(height)
+            if segmentation is None:
+                x.pop("segmentation", None)
+            if segmentation == "polygon":
+                right, low = int(left) + int(width), int(top) + int(height)
+                corners = [int(left), int(top), right, int(top), right, low, int(left), low]
+                x["segmentation"] = [corners]
+            if not with_area:
+                x["area"] = ("31", 0, float("nan"), None)[x["id"] % 4]
+
+    edit(name, partial(change, with_area=True))
+    want = evaluated(COCOEvaluator(name, ("bbox",), distributed=False, use_fast_impl=False), found)
+    assert min(want["bbox"]["APs"], want["bbox"]["APm"]) > 5
+    edit(name, partial(change, with_area=False))
+    got = evaluated(FastCOCOEvaluator(name, ("bbox",), distributed=False), found)
+    assert got["bbox"] == pytest.approx(want["bbox"], nan_ok=True)
+
+
+def test_the_sigmas_of_the_config_count(dataset: Any) -> None:
+    name, found = dataset
+    sigmas = [0.01, *[0.05] * 16]
+    want = evaluated(
+        COCOEvaluator(name, ("keypoints",), distributed=False, kpt_oks_sigmas=sigmas), found
+    )
+    cfg = default_config()
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = sigmas
+    evaluator = build_evaluator(cfg, name)
+    evaluator._output_dir = None
+    assert evaluated(evaluator, found)["keypoints"] == pytest.approx(want["keypoints"], nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["images", "categories"])
+def test_long_ids_change_no_figure(dataset: Any, kind: str) -> None:
+    """Above 2^53 not every whole number is a float64."""
+    name, found = dataset
+    tasks = ("bbox", "segm")
+    want = evaluated(COCOEvaluator(name, tasks, distributed=False, use_fast_impl=False), found)
+    key = {"images": "image_id", "categories": "category_id"}[kind]
+
+    def change(content: dict[str, Any]) -> None:
+        for x in content[kind]:
+            x["id"] += 2**60
+        for x in content["annotations"]:
+            x[key] += 2**60
+
+    edit(name, change)
+    if kind == "images":
+        found = [x | {"image_id": x["image_id"] + 2**60} for x in found]
+    else:
+        ids = MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id
+        ids |= {number + 2**60: ids.pop(number) for number in list(ids)}
+    got = evaluated(FastCOCOEvaluator(name, tasks, distributed=False), found)
+    for task in tasks:
+        assert got[task] == pytest.approx(want[task], nan_ok=True)
 
 
 def test_no_detections_give_figures_as_in_detectron2(dataset: Any) -> None:

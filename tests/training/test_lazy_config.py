@@ -1,16 +1,20 @@
 """Configs in Python: the distilled detector as a node, and tools/train_net.py with one."""
 
+import ast
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.core import LayerToLayer, hierarchical_context_loss
 from fam_det.modeling import DistilledDetector, FeatureDistiller, FrozenTeacher
 from fam_det.modeling.lazy import build_teacher, distill
 from fam_det.modeling.teacher import describe_teacher
-from fam_det.training.detection import LazyTrainer, load_lazy_config
+from fam_det.training.detection import LazyTrainer, build_ours, load_lazy_config
+from fam_det.training.evaluation import FastCOCOEvaluator
 from tests.modeling.small_detector import small_config
 from tests.modeling.test_detectors import batch, fcos
 from tests.tools.test_train_net import check_run, train_net
@@ -18,6 +22,7 @@ from tests.tools.test_train_net import check_run, train_net
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.engine import default_argument_parser
+from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.events import EventStorage
 
 CONFIG = "configs/LazyConfig/retinanet_R_101_to_fcos_R_18_FPN.py"
@@ -147,6 +152,23 @@ def test_missing_node_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text("model = dict(a=1)\n")
     with pytest.raises(ValueError, match="^dataloader: missing, expected the nodes .*'optimizer'"):
         load_lazy_config(str(tmp_path / "config.py"), [])
+
+
+def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(
+    cells: str, tmp_path: Path
+) -> None:
+    (train, _) = ast.literal_eval(cells)
+    content = json.loads(Path(train[1]).read_text())
+    content["annotations"] = content["annotations"][:2]  # an image without objects is left out
+    (tmp_path / "two.json").write_text(json.dumps(content))
+    names = ["dataloader.train.dataset.names=bccd_train", "train.device=cpu"]
+    configs = [
+        load_lazy_config(CONFIG, [f"datasets.coco={[['bccd_train', file, train[2]]]}", *names])
+        for file in (train[1], str(tmp_path / "two.json"))
+    ]
+    assert [len(LazyTrainer.build_train_loader(cfg).records) for cfg in configs] == [6, 2]
+    node = L(COCOEvaluator)(dataset_name="bccd_train")
+    assert [type(x) for x in build_ours(OmegaConf.create([node]))] == [FastCOCOEvaluator]
 
 
 def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:

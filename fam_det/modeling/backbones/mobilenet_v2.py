@@ -65,7 +65,12 @@ class MobileNetV2(Backbone):
         return outputs
 
     def _freeze(self, freeze_at: int) -> None:
-        last = [-1, 1, *STAGE_ENDS.values()][freeze_at]
+        ends = [-1, 1, *STAGE_ENDS.values()]
+        if not 0 <= freeze_at < len(ends):
+            raise ValueError(
+                f"MODEL.BACKBONE.FREEZE_AT: got {freeze_at}, expected 0 to {len(ends) - 1}"
+            )
+        last = ends[freeze_at]
         for index in range(min(last + 1, len(self.features))):
             block = self.features[index].requires_grad_(False)
             self.features[index] = FrozenBatchNorm2d.convert_frozen_batchnorm(block)
