@@ -55,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
     add("--compare", action="store_true", help="then train the student alone, in DIR/alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
+    add("--allow-odd-boxes", action="store_true", help="go on where boxes seem no COCO boxes")
     add("--dry-run", action="store_true", help="write and print the config, and stop")
     add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
     return parser.parse_intermixed_args()  # KEY VALUE may come after options
@@ -89,14 +90,20 @@ def read_request(args: argparse.Namespace) -> "Request":
     check_arguments(args)
     import torch  # seconds, as the next ones
 
-    from fam_det.recipes.data import read_coco
+    from fam_det.recipes.data import read_coco, warn_of_shared_images
     from fam_det.recipes.recipe import Request
 
+    allowed = args.allow_odd_boxes
+    train, val = (
+        read_coco(flag, *pair, allow_odd_boxes=allowed)
+        for flag, pair in (("--train", args.train), ("--val", args.val))
+    )
+    warn_of_shared_images(train, val)
     return Request(
         teacher=args.teacher,
         student=args.student or "",
-        train=read_coco("--train", *args.train),
-        val=read_coco("--val", *args.val),
+        train=train,
+        val=val,
         output=args.output,
         device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         teacher_weights=args.teacher_weights,
@@ -104,7 +111,7 @@ def read_request(args: argparse.Namespace) -> "Request":
         schedule=args.schedule,
         batch=args.batch,
         inherit_heads=args.inherit_heads,
-        options=args.options,
+        options=args.options + ["DATASETS.ALLOW_ODD_BOXES", "True"] * allowed,
     )
 
 
@@ -159,6 +166,9 @@ def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
 
 def run_trainings(args: argparse.Namespace, config: Path) -> None:
     """Trains the student, and with --compare the same one without a teacher; prints the table."""
+    from fam_det.data.data_warnings import kept_warnings
+
+    warnings = kept_warnings()
     run_training(args, config)
     alone = config.parent / "alone" if args.compare else None
     if alone is not None:
@@ -168,7 +178,7 @@ def run_trainings(args: argparse.Namespace, config: Path) -> None:
 
         # What was decided, which the log of the training has long scrolled away.
         notes = [line[2:] for line in config.read_text().splitlines() if line.startswith("# ")]
-        print("", *notes, "", summarize(config.parent, alone), sep="\n", end="")
+        print("", *notes, *warnings, "", summarize(config.parent, alone), sep="\n", end="")
 
 
 def alone_options(config: Path) -> list[str]:

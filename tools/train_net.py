@@ -24,8 +24,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     file, opts = args.config_file, args.opts
     if file.endswith(".py"):
         opts += ["datasets.strict=True"] if args.strict else []
+        opts += ["datasets.allow_odd_boxes=True"] if args.allow_odd_boxes else []
         return run(args, partial(load_lazy_config, file, opts), LazyTrainer.prepare)
     opts += ["DATASETS.STRICT", "True"] if args.strict else []
+    opts += ["DATASETS.ALLOW_ODD_BOXES", "True"] if args.allow_odd_boxes else []
     load = partial(load_config, file, opts, allow_unsafe=args.allow_unsafe_config)
     return run(args, load, Trainer.prepare)
 

@@ -1,9 +1,16 @@
 """A user's own data in COCO format, registered from the config, and checked against it."""
 
+import atexit
+import json
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from fam_det.data.annotations import read_annotations, read_dataset
+from fam_det.data.annotations import Json, read_annotations, read_dataset
+from fam_det.data.audit import class_difference, class_names, find_shared_images, report
+from fam_det.data.data_warnings import forget_warnings
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -17,12 +24,31 @@ def register_coco_datasets(cfg: CfgNode) -> None:
     """Registers every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
 
     A name that is there already stays, so that two runs in one process can share data sets. A
-    ValueError names an entry of another form, or one that does not fit the config.
+    ValueError names an entry of another form, or one that does not fit the config or another data
+    set of it.
     """
+    forget_warnings()
+    files: dict[str, list[Path]] = {}
     for name, annotations, images in _entries(cfg):
-        _check_entry(cfg, name, annotations, images)
+        content, is_plain = _check_entry(cfg, name, annotations, images)
+        files[name] = [Path(images) / x["file_name"] for x in content["images"]]
         if name not in DatasetCatalog.list():
-            register_coco_instances(name, {}, annotations, images)
+            metadata = {"thing_classes": list(class_names(content["categories"]))}
+            file = annotations if is_plain else _write_plain(content)
+            register_coco_instances(name, metadata, file, images)
+    check_registered(cfg)
+    train = [file for name in cfg.DATASETS.TRAIN for file in files.get(name, [])]
+    for name in cfg.DATASETS.TEST:
+        report(f"DATASETS.TEST: {name}", find_shared_images(train, files.get(name, [])))
+
+
+def _write_plain(content: Json) -> str:
+    """Writes an annotation file as Detectron2 reads it, for as long as this process runs."""
+    folder = tempfile.mkdtemp(prefix="fam_det_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = Path(folder) / "annotations.json"
+    file.write_text(json.dumps(content))
+    return str(file)
 
 
 def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
@@ -37,10 +63,31 @@ def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
 
 
 def check_registered(cfg: CfgNode) -> None:
-    """Checks the number of classes of data sets of Detectron2's own, and others that say it."""
-    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} & {*DatasetCatalog.list()}:
-        if classes := MetadataCatalog.get(name).get("thing_classes"):
+    """Checks the classes of all data sets that say them, Detectron2's own and others.
+
+    Raises a ValueError where they are not as many as the model's, or not the same, in one order.
+    """
+    known: dict[str, list[str]] = {}
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if name in DatasetCatalog.list() and (classes := _registered_classes(name)):
             _check_class_count(cfg, name, len(classes))
+            known[name] = classes
+    for name, classes in known.items():
+        first = next(iter(known))
+        if difference := class_difference(classes, known[first]):
+            raise ValueError(
+                f"DATASETS: the classes of {name} are not those of {first}: {difference}; give "
+                "both one list of categories, in the same order of ids"
+            )
+
+
+def _registered_classes(name: str) -> list[str]:
+    """Returns the classes of a data set, from its file where it is not loaded yet."""
+    metadata = MetadataCatalog.get(name)
+    if classes := metadata.get("thing_classes"):
+        return list(classes)
+    file = metadata.get("json_file")
+    return [x["name"] for x in _categories_of(file)] if file else []
 
 
 def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
@@ -90,10 +137,10 @@ def _class_node(cfg: CfgNode) -> str | None:
     return node if node in cfg.MODEL else None
 
 
-def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None:
+def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> tuple[Json, bool]:
     is_trained, is_tested = name in cfg.DATASETS.TRAIN, name in cfg.DATASETS.TEST
     strict = cfg.DATASETS.STRICT
-    content = read_dataset(
+    content, is_plain = read_dataset(
         f"DATASETS.COCO: {name}",
         annotations,
         images,
@@ -101,11 +148,13 @@ def _check_entry(cfg: CfgNode, name: str, annotations: str, images: str) -> None
         max_missing=0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE,
         follow_links=cfg.DATASETS.FOLLOW_LINKS,
         strict=strict,
+        allow_odd_boxes=cfg.DATASETS.ALLOW_ODD_BOXES,
     )
     if is_trained or is_tested:
         _check_class_count(cfg, name, len(content["categories"]))
         where = f"DATASETS.COCO: {name}: {annotations}"
         _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
+    return content, is_plain
 
 
 def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fam_det.analysis.runs import Run, read_run
 from fam_det.data import register_coco_datasets
 from fam_det.data.annotations import read_annotations
+from fam_det.data.audit import class_names
 from fam_det.export.formats import detect
 from fam_det.export.measure import Network, latencies
 from fam_det.export.source import (
@@ -25,7 +26,6 @@ from fam_det.export.source import (
 from fam_det.export.student import load_student
 from fam_det.files import one_line
 from fam_det.files.atomic_write import atomic_write_text
-from fam_det.recipes.data import class_names
 from fam_det.recipes.teacher import read_teacher
 from fam_det.training.detection import Trainer
 

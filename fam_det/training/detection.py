@@ -59,7 +59,6 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
     check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
     register_coco_datasets(cfg)
-    check_registered(cfg)
     cfg.freeze()
     return cfg
 
@@ -69,6 +68,10 @@ class Trainer(ResumableTrainer):
 
     build_train_loader = staticmethod(build_train_loader)
     build_evaluator = staticmethod(build_evaluator)
+
+    def __init__(self, cfg: CfgNode) -> None:
+        check_registered(cfg)  # in a script of one's own nothing else does
+        super().__init__(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
@@ -118,8 +121,8 @@ class Trainer(ResumableTrainer):
 def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
     """Returns a LazyConfig of a file and "path.key=value" overrides, its data sets registered.
 
-    Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict`` and
-    ``datasets.follow_links``, as ``DATASETS.COCO`` and so on.
+    Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict``,
+    ``datasets.follow_links`` and ``datasets.allow_odd_boxes``, as ``DATASETS.COCO`` and so on.
     """
     cfg = read_config(config_file, overrides, "command line")
     missing = [name for name in NODES if name not in cfg]
@@ -128,11 +131,18 @@ def load_lazy_config(config_file: str, overrides: list[str]) -> DictConfig:
     keys = ("train.device", "train.amp.enabled")
     check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
     yacs = default_config()
+    yacs.MODEL.META_ARCHITECTURE = ""  # has no number of classes to compare
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
-    for key in ("strict", "follow_links"):
+    for key in ("strict", "follow_links", "allow_odd_boxes"):
         yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
+    yacs.DATASETS.TRAIN, yacs.DATASETS.TEST = (_data_sets(cfg, x) for x in ("train", "test"))
     register_coco_datasets(yacs)
     return cfg
+
+
+def _data_sets(cfg: DictConfig, loader: str) -> tuple[str, ...]:
+    names = OmegaConf.select(cfg, f"dataloader.{loader}.dataset.names") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 class LazyTrainer(ResumableTrainer):
