@@ -28,18 +28,21 @@ def register_coco_datasets(cfg: CfgNode) -> None:
     set of it.
     """
     forget_warnings()
-    files: dict[str, list[Path]] = {}
-    for name, annotations, images in _entries(cfg):
-        content, is_plain = _check_entry(cfg, name, annotations, images)
-        files[name] = [Path(images) / x["file_name"] for x in content["images"]]
-        if name not in DatasetCatalog.list():
-            metadata = {"thing_classes": list(class_names(content["categories"]))}
-            file = annotations if is_plain else _write_plain(content)
-            register_coco_instances(name, metadata, file, images)
+    files = {entry[0]: _register(cfg, *entry) for entry in _entries(cfg)}
     check_registered(cfg)
     train = [file for name in cfg.DATASETS.TRAIN for file in files.get(name, [])]
     for name in cfg.DATASETS.TEST:
         report(f"DATASETS.TEST: {name}", find_shared_images(train, files.get(name, [])))
+
+
+def _register(cfg: CfgNode, name: str, annotations: str, images: str) -> list[Path]:
+    """Checks and registers an entry; returns its images."""
+    content, is_plain = _check_entry(cfg, name, annotations, images)
+    if name not in DatasetCatalog.list():
+        metadata = {"thing_classes": list(class_names(content["categories"]))}
+        file = annotations if is_plain else _write_plain(content)
+        register_coco_instances(name, metadata, file, images)
+    return [Path(images) / image["file_name"] for image in content["images"]]
 
 
 def _write_plain(content: Json) -> str:

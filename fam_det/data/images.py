@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO
@@ -34,17 +34,15 @@ def check_files(
     Returns the names of those that are there under another spelling only, by the given ones:
     exporters on Windows write backslashes, others begin with the folder's own name.
     """
-    leaves_folder = _find_files(files, folder)
-    missing = [file for file in files if str(PurePath(file)) not in leaves_folder]
+    found, missing = _find_files(files, folder)
+    outside = [file for file, leaves in found.items() if leaves]
     respelled: dict[str, str] = {}
     for start in ("", f"{folder.absolute().name}/"):
-        others = {file: file.replace("\\", "/").removeprefix(start) for file in missing}
-        others = {file: other for file, other in others.items() if file != other}
-        found = _find_files(others.values(), folder)
-        leaves_folder |= found
-        respelled |= {k: other for k, other in others.items() if str(PurePath(other)) in found}
+        others = {file.replace("\\", "/").removeprefix(start): file for file in missing}
+        found, _ = _find_files(others, folder)
+        outside += [others[x] for x, leaves in found.items() if leaves]
+        respelled |= {others[x]: x for x in found}
         missing = [file for file in missing if file not in respelled]
-    outside = [x for x in files if leaves_folder.get(str(PurePath(respelled.get(x, x))))]
     if outside and not follow_links:
         raise ValueError(
             f"{len(outside)} of {len(files)} images are links that leave {str(folder)!r}, such as "
@@ -60,12 +58,18 @@ def check_files(
     return respelled
 
 
-def _find_files(files: Iterable[str], folder: Path) -> dict[str, bool]:
-    """Returns those that are there, and whether each is a link that leads out of the folder.
+def find_image(file: str, folder: Path) -> Path:
+    """Returns the path of an image whose name may be spelled as ``check_files`` admits."""
+    others = check_files("", [file], folder, max_missing=1, follow_links=True)
+    return folder / others.get(file, file)
+
+
+def _find_files(files: Collection[str], folder: Path) -> tuple[dict[str, bool], list[str]]:
+    """Returns whether each file that is there leads out of the folder by a link, and the others.
 
     A ValueError names one whose path leaves the folder without a link.
     """
-    found: dict[str, bool] = {}
+    listed: dict[str, bool] = {}
     root, given = folder.resolve(), folder.absolute()
     for part, file in {PurePath(file).parent: file for file in files}.items():
         leaves = not (given / part).resolve().is_relative_to(root)
@@ -74,8 +78,10 @@ def _find_files(files: Iterable[str], folder: Path) -> dict[str, bool]:
                 f"file_name: {short(file)} leaves the image folder; expected a path inside it"
             )
         for name, is_link_out in _list_files(given / part, root).items():
-            found[str(part / name)] = leaves or is_link_out
-    return found
+            listed[str(part / name)] = leaves or is_link_out
+    paths = {file: str(PurePath(file)) for file in files}
+    found = {file: listed[path] for file, path in paths.items() if path in listed}
+    return found, [file for file in files if file not in found]
 
 
 def _list_files(folder: Path, root: Path) -> dict[str, bool]:

@@ -201,9 +201,9 @@ def typical_picture(data: CocoData, cfg: CfgNode) -> Picture:
         sides = zip(sizes[index], medians, strict=True)
         return sum(abs(x - y) for x, y in sides), abs(objects[images[index]["id"]] - count)
 
-    nearest = images[min(range(len(images)), key=distance)]
-    file = Path(data.images) / nearest["file_name"]
-    return Picture(file, (nearest["height"], nearest["width"]))
+    place = min(range(len(images)), key=distance)
+    nearest = images[place]
+    return Picture(data.files[place], (nearest["height"], nearest["width"]))
 
 
 def test_size(size: tuple[int, int], cfg: CfgNode) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from fam_det.analysis.runs import Run, read_run
 from fam_det.data import register_coco_datasets
 from fam_det.data.annotations import read_annotations
 from fam_det.data.audit import class_names
+from fam_det.data.images import find_image
 from fam_det.export.formats import detect
 from fam_det.export.measure import Network, latencies
 from fam_det.export.source import (
@@ -93,7 +94,7 @@ def read_validation(cfg: CfgNode) -> Validation:
     for name, annotations, images in cfg.DATASETS.COCO:
         if name == cfg.DATASETS.TEST[0]:
             content = read_annotations(name, annotations)
-            first = Path(images) / content["images"][0]["file_name"]
+            first = find_image(content["images"][0]["file_name"], Path(images))
             return Validation(class_names(content["categories"]), first)
     return Validation((), None)
 
