@@ -114,7 +114,7 @@ def check_annotations(
         message = (
             f"{where}: {len(unusable)} of {len(content['annotations'])} objects have a box that is "
             "empty or reaches out of its image, or no polygon of three points (left out or clipped "
-            f"in a training, hard to find in an evaluation), such as: {unusable[0]}"
+            f"in a training, hard to find in an evaluation), such as: {', '.join(unusable[:3])}"
         )
         if strict:
             raise ValueError(message)
