@@ -2,8 +2,7 @@
 
 ok: as it should be; note: worth knowing, a training can start; gap: something needed is missing.
 Looks at Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
-cached weights and the hosts they come from. With --data it looks at a data set in COCO format
-instead, as a training does at its start, and draws nine of its images.
+cached weights and the hosts they come from; with --data at your data alone, and draws nine images.
 """
 
 # The top imports the standard library alone: the doctor runs where nothing else is installed.
@@ -60,7 +59,6 @@ TORCHVISION = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
 EPILOG = """\
 examples:
-  python -m fam_det.doctor
   DETECTRON2_DATASETS=/path/to/datasets python -m fam_det.doctor --offline
   python -m fam_det.doctor --data cells/train.json cells/images --val cells/val.json cells/images
 
@@ -99,15 +97,15 @@ def main(argv: list[str] | None = None) -> int:
     add("--timeout", type=float, default=120, metavar="SECONDS", help="give up then (%(default)s)")
     add("--output", type=Path, default=Path("output"), help="where runs will go (%(default)s)")
     pair = ("JSON", "IMAGES")
-    add("--data", nargs=2, metavar=pair, help="look at data to train on: COCO file, image folder")
-    add("--val", nargs=2, metavar=pair, help="and at data to validate on")
-    add("--config-file", metavar="FILE", help="and at how its anchors fit the data")
+    add("--data", nargs=2, metavar=pair, help="data to train on, in COCO format")
+    add("--val", nargs=2, metavar=pair, help="data to validate on")
+    add("--config-file", metavar="FILE", help="whose anchors should fit the data")
     args = parser.parse_args(argv)
     if (args.val or args.config_file) and not args.data:
         parser.error("--val and --config-file go with --data JSON IMAGES")
-    # A library that crashes or hangs: its place in the code is printed, below the last line.
-    faulthandler.enable()
     if not args.data:
+        # A library that crashes or hangs: its place in the code is printed, below the last line.
+        faulthandler.enable()
         faulthandler.dump_traceback_later(args.timeout, exit=True)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = []
