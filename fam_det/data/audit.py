@@ -22,12 +22,14 @@ Array = NDArray[Any]
 
 ALLOW = "if they are right, add: --allow-odd-boxes (DATASETS.ALLOW_ODD_BOXES True)"
 MAX_NAMES = 3  # in a message
+MOST = 0.5
 MIN_OUTSIDE = (
     0.25  # share of boxes that leave their image: half of it or more where x is right of W/2
 )
 MIN_EXPLAINED = 0.95  # share of boxes that stay inside in another reading
 TWIN_IOU = 0.8
 MIN_TWINS = 0.01  # share of objects: some are annotated twice in the best of data sets
+MIN_REACHING, MAX_REACH = 20, 0.6  # objects, and how far they come in both directions
 MAX_NEIGHBOURS = 50  # compared with an object, of its class in its image, from left to right
 SAMPLE = 64  # images that are opened
 ORIENTATION = 0x0112  # of EXIF; 5 to 8 turn an image on its side
@@ -105,14 +107,15 @@ def audit(content: Json) -> list[Finding]:
     if not len(objects.boxes):
         return found
     with np.errstate(over="ignore", invalid="ignore"):  # boxes of 1e300 pixels
-        boxes = [*find_fractions(objects), *find_other_readings(objects), *find_twins(objects)]
+        finders = (find_fractions, find_other_readings, find_small_reach, find_twins)
+        boxes = [finding for find in finders for finding in find(objects)]
     return boxes + found
 
 
 def find_fractions(objects: Objects) -> Iterator[Finding]:
     """Finds boxes that are fractions of their image: most lie within its first pixel."""
     small = (np.abs(objects.boxes).max(1) <= 1) & (objects.sizes.min(1) > 1)
-    if small.mean() > 0.5:
+    if small.mean() > MOST:
         yield Finding(
             f"{small.sum()} of {len(small)} boxes lie within one pixel, such as "
             f"{objects.examples(small)}: fractions of the image, expected pixels; multiply them by "
@@ -132,6 +135,7 @@ def find_other_readings(objects: Objects) -> Iterator[Finding]:
         return
     readings = {
         "corners x0, y0, x1, y1": (a, b, c, d),
+        "corners y0, x0, y1, x1": (b, a, d, c),
         "middle x, middle y, width, height": (a - c / 2, b - d / 2, a + c / 2, b + d / 2),
     }
     for name, corners in readings.items():
@@ -143,6 +147,16 @@ def find_other_readings(objects: Objects) -> Iterator[Finding]:
                 is_error=True,
             )
             return
+
+
+def find_small_reach(objects: Objects) -> Iterator[Finding]:
+    """Finds boxes that are percentages, or of images that were enlarged later."""
+    reach = ((objects.boxes[:, :2] + objects.boxes[:, 2:]) / objects.sizes).max(0)
+    if len(objects.boxes) >= MIN_REACHING and 0 < reach.max() < MAX_REACH:
+        yield Finding(
+            f"no box reaches beyond {reach[0]:.0%} of its image's width and {reach[1]:.0%} of its "
+            "height: are they percentages, or were images enlarged after they were annotated?"
+        )
 
 
 def _are_inside(sizes: Array, x0: Array, y0: Array, x1: Array, y1: Array) -> Array:
@@ -229,6 +243,8 @@ def find_other_sizes(images: Sequence[Json], folder: Path) -> Iterator[Finding]:
     ratios = {tuple(np.divide(x[3], x[1]).round(2).tolist()) for x in others}
     if all(x[2] == x[1] for x in others):
         why = "EXIF orientation explains it: annotate them turned, as viewers show them"
+    elif all(x[3] == x[1][::-1] for x in others):
+        why = "width and height are exchanged"
     elif len(ratios) == 1:
         why = "all are {:g} times as wide and {:g} times as high".format(*ratios.pop())
         why += ": were they resized after they were annotated?"
@@ -238,7 +254,7 @@ def find_other_sizes(images: Sequence[Json], folder: Path) -> Iterator[Finding]:
     yield Finding(
         f"{len(others)} of a sample of {len(sample)} images are not of the size in the file: "
         f"{names}, the first {_by(turned)} pixels, expected {_by(expected)}; {why}",
-        is_error=2 * len(others) > len(sample),
+        is_error=len(others) > MOST * len(sample),
     )
 
 
@@ -254,14 +270,15 @@ def read_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]] | tuple[Non
 
 def find_shared_images(train: Iterable[Path], test: Iterable[Path]) -> Iterator[Finding]:
     """Finds images of the test set that are also in the training set, by their bytes."""
-    firsts, seconds = list(train), list(test)
-    total = len(seconds)
+    firsts, seconds = set(train), list(test)
+    total, same = len(seconds), [file for file in seconds if file in firsts]
+    seconds = [file for file in seconds if file not in firsts]
     for read in (_length, _head, _digest):  # each is asked of fewer files
         first, second = ({x: _try(read, x) for x in files} for files in (firsts, seconds))
         common = {*first.values()} & {*second.values()} - {None}
-        firsts = [file for file, value in first.items() if value in common]
+        firsts = {file for file, value in first.items() if value in common}
         seconds = [file for file, value in second.items() if value in common]
-    if seconds:
+    if seconds := same + seconds:
         yield Finding(
             f"{len(seconds)} of {total} images are also images to train on, with the same bytes, "
             f"such as {short(str(seconds[0]))}: their AP says nothing about other images"

@@ -1,6 +1,7 @@
 """Data sets that are well-formed and wrong, as exporters write them, and good ones."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def config(train: tuple[str, str], val: tuple[str, str], **keys: Any) -> CfgNode
 
 ODD_BOXES = {
     "corners": (lambda x, y, w, h: [x, y, x + w, y + h], "read as corners x0, y0, x1, y1"),
+    "corners, y first": (lambda x, y, w, h: [y, x, y + h, x + w], "read as corners y0, x0, y1"),
     "middles": (lambda x, y, w, h: [x + w / 2, y + h / 2, w, h], "read as middle x, middle y, wi"),
     "fractions": (
         lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT],
@@ -103,6 +105,13 @@ def test_boxes_that_are_right_are_no_error(size: tuple[int, int], out: int, writ
     for entry in data["annotations"][:out]:
         entry["bbox"][:2] = [WIDTH - 3, HEIGHT - 3]
     read_dataset("cells", *write(data))
+
+
+def test_boxes_in_one_corner_of_all_images_are_named(write: Write) -> None:
+    """As of images that were enlarged later, or boxes in percent of 200 pixels."""
+    read_dataset("cells", *write(with_boxes(lambda *box: [v / 2 for v in box])))
+    (line,) = kept_warnings()
+    assert re.search(r"no box reaches beyond 4.% of its image's width and 4.% of", line)
 
 
 def overlap(a: list[float], b: list[float]) -> float:
