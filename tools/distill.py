@@ -55,7 +55,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
     add("--compare", action="store_true", help="then train the student alone, in DIR/alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
-    add("--allow-odd-boxes", action="store_true", help="go on where boxes seem no COCO boxes")
+    add(
+        "--allow-odd-boxes", action="store_true", help="go on where boxes or image sizes seem wrong"
+    )
     add("--dry-run", action="store_true", help="write and print the config, and stop")
     add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
     return parser.parse_intermixed_args()  # KEY VALUE may come after options

@@ -27,7 +27,7 @@ LESS_MEMORY = (
     "MODEL.DISTILLER.MID_CHANNELS, leave out a level (MODEL.DISTILLER.LEVELS) or set "
     "SOLVER.AMP.ENABLED True"
 )
-ALLOW_HELP = "go on where boxes seem to be corners or fractions, or images of another size"
+ALLOW_HELP = "go on where boxes or image sizes seem wrong"
 Main = Callable[[argparse.Namespace], Any]
 
 
@@ -40,7 +40,7 @@ def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
     parser.add_argument(
         "--allow-unsafe-config",
         action="store_true",
-        help="let the config file run code (!!python tags), as Detectron2 does",
+        help="let the config file run code (!!python tags)",
     )
     parser.add_argument(
         "--strict",
