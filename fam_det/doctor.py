@@ -200,9 +200,7 @@ def check_data(name: str, pair: Sequence[str], args: argparse.Namespace) -> Iter
             yield Line(NOTE, name, text.removeprefix(f"{name}: {file}: "))
     picture = args.output / f"{name}_images.png"
     count = report.save_picture(content, Path(folder), picture)
-    yield Line(
-        OK, f"{name}, picture", f"{count} annotated images, as a training sees them: {picture}"
-    )
+    yield Line(OK, f"{name}, picture", f"{count} images with their boxes: {picture}")
 
 
 def check_both(train: Sequence[str], val: Sequence[str]) -> Iterator[Line]:
