@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fam_det.data.annotations import read_annotations
+from fam_det.data.images import find_image
 from fam_det.export.clock import read_clock
 from fam_det.export.formats import check_packages, detect, export
 from fam_det.export.parts import part_seconds
@@ -201,9 +202,9 @@ def typical_picture(data: CocoData, cfg: CfgNode) -> Picture:
         sides = zip(sizes[index], medians, strict=True)
         return sum(abs(x - y) for x, y in sides), abs(objects[images[index]["id"]] - count)
 
-    place = min(range(len(images)), key=distance)
-    nearest = images[place]
-    return Picture(data.files[place], (nearest["height"], nearest["width"]))
+    nearest = images[min(range(len(images)), key=distance)]
+    file = find_image(nearest["file_name"], Path(data.images))
+    return Picture(file, (nearest["height"], nearest["width"]))
 
 
 def test_size(size: tuple[int, int], cfg: CfgNode) -> tuple[int, int]:
