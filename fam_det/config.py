@@ -51,6 +51,9 @@ def _add_data_and_backbone_keys(cfg: CN) -> None:
     # End at the first image that cannot be read, and at boxes that are empty or reach out of their
     # image, instead of skipping them with a warning; as --strict does.
     cfg.DATASETS.STRICT = False
+    # Go on where boxes seem to be corners or fractions, or images of another size than their file
+    # says, with a warning; as --allow-odd-boxes does.
+    cfg.DATASETS.ALLOW_ODD_BOXES = False
     # Let links in an image folder of DATASETS.COCO lead out of it.
     cfg.DATASETS.FOLLOW_LINKS = False
 

@@ -1,8 +1,8 @@
-"""Checks what is installed and says what to do about each gap, one line each.
+"""Checks what is installed, or your data, and says what to do about each gap, one line each.
 
 ok: as it should be; note: worth knowing, a training can start; gap: something needed is missing.
 Looks at Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
-cached weights and the hosts they come from. Changes nothing.
+cached weights and the hosts they come from; with --data at your data alone, and draws nine images.
 """
 
 # The top imports the standard library alone: the doctor runs where nothing else is installed.
@@ -20,7 +20,7 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,8 +59,8 @@ TORCHVISION = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
 EPILOG = """\
 examples:
-  python -m fam_det.doctor
   DETECTRON2_DATASETS=/path/to/datasets python -m fam_det.doctor --offline
+  python -m fam_det.doctor --data cells/train.json cells/images --val cells/val.json cells/images
 
 Exit status: 0 when a training can start, 1 when there is a gap.
 """
@@ -92,17 +92,26 @@ def main(argv: list[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, output = parser.add_argument, Path("output")
+    add = parser.add_argument
     add("--offline", action="store_true", help="ask no host whether it answers")
     add("--timeout", type=float, default=120, metavar="SECONDS", help="give up then (%(default)s)")
-    add("--output", type=Path, default=output, help="where runs will go (%(default)s)")
+    add("--output", type=Path, default=Path("output"), help="where runs will go (%(default)s)")
+    pair = ("JSON", "IMAGES")
+    add("--data", nargs=2, metavar=pair, help="data to train on, in COCO format")
+    add("--val", nargs=2, metavar=pair, help="data to validate on")
+    add("--config-file", metavar="FILE", help="whose anchors should fit the data")
     args = parser.parse_args(argv)
-    # A library that crashes or hangs: its place in the code is printed, below the last line.
-    faulthandler.enable()
-    faulthandler.dump_traceback_later(args.timeout, exit=True)
+    if (args.val or args.config_file) and not args.data:
+        parser.error("--val and --config-file go with --data JSON IMAGES")
+    if not args.data:
+        # A library that crashes or hangs: its place in the code is printed, below the last line.
+        faulthandler.enable()
+        faulthandler.dump_traceback_later(args.timeout, exit=True)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = []
-    for check in list_checks(args.output.resolve(), offline=args.offline):
+    output = args.output.resolve()
+    checks = list_data_checks(args) if args.data else list_checks(output, offline=args.offline)
+    for check in checks:
         for line in run_check(*check):
             print(line.format(width), flush=True)
             lines.append(line)
@@ -150,6 +159,67 @@ def list_checks(
         ("disk", partial(check_disk, output), "set OUTPUT_DIR to another folder"),
         ("shared memory", check_shared_memory, "add DATALOADER.NUM_WORKERS 0"),
     ]
+
+
+def list_data_checks(
+    args: argparse.Namespace,
+) -> list[tuple[str, Callable[[], Iterator[Line]], str]]:
+    """Returns the checks of a user's data, as ``list_checks``."""
+    checks: list[tuple[str, Callable[[], Iterator[Line]], str]]
+    checks = [("train", partial(check_data, "train", args.data, args), "")]
+    if args.val:
+        checks.append(("val", partial(check_data, "val", args.val, args), ""))
+        checks.append(("both", partial(check_both, args.data, args.val), ""))
+    return checks
+
+
+def check_data(name: str, pair: Sequence[str], args: argparse.Namespace) -> Iterator[Line]:
+    """Describes a data set, lists what is odd in it, and draws some of its images."""
+    from fam_det.analysis import data_report as report
+    from fam_det.data.annotations import read_dataset
+    from fam_det.data.data_warnings import forget_warnings, kept_warnings
+
+    (file, folder), error = pair, ""
+    try:
+        read_dataset(name, file, folder, follow_links=True)
+    except ValueError as caught:
+        error = str(caught)
+        yield Line(GAP, name, error.removeprefix(f"{name}: "))
+    forget_warnings()
+    try:
+        content, _ = read_dataset(name, file, folder, follow_links=True, allow_odd_boxes=True)
+    except ValueError:  # nothing more is known
+        return
+    rows = list(report.describe(content))
+    if args.config_file:
+        rows += report.describe_anchors(content, report.read_anchor_config(args.config_file))
+    for row in rows:
+        yield Line(NOTE if row.advice else OK, f"{name}, {row.name}", row.found, row.advice)
+    for text in kept_warnings():
+        if text != error:
+            yield Line(NOTE, name, text.removeprefix(f"{name}: {file}: "))
+    picture = args.output / f"{name}_images.png"
+    count = report.save_picture(content, Path(folder), picture)
+    yield Line(OK, f"{name}, picture", f"{count} images with their boxes: {picture}")
+
+
+def check_both(train: Sequence[str], val: Sequence[str]) -> Iterator[Line]:
+    """Compares the classes and the images of both data sets."""
+    from fam_det.data.annotations import read_dataset
+    from fam_det.data.audit import class_difference, class_names, find_shared_images
+
+    names, files = [], []
+    for file, folder in (train, val):
+        content, _ = read_dataset("", file, folder, follow_links=True, allow_odd_boxes=True)
+        names.append(class_names(content["categories"]))
+        files.append([Path(folder) / x["file_name"] for x in content["images"]])
+    if difference := class_difference(names[1], names[0]):
+        advice = "give both one list of categories, in the same order of ids"
+        yield Line(GAP, "both", f"the classes of val are not those of train: {difference}", advice)
+    else:
+        yield Line(OK, "both", f"the same {len(names[0])} classes in one order")
+    for finding in find_shared_images(*files):
+        yield Line(NOTE, "both", finding.text)
 
 
 def check_python() -> Iterator[Line]:

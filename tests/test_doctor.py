@@ -9,6 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fam_det import doctor
 from fam_det.doctor import GAP, NOTE, OK, Line
@@ -222,6 +223,36 @@ def test_help_is_one_screen_with_an_example(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 100
     assert any("example" in line for line in lines)
+
+
+def test_data_is_looked_at_as_a_training_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Corners, and for validation the same images with two classes exchanged."""
+    Image.new("RGB", (96, 64)).save(tmp_path / "0.png")
+    image = {"id": 0, "file_name": "0.png", "width": 96, "height": 64}
+    boxes = {"train": [40, 30, 80, 60], "val": [40, 30, 40, 30]}
+    words = []
+    for name, box in boxes.items():
+        categories = [
+            {"id": i, "name": x} for i, x in enumerate(sorted("ab", reverse=name == "val"))
+        ]
+        entry = {"id": 1, "image_id": 0, "category_id": 1, "bbox": box}
+        content = {"images": [image], "annotations": [entry], "categories": categories}
+        (tmp_path / name).write_text(json.dumps(content))
+        words += ["--data" if name == "train" else "--val", str(tmp_path / name), str(tmp_path)]
+    assert doctor.main([*words, "--output", str(tmp_path / "out")]) == 1
+    report = capsys.readouterr().out
+    lines = report.splitlines()
+    assert lines[0].startswith(f"gap   train                {tmp_path}/train: 1 of 1 boxes leave")
+    assert "ok    train, objects       1: a 0, b 1" in lines
+    assert "note  val                  1 of 2 classes have no object: b; a training" in report
+    assert "gap   both                 the classes of val are not those of train" in report
+    assert "note  both                 1 of 1 images are also images to train on" in report
+    assert lines[-1] == "2 gaps keep a training from starting."
+    assert {x.name for x in (tmp_path / "out").iterdir()} == {"train_images.png", "val_images.png"}
+    assert doctor.main(["--data", str(tmp_path / "none"), str(tmp_path)]) == 1
+    assert "none: No such file or directory; expected a COCO" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_gap(

@@ -59,6 +59,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
     add("--compare", action="store_true", help="then train it alone, and with heads alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
+    add(
+        "--allow-odd-boxes", action="store_true", help="go on where boxes or image sizes seem wrong"
+    )
     add("--dry-run", action="store_true", help="write and print the config, and stop")
     add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
     return parser.parse_intermixed_args()  # KEY VALUE may come after options
@@ -106,10 +109,14 @@ def check_data_arguments(args: argparse.Namespace) -> None:
 
 def read_data(args: argparse.Namespace, device: str) -> dict[str, Any]:
     """Reads the data sets, and labels the folders; returns data fields of a ``Request``."""
-    from fam_det.recipes.data import read_coco
+    from fam_det.recipes.data import read_coco, warn_of_shared_images
 
-    train = read_coco("--train", *args.train) if args.train else None
-    val = read_coco("--val", *args.val) if args.val else None
+    train, val = (
+        read_coco(flag, *pair, allow_odd_boxes=args.allow_odd_boxes) if pair else None
+        for flag, pair in (("--train", args.train), ("--val", args.val))
+    )
+    if train and val:
+        warn_of_shared_images(train, val)
     if not args.images:
         return {"train": train, "val": val}
     from fam_det.recipes.labels import LabelRequest
@@ -148,7 +155,7 @@ def read_request(args: argparse.Namespace) -> "Request":
         schedule=args.schedule,
         batch=args.batch,
         inherit_heads=args.inherit_heads,
-        options=args.options,
+        options=args.options + ["DATASETS.ALLOW_ODD_BOXES", "True"] * args.allow_odd_boxes,
     )
 
 
@@ -214,6 +221,9 @@ def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
 
 def run_trainings(args: argparse.Namespace, config: Path) -> None:
     """Trains the student, and with --compare the same one without its teacher; prints the table."""
+    from fam_det.data.data_warnings import kept_warnings
+
+    warnings = kept_warnings()
     run_training(args, config)
     found = controls(config) if args.compare else {}
     for folder, options in found.values():
@@ -224,7 +234,7 @@ def run_trainings(args: argparse.Namespace, config: Path) -> None:
         # What was decided, which the log of the training has long scrolled away.
         notes = [line[2:] for line in config.read_text().splitlines() if line.startswith("# ")]
         others = {title: folder for title, (folder, _) in found.items()}
-        print("", *notes, "", summarize(config.parent, others), sep="\n", end="")
+        print("", *notes, *warnings, "", summarize(config.parent, others), sep="\n", end="")
 
 
 def controls(config: Path) -> dict[str, tuple[Path, list[str]]]:

@@ -24,9 +24,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     file, opts = args.config_file, args.opts
     if file.endswith(".py"):
         opts += ["datasets.strict=True"] if args.strict else []
+        opts += ["datasets.allow_odd_boxes=True"] if args.allow_odd_boxes else []
         load_lazy = partial(load_lazy_config, file, opts, eval_only=args.eval_only)
         return run(args, load_lazy, LazyTrainer.prepare)
     opts += ["DATASETS.STRICT", "True"] if args.strict else []
+    opts += ["DATASETS.ALLOW_ODD_BOXES", "True"] if args.allow_odd_boxes else []
     options = {"allow_unsafe": args.allow_unsafe_config, "eval_only": args.eval_only}
     load = partial(load_config, file, opts, **options)
     return run(args, load, Trainer.prepare)

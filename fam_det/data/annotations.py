@@ -5,18 +5,18 @@ make them write past their memory, and a polygon far outside of it fills the mac
 """
 
 import json
-import logging
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fam_det.data.audit import audit, find_other_sizes, report
+from fam_det.data.data_warnings import warn
 from fam_det.data.images import MAX_PIXELS, check_files, check_name
 from fam_det.files import short
 
 Json = dict[str, Any]
-logger = logging.getLogger(__name__)
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
@@ -35,7 +35,10 @@ def read_annotations(where: str, file: str, *, is_trained: bool = True) -> Json:
     """
     where = f"{where}: {file}"
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        raw = Path(file).read_bytes()
+        text = raw.decode(json.detect_encoding(raw))  # some exporters start with a byte order mark
+        del raw  # as large as the text
+        content = json.loads(text)
     except OSError as error:
         raise ValueError(f"{where}: {error.strerror}; expected a COCO annotation file") from error
     except RecursionError as error:
@@ -60,13 +63,23 @@ def is_labelled_by_teacher(content: Json) -> bool:
 
 def read_dataset(
     where: str, file: str, folder: str, *, is_trained: bool = True, **options: Any
-) -> Json:
-    """Reads an annotation file and checks it as ``check_annotations`` does, with its options."""
+) -> tuple[Json, bool]:
+    """Reads and checks an annotation file as ``check_annotations`` does, with its options.
+
+    Opens some of its images as well.
+
+    Returns:
+        its content, and whether Detectron2 can read the file as it is.
+    """
     if not Path(folder).is_dir():
         raise ValueError(f"{where}: the image folder {folder!r} does not exist")
     content = read_annotations(where, file, is_trained=is_trained)
-    check_annotations(f"{where}: {file}", content, folder, **options)
-    return content
+    where = f"{where}: {file}"
+    is_plain = not check_annotations(where, content, folder, **options)
+    sizes = find_other_sizes(content["images"], Path(folder))
+    report(where, sizes, allow_odd_boxes=options.get("allow_odd_boxes", False))
+    with Path(file).open("rb") as stream:
+        return content, is_plain and json.detect_encoding(stream.read(4)) == "utf-8"
 
 
 def check_annotations(
@@ -77,12 +90,16 @@ def check_annotations(
     max_missing: int = 0,
     follow_links: bool = False,
     strict: bool = False,
-) -> None:
+    allow_odd_boxes: bool = False,
+) -> bool:
     """Checks images, categories and annotations of a data set; ``where`` starts an error.
 
     Boxes that are empty or reach out of their image, and polygons of fewer than three points, get
     one warning, with their number, or an error if it is ``strict``: Detectron2 leaves out the first
     and the last and clips the rest. With ``follow_links`` links in the folder may lead out of it.
+    What ``audit`` finds is a warning or, unless ``allow_odd_boxes``, an error.
+
+    File names that are in the folder under another spelling become that; returns whether some do.
     """
     unusable: list[str] = []
 
@@ -97,19 +114,25 @@ def check_annotations(
         if not categories:
             raise ValueError("has no categories, expected one for each class, with a name")
         files = [image["file_name"] for image in images.values()]
-        check_files(where, files, Path(folder), max_missing=max_missing, follow_links=follow_links)
+        respelled = check_files(
+            where, files, Path(folder), max_missing=max_missing, follow_links=follow_links
+        )
         _check_each(content, "annotations", check_object)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    for image in content["images"] if respelled else ():
+        image["file_name"] = respelled.get(image["file_name"], image["file_name"])
+    report(where, audit(content), allow_odd_boxes=allow_odd_boxes)
     if unusable:
         message = (
             f"{where}: {len(unusable)} of {len(content['annotations'])} objects have a box that is "
             "empty or reaches out of its image, or no polygon of three points (left out or clipped "
-            f"in a training, hard to find in an evaluation), such as: {unusable[0]}"
+            f"in a training, hard to find in an evaluation), such as: {', '.join(unusable[:3])}"
         )
         if strict:
             raise ValueError(message)
-        logger.warning("%s", message)
+        warn(message)
+    return bool(respelled)
 
 
 def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:

@@ -1,11 +1,18 @@
 """A user's own data in COCO format, registered from the config, and checked against it."""
 
+import atexit
+import json
+import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from fam_det.data.annotations import has_polygon, read_annotations, read_dataset
+from fam_det.data.annotations import Json, has_polygon, read_annotations, read_dataset
+from fam_det.data.audit import class_difference, class_names, find_shared_images, report
+from fam_det.data.data_warnings import forget_warnings
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -15,6 +22,8 @@ from detectron2.structures import BoxMode
 # Where each meta-architecture keeps its number of classes.
 _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS": "FCOS"}
 COCO_KEYPOINTS = 17
+# Files as Detectron2 reads them, in place of an annotation file for an image folder.
+_PLAIN: dict[tuple[str, ...], str] = {}
 
 
 def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = None) -> None:
@@ -22,34 +31,57 @@ def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = Non
 
     A name that is there already is registered again: another config of this process may have used
     it, or its file has changed. A ValueError names an entry of another form, or one that does not
-    fit the config. With ``tested`` only data sets of these names are read, to evaluate on.
+    fit the config or another data set of it. With ``tested`` only data sets of these names are
+    read, to evaluate on.
     """
-    for name, annotations, images in _entries(cfg):
-        objects: list[dict[str, Any]] = []
+    forget_warnings()
+    files: dict[str, list[Path]] = {}
+    for name, *source in _entries(cfg):
+        options: dict[str, Any] = {}
         if tested is None or name in tested:
             labelled = {*cfg.DATASETS.TRAIN} - {*cfg.DATASETS.UNLABELLED}
             is_trained = tested is None and name in labelled
-            objects = _check_entry(cfg, name, annotations, images, is_trained=is_trained)
-        loses_boxes = not cfg.MODEL.MASK_ON and any(map(_lacks_polygon, objects))
-        _register(name, annotations, images, loses_boxes=loses_boxes)
+            content, is_plain = _check_entry(cfg, name, *source, is_trained=is_trained)
+            _PLAIN.pop(tuple(source), None)
+            if not is_plain:
+                _PLAIN[tuple(source)] = _write_plain(content)
+            files[name] = [Path(source[1]) / image["file_name"] for image in content["images"]]
+            options["classes"] = list(class_names(content["categories"]))
+            is_odd = any(map(_lacks_polygon, content["annotations"]))
+            options["loses_boxes"] = is_odd and not cfg.MODEL.MASK_ON
+            del content  # before the next is read
+        _register(name, *source, **options)
+    check_registered(cfg, eval_only=tested is not None)
+    train = [file for name in cfg.DATASETS.TRAIN for file in files.get(name, [])]
+    for name in cfg.DATASETS.TEST:
+        report(f"DATASETS.TEST: {name}", find_shared_images(train, files.get(name, [])))
 
 
 def use_coco_datasets(cfg: CfgNode) -> None:
     """Registers them again where another config of this process has taken their names since."""
-    for name, *files in _entries(cfg):
+    for name, annotations, images in _entries(cfg):
         metadata = MetadataCatalog.get(name)
-        if [metadata.get("json_file"), metadata.get("image_root")] != files:
-            _register(name, *files, loses_boxes=not cfg.MODEL.MASK_ON)
+        plain = _PLAIN.get((annotations, images), annotations)
+        if [metadata.get("json_file"), metadata.get("image_root")] != [plain, images]:
+            _register(name, annotations, images, loses_boxes=not cfg.MODEL.MASK_ON)
 
 
-def _register(name: str, annotations: str, images: str, *, loses_boxes: bool) -> None:
+def _register(
+    name: str,
+    annotations: str,
+    images: str,
+    *,
+    classes: Sequence[str] = (),
+    loses_boxes: bool = False,
+) -> None:
     for catalog in (DatasetCatalog, MetadataCatalog):
         if name in catalog.list():
             catalog.remove(name)
-    register_coco_instances(name, {}, annotations, images)
+    file = _PLAIN.get((annotations, images), annotations)
+    register_coco_instances(name, {"thing_classes": classes} if classes else {}, file, images)
     if loses_boxes:
         DatasetCatalog.remove(name)
-        DatasetCatalog.register(name, partial(_load_boxes, name, annotations, images))
+        DatasetCatalog.register(name, partial(_load_boxes, name, file, images))
 
 
 def _load_boxes(name: str, annotations: str, images: str) -> list[dict[str, Any]]:
@@ -73,6 +105,15 @@ def _lacks_polygon(entry: dict[str, Any]) -> bool:
     return isinstance(mask, list) and bool(mask) and not has_polygon(mask)
 
 
+def _write_plain(content: Json) -> str:
+    """Writes an annotation file as Detectron2 reads it, for as long as this process runs."""
+    folder = tempfile.mkdtemp(prefix="fam_det_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = Path(folder) / "annotations.json"
+    file.write_text(json.dumps(content))
+    return str(file)
+
+
 def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
     for entry in cfg.DATASETS.COCO:
         parts = entry if isinstance(entry, list | tuple) else ()
@@ -85,17 +126,35 @@ def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
 
 
 def check_registered(cfg: CfgNode, *, eval_only: bool = False) -> None:
-    """Checks the number of classes of data sets of Detectron2's own, and others that say it.
+    """Checks the classes of all data sets that say them, Detectron2's own and others.
 
-    A ValueError also names ``TEST.KEYPOINT_OKS_SIGMAS`` if it is not one a keypoint. With
-    ``eval_only`` ``DATASETS.TRAIN`` may be anything.
+    Raises a ValueError where they are not as many as the model's, or not the same, in one order,
+    and names ``TEST.KEYPOINT_OKS_SIGMAS`` if it is not one a keypoint. With ``eval_only``
+    ``DATASETS.TRAIN`` may be anything.
     """
     if cfg.MODEL.KEYPOINT_ON and cfg.DATASETS.TEST:
         _check_sigmas(cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
-    names = {*cfg.DATASETS.TEST, *(() if eval_only else cfg.DATASETS.TRAIN)}
-    for name in names & {*DatasetCatalog.list()}:
-        if classes := MetadataCatalog.get(name).get("thing_classes"):
+    known: dict[str, list[str]] = {}
+    for name in (*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST):
+        if name in DatasetCatalog.list() and (classes := _registered_classes(name)):
             _check_class_count(cfg, name, len(classes))
+            known[name] = classes
+    for name, classes in known.items():
+        first = next(iter(known))
+        if difference := class_difference(classes, known[first]):
+            raise ValueError(
+                f"DATASETS: the classes of {name} are not those of {first}: {difference}; give "
+                "both one list of categories, in the same order of ids"
+            )
+
+
+def _registered_classes(name: str) -> list[str]:
+    """Returns the classes of a data set, from its file where it is not loaded yet."""
+    metadata = MetadataCatalog.get(name)
+    if classes := metadata.get("thing_classes"):
+        return list(classes)
+    file = metadata.get("json_file")
+    return [x["name"] for x in _categories_of(file)] if file else []
 
 
 def check_known(cfg: CfgNode, *, eval_only: bool = False) -> None:
@@ -168,11 +227,10 @@ def _class_node(cfg: CfgNode) -> str | None:
 
 def _check_entry(
     cfg: CfgNode, name: str, annotations: str, images: str, *, is_trained: bool
-) -> list[dict[str, Any]]:
-    """Returns the annotations of an entry, checked."""
+) -> tuple[Json, bool]:
     is_tested = name in cfg.DATASETS.TEST
     strict = cfg.DATASETS.STRICT
-    content = read_dataset(
+    content, is_plain = read_dataset(
         f"DATASETS.COCO: {name}",
         annotations,
         images,
@@ -181,13 +239,13 @@ def _check_entry(
         follow_links=cfg.DATASETS.FOLLOW_LINKS,
         strict=strict,
         is_trained=is_trained,
+        allow_odd_boxes=cfg.DATASETS.ALLOW_ODD_BOXES,
     )
     if is_trained or is_tested:
         _check_class_count(cfg, name, len(content["categories"]))
         where = f"DATASETS.COCO: {name}: {annotations}"
         _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
-    objects: list[dict[str, Any]] = content["annotations"]
-    return objects
+    return content, is_plain
 
 
 def _check_class_count(cfg: CfgNode, name: str, classes: int) -> None:

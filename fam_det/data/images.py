@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
+from fam_det.data.data_warnings import warn
 from fam_det.files import short
 
 logger = logging.getLogger(__name__)
@@ -20,24 +21,28 @@ DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def check_name(file: object) -> None:
-    """Raises a ValueError for a name that is no path, or one that leads out of its folder."""
+    """Raises a ValueError for a name that is no path."""
     if not isinstance(file, str) or not file or any(ord(letter) < 32 for letter in file):
         raise ValueError(f"file_name: got {short(file)}, expected a path")
-    if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
-        raise ValueError(
-            f"file_name: {short(file)} leaves the image folder; expected a path inside it"
-        )
 
 
 def check_files(
     where: str, files: list[str], folder: Path, *, max_missing: int, follow_links: bool
-) -> None:
-    """Checks that files are inside the image folder, which may itself be a link."""
-    leaves_folder: dict[str, bool] = {}
-    for part in {PurePath(file).parent for file in files}:
-        leaves_folder |= _list_files(folder, part)
-    missing = [file for file in files if str(PurePath(file)) not in leaves_folder]
-    outside = [file for file in files if leaves_folder.get(str(PurePath(file)))]
+) -> dict[str, str]:
+    """Checks that files are inside the image folder, which may itself be a link.
+
+    Returns the names of those that are there under another spelling only, by the given ones:
+    exporters on Windows write backslashes, others begin with the folder's own name.
+    """
+    found, missing = _find_files(files, folder)
+    outside = [file for file, leaves in found.items() if leaves]
+    respelled: dict[str, str] = {}
+    for start in ("", f"{folder.absolute().name}/"):
+        others = {file.replace("\\", "/").removeprefix(start): file for file in missing}
+        found, _ = _find_files(others, folder)
+        outside += [others[x] for x, leaves in found.items() if leaves]
+        respelled |= {others[x]: x for x in found}
+        missing = [file for file in missing if file not in respelled]
     if outside and not follow_links:
         raise ValueError(
             f"{len(outside)} of {len(files)} images are links that leave {str(folder)!r}, such as "
@@ -49,31 +54,52 @@ def check_files(
             f"{short(missing[0])}; give the folder that the file names start from"
         )
     if missing:
-        logger.warning(
-            "%s: %d of %d images are missing, such as %r",
-            *(where, len(missing), len(files), missing[0]),
-        )
+        warn(f"{where}: {len(missing)} of {len(files)} images are missing, such as {missing[0]!r}")
+    return respelled
 
 
-def _list_files(folder: Path, part: PurePath) -> dict[str, bool]:
-    """Returns the files of a subfolder, and whether each is a link that leads out of the folder.
+def find_image(file: str, folder: Path) -> Path:
+    """Returns the path of an image whose name may be spelled as ``check_files`` admits."""
+    others = check_files("", [file], folder, max_missing=1, follow_links=True)
+    return folder / others.get(file, file)
+
+
+def _find_files(files: Collection[str], folder: Path) -> tuple[dict[str, bool], list[str]]:
+    """Returns whether each file that is there leads out of the folder by a link, and the others.
+
+    A ValueError names one whose path leaves the folder without a link.
+    """
+    listed: dict[str, bool] = {}
+    root, given = folder.resolve(), folder.absolute()
+    for part, file in {PurePath(file).parent: file for file in files}.items():
+        leaves = not (given / part).resolve().is_relative_to(root)
+        if leaves and (".." in part.parts or not (given / part).is_relative_to(given)):
+            raise ValueError(
+                f"file_name: {short(file)} leaves the image folder; expected a path inside it"
+            )
+        for name, is_link_out in _list_files(given / part, root).items():
+            listed[str(part / name)] = leaves or is_link_out
+    paths = {file: str(PurePath(file)) for file in files}
+    found = {file: listed[path] for file, path in paths.items() if path in listed}
+    return found, [file for file in files if file not in found]
+
+
+def _list_files(folder: Path, root: Path) -> dict[str, bool]:
+    """Returns the names of the files in a folder, and whether each is a link that leaves the root.
 
     One listing is faster than a look for each file.
     """
-    root = folder.resolve()
-    part_leaves = not (folder / part).resolve().is_relative_to(root)
-    found = {}
     try:
-        with os.scandir(folder / part) as entries:
-            for entry in entries:
-                if entry.is_file():
-                    leaves = entry.is_symlink() and not Path(entry).resolve().is_relative_to(root)
-                    found[str(part / entry.name)] = part_leaves or leaves
+        with os.scandir(folder) as entries:
+            return {
+                entry.name: entry.is_symlink() and not Path(entry).resolve().is_relative_to(root)
+                for entry in entries
+                if entry.is_file()
+            }
     except (FileNotFoundError, NotADirectoryError):
         return {}  # its files are then named as missing
     except OSError as error:
-        raise ValueError(f"{short(str(folder / part))}: {error.strerror}") from error
-    return found
+        raise ValueError(f"{short(str(folder))}: {error.strerror}") from error
 
 
 @contextmanager

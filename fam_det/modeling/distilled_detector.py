@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from fam_det.config import check_positive
 from fam_det.core.resample import resample
+from fam_det.data.coco import find_categories
 from fam_det.files.checkpointer import is_below
 from fam_det.modeling.anchors import warn_of_other_anchors
 from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.distillers.base import Distiller, build_distiller
 from fam_det.modeling.hooks import captured_backbone
 from fam_det.modeling.ignored import ignoring
-from fam_det.modeling.inherit import first_layers, inherit
+from fam_det.modeling.inherit import check_class_order, first_layers, inherit
 from fam_det.modeling.levels import (
     MATCHES,
     match_levels,
@@ -25,7 +26,12 @@ from fam_det.modeling.levels import (
 )
 from fam_det.modeling.metrics import log_scalars, put_feature_images, timed_scalar
 from fam_det.modeling.student_wrapper import StudentWrapper
-from fam_det.modeling.teacher import FrozenTeacher, build_teacher, fold_batch_norm
+from fam_det.modeling.teacher import (
+    FrozenTeacher,
+    build_teacher,
+    fold_batch_norm,
+    teacher_config,
+)
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -123,7 +129,13 @@ class DistilledDetector(StudentWrapper):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Builds student, teacher and distiller, and matches their levels."""
-        return distillation(cfg, build_student(cfg), build_teacher(cfg))
+        student, teacher = build_student(cfg), build_teacher(cfg)
+        node = cfg.MODEL.TEACHER
+        if node.INHERIT and not node.CLASSES and not node.CONFIG.endswith(".py"):
+            own, others = (find_categories(x) for x in (cfg, teacher_config(cfg)[0]))
+            names = [x["name"] for x in own], [x["name"] for x in others]
+            check_class_order(student, teacher.detector, node.INHERIT, *names)
+        return distillation(cfg, student, teacher)
 
     def load_teacher(self, batches: Iterable[list[dict[str, Any]]] = ()) -> None:
         """Loads the teacher's checkpoint, then starts the student's inherited parts from it.

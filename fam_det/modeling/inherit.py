@@ -191,6 +191,36 @@ def class_rows(student: nn.Module, teacher: nn.Module, classes: Sequence[int]) -
     return found
 
 
+def check_class_order(
+    student: nn.Module,
+    teacher: nn.Module,
+    parts: Sequence[str],
+    names: Sequence[str],
+    others: Sequence[str],
+) -> None:
+    """Raises a ValueError where class i would inherit the rows of a class of another name.
+
+    That is known where the name is another of the teacher's.
+
+    Args:
+        student: a detector.
+        teacher: another one.
+        parts: as of ``inherit``.
+        names: of the student's classes; empty where they are not known.
+        others: of the teacher's.
+    """
+    classes = [others.index(name) if name in others else -1 for name in names]
+    if len(names) != len(others) or all(x in (-1, i) for i, x in enumerate(classes)):
+        return
+    rows = class_rows(student, teacher, classes)
+    if not rows.keys().isdisjoint(_names_of_parts(parts, student.state_dict())):
+        i = next(i for i, x in enumerate(classes) if x not in (-1, i))
+        raise ValueError(
+            f"{KEY}: class {i} of the data is {names[i]!r}, of the teacher {others[i]!r}; set "
+            f"MODEL.TEACHER.CLASSES {classes}"
+        )
+
+
 def _class_layers(module: nn.Module) -> Sequence[str]:
     """Returns the layers of one of Detectron2's heads that may have rows by class."""
     if isinstance(module, FastRCNNOutputLayers):

@@ -1,12 +1,16 @@
 """A data set in COCO format as the config needs to know it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from fam_det.data.annotations import is_labelled_by_teacher, read_dataset
-
-MAX_NAMES = 3  # in a message
+from fam_det.data.audit import (
+    class_difference,
+    class_names,
+    find_shared_images,
+    list_names,
+    report,
+)
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,25 @@ class CocoData:
     has_masks: bool  # every object has one
     has_bitmasks: bool  # some are run-length encoded
     is_labelled_by_teacher: bool = False  # see fam_det.recipes.labels
+    files: tuple[Path, ...] = field(default=(), compare=False, repr=False)  # of the images
 
 
-def read_coco(flag: str, annotations: str, images: str, *, has_labels: bool = True) -> CocoData:
+def read_coco(
+    flag: str,
+    annotations: str,
+    images: str,
+    *,
+    has_labels: bool = True,
+    allow_odd_boxes: bool = False,
+) -> CocoData:
     """Reads a data set, and checks what would otherwise end the training later.
 
     An error starts with the flag of the command line. Without labels all images are trained on.
     """
     # The training checks links.
-    content = read_dataset(flag, annotations, images, follow_links=True)
+    content, _ = read_dataset(
+        flag, annotations, images, follow_links=True, allow_odd_boxes=allow_odd_boxes
+    )
     objects = [x for x in content["annotations"] if not x.get("iscrowd", 0)]
     if has_labels and not objects:
         raise ValueError(
@@ -45,26 +59,20 @@ def read_coco(flag: str, annotations: str, images: str, *, has_labels: bool = Tr
         has_masks=all(masks),
         has_bitmasks=any(isinstance(mask, dict) for mask in masks),
         is_labelled_by_teacher=is_labelled_by_teacher(content),
+        files=tuple(Path(images) / x["file_name"] for x in content["images"]),
     )
-
-
-def class_names(categories: Iterable[dict[str, Any]]) -> tuple[str, ...]:
-    """Returns names of categories in the order of their ids, as Detectron2 numbers them."""
-    return tuple(str(x["name"]) for x in sorted(categories, key=lambda x: x["id"]))
 
 
 def check_same_classes(train: CocoData, val: CocoData) -> None:
     """Raises a ValueError unless class i means the same in both."""
-    if train.class_names != val.class_names:
+    if difference := class_difference(val.class_names, train.class_names):
         raise ValueError(
             f"--val: {val.annotations}: has the categories {list_names(val.class_names)}, but "
-            f"--train {train.annotations} has {list_names(train.class_names)}; give both files one "
-            "list of categories, in the same order of ids"
+            f"--train {train.annotations} has {list_names(train.class_names)} ({difference}); give "
+            "both files one list of categories, in the same order of ids"
         )
 
 
-def list_names(names: Iterable[str]) -> str:
-    """Returns how many names there are and the first of them: "3 (a, b, c)"."""
-    names = list(names)
-    more = ", ..." if len(names) > MAX_NAMES else ""
-    return f"{len(names)} ({', '.join(names[:MAX_NAMES])}{more})"
+def warn_of_shared_images(train: CocoData, val: CocoData) -> None:
+    """Warns of images to validate on that are also images to train on."""
+    report(f"--val: {val.annotations}", find_shared_images(train.files, val.files))

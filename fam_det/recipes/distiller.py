@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from fam_det.data.audit import list_names
 from fam_det.modeling.inherit import inherit
 from fam_det.modeling.levels import match_levels, pair_levels, paired_shapes, thin_maps
-from fam_det.recipes.data import list_names
 from fam_det.recipes.overrides import Override, Overrides
 from fam_det.recipes.teacher import ZOO_EXAMPLE, Teacher
 

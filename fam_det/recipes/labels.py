@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from fam_det.data.audit import list_names
 from fam_det.data.images import error_reason, open_checked_image
 from fam_det.export.media import IMAGES, UnreadableError, read_pictures
 from fam_det.export.predictions import instances_to_entries, open_predictions
 from fam_det.export.predictor import Predictor, detectron2_predictor
 from fam_det.export.source import load_teacher, teacher_input
 from fam_det.files.atomic_write import atomic_write, atomic_write_text
-from fam_det.recipes.data import CocoData, list_names
+from fam_det.recipes.data import CocoData
 from fam_det.recipes.overrides import Override, build_config
 from fam_det.recipes.scores import Scores, best_scores, default_scores
 from fam_det.recipes.teacher import read_teacher, teacher_overrides

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fam_det.data.annotations import read_annotations
+from fam_det.data.images import find_image
 from fam_det.export.clock import read_clock
 from fam_det.export.formats import check_packages, detect, export
 from fam_det.export.parts import part_seconds
@@ -202,7 +203,7 @@ def typical_picture(data: CocoData, cfg: CfgNode) -> Picture:
         return sum(abs(x - y) for x, y in sides), abs(objects[images[index]["id"]] - count)
 
     nearest = images[min(range(len(images)), key=distance)]
-    file = Path(data.images) / nearest["file_name"]
+    file = find_image(nearest["file_name"], Path(data.images))
     return Picture(file, (nearest["height"], nearest["width"]))
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from fam_det.analysis.runs import Run, read_run
 from fam_det.data import register_coco_datasets
 from fam_det.data.annotations import read_annotations
+from fam_det.data.audit import class_names
+from fam_det.data.images import find_image
 from fam_det.export.formats import detect
 from fam_det.export.measure import Network, latencies
 from fam_det.export.source import (
@@ -25,7 +27,6 @@ from fam_det.export.source import (
 from fam_det.export.student import load_student
 from fam_det.files import one_line
 from fam_det.files.atomic_write import atomic_write_text
-from fam_det.recipes.data import class_names
 from fam_det.recipes.teacher import read_teacher
 from fam_det.training.detection import Trainer
 
@@ -97,7 +98,7 @@ def read_validation(cfg: CfgNode) -> Validation:
     for name, annotations, images in cfg.DATASETS.COCO:
         if name == cfg.DATASETS.TEST[0]:
             content = read_annotations(name, annotations)
-            first = Path(images) / content["images"][0]["file_name"]
+            first = find_image(content["images"][0]["file_name"], Path(images))
             return Validation(class_names(content["categories"]), first)
     return Validation((), None)
 

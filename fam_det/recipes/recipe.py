@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from fam_det.data.audit import list_names
 from fam_det.modeling.distilled_detector import build_student
-from fam_det.recipes.data import CocoData, check_same_classes, list_names
+from fam_det.recipes.data import CocoData, check_same_classes
 from fam_det.recipes.distiller import distiller_overrides
 from fam_det.recipes.overrides import Override, Overrides, build_config, find_node, to_yaml
 from fam_det.recipes.schedule import solver_overrides

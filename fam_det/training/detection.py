@@ -71,7 +71,6 @@ def load_config(
     cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS or ""  # null in a file
     check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
     register_coco_datasets(cfg, tested=cfg.DATASETS.TEST if eval_only else None)
-    check_registered(cfg, eval_only=eval_only)
     _check_augmentation(cfg)
     cfg.freeze()
     return cfg
@@ -95,6 +94,10 @@ class Trainer(ResumableTrainer):
 
     build_train_loader = staticmethod(build_train_loader)
     build_evaluator = staticmethod(build_evaluator)
+
+    def __init__(self, cfg: CfgNode) -> None:
+        check_registered(cfg)  # in a script of one's own nothing else does
+        super().__init__(cfg)
 
     @classmethod
     def prepare(cls, cfg: CfgNode, args: argparse.Namespace) -> Callable[[], Any]:
@@ -164,8 +167,8 @@ def load_lazy_config(
 
     With ``eval_only`` only those of ``dataloader.test`` need be there.
 
-    Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict`` and
-    ``datasets.follow_links``, as ``DATASETS.COCO`` and so on.
+    Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict``,
+    ``datasets.follow_links`` and ``datasets.allow_odd_boxes``, as ``DATASETS.COCO`` and so on.
     """
     cfg = read_config(config_file, overrides, "command line")
     missing = [name for name in NODES if name not in cfg]
@@ -173,20 +176,26 @@ def load_lazy_config(
         raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
     keys = ("train.device", "train.amp.enabled")
     check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
-    tested = OmegaConf.select(cfg, "dataloader.test.dataset.names", default=[])
-    tested = [tested] if isinstance(tested, str) else list(tested)
-    register_coco_datasets(_own_datasets(cfg), tested=tested if eval_only else None)
+    yacs = _own_datasets(cfg)
+    register_coco_datasets(yacs, tested=yacs.DATASETS.TEST if eval_only else None)
     return cfg
 
 
 def _own_datasets(cfg: DictConfig) -> CfgNode:
     """Returns the node ``datasets`` of a LazyConfig as a config in YAML has it."""
     yacs = default_config()
+    yacs.MODEL.META_ARCHITECTURE = ""  # has no number of classes to compare
     yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
-    for key in ("strict", "follow_links"):
+    for key in ("strict", "follow_links", "allow_odd_boxes"):
         yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
     yacs.MODEL.MASK_ON = True  # for all that is known: objects without a mask are left out
+    yacs.DATASETS.TRAIN, yacs.DATASETS.TEST = (_data_sets(cfg, x) for x in ("train", "test"))
     return yacs
+
+
+def _data_sets(cfg: DictConfig, loader: str) -> tuple[str, ...]:
+    names = OmegaConf.select(cfg, f"dataloader.{loader}.dataset.names") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 class LazyTrainer(ResumableTrainer):

@@ -27,6 +27,7 @@ LESS_MEMORY = (
     "MODEL.DISTILLER.MID_CHANNELS, leave out a level (MODEL.DISTILLER.LEVELS) or set "
     "SOLVER.AMP.ENABLED True"
 )
+ALLOW_HELP = "go on where boxes or image sizes seem wrong"
 Main = Callable[[argparse.Namespace], Any]
 
 
@@ -39,13 +40,15 @@ def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
     parser.add_argument(
         "--allow-unsafe-config",
         action="store_true",
-        help="let the config file run code (!!python tags), as Detectron2 does",
+        help="let the config file run code (!!python tags)",
     )
     parser.add_argument(
         "--strict",
         action="store_true",
         help=f"end at the first image that cannot be read{also_strict}",
     )
+    if also_strict:  # a tool for detectors
+        parser.add_argument("--allow-odd-boxes", action="store_true", help=ALLOW_HELP)
     args = parser.parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")

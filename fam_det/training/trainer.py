@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fam_det.data.data_warnings import kept_warnings
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.metrics_file import LOG_PERIOD
 from fam_det.modeling.student_wrapper import parts_of_student
@@ -169,6 +170,8 @@ class ResumableTrainer(DefaultTrainer):
     def train(self) -> dict[str, Any]:
         """Trains; returns the last results of the evaluation."""
         planned = self.max_iter
+        for line in kept_warnings():  # hundreds of lines further up
+            logger.warning("%s", line)
         with contextlib.suppress(EarlyStop):
             TrainerBase.train(self, self.start_iter, self.max_iter)
         for line in self.best.summary(planned):

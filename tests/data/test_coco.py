@@ -11,11 +11,22 @@ import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.coco import check_known, check_registered, find_categories
+from fam_det.training.detection import Trainer, load_lazy_config
 from fam_det.training.evaluation import build_evaluator
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
+
+LAZY = """
+model = optimizer = lr_multiplier = {}
+dataloader = {
+    "train": {"dataset": {"names": ["python_train"]}},
+    "test": {"dataset": {"names": "python_val"}},
+}
+train = {"device": "cpu", "amp": {"enabled": False}}
+"""
 
 
 @pytest.fixture
@@ -227,6 +238,27 @@ def test_keypoints_need_a_sigma_each() -> None:
             check_registered(cfg)
     cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.05] * 4
     check_registered(cfg)
+
+
+def test_data_sets_registered_in_python_must_have_the_same_classes(tmp_path: Path) -> None:
+    """Their files say which, where Detectron2 has not loaded them yet."""
+    for name, classes in {"python_train": "ab", "python_val": "ba"}.items():
+        categories = [{"id": i, "name": x} for i, x in enumerate(classes)]
+        content = {"images": [], "annotations": [], "categories": categories}
+        (tmp_path / name).write_text(json.dumps(content))
+        register_coco_instances(name, {}, str(tmp_path / name), str(tmp_path))
+    cfg = default_config()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("python_train",), ("python_val",)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    message = "the classes of python_val are not those of python_train: the same in another order"
+    with pytest.raises(ValueError, match=message):
+        register_coco_datasets(cfg)
+    with pytest.raises(ValueError, match=message):
+        Trainer(cfg)  # in a script of one's own
+    lazy = tmp_path / "lazy.py"
+    lazy.write_text(LAZY)
+    with pytest.raises(ValueError, match=message):
+        load_lazy_config(str(lazy), [])
 
 
 def test_categories_are_those_of_the_annotation_file_in_the_order_of_ids(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Parts of the student that start with the teacher's weights, unless a checkpoint has them."""
 
+import ast
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +152,41 @@ def test_a_teacher_checkpoint_without_the_parts_is_refused(build: Build, tmp_pat
     model = build(*INHERIT, "MODEL.TEACHER.WEIGHTS", str(tmp_path / "teacher.pth"))
     with pytest.raises(ValueError, match="MODEL.TEACHER.WEIGHTS: .*weights are missing"):
         model.load_teacher()
+
+
+def in_order(file: Path, names: str) -> str:
+    """The opts of a config with a data set of these classes."""
+    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
+    file.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    return f"['DATASETS.COCO', [['cells', '{file}', '']], 'DATASETS.TRAIN', ['cells']]"
+
+
+@pytest.mark.parametrize(
+    ("names", "parts", "classes"),
+    [
+        ("cab", "roi_heads", "[2, 0, 1]"),
+        ("bxc", "roi_heads.box_predictor", "[1, -1, 2]"),
+        ("axc", "roi_heads", ""),  # b may be called x here
+        ("cab", "roi_heads.box_head", ""),  # has no rows by class
+    ],
+)
+def test_classes_in_another_order_are_refused_where_their_rows_would_be_taken(
+    names: str, parts: str, classes: str, tmp_path: Path
+) -> None:
+    teacher = in_order(tmp_path / "teacher.json", "abc")
+    opts = [*INHERIT[:1], f"{SAME_WIDTH[:-1]}, {teacher[1:]}", *INHERIT[2:3], f"['{parts}']"]
+    cfg = small_config(*opts)
+    own = tmp_path / "student.json"
+    in_order(own, names)
+    cfg.defrost()
+    cfg.DATASETS.COCO, cfg.DATASETS.TRAIN = [["cells", str(own), ""]], ("cells",)
+    if not classes:
+        build_model(cfg)
+        return
+    with pytest.raises(ValueError, match=re.escape(f"set MODEL.TEACHER.CLASSES {classes}")):
+        build_model(cfg)
+    cfg.MODEL.TEACHER.CLASSES = ast.literal_eval(classes)
+    build_model(cfg)
 
 
 def test_function_returns_what_it_copied() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fam_det.recipes.data import CocoData, check_same_classes, list_names, read_coco
+from fam_det.data.audit import list_names
+from fam_det.recipes.data import CocoData, check_same_classes, read_coco
 from tests.recipes.conftest import POLYGON, content
 
 RLE = {"size": [64, 96], "counts": [6000, 144]}

@@ -42,7 +42,8 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert first.stdout.startswith(f"{config}\n{command}")
     assert "teacher and data have 3 classes: the student starts with the teacher's" in config
     assert "copypaste: Task: bbox" in first.stdout
-    table = first.stdout.rpartition("best  ")[2]
+    end, _, table = first.stdout.rpartition("best  ")
+    assert "6 of 6 images are also images to train on" in end[-1000:]
     assert f"{tmp_path}/model_final.pth" in table
     assert "the teacher has random weights" in table
     assert f"tools/deploy.py {tmp_path}" in table
@@ -160,6 +161,29 @@ def test_wrong_argument_is_one_line(
     assert "Traceback" not in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith(message)
     assert not (tmp_path / "run").exists()
+
+
+def test_boxes_of_another_form_are_refused_unless_they_are_allowed(
+    data: list[str], tmp_path: Path
+) -> None:
+    content = json.loads(Path(data[1]).read_text())
+    for entry in content["annotations"]:
+        x, y, width, height = entry["bbox"]
+        entry["bbox"] = [x + 35, y + 10, x + 35 + width, y + 10 + height]
+    corners = tmp_path / "corners.json"
+    corners.write_text(json.dumps(content))
+    words = [*ARGUMENTS, "--train", str(corners), data[2], *data[3:], "--dry-run"]
+    words += ["--output", str(tmp_path / "run")]
+    result = run_tool("distill", *words)
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith(f"--train: {corners}: 6 of 6 boxes leave their image")
+    assert "if read as corners" in line and "--allow-odd-boxes" in line
+    result = run_tool("distill", *words, "--allow-odd-boxes")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "ALLOW_ODD_BOXES: true" in result.stdout
+    config = ["--config-file", str(tmp_path / "run" / "distill.yaml"), "--eval-only"]
+    result = run_tool("train_net", *config, "DATASETS.ALLOW_ODD_BOXES", "False")
+    assert "if read as corners" in result.stderr.strip().splitlines()[-1]
 
 
 def test_student_is_sized_and_stays(

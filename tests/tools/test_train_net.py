@@ -47,6 +47,9 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
     check_run(
         tmp_path, [first, again], {"distiller/loss_p2", "distiller/gamma_global_p6"}, processes
     )
+    shared = "DATASETS.TEST: bccd_val: 6 of 6 images are also images to train on"
+    for run in (first, again):  # a warning about the data is repeated in the last lines
+        assert shared in run.stdout.partition("Starting training")[0][-1000:]
     # An evaluation needs neither the images of the training nor the teacher.
     train, val = ast.literal_eval(cells)
     coco = str([[train[0], "gone.json", "gone"], val])

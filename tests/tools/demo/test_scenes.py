@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from fam_det.data.annotations import read_dataset
+from fam_det.data.audit import find_shared_images
+from fam_det.data.data_warnings import forget_warnings, kept_warnings
 from tools.demo import scenes
 from tools.demo.scenes import INK, DigitPool, SceneParams, build_dataset, draw_scenes
 
@@ -69,6 +72,17 @@ def test_boxes_are_inside_apart_and_of_the_sizes_asked_for(digits: DigitPool) ->
             assert params.sizes[0] - 2 <= max(w, h) <= params.sizes[1]
         for a, b in combinations(scene.boxes, 2):
             assert scenes.iou(a, b) <= params.max_iou
+
+
+def test_a_training_finds_nothing_odd_in_them(tmp_path: Path) -> None:
+    build_dataset(tmp_path / "scenes", SceneParams(train_images=60, val_images=30))
+    forget_warnings()
+    images = []
+    for split in ("train", "val"):
+        file, folder = scenes.split_paths(tmp_path / "scenes", split)
+        content, _ = read_dataset(split, str(file), str(folder))
+        images.append([folder / x["file_name"] for x in content["images"]])
+    assert kept_warnings() == [] and list(find_shared_images(*images)) == []
 
 
 def test_masks_are_tight(digits: DigitPool) -> None:
