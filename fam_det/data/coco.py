@@ -271,7 +271,8 @@ def _check_objects(
             f"MODEL.KEYPOINT_ON: got True, but {where} gives its keypoints no names; register the "
             "data set in Python, with keypoint_names and keypoint_flip_map"
         )
-    for entry in objects if cfg.MODEL.MASK_ON else ():
+    is_known = bool(cfg.MODEL.META_ARCHITECTURE)  # and not the model of a LazyConfig
+    for entry in objects if cfg.MODEL.MASK_ON and is_known else ():
         mask = entry.get("segmentation")
         if not mask:
             raise ValueError(

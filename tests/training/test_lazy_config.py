@@ -162,6 +162,7 @@ def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(
     content["annotations"] = content["annotations"][:2]  # an image without objects is left out
     (tmp_path / "two.json").write_text(json.dumps(content))
     names = ["dataloader.train.dataset.names=bccd_train", "train.device=cpu"]
+    names += ["dataloader.test.dataset.names=bccd_train"]
     configs = [
         load_lazy_config(CONFIG, [f"datasets.coco={[['bccd_train', file, train[2]]]}", *names])
         for file in (train[1], str(tmp_path / "two.json"))
