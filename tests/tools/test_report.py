@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import yaml
 
 from tests.tools.in_process import run_tool
 
@@ -21,7 +22,6 @@ MODEL:
 DATASETS: {NAME: fake}
 SOLVER: {IMS_PER_BATCH: 8, EPOCHS: 0, MAX_ITER: 20, STEPS: (), CHECKPOINT_PERIOD: 20}
 """
-GONE = "NAME: resnet8\n    WEIGHTS: gone.pth"
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,9 @@ def test_csv_alone_is_printed(trained: Path, tmp_path: Path) -> None:
 def test_teacher_that_is_gone_costs_the_maps_alone(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "moved"
     shutil.copytree(trained, run)
-    config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.replace("NAME: resnet8\n    WEIGHTS: ''", GONE))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["MODEL"]["TEACHER"]["WEIGHTS"] = "gone.pth"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
     done = run_tool("report", str(run), "--output", str(tmp_path / "report"))
     assert done.returncode == 0
     assert f"{run}: no picture of its maps: MODEL.TEACHER: " in done.stderr
