@@ -59,9 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
     add("--compare", action="store_true", help="then train it alone, and with heads alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
-    add(
-        "--allow-odd-boxes", action="store_true", help="go on where boxes or image sizes seem wrong"
-    )
+    add("--allow-odd-boxes", action="store_true", help="continue with boxes that seem wrong")
     add("--dry-run", action="store_true", help="write and print the config, and stop")
     add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
     return parser.parse_intermixed_args()  # KEY VALUE may come after options
@@ -220,7 +218,7 @@ def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
 
 
 def run_trainings(args: argparse.Namespace, config: Path) -> None:
-    """Trains the student, and with --compare the same one without its teacher; prints the table."""
+    """Trains the student, and with --compare the same one twice more; prints the table."""
     from fam_det.data.data_warnings import kept_warnings
 
     warnings = kept_warnings()

@@ -62,7 +62,7 @@ def main() -> None:
         print(write_unreadable(labelled.labels, args.output / "unreadable.txt"), end="")
     except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))
-    except KeyboardInterrupt:  # the same call goes on
+    except KeyboardInterrupt:  # the same call resumes
         sys.exit(130)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fam_det.data.data_warnings import warn
-from fam_det.data.images import open_checked_image
+from fam_det.data.images import open_checked_image, turned_size
 from fam_det.files import short
 
 Json = dict[str, Any]
@@ -32,7 +32,6 @@ MIN_TWINS = 0.01  # share of objects: some are annotated twice in the best of da
 MIN_REACHING, MAX_REACH = 20, 0.6  # objects, and how far they come in both directions
 MAX_NEIGHBOURS = 50  # compared with an object, of its class in its image, from left to right
 SAMPLE = 64  # images that are opened
-ORIENTATION = 0x0112  # of EXIF; 5 to 8 turn an image on its side
 HEAD = 4096  # bytes that differ in nearly all images of one length
 
 
@@ -262,8 +261,7 @@ def read_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]] | tuple[Non
     """Returns width and height of an image, as stored and as EXIF turns it; None of a bad one."""
     try:
         with file.open("rb") as stream, open_checked_image(stream) as image:
-            turn = image.getexif().get(ORIENTATION, 1) in range(5, 9)
-            return image.size, image.size[::-1] if turn else image.size
+            return image.size, turned_size(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, None  # a training and an evaluation name it
 

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 # Pillow warns of a decompression bomb above this number: a quarter of a gigabyte in RGB.
 MAX_PIXELS = 89_478_485
+ORIENTATION = 0x0112  # of EXIF; 5 to 8 turn an image on its side
 # Pillow's conversion of these modes to RGB clips at 255, so that nearly all of an image is white.
 DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -131,6 +132,12 @@ def open_checked_image(stream: IO[bytes]) -> Iterator[Image.Image]:
         if image.format == "EPS":
             raise ValueError("a PostScript program, which Ghostscript would run; convert it to PNG")
         yield image
+
+
+def turned_size(image: Image.Image) -> tuple[int, int]:
+    """Returns width and height of an image as its EXIF orientation turns it, without decoding."""
+    is_on_its_side = image.getexif().get(ORIENTATION, 1) in range(5, 9)
+    return image.size[::-1] if is_on_its_side else image.size
 
 
 def error_reason(error: Exception, file: str) -> str:

@@ -31,10 +31,10 @@ def ignoring(
         batched_inputs: ``ignored`` are ``Instances`` of the fields of ``instances``; with
             ``unlabelled`` nothing in the image is background.
     """
-    matchers = _find_matchers(student)
     if not any(len(x.get("ignored", ())) for x in batched_inputs):
         yield batched_inputs
         return
+    matchers = _find_matchers(student)
     if not matchers:
         name = type(student).__name__
         if any(x.get("unlabelled") for x in batched_inputs):

@@ -1,7 +1,7 @@
 """Labels images with a teacher's detections, as a data set in COCO's format.
 
-Images are listed and labelled one by one into a file of lines, which a killed call goes on with; no
-more than one image is in memory. Then the lines become a data set: detections of a high score are
+Images are labelled one by one into a file of lines, so that a killed call is resumed and no more
+than one image is in memory. Then the lines become a data set: detections of a high score are
 objects, those of a low one crowds, which are neither object nor background (see
 ``fam_det.data.ignored``), and the others are dropped.
 """
@@ -14,14 +14,14 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from fam_det.data.audit import list_names
-from fam_det.data.images import error_reason, open_checked_image
+from fam_det.data.images import error_reason, open_checked_image, turned_size
 from fam_det.export.media import IMAGES, UnreadableError, read_pictures
 from fam_det.export.predictions import instances_to_entries, open_predictions
 from fam_det.export.predictor import Predictor, detectron2_predictor
@@ -36,7 +36,6 @@ from fam_det.training.trainer import check_device
 from detectron2.config import CfgNode
 
 Json = dict[str, Any]
-ORIENTATION = 0x0112  # of EXIF
 MIN_SCORE = 0.05  # of what is kept in the lines
 ODD_NAME = {"error": "a control character in the name, which no data set may have"}
 logger = logging.getLogger(__name__)
@@ -183,8 +182,7 @@ def read_header(file: Path) -> Json:
     """Returns the line of an image in which nothing is looked for, but for its name."""
     try:
         with file.open("rb") as stream, open_checked_image(stream) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5  # by a quarter
-            width, height = image.size[::-1] if turned else image.size
+            width, height = turned_size(image)
     except Exception as error:  # a broken file makes Pillow raise errors of many types
         return {"error": error_reason(error, str(file))}
     return {"height": height, "width": width, "objects": []}
@@ -305,10 +303,13 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
     found = [node.CONFIG, node.WEIGHTS, node.OPTS, _stamp(node.WEIGHTS)]
     identity = {"teacher": found, "classes": names, "headers_only": headers_only}
     labels = LabelFile(request.output, request.folders, identity)
-    predictor = lru_cache(lambda: _predictor(cfg, request.device))  # loaded if there is work
+
+    @cache
+    def load_detector() -> Callable[[Path], Json]:  # where there is something left to label
+        return detector_of(_predictor(cfg, request.device), [known.index(x) for x in names])
 
     def detect(file: Path) -> Json:
-        return detector_of(predictor(), [known.index(name) for name in names])(file)
+        return load_detector()(file)
 
     labels.label(read_header if headers_only else detect)
     scores = default_scores(len(names))

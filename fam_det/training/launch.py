@@ -27,7 +27,7 @@ LESS_MEMORY = (
     "MODEL.DISTILLER.MID_CHANNELS, leave out a level (MODEL.DISTILLER.LEVELS) or set "
     "SOLVER.AMP.ENABLED True"
 )
-ALLOW_HELP = "go on where boxes or image sizes seem wrong"
+ALLOW_HELP = "continue where boxes or image sizes seem wrong"
 Main = Callable[[argparse.Namespace], Any]
 
 

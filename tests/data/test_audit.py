@@ -104,7 +104,9 @@ def test_boxes_that_are_right_are_no_error(size: tuple[int, int], out: int, writ
     data = content(90, size)
     for entry in data["annotations"][:out]:
         entry["bbox"][:2] = [WIDTH - 3, HEIGHT - 3]
-    read_dataset("cells", *write(data))
+    found, is_plain = read_dataset("cells", *write(data))
+    assert found == data and is_plain
+    assert not any("read as" in line or "fractions" in line for line in kept_warnings())
 
 
 def test_boxes_in_one_corner_of_all_images_are_named(write: Write) -> None:
