@@ -258,8 +258,7 @@ def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str
     """Returns the arguments of ``DistilledDetector`` for these two and ``MODEL.DISTILLER``."""
     student_shape: dict[str, ShapeSpec] = student.backbone.output_shape()
     how = cfg.MODEL.TEACHER.MATCH, teacher.input_scale
-    pairs = pair_levels(student_shape, teacher.output_shape(), *how)
-    teacher_shape = paired_shapes(pairs, teacher.output_shape(), *how)
+    teacher_shape = paired_shapes(student_shape, teacher.output_shape(), *how)
     try:
         levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher_shape)
     except ValueError as error:

@@ -81,16 +81,19 @@ def pair_levels(
 
 
 def paired_shapes(
-    pairs: Mapping[str, str],
+    student: Mapping[str, ShapeSpec],
     teacher: Mapping[str, ShapeSpec],
     match: str = "same_level",
     input_scale: float = 1.0,
 ) -> dict[str, ShapeSpec]:
-    """Returns the shapes of the teacher's maps by the student's names, strides in its pixels."""
+    """Returns the teacher's shapes by the student's names, strides in the pixels that compare.
+
+    The arguments, and what is raised, are those of ``pair_levels``.
+    """
     divisor = round(input_scale) if match == "same_scale" else 1
     return {
         own: ShapeSpec(channels=teacher[name].channels, stride=teacher[name].stride // divisor)
-        for own, name in pairs.items()
+        for own, name in pair_levels(student, teacher, match, input_scale).items()
     }
 
 

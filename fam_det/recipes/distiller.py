@@ -7,7 +7,7 @@ import torch
 
 from fam_det.data.audit import list_names
 from fam_det.modeling.inherit import inherit
-from fam_det.modeling.levels import match_levels, pair_levels, paired_shapes, thin_maps
+from fam_det.modeling.levels import match_levels, paired_shapes, thin_maps
 from fam_det.recipes.overrides import Override, Overrides
 from fam_det.recipes.teacher import ZOO_EXAMPLE, Teacher
 
@@ -109,8 +109,7 @@ def _shared_levels(student: Any, teacher: Teacher, match: str, input_scale: floa
     of RetinaNet a convolution of res5.
     """
     other, shapes = teacher.detector.backbone, student.output_shape()
-    pairs = pair_levels(shapes, other.output_shape(), match, input_scale)
-    matched = paired_shapes(pairs, other.output_shape(), match, input_scale)
+    matched = paired_shapes(shapes, other.output_shape(), match, input_scale)
     try:
         levels = match_levels([], shapes, matched)
     except ValueError as error:

@@ -49,7 +49,7 @@ def test_levels_of_one_scale_have_as_many_cells() -> None:
     assert pair_levels(SHAPES, SHAPES) == {name: name for name in SHAPES}
     pairs = pair_levels(SHAPES, SHAPES, "same_scale", 2.0)
     assert pairs == {"p2": "p3", "p3": "p4", "p4": "p5", "p5": "p6"}
-    shapes = paired_shapes(pairs, SHAPES, "same_scale", 2.0)
+    shapes = paired_shapes(SHAPES, SHAPES, "same_scale", 2.0)
     assert {name: shape.stride for name, shape in shapes.items()} == {
         name: SHAPES[name].stride for name in pairs
     }
