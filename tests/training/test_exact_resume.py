@@ -13,6 +13,15 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 
 
+OTHERS = {
+    "small images": ["MODEL.TEACHER.INPUT_SCALE", "2.0"],
+    "images without labels": [
+        *("DATASETS.TRAIN", "('bccd_train', 'bccd_val')", "DATASETS.TRAIN_SHARES", "[1, 3]"),
+        *("DATASETS.UNLABELLED", "['bccd_val']", "DATASETS.IGNORE_CROWD", "True"),
+    ],
+}
+
+
 class Stop(Exception):
     pass
 
@@ -33,9 +42,9 @@ class Losses(HookBase):
 
 def opts(cells: str, folder: Path, student: str) -> list[str]:
     kind = student if student in STUDENTS else "GeneralizedRCNN"
-    small = ["MODEL.TEACHER.INPUT_SCALE", "2.0"] if student == "small images" else []
     return [
-        *("MODEL.STUDENT.META_ARCHITECTURE", kind, *STUDENTS.get(student, THIN), *small),
+        *("MODEL.STUDENT.META_ARCHITECTURE", kind, *STUDENTS.get(student, THIN)),
+        *OTHERS.get(student, []),
         *("DATASETS.COCO", cells, "DATALOADER.NUM_WORKERS", "0"),
         *("INPUT.MIN_SIZE_TRAIN", "(48, 64)", "INPUT.MIN_SIZE_TEST", "64"),
         *("OUTPUT_DIR", str(folder), "SEED", "3", "SOLVER.BASE_LR", "0.001"),
@@ -68,7 +77,7 @@ def assert_same(first: Any, second: Any) -> None:
 # teacher's heads in a basis.
 @pytest.mark.parametrize(
     "student",
-    ["GeneralizedRCNN", "thin", "small images", pytest.param("RetinaNet", marks=pytest.mark.slow)],
+    ["GeneralizedRCNN", "thin", *OTHERS, pytest.param("RetinaNet", marks=pytest.mark.slow)],
 )
 def test_a_resumed_detector_is_the_unbroken_one(student: str, tmp_path: Path, cells: str) -> None:
     unbroken = train(opts(cells, tmp_path / "unbroken", student))
