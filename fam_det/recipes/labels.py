@@ -29,14 +29,13 @@ from fam_det.export.source import load_teacher, teacher_input
 from fam_det.files.atomic_write import atomic_write, atomic_write_text
 from fam_det.recipes.data import CocoData
 from fam_det.recipes.overrides import Override, build_config
-from fam_det.recipes.scores import Scores, best_scores, default_scores
+from fam_det.recipes.scores import MIN_SCORE, Scores, best_scores, default_scores
 from fam_det.recipes.teacher import read_teacher, teacher_overrides
 from fam_det.training.trainer import check_device
 
 from detectron2.config import CfgNode
 
 Json = dict[str, Any]
-MIN_SCORE = 0.05  # of what is kept in the lines
 ODD_NAME = {"error": "a control character in the name, which no data set may have"}
 logger = logging.getLogger(__name__)
 

@@ -31,6 +31,8 @@ def test_the_score_has_the_best_f1_of_all() -> None:
             assert f1(scored, count, found) == best
         else:
             assert found == DEFAULT_HIGH
+    # Both objects are found from 0.8 on, and nothing else down to 0.3: (0.8 + 0.3) / 2.
+    assert best_f1_score([(0.9, True), (0.3, False), (0.8, True)], 2) == 0.55
 
 
 def test_each_object_is_found_once_and_crowds_do_not_count() -> None:
