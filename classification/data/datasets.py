@@ -1,5 +1,6 @@
 """Data sets by name, and the parts of them that a run trains and evaluates on."""
 
+import tarfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from iopath.common.file_io import file_lock
+from torchvision.datasets import CIFAR10, CIFAR100
 
-from classification.data.cifar import load_cifar
 from classification.data.folder import list_folder, load_folder
 from classification.data.images import AnyImages, ImageFiles, ImageSet, hold_out
 
@@ -94,16 +96,44 @@ def load_images(cfg: CfgNode, *, train: bool) -> AnyImages:
 
 @DATASET_REGISTRY.register()
 def cifar10(cfg: CfgNode, train: bool) -> ImageSet:
-    """CIFAR-10 in its binary format."""
-    node = cfg.DATASETS
-    return load_cifar(node.ROOT, "cifar10", train=train, download=node.DOWNLOAD)
+    """CIFAR-10, as torchvision reads it."""
+    return load_cifar(CIFAR10, cfg.DATASETS.ROOT, train=train, download=cfg.DATASETS.DOWNLOAD)
 
 
 @DATASET_REGISTRY.register()
 def cifar100(cfg: CfgNode, train: bool) -> ImageSet:
-    """CIFAR-100 in its binary format."""
-    node = cfg.DATASETS
-    return load_cifar(node.ROOT, "cifar100", train=train, download=node.DOWNLOAD)
+    """CIFAR-100 with its 100 fine classes, as torchvision reads it."""
+    return load_cifar(CIFAR100, cfg.DATASETS.ROOT, train=train, download=cfg.DATASETS.DOWNLOAD)
+
+
+def load_cifar(dataset: type[CIFAR10], root: str, *, train: bool, download: bool) -> ImageSet:
+    """Reads a CIFAR from ``root``, and with ``download`` fetches or unpacks it first.
+
+    Its files are pickles: torchvision opens none whose MD5 is not that of the authors' file.
+    """
+    try:
+        found = dataset(root, train=train)
+    except RuntimeError as error:
+        if not download:
+            raise ValueError(
+                f"{root}: no whole {dataset.base_folder} in it; unpack {dataset.url} there, or set "
+                "DATASETS.DOWNLOAD True"
+            ) from error
+        Path(root).mkdir(parents=True, exist_ok=True)
+        # One of several processes fetches it, the others wait.
+        with file_lock(str(Path(root) / dataset.filename)):
+            found = _download(dataset, root, train)
+    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
+    return ImageSet(images, torch.tensor(found.targets), found.classes)
+
+
+def _download(dataset: type[CIFAR10], root: str, train: bool) -> CIFAR10:
+    try:
+        return dataset(root, train=train, download=True)
+    except (OSError, RuntimeError, tarfile.TarError) as error:
+        raise ValueError(
+            f"{dataset.url} can't be downloaded to {root} ({error}); put it there by hand"
+        ) from error
 
 
 @DATASET_REGISTRY.register()

@@ -141,7 +141,9 @@ def test_a_missing_folder_says_what_is_expected(tmp_path: Path) -> None:
 
 def test_missing_cifar_names_the_data_set(tmp_path: Path) -> None:
     cfg = config("cifar100", "DATASETS.ROOT", str(tmp_path), "DATASETS.DOWNLOAD", False)
-    with pytest.raises(ValueError, match=r"DATASETS.NAME 'cifar100': .*cifar-100-binary"):
+    with pytest.raises(
+        ValueError, match=r"DATASETS.NAME 'cifar100': .*unpack https://.*cifar-100-python"
+    ):
         dataset_info(cfg)
 
 

@@ -1,217 +1,93 @@
-"""The CIFARs' binary format and its archives, written here as their authors describe them."""
+"""The CIFARs, packed here as torchvision expects them."""
 
 import hashlib
-import io
+import pickle
 import tarfile
-import urllib.request
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torchvision.datasets import CIFAR10, CIFAR100
 
-from classification.data import cifar
-from classification.data.cifar import FORMATS, download_file, load_cifar, unpack_folder
+from classification.data.datasets import load_cifar
 
-ROWS = 6  # in a file of these tests; the real ones have 10,000 or 50,000
-
-
-@pytest.fixture(autouse=True)
-def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, layout in FORMATS.items():
-        small = replace(layout, train_rows=ROWS, test_rows=ROWS)
-        monkeypatch.setitem(cifar.FORMATS, name, small)
+ROWS = 6  # in a file; the real ones have 10,000 or 50,000
+Dataset = type[CIFAR10]
 
 
-def write_cifar(root: Path, name: str) -> dict[str, list[tuple[int, Tensor]]]:
-    """Write a data set; its rows (label, pixels) by file."""
-    layout = FORMATS[name]
-    folder = root / layout.folder
+def md5_of(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def write_cifar(dataset: Dataset, root: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Write a small CIFAR whose files count as the authors'; their content by name."""
+    rng = np.random.default_rng(0)
+    folder, names = root / dataset.base_folder, [name for name, _ in dataset.train_list]
     folder.mkdir(parents=True)
-    classes = 10 if name == "cifar10" else 100
-    # CIFAR-10's ends with an empty line
-    (folder / layout.names).write_text("\n".join(f"class_{x}" for x in range(classes)) + "\n\n")
-    generator = torch.Generator().manual_seed(0)
-    written: dict[str, list[tuple[int, Tensor]]] = {}
-    for file in (*layout.train, layout.test):
-        labels = torch.randint(0, classes, (ROWS,), generator=generator).tolist()
-        pixels = torch.randint(0, 256, (ROWS, 3, 32, 32), dtype=torch.uint8, generator=generator)
-        content = b""
-        for label, image in zip(labels, pixels, strict=True):
-            coarse = bytes([label // 5]) if name == "cifar100" else b""
-            content += coarse + bytes([label]) + image.numpy().tobytes()
-        (folder / file).write_bytes(content)
-        written[file] = list(zip(labels, pixels, strict=True))
-    return written
+    label_key = "fine_labels" if dataset is CIFAR100 else "labels"
+    content: dict[str, Any] = {
+        name: {
+            "data": rng.integers(0, 256, (ROWS, 3072), dtype=np.uint8),
+            label_key: rng.integers(0, 10, ROWS).tolist(),
+        }
+        for name in [*names, dataset.test_list[0][0]]
+    }
+    content[dataset.meta["filename"]] = {dataset.meta["key"]: [*"abcdefghij"]}
+    for name, value in content.items():
+        (folder / name).write_bytes(pickle.dumps(value))
+    for key in ("train_list", "test_list"):
+        listed = [[name, md5_of(folder / name)] for name, _ in getattr(dataset, key)]
+        patch.setattr(dataset, key, listed)
+    md5 = md5_of(folder / dataset.meta["filename"])
+    patch.setattr(dataset, "meta", {**dataset.meta, "md5": md5})
+    return content
 
 
-def pack(folder: Path, archive: Path) -> str:
-    with tarfile.open(archive, "w:gz") as content:
-        content.add(folder, folder.name)
-    return hashlib.md5(archive.read_bytes()).hexdigest()
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("dataset", [CIFAR10, CIFAR100])
 @pytest.mark.parametrize("train", [True, False])
-def test_files_read_back_exactly(name: str, train: bool, tmp_path: Path) -> None:
-    written = write_cifar(tmp_path, name)
-    layout = FORMATS[name]
-    rows = [row for file in (layout.train if train else [layout.test]) for row in written[file]]
-    images = load_cifar(tmp_path, name, train=train)
-    assert images.images.dtype == torch.uint8
-    assert torch.equal(images.images, torch.stack([pixels for _, pixels in rows]))
+def test_files_read_back_exactly(
+    dataset: Dataset, train: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = write_cifar(dataset, tmp_path, monkeypatch)
+    names = [name for name, _ in (dataset.train_list if train else dataset.test_list)]
+    images = load_cifar(dataset, str(tmp_path), train=train, download=False)
+    pixels = np.concatenate([content[name]["data"] for name in names])  # red plane, green, blue
+    assert torch.equal(images.images, torch.from_numpy(pixels).view(-1, 3, 32, 32))
+    labels = [
+        x for name in names for key in content[name] if key != "data" for x in content[name][key]
+    ]
     assert images.labels.dtype == torch.int64
-    assert images.labels.tolist() == [label for label, _ in rows]
-    assert images.classes == [f"class_{x}" for x in range(10 if name == "cifar10" else 100)]
-
-
-def test_a_file_that_is_not_whole_is_named(tmp_path: Path) -> None:
-    write_cifar(tmp_path, "cifar10")
-    path = tmp_path / FORMATS["cifar10"].folder / "data_batch_3.bin"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: 18437 bytes, expected 18438"):
-        load_cifar(tmp_path, "cifar10", train=True)
-    path.unlink()
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: can't be read"):
-        load_cifar(tmp_path, "cifar10", train=True)
-
-
-def test_a_label_without_a_class_is_refused(tmp_path: Path) -> None:
-    write_cifar(tmp_path, "cifar10")
-    path = tmp_path / FORMATS["cifar10"].folder / "test_batch.bin"
-    path.write_bytes(b"\x0a" + path.read_bytes()[1:])
-    with pytest.raises(ValueError, match=r"test_batch.bin: has label 10, expected less than 10"):
-        load_cifar(tmp_path, "cifar10", train=False)
-
-
-def test_unknown_name_lists_what_exists(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'cifar1'.*cifar10.*cifar100"):
-        load_cifar(tmp_path, "cifar1", train=True)
-
-
-def test_missing_files_say_where_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no such folder; put https://.*cifar-100-binary.tar.gz"):
-        load_cifar(tmp_path, "cifar100", train=True, download=False)
-
-
-@pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Answer downloads with a small archive of CIFAR-10; the addresses that were asked for."""
-    source = tmp_path / "source"
-    write_cifar(source, "cifar10")
-    archive = tmp_path / "served.tar.gz"
-    md5 = pack(source / FORMATS["cifar10"].folder, archive)
-    monkeypatch.setitem(cifar.FORMATS, "cifar10", replace(FORMATS["cifar10"], md5=md5))
-    asked: list[str] = []
-
-    def answer(url: str, timeout: float) -> io.BytesIO:
-        asked.append(url)
-        return io.BytesIO(archive.read_bytes())
-
-    monkeypatch.setattr(urllib.request, "urlopen", answer)
-    return asked
-
-
-def test_download_happens_once(tmp_path: Path, served: list[str]) -> None:
-    root = tmp_path / "new" / "root"
-    first = load_cifar(root, train=True, download=True)
-    again = load_cifar(root, train=True, download=True)
-    assert torch.equal(first.images, again.images)
-    assert torch.equal(first.images, load_cifar(tmp_path / "source", train=True).images)
-    assert served == ["https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"]
-    names = {path.name for path in root.iterdir()}
-    archive = "cifar-10-binary.tar.gz"
-    assert names == {"cifar-10-batches-bin", archive, f"{archive}.lock"}
+    assert images.labels.tolist() == labels
+    assert images.classes == [*"abcdefghij"]
 
 
 def test_an_archive_that_lies_there_is_unpacked_without_a_download(
-    tmp_path: Path, served: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_cifar(CIFAR10, tmp_path / "source", monkeypatch)
     root = tmp_path / "root"
     root.mkdir()
-    (tmp_path / "served.tar.gz").rename(root / FORMATS["cifar10"].archive)
-    assert len(load_cifar(root, train=False, download=False)) == ROWS
-    assert served == []
-
-
-@pytest.mark.usefixtures("served")
-def test_a_wrong_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cifar.FORMATS, "cifar10", replace(FORMATS["cifar10"], md5="0" * 32))
-    with pytest.raises(ValueError, match=r"binary.tar.gz: MD5 .*, expected 0000"):
-        load_cifar(tmp_path / "root", train=True, download=True)
-    assert not (tmp_path / "root" / FORMATS["cifar10"].folder).exists()
+    with tarfile.open(root / CIFAR10.filename, "w:gz") as archive:
+        archive.add(tmp_path / "source" / CIFAR10.base_folder, CIFAR10.base_folder)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5_of(root / CIFAR10.filename))
+    monkeypatch.setattr(CIFAR10, "url", "https://nowhere.invalid/cifar")
+    for _ in range(2):  # the second time it is there
+        assert len(load_cifar(CIFAR10, str(root), train=False, download=True)) == ROWS
 
 
 def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(url: str, timeout: float) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(urllib.request, "urlopen", fail)
-    with pytest.raises(ValueError, match=r"can't be downloaded \(no route to host\); put it in"):
-        load_cifar(tmp_path, train=True, download=True)
-    assert not list(tmp_path.glob("*.unfinished"))
+    monkeypatch.setattr(CIFAR10, "url", "https://nowhere.invalid/cifar")
+    with pytest.raises(ValueError, match=r"nowhere.invalid/cifar can't be downloaded .* by hand"):
+        load_cifar(CIFAR10, str(tmp_path / "new" / "root"), train=True, download=True)
 
 
-def escaping_path(content: tarfile.TarFile) -> None:
-    content.addfile(tarfile.TarInfo("data/../../escaped"), io.BytesIO())
-
-
-def escaping_link(content: tarfile.TarFile) -> None:
-    link = tarfile.TarInfo("data/link")
-    link.type, link.linkname = tarfile.SYMTYPE, "../../escaped"
-    content.addfile(link)
-
-
-def device_file(content: tarfile.TarFile) -> None:
-    device = tarfile.TarInfo("data/device")
-    device.type = tarfile.CHRTYPE
-    content.addfile(device)
-
-
-@pytest.mark.parametrize("add", [escaping_path, escaping_link, device_file])
-def test_an_unsafe_member_is_refused(
-    add: Callable[[tarfile.TarFile], None], tmp_path: Path
-) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "file").write_text("content")
-    archive, target = tmp_path / "unsafe.tar", tmp_path / "target"
-    target.mkdir()
-    with tarfile.open(archive, "w") as content:
-        content.add(tmp_path / "data", "data")
-        add(content)
-    with pytest.raises(ValueError, match=r"unsafe.tar: can't be unpacked"):
-        unpack_folder(archive, target / "data")
-    assert not (target / "data").exists()
-    assert not (tmp_path / "escaped").exists()
-
-
-def test_an_archive_without_the_folder_or_broken_is_named(tmp_path: Path) -> None:
-    archive = tmp_path / "some.tar"
-    with tarfile.open(archive, "w"):
-        pass
-    with pytest.raises(ValueError, match="some.tar: expected a folder data in it"):
-        unpack_folder(archive, tmp_path / "data")
-    archive.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="some.tar: can't be unpacked"):
-        unpack_folder(archive, tmp_path / "data")
-
-
-@pytest.mark.parametrize("scheme", ["http", "ftp", "file"])
-def test_a_download_that_anyone_could_change_is_refused(scheme: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{scheme}://host/a.tar: refused, .*expected https"):
-        download_file(f"{scheme}://host/a.tar", tmp_path / "a.tar")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_pickled_batch_is_neither_read_nor_run(tmp_path: Path) -> None:
-    """CIFAR's other format, for Python, is pickles; a file of that kind is bytes here."""
-    folder = tmp_path / FORMATS["cifar10"].folder
-    write_cifar(tmp_path, "cifar10")
+def test_a_hostile_batch_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(CIFAR10, tmp_path, monkeypatch)
     mark = tmp_path / "mark"
     hostile = f"cos\nsystem\n(S'touch {mark}'\ntR.".encode()
-    (folder / "data_batch_1.bin").write_bytes(hostile)
-    with pytest.raises(ValueError, match=r"data_batch_1\.bin: .* bytes, expected"):
-        load_cifar(tmp_path, train=True)
+    (tmp_path / CIFAR10.base_folder / "data_batch_1").write_bytes(hostile)
+    with pytest.raises(ValueError, match="no whole cifar-10-batches-py in it; unpack https://"):
+        load_cifar(CIFAR10, str(tmp_path), train=True, download=False)
     assert not mark.exists()
