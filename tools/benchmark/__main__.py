@@ -19,7 +19,7 @@ from tools.benchmark.measuring import describe_machine
 from tools.benchmark.rows import Case, exponents, measure, table
 
 # Modules of this package, each imported when it runs: some need more than PyTorch.
-SUITES = ("core", "head", "step", "eval", "data", "growth", "kernels")
+SUITES = ("core", "head", "step", "data", "growth", "kernels")
 EXAMPLES = """
 examples:
   python -m tools.benchmark
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for case in cases(name, args.device):
             if args.only in case.name:
                 print(f"{name}: {case.name}", end=" ... ", file=sys.stderr, flush=True)
-                rows.append(measure(case, args.device, machine))
+                rows.append(measure(case, args.device))
                 print(f"{rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
         print("\n".join(["", name, "", table(rows), *exponents(rows)]), flush=True)
         results[name] = rows

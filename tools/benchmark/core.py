@@ -1,7 +1,4 @@
-"""Suite ``core``: the two modules of FAM-KD, forward and backward, beside the plain formulas.
-
-Legend: N batch, C channels, H and W map size, V = W // 2 + 1 columns of the half plane.
-"""
+"""Suite ``core``: the two modules of FAM-KD, forward and backward, beside the plain formulas."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -23,18 +20,12 @@ def cases(device: str) -> Iterator[Case]:
         fam = FrequencyAttention(c, c, size=side).to(device)
         full_spectrum = FullSpectrumAttention(fam)
         x = torch.randn(n, c, side, side, device=device, requires_grad=True)
-        frequencies = side * (side // 2 + 1)
         yield gradient_case(
             f"dense FAM {n}x{c}x{side}x{side}",
             fam,
             full_spectrum,
             x,
             modules=(fam, full_spectrum),
-            # a complex multiply-add is 8 operations, a real one 2; thrice, for the backward pass
-            flops=3 * n * c * c * (8 * frequencies + 2 * side * side),
-            # map, output, both gradients, each twice; filter read twice, its gradient written, each
-            # of two real numbers a frequency
-            moved=4 * (8 * x.numel() + 3 * 2 * frequencies * c * c),
             time_goal=0.25,
             memory_goal=0.5,
         )
@@ -47,10 +38,6 @@ def cases(device: str) -> Iterator[Case]:
             partial(unfold_fusion, attention),
             *maps,
             modules=(attention, attention),
-            # three 1x1 convolutions, thrice for the backward pass; 9 positions of about 4 + 8
-            flops=n * h * w * c * (3 * 3 * 2 * c + 9 * 12),
-            # two maps, three projections, the output, and the gradient of each
-            moved=4 * 12 * n * c * h * w,
             time_goal=1 / 3,
             memory_goal=0.25,
         )

@@ -22,8 +22,6 @@ class Case:
     project: Function
     reference: Function
     modules: Modules = (None, None)  # of both, to count parameters
-    flops: float = 0.0  # that the project's formula cannot do without
-    moved: float = 0.0  # bytes that have to be read or written once
     time_goal: float | None = None  # largest ratio of times, project over reference
     memory_goal: float | None = None  # largest ratio of peak memories
     memory: bool = True  # whether to compare it
@@ -78,7 +76,7 @@ Row = dict[str, Any]
 """Milliseconds, MiB and parameters of both ways, and their ratios, project over reference."""
 
 
-def measure(case: Case, device: str, machine: dict[str, Any]) -> Row:
+def measure(case: Case, device: str) -> Row:
     """Times both ways in turn, then takes the peak memory of each."""
     ways = (case.project, case.reference)
     times = time_pairs(*ways, seconds=case.seconds, pairs=case.pairs, warmup=case.warmup)
@@ -87,8 +85,6 @@ def measure(case: Case, device: str, machine: dict[str, Any]) -> Row:
     first, _, third = quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
     mib = [peak_memory(way, device=device) / 2.0**20 if case.memory else None for way in ways]
     parameters = [module and count_parameters(module) for module in case.modules]
-    # the longer of arithmetic and transfers, as a roofline
-    floor = max(case.flops / machine["matmul_gflops"], case.moved / machine["copy_gb_per_s"])
     return {
         "name": case.name,
         "project_ms": project_ms,
@@ -97,7 +93,6 @@ def measure(case: Case, device: str, machine: dict[str, Any]) -> Row:
         "quartiles": (first, third),
         "time_goal": case.time_goal,
         "pairs": len(times),
-        "floor_ms": floor / 1e6 or None,
         "project_mib": mib[0],
         "reference_mib": mib[1],
         "memory_ratio": mib[0] / mib[1] if mib[0] is not None and mib[1] else None,

@@ -16,7 +16,7 @@ from tools.benchmark.rows import Case
 
 def test_a_suite_is_found_by_its_name() -> None:
     assert next(tool.cases("data", "cpu")).name
-    assert list(tool.SUITES) == ["core", "head", "step", "eval", "data", "growth", "kernels"]
+    assert list(tool.SUITES) == ["core", "head", "step", "data", "growth", "kernels"]
 
 
 def test_the_tool_prints_a_table_and_writes_every_figure(
@@ -30,7 +30,7 @@ def test_the_tool_prints_a_table_and_writes_every_figure(
     (row,) = json.loads(file.read_text())["suites"]["core"]
     sides = [f"{side}_{unit}" for side in ("project", "reference") for unit in ("ms", "mib")]
     keys = {*sides, "project_parameters", "reference_parameters", "name", "ratio", "quartiles"}
-    keys |= {"pairs", "time_goal", "memory_goal", "memory_ratio", "floor_ms", "growth"}
+    keys |= {"pairs", "time_goal", "memory_goal", "memory_ratio", "growth"}
     assert row.keys() == keys
 
 
