@@ -8,12 +8,11 @@ from torch import Tensor
 from classification.data.datasets import load_splits
 from classification.data.images import ImageFiles
 from classification.data.loader import (
-    EndlessLoader,
     EvaluationLoader,
     InMemoryLoader,
-    OrderedLoader,
+    StreamingLoader,
+    TrainLoader,
 )
-from classification.data.streaming import StreamingEvaluationLoader, StreamingLoader
 from fam_det.config import check_positive
 
 from detectron2.config import CfgNode
@@ -39,7 +38,7 @@ def dataset_info(cfg: CfgNode) -> DatasetInfo:
     return DatasetInfo(len(train), len(train.classes), cfg.INPUT.SIZE, train.labels)
 
 
-def build_train_loader(cfg: CfgNode, seed: int) -> EndlessLoader:
+def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
     """Builds batches without end of this process's part of ``SOLVER.IMS_PER_BATCH`` images.
 
     ``INPUT.CROP_PADDING`` and ``INPUT.FLIP`` say how images in memory are augmented. Of images on
@@ -54,15 +53,15 @@ def build_train_loader(cfg: CfgNode, seed: int) -> EndlessLoader:
     """
     check_positive("INPUT.CROP_PADDING", cfg.INPUT.CROP_PADDING, zero=True)
     batch_size = cfg.SOLVER.IMS_PER_BATCH
-    options = {**_common_options(cfg), "flip": cfg.INPUT.FLIP, "seed": seed}
+    options = {**_options(cfg), "flip": cfg.INPUT.FLIP, "seed": seed}
     train = load_splits(cfg).train
     if isinstance(train, ImageFiles):
-        options["max_unreadable"] = cfg.DATALOADER.MAX_UNREADABLE
-        return StreamingLoader(train, batch_size, **options, **_decoding_options(cfg))
+        most = cfg.DATALOADER.MAX_UNREADABLE
+        return StreamingLoader(train, batch_size, **options, max_unreadable=most)
     return InMemoryLoader(train, batch_size, **options, padding=cfg.INPUT.CROP_PADDING)
 
 
-def build_test_loader(cfg: CfgNode) -> OrderedLoader:
+def build_test_loader(cfg: CfgNode) -> EvaluationLoader:
     """Builds batches of this process's share of the held-out images, or else of the test set.
 
     Raises:
@@ -70,16 +69,10 @@ def build_test_loader(cfg: CfgNode) -> OrderedLoader:
     """
     check_positive("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH)
     batch_size = -(-cfg.TEST.IMS_PER_BATCH // comm.get_world_size())
-    options = _common_options(cfg)
-    evaluation = load_splits(cfg).evaluation
-    if isinstance(evaluation, ImageFiles):
-        return StreamingEvaluationLoader(
-            evaluation, batch_size, **options, **_decoding_options(cfg)
-        )
-    return EvaluationLoader(evaluation, batch_size, **options)
+    return EvaluationLoader(load_splits(cfg).evaluation, batch_size, **_options(cfg))
 
 
-def _common_options(cfg: CfgNode) -> dict[str, Any]:
+def _options(cfg: CfgNode) -> dict[str, Any]:
     mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
     check_statistics("INPUT", mean, std)
     return {
@@ -88,6 +81,9 @@ def _common_options(cfg: CfgNode) -> dict[str, Any]:
         "device": cfg.MODEL.DEVICE,
         "rank": comm.get_rank(),
         "world_size": comm.get_world_size(),
+        "size": cfg.INPUT.SIZE,
+        "num_workers": cfg.DATALOADER.NUM_WORKERS,
+        "timeout": cfg.DATALOADER.TIMEOUT,
     }
 
 
@@ -98,8 +94,3 @@ def check_statistics(node: str, mean: Sequence[float], std: Sequence[float]) -> 
             f"{node}.PIXEL_MEAN, {node}.PIXEL_STD: got {mean} and {std}, "
             "expected three numbers each, the latter more than 0"
         )
-
-
-def _decoding_options(cfg: CfgNode) -> dict[str, Any]:
-    node = cfg.DATALOADER
-    return {"size": cfg.INPUT.SIZE, "num_workers": node.NUM_WORKERS, "timeout": node.TIMEOUT}

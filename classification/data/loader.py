@@ -1,63 +1,84 @@
-"""Batches of an image set in memory, for training without end and for one evaluation.
+"""Batches of an image set, for training without end and for one evaluation.
 
-Legend: N batch, H and W height and width in pixels.
+Images in memory are augmented a batch at a time on the device; images on disk are decoded by worker
+processes in torchvision's own pipeline.
+
+Legend: N batch, S height and width in pixels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms as T
 
 from classification.data.augment import crop_and_mirror, draw_crops, normalise
-from classification.data.images import Batch, ImageSet
+from classification.data.folder import open_image
+from classification.data.images import AnyImages, Batch, ImageFiles, ImageSet
 from classification.data.order import batch_order, seeded_generator, share_of_rank
+from fam_det.data.dataset import SeededDataset
+from fam_det.data.images import UnreadableImages
+from fam_det.data.loader import RestartingLoader, seeded_batches
+
+from detectron2.data import MapDataset
+
+Transform: TypeAlias = Callable[[Image.Image], Tensor]  # to (3, S, S) uint8
+Decoded: TypeAlias = tuple[Tensor, int, int]  # pixels (3, S, S) uint8, label, position
 
 
+@dataclass(eq=False)
 class BatchLoader(ABC):
-    """Base of the loaders of normalised batches.
+    """Base of the loaders of normalised batches, each a process's part of the images."""
 
-    Args:
-        mean: of each channel, red first, as a fraction of full brightness.
-        std: standard deviation of each channel, alike.
-        device: of the batches.
-        rank: number of this process.
-        world_size: number of processes.
-    """
+    images: AnyImages
+    batch_size: int
+    _: KW_ONLY
+    mean: Sequence[float]  # of each channel, red first, as a fraction of full brightness
+    std: Sequence[float]  # standard deviation of each channel, alike
+    device: torch.device | str = "cpu"  # of the batches
+    rank: int = 0  # number of this process
+    world_size: int = 1  # number of processes
+    # Of images on disk alone:
+    size: int = 0  # S of the crops
+    num_workers: int = 4  # processes that decode; 0 decodes in this one
+    timeout: float = 0.0  # seconds after which a worker counts as stuck; 0 for never
 
-    def __init__(
-        self,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.mean = torch.tensor(mean, device=device)
-        self.std = torch.tensor(std, device=device)
-        self.rank = rank
-        self.world_size = world_size
+    def __post_init__(self) -> None:
+        """Copies the statistics to the device."""
+        self.device = torch.device(self.device)
+        self._statistics = [torch.tensor(x, device=self.device) for x in (self.mean, self.std)]
 
     @abstractmethod
     def __iter__(self) -> Iterator[Batch]:
         """Yields this process's part of the batches."""
 
+    def to_batch(self, pixels: Tensor, labels: Tensor, indices: Tensor) -> Batch:
+        """Copies images (N, 3, S, S) uint8 and the rest to the device, and normalises there."""
+        pixels, labels, indices = (
+            x.to(self.device, non_blocking=True) for x in (pixels, labels, indices)
+        )
+        return Batch(normalise(pixels, *self._statistics), labels, indices)
 
-class EndlessLoader(BatchLoader):
+    def decoding(self) -> dict[str, Any]:
+        """Returns the options of PyTorch's loader for images on disk."""
+        pin_memory = torch.device(self.device).type == "cuda"
+        return {"num_workers": self.num_workers, "pin_memory": pin_memory}
+
+
+@dataclass(eq=False)
+class TrainLoader(BatchLoader):
     """Base of the loaders of shuffled and augmented batches without end.
 
-    A batch is a function of the seed and the iteration alone; a process takes its part of it.
-
-    Args:
-        num_images: in the set.
-        batch_size: images in a batch, over all processes.
-        flip: mirror half of the images.
-        seed: 0 or more.
-        options: of :class:`BatchLoader`.
+    A batch is a function of the seed and the iteration alone; ``batch_size`` images of it are in
+    all processes together, of which each takes its part.
 
     Attributes:
         start_iter: the iteration that comes first; read when the first batch is asked for.
@@ -67,51 +88,26 @@ class EndlessLoader(BatchLoader):
         ValueError: a batch size that is no multiple of the number of processes.
     """
 
-    def __init__(
-        self,
-        num_images: int,
-        batch_size: int,
-        *,
-        flip: bool = True,
-        seed: int = 0,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        if batch_size < 1 or batch_size % self.world_size != 0:
+    _: KW_ONLY
+    flip: bool = True  # mirror half of the images
+    seed: int = 0  # 0 or more
+    start_iter: int = 0
+
+    def __post_init__(self) -> None:
+        """Finds this process's part of a batch."""
+        super().__post_init__()
+        if self.batch_size < 1 or self.batch_size % self.world_size != 0:
             raise ValueError(
-                f"SOLVER.IMS_PER_BATCH: got {batch_size}, "
+                f"SOLVER.IMS_PER_BATCH: got {self.batch_size}, "
                 f"expected a positive multiple of the {self.world_size} processes"
             )
-        self.start_iter = 0
-        self.num_images = num_images
-        self.batch_size = batch_size
-        part = share_of_rank(batch_size, self.rank, self.world_size)
+        part = share_of_rank(self.batch_size, self.rank, self.world_size)
         self.part = slice(part.start, part.stop)
-        self.flip = flip
-        self.seed = seed
 
     def own_order(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Returns epochs and positions of this process's images of an iteration, int64."""
-        epochs, positions = batch_order(self.num_images, self.seed, self.batch_size, iteration)
+        epochs, positions = batch_order(len(self.images), self.seed, self.batch_size, iteration)
         return epochs[self.part], positions[self.part]
-
-
-class OrderedLoader(BatchLoader):
-    """Base of the loaders of the images in order, once, without augmentation.
-
-    Each process takes a share of them; ``batch_size`` is the largest number of images in its
-    batches. ``options`` are those of :class:`BatchLoader`.
-    """
-
-    def __init__(self, num_images: int, batch_size: int, **options: Any) -> None:
-        super().__init__(**options)
-        share = share_of_rank(num_images, self.rank, self.world_size)
-        starts = range(0, len(share), batch_size)
-        self.positions = [share[start : start + batch_size] for start in starts]
-
-    def __len__(self) -> int:
-        """Returns the number of batches of this process."""
-        return len(self.positions)
 
 
 @contextmanager
@@ -129,19 +125,18 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class InMemoryLoader(EndlessLoader):
-    """Augments whole batches on the device, to which the images are copied.
+@dataclass(eq=False)
+class InMemoryLoader(TrainLoader):
+    """Augments whole batches on the device, to which the images are copied."""
 
-    An image has ``padding`` zero pixels around it before a crop of its own size is taken at random;
-    the other arguments are those of :class:`EndlessLoader`.
-    """
+    images: ImageSet
+    _: KW_ONLY
+    padding: int = 4  # zero pixels around an image, of which a crop of its own size is taken
 
-    def __init__(
-        self, image_set: ImageSet, batch_size: int, *, padding: int = 4, **options: Any
-    ) -> None:
-        super().__init__(len(image_set), batch_size, **options)
-        self.images = image_set.to(self.mean.device)
-        self.padding = padding
+    def __post_init__(self) -> None:
+        """Copies the images."""
+        super().__post_init__()
+        self.images = self.images.to(self.device)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields batches from ``start_iter`` on."""
@@ -155,25 +150,113 @@ class InMemoryLoader(EndlessLoader):
         # Drawn for all processes, so that their number changes nothing.
         generator = seeded_generator(self.seed, "augmentation", iteration)
         crops = draw_crops(self.batch_size, self.padding, self.flip, generator)
-        own = own.to(self.images.labels.device, non_blocking=True)
+        own = own.to(self.device, non_blocking=True)
         # index_select copies whole images, where indexing goes pixel by pixel: 8 times as fast
-        images = self.images.images.index_select(0, own)
-        images = crop_and_mirror(images, crops[:, self.part], self.padding)
-        return Batch(normalise(images, self.mean, self.std), self.images.labels[own], own)
+        pixels = self.images.images.index_select(0, own)
+        pixels = crop_and_mirror(pixels, crops[:, self.part], self.padding)
+        return self.to_batch(pixels, self.images.labels[own], own)
 
 
-class EvaluationLoader(OrderedLoader):
-    """Copies images to the device a batch at a time; arguments as of :class:`OrderedLoader`."""
+@dataclass(eq=False)
+class StreamingLoader(TrainLoader):
+    """Decodes and augments images in worker processes, whose number changes no batch.
 
-    def __init__(self, image_set: ImageSet, batch_size: int, **options: Any) -> None:
-        super().__init__(len(image_set), batch_size, **options)
-        self.images = image_set
+    The random draws of an image depend on the seed, the epoch and its position alone.
+    """
+
+    images: ImageFiles
+    _: KW_ONLY
+    max_unreadable: int = 0  # different files that may be skipped before it is an error
+
+    def __post_init__(self) -> None:
+        """Counts the files that cannot be read."""
+        super().__post_init__()
+        self.unreadable = UnreadableImages(self.max_unreadable)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches, in order."""
-        device = self.mean.device
+        """Yields batches from ``start_iter`` on; raises a ValueError for too many bad files."""
+        mapper = partial(decode, train_transform(self.size, self.flip))
+        batches = seeded_batches(
+            SeededDataset(self.images, mapper, self.seed, "augmentation"),
+            self._keys_from,
+            self.start_iter,
+            self.unreadable,
+            collate=collate,
+            timeout=self.timeout,
+            **self.decoding(),
+        )
+        yield from (self.to_batch(*batch) for batch in batches)
+
+    def _keys_from(self, start: int) -> Iterator[list[tuple[int, int, int]]]:
+        for iteration in count(start):
+            epochs, positions = (x.tolist() for x in self.own_order(iteration))
+            yield list(zip(epochs, positions, positions, strict=True))
+
+
+@dataclass(eq=False)
+class EvaluationLoader(BatchLoader):
+    """Yields this process's share of the images in order, once, without augmentation.
+
+    ``batch_size`` is the largest number of images in a batch of this process.
+    """
+
+    def __post_init__(self) -> None:
+        """Cuts the share into batches."""
+        super().__post_init__()
+        share = share_of_rank(len(self.images), self.rank, self.world_size)
+        starts = range(0, len(share), self.batch_size)
+        self.positions = [share[start : start + self.batch_size] for start in starts]
+        self.decoded: RestartingLoader | None = None
+        if isinstance(self.images, ImageFiles):
+            loader: Any = DataLoader(
+                MapDataset(self.images, partial(decode, evaluation_transform(self.size))),
+                batch_sampler=self.positions,  # type: ignore[arg-type]
+                collate_fn=collate,
+                generator=torch.Generator(),  # leaves the default one alone
+                **self.decoding(),
+            )
+            self.decoded = RestartingLoader(loader, self.timeout)
+
+    def __len__(self) -> int:
+        """Returns the number of batches of this process."""
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches.
+
+        Raises:
+            ValueError: an image that cannot be read; without it the accuracy would be another.
+        """
+        yield from (self.to_batch(*batch) for batch in self.decoded or self._from_memory())
+
+    def _from_memory(self) -> Iterator[tuple[Tensor, ...]]:
+        assert isinstance(self.images, ImageSet)
         for positions in self.positions:
             part = slice(positions.start, positions.stop)
-            images = normalise(self.images.images[part].to(device), self.mean, self.std)
-            indices = torch.arange(part.start, part.stop, device=device)
-            yield Batch(images, self.images.labels[part].to(device), indices)
+            indices = torch.arange(part.start, part.stop)
+            yield self.images.images[part], self.images.labels[part], indices
+
+
+def train_transform(size: int, flip: bool) -> Transform:
+    """Builds ImageNet's augmentation: a crop of random size and shape, half of them mirrored."""
+    mirror = [T.RandomHorizontalFlip()] if flip else []
+    transform: Transform = T.Compose([T.RandomResizedCrop(size), *mirror, T.PILToTensor()])
+    return transform
+
+
+def evaluation_transform(size: int) -> Transform:
+    """Builds ImageNet's evaluation: the shorter side at 256 for crops of 224 at the centre."""
+    resize = T.Resize(round(size * 256 / 224))
+    transform: Transform = T.Compose([resize, T.CenterCrop(size), T.PILToTensor()])
+    return transform
+
+
+def decode(transform: Transform, record: dict[str, Any]) -> Decoded:
+    """Reads an image; raises a ValueError that names the file if it cannot."""
+    return transform(open_image(record["file_name"])), record["label"], record["position"]
+
+
+def collate(images: list[Decoded]) -> tuple[Tensor, ...]:
+    """Returns pixels (N, 3, S, S), labels and positions (N,)."""
+    pixels, labels, positions = zip(*images, strict=True)
+    return torch.stack(pixels), torch.tensor(labels), torch.tensor(positions)

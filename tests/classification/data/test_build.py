@@ -19,7 +19,7 @@ from classification.data import (
     dataset_info,
     datasets,
 )
-from classification.data.streaming import StreamingLoader
+from classification.data.loader import StreamingLoader
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm

@@ -13,9 +13,10 @@ from PIL import Image
 from torch.utils.data import dataloader
 from torchvision import transforms as T
 
-from classification.data import Batch, ImageFiles, streaming
+from classification.data import Batch, ImageFiles
+from classification.data import loader as loaders
 from classification.data.folder import list_folder, open_image
-from classification.data.streaming import StreamingEvaluationLoader, StreamingLoader
+from classification.data.loader import EvaluationLoader, StreamingLoader
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 
@@ -107,7 +108,7 @@ def test_evaluation_is_torchvisions_pipeline(files: ImageFiles) -> None:
     resize = T.Resize(18)  # 16 * 256 / 224 = 18.3
     steps = [resize, T.CenterCrop(16), T.ToTensor(), T.Normalize(MEAN, STD)]
     reference = T.Compose(steps)
-    batches = StreamingEvaluationLoader(files, 4, size=16, mean=MEAN, std=STD, num_workers=0)
+    batches = EvaluationLoader(files, 4, size=16, mean=MEAN, std=STD, num_workers=0)
     assert len(batches) == 3
     whole = Batch(*(torch.cat(values) for values in zip(*batches, strict=True)))
     expected = torch.stack([reference(Image.open(path)) for path in files.paths])
@@ -118,9 +119,7 @@ def test_evaluation_is_torchvisions_pipeline(files: ImageFiles) -> None:
 
 def test_evaluation_is_shared_without_repeats(files: ImageFiles) -> None:
     options: dict[str, Any] = {"size": 16, "mean": MEAN, "std": STD, "num_workers": 0}
-    shares = [
-        StreamingEvaluationLoader(files, 2, **options, rank=rank, world_size=3) for rank in range(3)
-    ]
+    shares = [EvaluationLoader(files, 2, **options, rank=rank, world_size=3) for rank in range(3)]
     indices = [batch.indices for share in shares for batch in share]
     assert torch.cat(indices).tolist() == list(range(10))
 
@@ -165,9 +164,7 @@ def test_an_evaluation_leaves_no_image_out(
     num_workers: int, files: ImageFiles, tmp_path: Path
 ) -> None:
     some = break_some(files, tmp_path, 5)
-    batches = StreamingEvaluationLoader(
-        some, 4, size=16, mean=MEAN, std=STD, num_workers=num_workers
-    )
+    batches = EvaluationLoader(some, 4, size=16, mean=MEAN, std=STD, num_workers=num_workers)
     with pytest.raises(ValueError, match="gone.jpg: there is no such file"):
         list(batches)
 
@@ -186,11 +183,11 @@ def test_a_killed_worker_changes_no_batch(
         options: dict[str, Any] = {"size": 16, "mean": MEAN, "std": STD}
         if training:
             return list(islice(loader(files, num_workers=num_workers), 6))
-        return list(StreamingEvaluationLoader(files, 3, **options, num_workers=num_workers))
+        return list(EvaluationLoader(files, 3, **options, num_workers=num_workers))
 
     mark = tmp_path / "mark"
     expected = batches(0)
-    monkeypatch.setattr(streaming, "open_image", kills_its_worker)
+    monkeypatch.setattr(loaders, "open_image", kills_its_worker)
     for batch, other in zip(batches(2), expected, strict=True):
         assert_same(batch, other)
     assert mark.exists()
