@@ -1,8 +1,7 @@
 """Losses between two feature maps that a config can name.
 
 Legend: N batch, C channels, H and W map size, V = W // 2 + 1 columns of the half plane, B bands, L
-cells of all images without their padding; valid sizes (h, w), in cells of the map, of each image
-without its padding.
+cells of all images; valid sizes (h, w), in cells of the map, of each image without its padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +32,9 @@ def mse_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = 
         Scalar, float32 (float64 for float64 maps).
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that differ, or sizes that are not one an image and within the map.
     """
-    return _mean_over_images(mean_squares, student, teacher, valid_sizes)
+    return mean_over_images(lambda x, y: mean_squares(x - y), student, teacher, valid_sizes)
 
 
 def hierarchical_context_loss(
@@ -45,38 +44,25 @@ def hierarchical_context_loss(
 
     The mean squared error of the maps, and of the maps average-pooled to 4x4, 2x2 and 1x1, weighted
     1, 1/2, 1/4 and 1/8 and divided by the sum of the weights used. A pooled size takes part where
-    it is smaller than the map.
-
-    Args:
-        student: (N, C, H, W).
-        teacher: (N, C, H, W); takes no gradient.
-        valid_sizes: as of :func:`mse_loss`.
-
-    Returns:
-        Scalar, float32 (float64 for float64 maps).
-
-    Raises:
-        ValueError: shapes that differ.
+    it is smaller than the map. Arguments, result and errors are those of :func:`mse_loss`.
     """
-    return _mean_over_images(_hierarchical_mean_square, student, teacher, valid_sizes)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        # Pooling is linear: that of the difference is the difference of the pooled maps.
+        return mean_squares(x - y, [side for side in (4, 2, 1) if side < min(x.shape[2:])])
+
+    return mean_over_images(loss, student, teacher, valid_sizes)
 
 
 def pearson_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None = None) -> Tensor:
     """Computes one minus Pearson's correlation, of PKD (Cao et al., NeurIPS 2022, equation 5).
 
-    Every channel is normalised over the batch to mean 0 and deviation 1; the loss is half the mean
-    squared difference.
-
-    Args:
-        student: (N, C, H, W).
-        teacher: (N, C, H, W); takes no gradient.
-        valid_sizes: (h, w) of each image's top left cells that count, None for all.
-
-    Returns:
-        Scalar in [0, 2], float32 (float64 for float64 maps).
+    Every channel is normalised to mean 0 and deviation 1 over the cells of the whole batch; the
+    loss, in [0, 2], is half the mean squared difference. Otherwise as :func:`mse_loss`.
     """
-    x, y = (_standardised(m) for m in valid_cells(student, teacher, valid_sizes))
-    return 0.5 * F.mse_loss(x, y)
+    sides = zip(*image_stacks(student, teacher, valid_sizes), strict=True)
+    x, y = (torch.cat([m.transpose(0, 1).flatten(1) for m in side], dim=1) for side in sides)
+    return 0.5 * F.mse_loss(_standardised(x), _standardised(y))
 
 
 def spectral_correlation_loss(
@@ -96,19 +82,10 @@ def spectral_correlation_loss(
     ideal high-pass filter. A band that no frequency of the maps falls into does not count. Maps are
     centred by each channel's mean over the batch, so a map's own mean is in the lowest band.
 
-    Args:
-        student: (N, C, H, W).
-        teacher: (N, C, H, W); takes no gradient.
-        valid_sizes: (h, w) of each image's top left cells that count, None for all.
-        edges: between the bands, rising, as fractions of the Nyquist frequency.
-
-    Returns:
-        Scalar in [0, 2], float32 (float64 for float64 maps).
-
-    Raises:
-        ValueError: shapes that differ, or sizes that are not one an image and within the map.
+    ``edges`` lie between the bands, rising, as fractions of the Nyquist frequency. The loss is in
+    [0, 2]; otherwise as :func:`mse_loss`.
     """
-    maps = list(_stacks(*matching_maps(student, teacher), valid_sizes))
+    maps = list(image_stacks(student, teacher, valid_sizes))
     mean_x, mean_y = (_channel_means(side) for side in zip(*maps, strict=True))
     counts = [_bands(x.shape[2], x.shape[3], edges).to(x) for x, _ in maps]  # (H, V, B) each
     sums = [band_energies(x, y, mean_x, mean_y, n) for (x, y), n in zip(maps, counts, strict=True)]
@@ -129,27 +106,42 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, ValidSizes | None], Tensor]] = {
 }
 
 
-def _mean_over_images(
-    loss_of: Callable[[Tensor], Tensor],
+def mean_over_images(
+    loss: Callable[[Tensor, Tensor], Tensor],
     student: Tensor,
     teacher: Tensor,
     valid_sizes: ValidSizes | None,
 ) -> Tensor:
-    """Applies a loss to the difference of the maps, whole or image by image on the valid cells."""
+    """Returns the mean of a loss over the images, without their padding.
+
+    ``loss`` is called with both maps of n images of one size, (n, C, h, w), and returns the mean
+    over these images; the other arguments are those of :func:`mse_loss`.
+    """
+    stacks = image_stacks(student, teacher, valid_sizes)
+    return torch.stack([len(x) / len(student) * loss(x, y) for x, y in stacks]).sum()
+
+
+def image_stacks(
+    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields both maps of all images of one size, (n, C, h, w), without their padding.
+
+    In float32 or better; arguments and errors are those of :func:`mse_loss`.
+    """
     student, teacher = matching_maps(student, teacher)
-    difference = student - teacher
     if valid_sizes is None:
-        return loss_of(difference)
-    check_valid_sizes(valid_sizes, difference)
-    # Images of the map's own size need no loop, which most batches of one size are.
-    whole = (difference.shape[2], difference.shape[3])
-    if all(size == whole for size in valid_sizes):
-        return loss_of(difference)
-    losses = [
-        loss_of(image[None, :, :h, :w])
-        for image, (h, w) in zip(difference, valid_sizes, strict=True)
-    ]
-    return torch.stack(losses).mean()
+        valid_sizes = [(student.shape[2], student.shape[3])] * len(student)
+    check_valid_sizes(valid_sizes, student)
+    different = sorted(set(valid_sizes))
+    if len(different) == 1:
+        ((h, w),) = different
+        yield student[..., :h, :w], teacher[..., :h, :w]
+        return
+    images = list(zip(student, teacher, valid_sizes, strict=True))
+    for h, w in different:
+        of_size = [(x[:, :h, :w], y[:, :h, :w]) for x, y, size in images if size == (h, w)]
+        x, y = (torch.stack(side) for side in zip(*of_size, strict=True))
+        yield x, y
 
 
 def matching_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,47 +173,10 @@ def check_valid_sizes(valid_sizes: ValidSizes, maps: Tensor) -> None:
             )
 
 
-def _hierarchical_mean_square(difference: Tensor) -> Tensor:
-    """Pools the difference: pooling is linear, so it is the difference of the pooled maps."""
-    smaller = min(difference.shape[2:])
-    return mean_squares(difference, [side for side in (4, 2, 1) if side < smaller])
-
-
-def valid_cells(
-    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
-) -> tuple[Tensor, Tensor]:
-    """Returns both maps as (C, L) in float32 or better, without the padding."""
-    pairs = valid_images(student, teacher, valid_sizes)
-    x, y = (torch.cat([m.flatten(1) for m in maps], dim=1) for maps in zip(*pairs, strict=True))
-    return x, y
-
-
-def valid_images(
-    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
-) -> list[tuple[Tensor, Tensor]]:
-    """Returns both maps of each image, (C, h, w) in float32 or better, without the padding."""
-    sizes = valid_sizes or [(student.shape[2], student.shape[3])] * len(student)
-    maps = matching_maps(student, teacher)
-    return [(x[:, :h, :w], y[:, :h, :w]) for x, y, (h, w) in zip(*maps, sizes, strict=True)]
-
-
 def _standardised(x: Tensor) -> Tensor:
     """Returns (C, L) with mean 0 and deviation 1 in each row."""
     centred = x - x.mean(1, keepdim=True)
     return centred * (centred.square().mean(1, keepdim=True) + EPSILON).rsqrt()
-
-
-def _stacks(
-    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields both maps of all images of one size, (n, C, h, w): one transform serves them all."""
-    if valid_sizes is None:
-        valid_sizes = [(student.shape[2], student.shape[3])] * len(student)
-    check_valid_sizes(valid_sizes, student)
-    for h, w in sorted(set(valid_sizes)):
-        here = [i for i, size in enumerate(valid_sizes) if size == (h, w)]
-        chosen = slice(None) if len(here) == len(student) else here
-        yield student[chosen, :, :h, :w], teacher[chosen, :, :h, :w]
 
 
 @torch.no_grad()

@@ -1,14 +1,13 @@
 """Losses of other methods that are no choice of ``MODEL.DISTILLER.LOSS``.
 
-Legend: N batch, C channels, H and W map size, L cells of all images without their padding, R
-regions, K classes.
+Legend: N batch, C channels, H and W map size, K classes.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fam_det.core.losses import ValidSizes, matching_maps, valid_cells, valid_images
+from fam_det.core.losses import ValidSizes, matching_maps, mean_over_images
 
 WAVELET_LEVELS = 3  # as the released code of FreeKD
 
@@ -22,25 +21,17 @@ def channel_wise_loss(
 ) -> Tensor:
     """Computes channel-wise distillation (CWD, Shu et al., ICCV 2021, equation 5).
 
-    The softmax of each channel over its cells, at a temperature T; the Kullback-Leibler divergence
-    from the teacher's, times T^2, averaged over channels and images.
-
-    Args:
-        student: (N, C, H, W).
-        teacher: (N, C, H, W); takes no gradient.
-        valid_sizes: as of :func:`pearson_loss`.
-        temperature: T.
-
-    Returns:
-        Scalar, 0 or more, float32 (float64 for float64 maps).
+    The softmax of each channel over its cells, at ``temperature`` T; the Kullback-Leibler
+    divergence from the teacher's, times T^2, averaged over channels and images. Otherwise as
+    :func:`fam_det.core.losses.mse_loss`.
     """
-    losses = []
-    for i in range(len(student)):
-        sizes = None if valid_sizes is None else valid_sizes[i : i + 1]
-        x, y = valid_cells(student[i : i + 1], teacher[i : i + 1], sizes)  # (C, L)
-        log_q, log_p = ((m / temperature).log_softmax(1) for m in (x, y))
-        losses.append(F.kl_div(log_q, log_p, reduction="sum", log_target=True) / len(x))
-    return temperature**2 * torch.stack(losses).mean()
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        log_q, log_p = ((m / temperature).flatten(2).log_softmax(2) for m in (x, y))
+        divergence = F.kl_div(log_q, log_p, reduction="sum", log_target=True)
+        return divergence / (x.shape[0] * x.shape[1])
+
+    return temperature**2 * mean_over_images(loss, student, teacher, valid_sizes)
 
 
 def wavelet_band_loss(
@@ -50,21 +41,15 @@ def wavelet_band_loss(
 
     Without the masks of the paper, which come from prompts that the teacher is fine-tuned with
     first. The low band is left out, as in the released code, which takes three levels of the
-    transform and adds the mean of each.
-
-    Args:
-        student: (N, C, H, W).
-        teacher: (N, C, H, W); takes no gradient.
-        valid_sizes: as of :func:`pearson_loss`.
-
-    Returns:
-        Scalar, 0 or more, float32 (float64 for float64 maps).
+    transform and adds the mean of each. Arguments and result are those of
+    :func:`fam_det.core.losses.mse_loss`.
     """
-    losses = []
-    for x, y in valid_images(student, teacher, valid_sizes):
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
         bands = haar_pyramid(x - y, WAVELET_LEVELS)  # of the difference: the transform is linear
-        losses.append(torch.stack([band.abs().mean() for band in bands]).sum())
-    return torch.stack(losses).mean()
+        return torch.stack([band.abs().mean() for band in bands]).sum()
+
+    return mean_over_images(loss, student, teacher, valid_sizes)
 
 
 def imitation_loss(student: Tensor, teacher: Tensor, near_objects: Tensor) -> Tensor:
