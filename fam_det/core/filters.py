@@ -15,8 +15,8 @@ Each is called with maps x (N, C_in, H, W), the response h (H, V) of a high-pass
 ``transform_size(H, W)`` and the matrix ``local`` (C_out, C_in) of the module's local branch, and
 gives the sum of both branches, (N, C_out, H, W). Both mix the channels in the dtype of ``local``.
 
-Legend: N batch, C_in and C_out channels, H and W map size, G grid size, V = W // 2 + 1 columns of
-the half plane, F = H * V frequencies.
+Legend: N batch, C_in and C_out channels, H and W map size, G grid size (even, points over the full
+circle of frequencies), V = W // 2 + 1 columns of the half plane, F = H * V frequencies.
 """
 
 import torch
@@ -56,23 +56,13 @@ class GlobalFilter(nn.Module):
 
 
 class DenseFilter(GlobalFilter):
-    """One C_out x C_in matrix a frequency: the formula of the paper, for maps of one size.
-
-    Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        height: H.
-        width: W.
-    """
+    """One C_out x C_in matrix a frequency: the formula of the paper, for maps of one size."""
 
     def __init__(self, in_channels: int, out_channels: int, height: int, width: int) -> None:
         super().__init__()
         self.height, self.width = height, width
-        scale = 1.0 / (in_channels * out_channels)
-        columns = width // 2 + 1
-        self.weight = nn.Parameter(
-            init_half_spectrum(height, width, (columns, in_channels, out_channels), scale)
-        )  # (H, V, C_in, C_out, 2)
+        # (H, V, C_in, C_out, 2)
+        self.weight = nn.Parameter(init_half_spectrum(height, width, in_channels, out_channels))
 
     def spectrum(self, height: int, width: int) -> Tensor:
         """Returns the filter that is applied, complex (H, V, C_in, C_out)."""
@@ -102,11 +92,6 @@ class PooledFilter(GlobalFilter):
     """The dense filter on maps that are average-pooled to G x G; any size.
 
     The filtered map is enlarged bilinearly, so this sees and changes low frequencies only.
-
-    Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        grid: G, even.
     """
 
     def __init__(self, in_channels: int, out_channels: int, grid: int) -> None:
@@ -137,21 +122,14 @@ class BandedFilter(GlobalFilter):
 
     A frequency takes the matrix of the nearest grid point, so a map of G x G pixels sees the dense
     filter.
-
-    Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        grid: G, even: the number of cells over the full circle of frequencies.
     """
 
     def __init__(self, in_channels: int, out_channels: int, grid: int) -> None:
         super().__init__()
         check_grid(grid)
         self.grid = grid
-        scale = 1.0 / (in_channels * out_channels)
-        self.weight = nn.Parameter(
-            init_half_spectrum(grid, grid, (grid // 2 + 1, in_channels, out_channels), scale)
-        )  # (G, G/2 + 1, C_in, C_out, 2)
+        # (G, G/2 + 1, C_in, C_out, 2)
+        self.weight = nn.Parameter(init_half_spectrum(grid, grid, in_channels, out_channels))
 
     def spectrum(self, height: int, width: int) -> Tensor:
         """Returns the filter that is applied to maps of H x W, complex (H, V, C_in, C_out)."""
@@ -197,11 +175,6 @@ class SeparableFilter(GlobalFilter):
 
     The gain is interpolated bilinearly over normalised frequency, periodic in the rows. It starts
     at 1.
-
-    Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        grid: G, even: the number of grid points over the full circle of frequencies.
     """
 
     def __init__(self, in_channels: int, out_channels: int, grid: int) -> None:
@@ -257,21 +230,20 @@ def mirror_scale(width: int) -> Tensor:
     return multiplicity(width).rsqrt()[:, None]
 
 
-def init_half_spectrum(
-    height: int, width: int, shape: tuple[int, int, int], scale: float
-) -> Tensor:
-    """Returns storage of a full spectrum drawn from U[0, scale) in its real and its imaginary part.
+def init_half_spectrum(height: int, width: int, in_channels: int, out_channels: int) -> Tensor:
+    """Returns storage of a full spectrum, its real and imaginary part from U[0, 1 / (C_in C_out)).
 
     The Hermitian part of that spectrum averages each frequency with the conjugate of its mirror
-    image.
+    image. (H, V, C_in, C_out, 2).
     """
+    shape = (width // 2 + 1, in_channels, out_channels)
     # All draws are independent, so another one serves as that of the mirror image.
     at_frequency = torch.rand(height, *shape, 2)
     at_mirror = torch.rand(height, *shape, 2) * torch.tensor([1.0, -1.0])
     stored = (at_frequency + at_mirror) / 2.0
     stored = stored / mirror_scale(width)[..., None, None].float()
     own_mirror = (mirror_scale(width) == 1.0)[..., None, None]
-    return scale * torch.where(own_mirror, at_frequency, stored)
+    return torch.where(own_mirror, at_frequency, stored) * (1.0 / (in_channels * out_channels))
 
 
 @torch.no_grad()

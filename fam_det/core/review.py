@@ -84,7 +84,8 @@ class ReviewBlock(nn.Module):
         if residual_channels is not None and fusion != "none":
             if residual_channels != mid_channels:
                 self.project_residual = conv_norm(residual_channels, mid_channels, relu)
-            self.fusion = build_fusion(fusion, mid_channels)
+            attends = fusion == "cross_attention"
+            self.fusion = (WindowCrossAttention if attends else AttentionBasedFusion)(mid_channels)
         self.transform = transform
 
     def forward(self, student_map: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -260,11 +261,6 @@ def conv_norm(in_channels: int, out_channels: int, relu: bool) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     return nn.Sequential(conv, BatchNorm(out_channels), *([nn.ReLU()] if relu else []))
-
-
-def build_fusion(fusion: str, channels: int) -> WindowCrossAttention | AttentionBasedFusion:
-    """Returns the module that fuses two maps of ``channels`` channels."""
-    return (WindowCrossAttention if fusion == "cross_attention" else AttentionBasedFusion)(channels)
 
 
 def per_stage_sizes(sizes: Sequence[Size] | None, stages: int) -> list[tuple[int, int] | None]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fam_det.config import default_config
 from fam_det.files.checkpointer import SafeCheckpointer
@@ -232,27 +233,19 @@ def fold_batch_norm(backbone: nn.Module) -> None:
         backbone: of Detectron2's ``Conv2d``, which keep their ``norm``; others stay as they are.
     """
     for module in backbone.modules():
-        norm = getattr(module, "norm", None)
-        if isinstance(module, nn.Conv2d) and _has_fixed_statistics(norm):
-            _fold(module, norm)
+        norm: Any = getattr(module, "norm", None)
+        if norm is not None and isinstance(module, nn.Conv2d) and _has_fixed_statistics(norm):
+            statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            folded = fuse_conv_bn_weights(module.weight, module.bias, *statistics)
+            module.weight, module.bias = (x.requires_grad_(False) for x in folded)
             module.norm = None  # type: ignore[assignment]
     backbone.to(memory_format=torch.channels_last)
 
 
-def _has_fixed_statistics(norm: nn.Module | None) -> bool:
+def _has_fixed_statistics(norm: nn.Module) -> bool:
     if isinstance(norm, FrozenBatchNorm2d):
         return True
     return isinstance(norm, _BatchNorm) and norm.affine and norm.track_running_stats
-
-
-def _fold(conv: nn.Conv2d, norm: Any) -> None:
-    """Scales and shifts the convolution's output as the norm does."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
-    if conv.bias is not None:
-        shift = shift + conv.bias * scale
-    conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None], requires_grad=False)
-    conv.bias = nn.Parameter(shift, requires_grad=False)
 
 
 def build_teacher(cfg: CfgNode) -> FrozenTeacher:

@@ -148,15 +148,9 @@ class FeatureDistiller(Distiller):
         teacher: Mapping[str, Tensor],
         valid_sizes: Mapping[str, ValidSizes],
     ) -> dict[str, Tensor]:
-        """Returns unweighted loss of each level.
+        """Returns the unweighted loss of each level, of maps (N, C, H, W) and (N, C_teacher, H, W).
 
-        Args:
-            student: maps (N, C, H, W) by level.
-            teacher: maps (N, C_teacher, H, W) by level.
-            valid_sizes: for each level (h, w) of each image in cells, without the padding.
-
-        Returns:
-            Scalars by level.
+        ``valid_sizes`` are for each level (h, w) of each image in cells, without the padding.
         """
         transformed = self.transform([student[level] for level in self.levels])
         return {

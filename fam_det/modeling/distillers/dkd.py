@@ -119,17 +119,9 @@ class DKDDistiller(Distiller):
     ) -> dict[str, Tensor]:
         """Returns the unweighted loss ``roi_logits``.
 
-        Args:
-            student: not used.
-            teacher: maps (N, C_teacher, H, W) by level.
-            valid_sizes: not used.
-            teacher_heads: gives the teacher's logits.
-            boxes: sampled proposals of each image, R of them altogether.
-            logits: (R, K + 1) of the student.
-            classes: int64 (R,) in [0, K], K for background.
-
-        Returns:
-            A scalar by its name.
+        Of the teacher's maps (N, C_teacher, H, W) the ``teacher_heads`` compute logits at the
+        sampled ``boxes`` of each image, R altogether, beside the student's ``logits`` (R, K + 1);
+        ``classes`` are int64 (R,) in [0, K], K for background.
         """
         with torch.no_grad():
             teacher_logits = box_logits(teacher_heads, teacher, boxes)

@@ -1,6 +1,6 @@
 """Peers that compare feature maps, level by level."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -14,22 +14,11 @@ from detectron2.config import CfgNode
 
 
 class Adapters(nn.Module):
-    """A 1x1 convolution for each level; the identity where that may be and the widths agree."""
+    """A 1x1 convolution, or the identity, for each level."""
 
-    def __init__(
-        self,
-        student_channels: Sequence[int],
-        teacher_channels: Sequence[int],
-        *,
-        only_where_needed: bool,
-    ) -> None:
+    def __init__(self, levels: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(
-            nn.Identity()
-            if only_where_needed and own == other
-            else Adapter(own, other, kernel_size=1)
-            for own, other in zip(student_channels, teacher_channels, strict=True)
-        )
+        self.levels = nn.ModuleList(levels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (N, C, H, W) each to (N, C_teacher, H, W)."""
@@ -45,6 +34,7 @@ class FitNetDistiller(FeatureDistiller):
     """
 
     reads: Collection[str] | None = ()
+    adapts_equal_widths = True
 
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
@@ -55,31 +45,29 @@ class FitNetDistiller(FeatureDistiller):
     def build_transform(
         cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
     ) -> nn.Module:
-        """Returns a regressor for each level."""
-        return Adapters(student_channels, teacher_channels, only_where_needed=False)
+        """Returns a 1x1 convolution for each level that needs or is to have one."""
+        return Adapters(
+            Adapter(own, other, kernel_size=1)
+            if own != other or cls.adapts_equal_widths
+            else nn.Identity()
+            for own, other in zip(student_channels, teacher_channels, strict=True)
+        )
 
 
 @DISTILLER_REGISTRY.register()
-class PKDDistiller(FeatureDistiller):
+class PKDDistiller(FitNetDistiller):
     """PKD (Cao et al., NeurIPS 2022): Pearson correlation of the maps.
 
     No adapter where the widths agree, as in the paper, whose weight is 6 for detectors of one
     family; a 1x1 convolution elsewhere.
     """
 
-    reads: Collection[str] | None = ()
+    adapts_equal_widths = False
 
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
         """Returns one minus the correlation."""
         return pearson_loss
-
-    @classmethod
-    def build_transform(
-        cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
-    ) -> nn.Module:
-        """Returns an adapter where the widths differ."""
-        return Adapters(student_channels, teacher_channels, only_where_needed=True)
 
 
 @DISTILLER_REGISTRY.register()

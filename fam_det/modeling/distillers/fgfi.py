@@ -109,17 +109,11 @@ class FGFIDistiller(Distiller):
         anchors: Mapping[str, Boxes],
         objects: Sequence[Boxes],
     ) -> dict[str, Tensor]:
-        """Returns the unweighted loss of each level.
+        """Returns the unweighted loss of each level, of maps (N, C, H, W) and (N, C_teacher, H, W).
 
-        Args:
-            student: maps (N, C, H, W) by level.
-            teacher: maps (N, C_teacher, H, W) by level.
-            valid_sizes: not used: no anchor is near an object for its padding.
-            anchors: by level, xyxy in pixels; those of a cell follow one another, cells row by row.
-            objects: ground truth of each image, xyxy in pixels.
-
-        Returns:
-            Scalars by level.
+        ``anchors`` are xyxy in pixels, those of a cell one after another, cells row by row;
+        ``objects`` are the ground truth of each image, alike. No anchor is near an object for its
+        padding, so the valid sizes are not needed.
         """
         near = near_objects([anchors[level] for level in self.adapters], objects, self.threshold)
         return {
