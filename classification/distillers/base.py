@@ -97,7 +97,10 @@ class PeerDistiller(Distiller):
     value that is out of range.
     """
 
-    reads: Collection[str] = ()
+    @configurable
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = {type(self).__name__.upper()}
 
     @classmethod
     def from_config(

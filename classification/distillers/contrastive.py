@@ -91,7 +91,6 @@ class CRD(ContrastiveDistiller):
     """
 
     loss_weight = 0.8
-    reads = ("CRD",)
 
     @configurable
     def __init__(
@@ -183,7 +182,6 @@ class WCoRD(ContrastiveDistiller):
 
     memory_student: Tensor
     memory_teacher: Tensor
-    reads = ("WCORD",)
 
     @configurable
     def __init__(

@@ -24,7 +24,6 @@ class KD(PeerDistiller):
 
     loss_weight = 0.9
     ce_weight = 0.1
-    reads = ("KD",)
 
     @configurable
     def __init__(self, *, temperature: float) -> None:
@@ -49,7 +48,6 @@ class DKD(PeerDistiller):
     """
 
     warmup_epochs = 20.0
-    reads = ("DKD",)
 
     @configurable
     def __init__(self, *, alpha: float, beta: float, temperature: float) -> None:
@@ -81,8 +79,6 @@ class DIST(PeerDistiller):
 
     torchdistill's loss. Of one image, ``intra`` is T^2 without a gradient.
     """
-
-    reads = ("DIST",)
 
     @configurable
     def __init__(self, *, beta: float, gamma: float, temperature: float) -> None:

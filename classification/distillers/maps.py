@@ -7,7 +7,6 @@ Legend: N batch, C channels, H and W map size.
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -34,13 +33,13 @@ EPS = 1e-5
 class MapDistiller(PeerDistiller):
     """Base of the peers on stage maps: a subclass compares the two maps of a stage."""
 
-    reads: Collection[str] = STAGE_KEYS
     # The one stage that the authors compare, -1 for the last; None for every stage but the stem.
     published: int | None = None
 
     @configurable
     def __init__(self, *, pairs: StagePairs) -> None:
         super().__init__()
+        self.reads = {*STAGE_KEYS, type(self).__name__.upper()}
         self.pairs = pairs
 
     @classmethod
@@ -124,8 +123,6 @@ class VID(MapDistiller):
     torchdistill's loss, with RepDistiller's regressor. mdistiller and FAM-KD leave the variances
     out of the optimiser, so that they stay 5; here they are trained, as in the paper.
     """
-
-    reads = (*STAGE_KEYS, "VID")
 
     @configurable
     def __init__(self, *, pairs: StagePairs, init_variance: float) -> None:

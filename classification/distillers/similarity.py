@@ -45,8 +45,6 @@ class RKD(PeerDistiller):
     torchdistill's loss, a factor at a time.
     """
 
-    reads = ("RKD",)
-
     @configurable
     def __init__(self, *, distance_weight: float, angle_weight: float) -> None:
         super().__init__()

@@ -6,15 +6,15 @@ timm is imported when one of its networks is asked for.
 Legend: N batch, C channels, H and W map size.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from difflib import get_close_matches
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torchvision.models
 from torch import Tensor, nn
 
 from classification.models.base import Features
+from fam_det.modeling.backbones.timm import check_name, import_timm
 
 TORCHVISION_PREFIX = "torchvision/"
 TIMM_PREFIX = "timm/"
@@ -57,23 +57,9 @@ def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
 
 def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
     """Builds a timm network, whose name has no prefix here; ``weights`` is the tag of timm's."""
-    try:
-        import timm  # takes seconds
-    except ModuleNotFoundError as error:
-        raise ImportError(f"{TIMM_PREFIX}*: timm is missing: pip install timm") from error
-    if name not in timm.list_models(name):
-        close = [TIMM_PREFIX + known for known in get_close_matches(name, timm.list_models())]
-        raise ValueError(
-            f"name: got {TIMM_PREFIX + name!r}, expected a name in timm.list_models(); "
-            f"close ones: {close}"
-        )
-    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
-    if weights and weights not in tags:
-        raise ValueError(
-            f"weights: got {weights!r}, expected a file or, for {TIMM_PREFIX}{name}, one of {tags}"
-        )
     full_name = f"{name}.{weights}" if weights else name
-    model: nn.Module = timm.create_model(
+    check_name("name", full_name)
+    model: nn.Module = import_timm().create_model(
         full_name, pretrained=bool(weights), num_classes=num_classes
     )
     if not getattr(model, "feature_info", None):
@@ -87,9 +73,7 @@ def pretrained_statistics(name: str, weights: str) -> tuple[list[float], list[fl
         entries = torchvision.models.get_model_weights(name.removeprefix(TORCHVISION_PREFIX))
         known = next(entry for entry in entries if entry.name == weights).transforms()
     else:
-        import timm
-
-        known = timm.get_pretrained_cfg(f"{name.removeprefix(TIMM_PREFIX)}.{weights}")
+        known = import_timm().get_pretrained_cfg(f"{name.removeprefix(TIMM_PREFIX)}.{weights}")
     return list(known.mean), list(known.std)
 
 
@@ -119,9 +103,11 @@ def library_features(model: nn.Module, x: Tensor) -> Features:
         pooled.append(args[0])
 
     with ExitStack() as stack:
-        stack.enter_context(inplace_disabled(model))
         # Activations first: a stage may be one.
-        for module in model.modules():
+        modules: list[Any] = list(model.modules())
+        for module in modules:
+            if getattr(module, "inplace", False) is True:
+                module.inplace = False  # it would overwrite a pre-activation
             if isinstance(module, ACTIVATIONS):
                 stack.enter_context(module.register_forward_hook(keep_activation))
         for stage in stages:
@@ -146,19 +132,6 @@ def stage_modules(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
             "a torchvision ResNet, or a timm network with feature_info"
         )
     return [model.get_submodule(name) for name in names], classifier
-
-
-@contextmanager
-def inplace_disabled(model: nn.Module) -> Iterator[None]:
-    """Keeps activations from overwriting their input, which would lose a pre-activation."""
-    modules: list[Any] = [m for m in model.modules() if getattr(m, "inplace", False) is True]
-    for module in modules:
-        module.inplace = False
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.inplace = True
 
 
 def check_maps(model: nn.Module, maps: Sequence[Tensor]) -> None:

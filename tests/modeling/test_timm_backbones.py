@@ -221,5 +221,5 @@ def test_network_without_feature_maps_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_missing_timm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match="MODEL.TIMM.NAME: timm is missing: pip install timm"):
+    with pytest.raises(ImportError, match="timm is missing: pip install timm"):
         TimmBackbone(name=NAME)

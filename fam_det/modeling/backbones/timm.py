@@ -162,7 +162,7 @@ def import_timm() -> ModuleType:
     try:
         import timm
     except ModuleNotFoundError as error:
-        raise ImportError("MODEL.TIMM.NAME: timm is missing: pip install timm") from error
+        raise ImportError("timm is missing: pip install timm") from error
     return timm
 
 

@@ -55,10 +55,6 @@ def hooks(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
-def activations_in_place(model: nn.Module) -> list[bool]:
-    return [m.inplace for m in model.modules() if isinstance(m, nn.ReLU | nn.ReLU6)]
-
-
 @pytest.mark.parametrize("name", STAGES)
 def test_stages_at_224_pixels(name: str) -> None:
     with torch.no_grad():
@@ -85,12 +81,10 @@ def test_a_map_is_the_activation_of_its_preactivation(name: str, training: bool)
 def test_the_network_is_the_librarys_own_and_gives_the_same_logits(name: str) -> None:
     model = network(name).eval()
     assert type(model).__module__.split(".")[0] == name.split("/")[0]
-    in_place = activations_in_place(model)
     with torch.no_grad():
         features = stage_features(model, images())
         assert torch.equal(features.logits, model(images()))
     assert hooks(model) == 0
-    assert activations_in_place(model) == in_place
 
 
 def test_maps_are_those_of_torchvisions_extractor() -> None:
@@ -129,14 +123,11 @@ def test_gradients_flow_from_every_map_and_statistics_move_once(name: str) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_hooks_go_and_activations_are_in_place_again_after_an_error(name: str) -> None:
+def test_hooks_go_after_an_error(name: str) -> None:
     model = network(name)
-    in_place = activations_in_place(model)
-    assert any(in_place)
     with pytest.raises(RuntimeError):
         stage_features(model, torch.zeros(1, 4, 64, 64))
     assert hooks(model) == 0
-    assert activations_in_place(model) == in_place
 
 
 def test_a_stage_without_an_activation_is_its_own_preactivation() -> None:
@@ -201,8 +192,12 @@ def test_timms_weights_are_asked_for_by_tag(monkeypatch: pytest.MonkeyPatch) -> 
         ("torchvision/vgg11", "", "name: got 'torchvision/vgg11', expected .*'resnet18'"),
         ("torchvision/resnet18", "V3", "weights: got 'V3', expected a file or.*'IMAGENET1K_V1'"),
         ("torchvision/resnet18", "IMAGENET1K_V1", "num_classes: got 100, expected 1000"),
-        ("timm/mobilenetv1_10", "", "name: got .* close ones: .*'timm/mobilenetv1_100'"),
-        ("timm/mobilenetv1_100", "V1", "weights: got 'V1', expected .*'ra4_e3600_r224_in1k'"),
+        ("timm/mobilenetv1_10", "", "name: got .* close ones: .*'mobilenetv1_100'"),
+        (
+            "timm/mobilenetv1_100",
+            "V1",
+            "got 'mobilenetv1_100.V1', expected .*'ra4_e3600_r224_in1k'",
+        ),
     ],
 )
 def test_unknown_names_and_weights_say_what_exists(name: str, weights: str, message: str) -> None:
