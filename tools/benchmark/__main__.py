@@ -15,11 +15,10 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages
 
 import torch
 
-from tools.benchmark.measuring import describe_machine
-from tools.benchmark.rows import Case, exponents, measure, table
+from tools.benchmark.measuring import Case, describe_machine, exponents, measure, table
 
 # Modules of this package, each imported when it runs: some need more than PyTorch.
-SUITES = ("core", "head", "step", "data", "growth", "kernels")
+SUITES = ("kernels", "head", "step", "data")
 EXAMPLES = """
 examples:
   python -m tools.benchmark

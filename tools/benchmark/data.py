@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from classification.data.images import ImageSet
 from classification.data.loader import InMemoryLoader
-from tools.benchmark.rows import Case
+from tools.benchmark.measuring import Case
 
 IMAGES, BATCH, BATCHES = 10_000, 64, 150
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)

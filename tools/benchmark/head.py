@@ -1,6 +1,8 @@
-"""Suite ``head``: the whole distillation head on the FPN levels of one 800 x 1344 image.
+"""Suite ``head``: the whole distillation head on the FPN levels of one image.
 
-Forward, the loss of every level, and backward, beside ReviewKD's head on the same maps.
+Forward, the loss of every level, and backward, beside ReviewKD's head on the same maps of an
+800 x 1344 image. Then how time and memory grow with the image and with the channels: each row
+beside the smallest of its kind, so its ratio is how much more it costs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +13,13 @@ from torch import Tensor, nn
 
 from fam_det.core import FAMOptions, KnowledgeReview, LayerToLayer
 from fam_det.core.losses import hierarchical_context_loss, spectral_correlation_loss
-from tools.benchmark.measuring import Function
+from tools.benchmark.measuring import Case, Function
 from tools.benchmark.references import ReviewKDHead, hierarchical_loss
-from tools.benchmark.rows import Case
 
 STRIDES = (4, 8, 16, 32, 64)  # p2 to p6
 CHANNELS = 256
+SIZES = ((512, 512), (1024, 512), (1024, 1024), (2048, 1024), (2048, 2048))
+WIDTHS = (64, 128, 256, 512)
 FULL = {"mid_channels": CHANNELS}
 LAYERS = {"fusion": None}
 BEST = LAYERS | {"fam": FAMOptions(["global"]), "loss": spectral_correlation_loss}
@@ -37,7 +40,7 @@ HEADS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Yields the heads; the reference always has all levels."""
+    """Yields the heads, then their growth; the reference always has all levels."""
     for name, (settings, levels) in HEADS.items():
         torch.manual_seed(0)
         options = dict(settings)
@@ -54,6 +57,34 @@ def cases(device: str) -> Iterator[Case]:
             memory_goal=0.7,
             seconds=15.0,
         )
+    yield from growth(device)
+
+
+def growth(device: str) -> Iterator[Case]:
+    """Yields areas at 64 channels, then channels at 512 x 512 pixels."""
+    width, base = WIDTHS[0], SIZES[0][0] * SIZES[0][1]
+    smallest = head_step(SIZES[0], width, device)
+    for size in SIZES[1:]:
+        area = size[0] * size[1]
+        yield Case(
+            name=f"{area / 2**20:g} megapixels over {base / 2**20:g}, {width} channels",
+            project=head_step(size, width, device),
+            reference=smallest,
+            growth=("area", area / base),
+        )
+    for channels in WIDTHS[1:]:
+        yield Case(
+            name=f"{channels} channels over {width}, {base / 2**20:g} megapixels",
+            project=head_step(SIZES[0], channels, device),
+            reference=smallest,
+            growth=("channels", channels / width),
+        )
+
+
+def head_step(size: tuple[int, int], channels: int, device: str) -> Function:
+    """Returns a step of the default head, on the levels of one image."""
+    head = build_head(len(STRIDES), channels=channels).to(device)
+    return distillation(head, hierarchical_context_loss, level_maps(size, channels, device))
 
 
 def build_head(levels: int, *, channels: int = CHANNELS, **settings: Any) -> nn.Module:

@@ -1,7 +1,8 @@
-"""Suite ``kernels``: each hand-written kernel beside the plain operators that would replace it.
+"""Suite ``kernels``: FAM and window attention beside the papers' formulas, then every kernel.
 
-Forward and backward, on p3 of an 800 x 1216 image with 256 channels and on a map of CIFAR's size.
-A kernel whose ratio is near one is not worth its lines.
+Forward and backward. A hand-written kernel is beside the plain operators that would replace it, on
+p3 of an 800 x 1216 image with 256 channels and on a map of CIFAR's size; one whose ratio is near
+one is not worth its lines.
 """
 
 from collections.abc import Iterator
@@ -12,27 +13,63 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fam_det.core import FrequencyAttention, WindowCrossAttention
 from fam_det.core.filters import DenseFilter, SeparableFilter
 from fam_det.core.kernels.complex_matmul import complex_matmul
 from fam_det.core.kernels.pointwise import pointwise, pointwise_weight_grad
 from fam_det.core.kernels.window_attention import window_attention
 from fam_det.core.losses import hierarchical_context_loss, mse_loss, spectral_correlation_loss
+from tools.benchmark.measuring import Case, gradient_case
 from tools.benchmark.references import (
+    FullSpectrumAttention,
     convolution,
     correlation_loss,
     dense_filter,
     hierarchical_loss,
     separable_filter,
     unfold_attention,
+    unfold_fusion,
 )
-from tools.benchmark.rows import Case, gradient_case
 
+DENSE_SHAPES = ((64, 64, 32), (64, 128, 16), (64, 256, 8), (8, 64, 56), (64, 32, 32))
+ATTENTION_SHAPES = ((8, 256, 50, 84), (64, 64, 32, 32))
 SHAPES = ((1, 256, 100, 152), (64, 64, 32, 32))
+
+
+def modules(device: str) -> Iterator[Case]:
+    """Yields one case a shape: FAM with the dense filter on square maps, window attention."""
+    torch.manual_seed(0)
+    for n, c, side in DENSE_SHAPES:
+        fam = FrequencyAttention(c, c, size=side).to(device)
+        full_spectrum = FullSpectrumAttention(fam)
+        x = torch.randn(n, c, side, side, device=device, requires_grad=True)
+        yield gradient_case(
+            f"dense FAM {n}x{c}x{side}x{side}",
+            fam,
+            full_spectrum,
+            x,
+            modules=(fam, full_spectrum),
+            time_goal=0.25,
+            memory_goal=0.5,
+        )
+    for n, c, h, w in ATTENTION_SHAPES:
+        attention = WindowCrossAttention(c).to(device)
+        maps = [torch.randn(n, c, h, w, device=device, requires_grad=True) for _ in range(2)]
+        yield gradient_case(
+            f"window attention {n}x{c}x{h}x{w}",
+            attention,
+            partial(unfold_fusion, attention),
+            *maps,
+            modules=(attention, attention),
+            time_goal=1 / 3,
+            memory_goal=0.25,
+        )
 
 
 def cases(device: str) -> Iterator[Case]:
     """Yields a case a kernel and shape; the dense filter has one size, so CIFAR's alone."""
     torch.manual_seed(0)
+    yield from modules(device)
     for n, c, h, w in SHAPES:
         x, key, value, offsets, weight = (
             torch.randn(shape, device=device, requires_grad=True)

@@ -1,19 +1,148 @@
-"""Time and memory of functions, on a machine that others may use too."""
+"""A row of the benchmark: the project beside a reference, in time, memory and parameters.
+
+The machine may have other work: both are timed in turn.
+"""
 
 import json
 import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median, quantiles
+from typing import Any, TypeAlias
 
 import torch
+from tabulate import tabulate
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer, timer  # both wait for a GPU
 
 Function = Callable[[], object]
+Modules: TypeAlias = tuple[nn.Module | None, nn.Module | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Two ways to do one thing."""
+
+    name: str  # of the row
+    project: Function
+    reference: Function
+    modules: Modules = (None, None)  # of both, to count parameters
+    time_goal: float | None = None  # largest ratio of times, project over reference
+    memory_goal: float | None = None  # largest ratio of peak memories
+    memory: bool = True  # whether to compare it
+    seconds: float = 4.0  # of timing; see time_pairs, as for the next two
+    pairs: tuple[int, int] = (5, 100)
+    warmup: int = 2
+    growth: tuple[str, float] | None = None  # of what the project has more, how many times as much
+
+
+def gradient_case(
+    name: str,
+    project: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
+    *inputs: Tensor,
+    modules: Modules = (None, None),
+    **settings: Any,
+) -> Case:
+    """Returns a case of two functions of the same tensors, forward and backward.
+
+    Gradients are those of the inputs, where they take any, and of the parameters of the modules.
+    """
+    own, other = (module.parameters() if module else () for module in modules)
+    return Case(
+        name=name,
+        project=forward_backward(project, inputs, own),
+        reference=forward_backward(reference, inputs, other),
+        modules=modules,
+        **settings,
+    )
+
+
+def forward_backward(
+    function: Callable[..., Tensor], inputs: Iterable[Tensor], parameters: Iterable[Tensor]
+) -> Function:
+    """Returns a call of a function that computes gradients too, if there is anything to train."""
+    wanted = [x for x in (*inputs, *parameters) if x.requires_grad]
+    if not wanted:
+        return lambda: function(*inputs)
+    output = function(*inputs).detach()
+    generator = torch.Generator(output.device).manual_seed(0)  # two ways get the same gradient
+    probe = output.new_empty(output.shape).normal_(generator=generator)
+
+    def run() -> None:
+        function(*inputs).backward(probe)
+        for tensor in wanted:
+            tensor.grad = None  # as an optimiser does between two steps
+
+    return run
+
+
+Row = dict[str, Any]
+"""Milliseconds, MiB and parameters of both ways, and their ratios, project over reference."""
+
+
+def measure(case: Case, device: str) -> Row:
+    """Times both ways in turn, then takes the peak memory of each."""
+    ways = (case.project, case.reference)
+    times = time_pairs(*ways, seconds=case.seconds, pairs=case.pairs, warmup=case.warmup)
+    project_ms, reference_ms = (1e3 * median(side) for side in zip(*times, strict=True))
+    ratios = [project / reference for project, reference in times]  # a slow moment hits both
+    first, _, third = quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
+    mib = [peak_memory(way, device=device) / 2.0**20 if case.memory else None for way in ways]
+    parameters = [module and count_parameters(module) for module in case.modules]
+    return {
+        "name": case.name,
+        "project_ms": project_ms,
+        "reference_ms": reference_ms,
+        "ratio": median(ratios),
+        "quartiles": (first, third),
+        "time_goal": case.time_goal,
+        "pairs": len(times),
+        "project_mib": mib[0],
+        "reference_mib": mib[1],
+        "memory_ratio": mib[0] / mib[1] if mib[0] is not None and mib[1] else None,
+        "memory_goal": case.memory_goal,
+        "project_parameters": parameters[0],
+        "reference_parameters": parameters[1],
+        "growth": case.growth,
+    }
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Counts the real numbers that are trained: a complex one is two."""
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in module.parameters())
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Returns the rows as a Markdown table, without what no row has."""
+    printed = []
+    for row in rows:
+        texts = row | {"quartiles": "{:.3f} to {:.3f}".format(*row["quartiles"])}
+        printed.append({key: text for key, text in texts.items() if text is not None})
+    return str(tabulate(printed, "keys", "github", floatfmt=".3f", intfmt=","))
+
+
+def exponents(rows: Iterable[Row]) -> list[str]:
+    """Returns a line for each thing that grows: the e of cost = factor**e, for time and memory.
+
+    The fit is by least squares in the logarithms, through the reference.
+    """
+    points: dict[str, list[list[float]]] = {}
+    for row in rows:
+        if row["growth"]:
+            name, factor = row["growth"]
+            points.setdefault(name, []).append([factor, row["ratio"], row["memory_ratio"]])
+    lines = []
+    for name, fitted in points.items():
+        x, *costs = torch.tensor(fitted).log().T
+        time, memory = (x @ cost / (x @ x) for cost in costs)
+        lines.append(f"time grows with {name}^{time:.2f}, memory with {name}^{memory:.2f}")
+    return lines
 
 
 def time_pairs(

@@ -15,8 +15,7 @@ import fam_det.modeling  # noqa: F401  registers the models
 from fam_det.config import add_distillation_config
 from fam_det.modeling.distilled_detector import DistilledDetector
 from fam_det.modeling.hooks import captured_backbone
-from tools.benchmark.measuring import Function
-from tools.benchmark.rows import Case
+from tools.benchmark.measuring import Case, Function
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg

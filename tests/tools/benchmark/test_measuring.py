@@ -5,9 +5,8 @@ import time
 import pytest
 import torch
 
-from tools.benchmark import rows
-from tools.benchmark.measuring import peak_memory, time_pairs
-from tools.benchmark.rows import Case, exponents, measure, table
+from tools.benchmark import measuring
+from tools.benchmark.measuring import Case, exponents, measure, peak_memory, table, time_pairs
 
 
 def test_peak_memory_is_the_largest_sum_that_is_held_at_once() -> None:
@@ -58,7 +57,7 @@ def test_a_row_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         time_goal=0.5,
     )
     times = [(1.0, 2.0), (10.0, 40.0), (3.0, 4.0)]
-    monkeypatch.setattr(rows, "time_pairs", lambda *ways, **bounds: times)
+    monkeypatch.setattr(measuring, "time_pairs", lambda *ways, **bounds: times)
     row = measure(case, "cpu")
     # pair by pair: of 0.5, 0.25 and 0.75
     assert (row["ratio"], row["quartiles"]) == (0.5, (0.375, 0.625))

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from tools.benchmark import __main__ as tool
-from tools.benchmark import growth, step
+from tools.benchmark import head, step
 from tools.benchmark.data import BATCH, MEAN, STD, build_loaders
-from tools.benchmark.rows import Case
+from tools.benchmark.measuring import Case
 
 
 def test_a_suite_is_found_by_its_name() -> None:
     assert next(tool.cases("data", "cpu")).name
-    assert list(tool.SUITES) == ["core", "head", "step", "data", "growth", "kernels"]
+    assert list(tool.SUITES) == ["kernels", "head", "step", "data"]
 
 
 def test_the_tool_prints_a_table_and_writes_every_figure(
@@ -25,9 +25,9 @@ def test_the_tool_prints_a_table_and_writes_every_figure(
     case = Case(name="nothing", project=int, reference=lambda: torch.empty(9), seconds=0.0)
     monkeypatch.setattr(tool, "cases", lambda suite, device: iter([case]))
     file = tmp_path / "rows.json"
-    assert tool.main(["--suite", "core", "--threads", "1", "--json", str(file)]) == 0
+    assert tool.main(["--suite", "head", "--threads", "1", "--json", str(file)]) == 0
     assert "| nothing |" in capsys.readouterr().out
-    (row,) = json.loads(file.read_text())["suites"]["core"]
+    (row,) = json.loads(file.read_text())["suites"]["head"]
     sides = [f"{side}_{unit}" for side in ("project", "reference") for unit in ("ms", "mib")]
     keys = {*sides, "project_parameters", "reference_parameters", "name", "ratio", "quartiles"}
     keys |= {"pairs", "time_goal", "memory_goal", "memory_ratio", "growth"}
@@ -48,8 +48,8 @@ def test_both_loaders_give_batches_of_the_same_kind() -> None:
 
 
 def test_growth_names_how_much_more_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "head_step", lambda size, channels, device: print)
-    grown = [case.growth for case in tool.cases("growth", "cpu")]
+    monkeypatch.setattr(head, "head_step", lambda size, channels, device: print)
+    grown = [case.growth for case in head.growth("cpu")]
     areas = [("area", factor) for factor in (2.0, 4.0, 8.0, 16.0)]  # of a quarter megapixel
     assert grown == areas + [("channels", factor) for factor in (2.0, 4.0, 8.0)]
 
