@@ -6,6 +6,7 @@ Legend: N images, H and W map size.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure  # not pyplot: that would look for a display
 from torch import Tensor
@@ -81,16 +82,22 @@ def draw_maps(images: Tensor, stages: Stages, title: str, file: Path) -> None:
     """Draws a row an image, three columns a stage; maps that are compared share their colours."""
     count, columns = len(images), 1 + len(COLUMNS) * len(stages)
     figure = Figure(figsize=(1.35 * columns, 1.45 * count + 1.0), layout="constrained")
-    widths = [1] + [len(COLUMNS)] * len(stages)
-    first, *panels = figure.subfigures(1, len(widths), width_ratios=widths, squeeze=False)[0]
-    for axes, image in zip(first.subplots(count, 1, squeeze=False)[:, 0], images, strict=True):
+    grid = figure.subplots(count, columns, squeeze=False)
+    for axes, image in zip(grid[:, 0], images, strict=True):
         axes.imshow(image.numpy(), interpolation="nearest")
-    first.suptitle(" ", fontsize=11)  # the height of the stages' titles
-    first.axes[0].set_title("image", fontsize=9)
-    for panel, (name, maps) in zip(panels, stages.items(), strict=True):
-        draw_stage(panel.subplots(count, len(COLUMNS), squeeze=False), maps)
+    grid[0, 0].set_title("image", fontsize=9)
+    for (name, maps), panel in zip(
+        stages.items(), np.split(grid[:, 1:], len(stages), axis=1), strict=True
+    ):
         height, width = maps[-1].shape[1:]
-        panel.suptitle(f"{name}, {height}x{width}", fontsize=11)
+        for axes, column in zip(panel[0], COLUMNS, strict=True):
+            axes.set_title(f"{name}, {height}x{width}\n{column}", fontsize=9)
+        for row, before, after, target in zip(panel, *maps, strict=True):
+            pair = torch.stack([after, target])
+            limits = {"vmin": float(pair.min()), "vmax": float(pair.max())}
+            row[0].imshow(before.numpy(), cmap="viridis")
+            row[1].imshow(after.numpy(), cmap="viridis", **limits)
+            row[2].imshow(target.numpy(), cmap="viridis", **limits)
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
     figure.suptitle(
@@ -99,15 +106,3 @@ def draw_maps(images: Tensor, stages: Stages, title: str, file: Path) -> None:
         fontsize=11,
     )
     figure.savefig(file, dpi=120)
-
-
-def draw_stage(grid: Any, maps: list[Tensor]) -> None:
-    """Draws the maps of a stage into axes (N, 3), dark to bright."""
-    for axes, name in zip(grid[0], COLUMNS, strict=True):
-        axes.set_title(name, fontsize=9)
-    for row, before, after, target in zip(grid, *maps, strict=True):
-        pair = torch.stack([after, target])
-        limits = {"vmin": float(pair.min()), "vmax": float(pair.max())}
-        row[0].imshow(before.numpy(), cmap="viridis")
-        row[1].imshow(after.numpy(), cmap="viridis", **limits)
-        row[2].imshow(target.numpy(), cmap="viridis", **limits)
