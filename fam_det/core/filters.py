@@ -23,8 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fam_det.core.kernels.complex_matmul import complex_matmul
-from fam_det.core.kernels.pointwise import pointwise
+from fam_det.core.kernels.products import complex_matmul, pointwise
 from fam_det.core.kernels.spectrum import (
     filter_channels,
     irfft2,

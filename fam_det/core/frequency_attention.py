@@ -20,7 +20,7 @@ from fam_det.core.filters import (
     SeparableFilter,
 )
 from fam_det.core.high_pass import check_high_pass, high_pass_response
-from fam_det.core.kernels.pointwise import pointwise
+from fam_det.core.kernels.products import pointwise
 
 Size = int | tuple[int, int]
 BRANCHES = ("global", "local")

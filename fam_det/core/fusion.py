@@ -6,7 +6,7 @@ Legend: N batch, C channels, H and W map size, k window side.
 import torch
 from torch import Tensor, nn
 
-from fam_det.core.kernels.pointwise import pointwise
+from fam_det.core.kernels.products import pointwise
 from fam_det.core.kernels.window_attention import resize_nearest, window_attention
 
 

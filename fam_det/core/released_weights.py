@@ -48,8 +48,10 @@ def load_released(module: nn.Module, state_dict: Mapping[str, Tensor]) -> list[s
         state_dict = {name.removeprefix("module."): value for name, value in state_dict.items()}
     unused = dict(state_dict)
     converted = _convert(module, unused, "")
-    _check(module, converted)
-    module.load_state_dict(converted)
+    try:
+        module.load_state_dict(converted)
+    except RuntimeError as error:
+        raise ValueError(f"state_dict: {' '.join(str(error).split())}") from error
     for part in module.modules():
         if isinstance(part, FrequencyAttention):
             part.high_pass = "none"
@@ -160,13 +162,3 @@ def _take(released: StateDict, name: str) -> Tensor:
 
 def _with_prefix(state_dict: StateDict, prefix: str) -> StateDict:
     return {f"{prefix}{name}": value for name, value in state_dict.items()}
-
-
-def _check(module: nn.Module, converted: StateDict) -> None:
-    """Raises a ValueError for the first shape that does not fit."""
-    for name, own in module.state_dict().items():
-        if converted[name].shape != own.shape:
-            raise ValueError(
-                f"state_dict: got shape {tuple(converted[name].shape)} for {name!r}, "
-                f"expected {tuple(own.shape)}"
-            )

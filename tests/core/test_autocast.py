@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fam_det.core import FAMOptions, FrequencyAttention, KnowledgeReview
-from fam_det.core.kernels.complex_matmul import complex_matmul
+from fam_det.core.kernels.products import complex_matmul
 from fam_det.core.losses import LOSSES
 
 FILTERS = ("dense", "pooled", "banded", "separable")

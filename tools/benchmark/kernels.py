@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, WindowCrossAttention
 from fam_det.core.filters import DenseFilter, SeparableFilter
-from fam_det.core.kernels.complex_matmul import complex_matmul
-from fam_det.core.kernels.pointwise import pointwise, pointwise_weight_grad
+from fam_det.core.kernels.products import complex_matmul, pointwise, pointwise_weight_grad
 from fam_det.core.kernels.window_attention import window_attention
 from fam_det.core.losses import hierarchical_context_loss, mse_loss, spectral_correlation_loss
 from tools.benchmark.measuring import Case, gradient_case

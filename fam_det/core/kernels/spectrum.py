@@ -19,8 +19,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fam_det.core.kernels import chunks
-from fam_det.core.kernels.complex_matmul import complex_matmul
-from fam_det.core.kernels.pointwise import add_pointwise_, pointwise, pointwise_weight_grad
+from fam_det.core.kernels.products import (
+    add_pointwise_,
+    complex_matmul,
+    pointwise,
+    pointwise_weight_grad,
+)
 
 CHUNK = 2**17  # values that are worked on at once: half a MiB of float32
 
