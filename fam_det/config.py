@@ -25,7 +25,8 @@ def add_distillation_config(cfg: CN) -> None:
     _add_timm_keys(cfg)
     _add_teacher_keys(cfg)
     _add_distiller_keys(cfg)
-    add_fam_config(cfg.MODEL.DISTILLER, filter="separable")
+    # Off: the maps of an FPN are signed.
+    add_fam_config(cfg.MODEL.DISTILLER, filter="separable", loss="hierarchical", relu=False)
     _add_peer_keys(cfg.MODEL.DISTILLER)
 
 
@@ -143,32 +144,35 @@ def _add_distiller_keys(cfg: CN) -> None:
     # Backbone outputs to distil, such as ["p3", "p4", "p5"]. []: every one that student and teacher
     # share.
     cfg.MODEL.DISTILLER.LEVELS = []
-    # How the review joins a student map with the deeper stages: "cross_attention", "abf" or "none".
-    cfg.MODEL.DISTILLER.FUSION = "cross_attention"
     # Channels of the fused maps in the review; half of an FPN's cost no AP on the blood cells.
     cfg.MODEL.DISTILLER.MID_CHANNELS = 128
-    # Transform of a map into the teacher's: "fam", or "conv3x3" as in ReviewKD.
-    cfg.MODEL.DISTILLER.TRANSFORM = "fam"
-    # End the transform in a ReLU. Off: the maps of an FPN are signed.
-    cfg.MODEL.DISTILLER.RELU = False
     # BatchNorm of the transforms: "BN", or "SyncBN" over all devices, for a few images a device.
     cfg.MODEL.DISTILLER.NORM = "BN"
-    # Loss between the maps of a level: "mse", "hierarchical" (ReviewKD's, also at pooled sizes),
-    # "pearson" (PKD's) or "spectral_correlation" (in which every band of frequencies counts alike).
-    cfg.MODEL.DISTILLER.LOSS = "hierarchical"
     # Weight of the sum of all levels' losses.
     cfg.MODEL.DISTILLER.LOSS_WEIGHT = 1.0
     # Iterations over which that weight rises from 0 to its value.
     cfg.MODEL.DISTILLER.WARMUP_ITERS = 1000
 
 
-def add_fam_config(node: CN, filter: str) -> None:
-    """Adds the options of the frequency attention module to a ``MODEL.DISTILLER`` node.
+def add_fam_config(node: CN, *, filter: str, loss: str, relu: bool | None) -> None:
+    """Adds the options of FAM-KD to a ``MODEL.DISTILLER`` node, with the defaults that differ.
 
     Args:
         node: of a detector or a classifier.
-        filter: default of ``FAM.FILTER``.
+        filter: of ``FAM.FILTER``.
+        loss: of ``LOSS``.
+        relu: of ``RELU``.
     """
+    # How the review joins a student map with the deeper stages: "cross_attention", "abf" or "none".
+    node.FUSION = "cross_attention"
+    # Transform of a map into the teacher's: "fam", or "conv3x3" as in ReviewKD.
+    node.TRANSFORM = "fam"
+    # End the transform in a ReLU. None: after FAM, not after "conv3x3".
+    node.RELU = relu
+    # Loss between the maps of a level or stage: "mse", "hierarchical" (ReviewKD's, also at pooled
+    # sizes), "pearson" (PKD's) or "spectral_correlation" (in which every band of frequencies counts
+    # alike).
+    node.LOSS = loss
     node.FAM = CN()
     # Branches of the module: "global", "local" or, as in the paper, both.
     node.FAM.BRANCHES = ["global", "local"]
@@ -219,11 +223,16 @@ def _add_peer_keys(node: CN) -> None:
     node.FREEKD.MSE_WEIGHT = 5.0
 
 
+def check_option(key: str, value: object, valid: bool, expected: str) -> None:
+    """Raises a ValueError that names the key unless the value is valid."""
+    if not valid:
+        raise ValueError(f"{key}: got {value}, expected {expected}")
+
+
 def check_positive(key: str, value: float, *, zero: bool = False) -> None:
     """Raises a ValueError that names the key unless its value is positive, or 0 where allowed."""
     is_valid = value > 0 or (zero and value == 0)  # NaN is not
-    if not is_valid:
-        raise ValueError(f"{key}: got {value}, expected {'0 or more' if zero else 'more than 0'}")
+    check_option(key, value, is_valid, "0 or more" if zero else "more than 0")
 
 
 def warn_of_unread_keys(distiller: CN, default: CN, reads: Collection[str] | None) -> None:

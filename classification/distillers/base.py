@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classification.distillers.config import distiller_keys
+from classification.config import distiller_keys
 from classification.models import Features, stage_features
 from fam_det.config import warn_of_unread_keys
 
@@ -93,7 +93,7 @@ class PeerDistiller(Distiller):
     """Base of the peers: a subclass computes its terms from features in float32 or float64.
 
     The arguments of a subclass are the keys of its node of ``MODEL.DISTILLER``, such as ``KD``, in
-    lower case; ``classification.distillers.config`` documents them. A ValueError names the key of a
+    lower case; ``classification.config`` documents them. A ValueError names the key of a
     value that is out of range.
     """
 

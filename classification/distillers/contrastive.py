@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes, PeerDistiller
-from classification.distillers.config import check_option
 from classification.distillers.torchdistill_losses import import_losses
 from classification.models import Features
-from fam_det.config import check_positive
+from fam_det.config import check_option, check_positive
 
 from detectron2.config import CfgNode, configurable
 

@@ -19,10 +19,10 @@ from classification.distillers.base import (
     FeatureShapes,
     PeerDistiller,
 )
-from classification.distillers.config import check_option
 from classification.distillers.stages import Shape, StagePairs, stage_pairs
 from classification.distillers.torchdistill_losses import PAIR, TorchdistillLoss
 from classification.models import Features
+from fam_det.config import check_option
 
 from detectron2.config import CfgNode, configurable
 
