@@ -40,19 +40,13 @@ class WindowCrossAttention(nn.Module):
         self.column_offset = nn.Parameter(torch.randn(channels // 2, window))
 
     def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuses two maps of one shape, (N, C, H, W) each, to one.
+        """Fuses maps (N, C, H, W) with residuals (N, C, H', W'), resized by the nearest neighbour.
 
         Raises:
-            ValueError: shapes that differ, or other channels.
+            ValueError: other channels, or another number of residuals.
         """
         check_pair(student_map, residual, self.channels)
-        return self.fuse_resized(student_map, residual)
-
-    def fuse_resized(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuses as :meth:`forward`, the residual (N, C, H', W') resized by the nearest neighbour.
-
-        A 1x1 convolution commutes with that, so the query is made where the map is smaller.
-        """
+        # A 1x1 convolution commutes with resizing: the query is made where the map is smaller.
         query, key, value = (
             pointwise(x, conv.weight.flatten(1))
             for x, conv in (
@@ -87,31 +81,24 @@ class AttentionBasedFusion(nn.Module):
         self.gate = nn.Conv2d(2 * channels, 2, kernel_size=1)
 
     def forward(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuses two maps of one shape, (N, C, H, W) each, to one.
+        """Fuses maps (N, C, H, W) with residuals (N, C, H', W'), resized by the nearest neighbour.
 
         Raises:
-            ValueError: shapes that differ, or other channels.
+            ValueError: other channels, or another number of residuals.
         """
         check_pair(student_map, residual, self.channels)
+        residual = resize_nearest(residual, student_map.shape[2:])
         z = torch.sigmoid(self.gate(torch.cat([student_map, residual], dim=1)))  # (N, 2, H, W)
         return student_map * z[:, :1] + residual * z[:, 1:]
 
-    def fuse_resized(self, student_map: Tensor, residual: Tensor) -> Tensor:
-        """Fuses maps after it resizes the residual (N, C, H', W') by the nearest neighbour."""
-        fused: Tensor = self(student_map, resize_nearest(residual, student_map.shape[2:]))
-        return fused
-
 
 def check_pair(student_map: Tensor, residual: Tensor, channels: int) -> None:
-    """Raises a ValueError unless both maps are (N, channels, H, W) of one shape."""
+    """Raises a ValueError unless both are N maps of ``channels`` channels."""
     for name, x in (("student_map", student_map), ("residual", residual)):
         if x.dim() != 4 or x.shape[1] != channels:
             raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected (N, {channels}, H, W)")
-    if student_map.shape != residual.shape:
-        raise ValueError(
-            f"residual: got shape {tuple(residual.shape)}, "
-            f"expected that of student_map, {tuple(student_map.shape)}"
-        )
+    if len(student_map) != len(residual):
+        raise ValueError(f"residual: got {len(residual)} maps, expected {len(student_map)}")
 
 
 def _kaiming_conv(channels: int) -> nn.Conv2d:

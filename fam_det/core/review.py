@@ -109,7 +109,7 @@ class ReviewBlock(nn.Module):
         x = self.project(student_map)
         # The fused map, not the transformed one, goes up: each stage's FAM serves its teacher map.
         if self.fusion is not None and residual is not None:
-            x = self.fusion.fuse_resized(x, self.project_residual(residual))
+            x = self.fusion(x, self.project_residual(residual))
         if self.size is not None:
             x = resize_nearest(x, self.size)
         return self.transform(x), x
