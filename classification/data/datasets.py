@@ -14,6 +14,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from classification.data.folder import list_folder, load_folder
 from classification.data.images import AnyImages, ImageFiles, ImageSet, hold_out
+from fam_det.core.checks import check_choice
 
 from detectron2.config import CfgNode
 from detectron2.utils.registry import Registry
@@ -80,9 +81,7 @@ def _hold_out(images: AnyImages, cfg: CfgNode, key: str) -> tuple[AnyImages, Any
 def load_images(cfg: CfgNode, *, train: bool) -> AnyImages:
     """Returns all training or test images of ``DATASETS.NAME``."""
     name, size = cfg.DATASETS.NAME, cfg.INPUT.SIZE
-    if name not in DATASET_REGISTRY:
-        names = sorted(name for name, _ in DATASET_REGISTRY)
-        raise ValueError(f"DATASETS.NAME: got {name!r}, expected one of {names}")
+    check_choice("DATASETS.NAME", name, sorted(known for known, _ in DATASET_REGISTRY))
     builder: Callable[[CfgNode, bool], AnyImages] = DATASET_REGISTRY.get(name)
     try:
         images = builder(cfg, train)

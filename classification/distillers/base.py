@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from classification.config import distiller_keys
 from classification.models import Features, stage_features
 from fam_det.config import warn_of_unread_keys
+from fam_det.core.checks import check_choice
 
 from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry
@@ -161,9 +162,7 @@ def build_distiller(
         ValueError: an unknown name or option; the message names the key.
     """
     name = cfg.MODEL.DISTILLER.NAME
-    if name not in DISTILLER_REGISTRY:
-        known = sorted(known for known, _ in DISTILLER_REGISTRY)
-        raise ValueError(f"MODEL.DISTILLER.NAME: got {name!r}, expected one of {known}")
+    check_choice("MODEL.DISTILLER.NAME", name, sorted(known for known, _ in DISTILLER_REGISTRY))
     try:
         distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, student, teacher, labels)
     except ValueError as error:  # the core names its argument; say whose it is

@@ -16,6 +16,7 @@ from classification.distillers.stages import StagePairs, stage_pairs
 from classification.models import Features
 from fam_det.config import fam_options
 from fam_det.core import KnowledgeReview, LayerToLayer
+from fam_det.core.checks import check_choice
 from fam_det.core.losses import LOSSES
 from fam_det.modeling.metrics import gammas
 
@@ -40,8 +41,7 @@ class StageDistiller(Distiller):
     @configurable
     def __init__(self, *, pairs: StagePairs, transform: nn.Module, loss: str) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ValueError(f"LOSS: got {loss!r}, expected one of {list(LOSSES)}")
+        check_choice("LOSS", loss, LOSSES)
         self.pairs = pairs
         self.transform = transform
         self.loss = LOSSES[loss]

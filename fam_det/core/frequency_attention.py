@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fam_det.core.checks import check_channels, check_choice
 from fam_det.core.filters import (
     FILTERS,
     BandedFilter,
@@ -64,10 +65,8 @@ class FAMOptions:
         check_high_pass(self.high_pass, self.cutoff, self.order)
         if not self.branches or not set(self.branches) <= set(BRANCHES):
             raise ValueError(f"branches: got {self.branches!r}, expected one or both of {BRANCHES}")
-        if self.init not in INITS:
-            raise ValueError(f"init: got {self.init!r}, expected one of {INITS}")
-        if self.filter is not None and self.filter not in FILTERS:
-            raise ValueError(f"filter: got {self.filter!r}, expected one of {FILTERS}")
+        check_choice("init", self.init, INITS)
+        check_choice("filter", self.filter, (*FILTERS, None))
 
 
 class FrequencyAttention(nn.Module):
@@ -255,10 +254,3 @@ def as_height_width(size: Size | None) -> tuple[int, int] | None:
     if height < 1 or width < 1:
         raise ValueError(f"size: got {size}, expected an int >= 1 or a pair (H, W) of them")
     return int(height), int(width)
-
-
-def check_channels(**channels: int) -> None:
-    """Raises a ValueError that names the first number of channels below 1."""
-    for name, value in channels.items():
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected an integer >= 1")

@@ -9,13 +9,14 @@ Legend: H, W height and width of a feature map; u, v row and column frequency.
 import torch
 from torch import Tensor
 
+from fam_det.core.checks import check_choice
+
 HIGH_PASS_FILTERS = ("none", "ideal", "gaussian", "butterworth")
 
 
 def check_high_pass(kind: str, cutoff: float, order: int) -> None:
     """Raises a ValueError that names the argument when no such high-pass filter exists."""
-    if kind not in HIGH_PASS_FILTERS:
-        raise ValueError(f"high_pass: got {kind!r}, expected one of {HIGH_PASS_FILTERS}")
+    check_choice("high_pass", kind, HIGH_PASS_FILTERS)
     if not 0.0 <= cutoff <= 1.0:
         raise ValueError(f"cutoff: got {cutoff}, expected a fraction of Nyquist in [0, 1]")
     if order < 1:

@@ -19,13 +19,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fam_det.core.frequency_attention import (
-    FAMOptions,
-    FrequencyAttention,
-    Size,
-    as_height_width,
-    check_channels,
-)
+from fam_det.core.checks import check_channels, check_choice
+from fam_det.core.frequency_attention import FAMOptions, FrequencyAttention, Size, as_height_width
 from fam_det.core.fusion import AttentionBasedFusion, WindowCrossAttention
 from fam_det.core.kernels.window_attention import resize_nearest
 
@@ -147,8 +142,7 @@ class KnowledgeReview(nn.Module):
         fam: FAMOptions | None = None,
     ) -> None:
         super().__init__()
-        if fusion not in FUSIONS:
-            raise ValueError(f"fusion: got {fusion!r}, expected one of {FUSIONS}")
+        check_choice("fusion", fusion, FUSIONS)
         stages = len(student_channels)
         mids = [mid_channels] * stages if isinstance(mid_channels, int) else list(mid_channels)
         all_sizes = per_stage_sizes(sizes, stages)
@@ -242,15 +236,14 @@ def build_transform(
     fam: FAMOptions | None,
 ) -> nn.Sequential:
     """Returns FAM or a 3x3 convolution, then BatchNorm and, if asked, a ReLU."""
+    check_choice("transform", transform, TRANSFORMS)
     body: nn.Module
     if transform == "fam":
         body = FrequencyAttention(in_channels, out_channels, fam, size=size)
-    elif transform == "conv3x3":
+    else:
         check_channels(in_channels=in_channels, out_channels=out_channels)
         body = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
         nn.init.kaiming_uniform_(body.weight, a=1)
-    else:
-        raise ValueError(f"transform: got {transform!r}, expected one of {TRANSFORMS}")
     ends_in_relu = transform == "fam" if relu is None else relu
     return nn.Sequential(body, BatchNorm(out_channels), *([nn.ReLU()] if ends_in_relu else []))
 

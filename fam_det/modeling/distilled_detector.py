@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.config import check_positive
+from fam_det.core.checks import check_choice
 from fam_det.core.resample import resample
 from fam_det.data.coco import find_categories
 from fam_det.files.checkpointer import is_below
@@ -294,9 +295,8 @@ def build_student(cfg: CfgNode) -> Any:
         ValueError: an unknown name, or a detector without a ``backbone``.
     """
     name = cfg.MODEL.STUDENT.META_ARCHITECTURE
-    if name not in META_ARCH_REGISTRY or name == DistilledDetector.__name__:
-        known = sorted({known for known, _ in META_ARCH_REGISTRY} - {DistilledDetector.__name__})
-        raise ValueError(f"MODEL.STUDENT.META_ARCHITECTURE: got {name!r}, expected one of {known}")
+    known = {known for known, _ in META_ARCH_REGISTRY} - {DistilledDetector.__name__}
+    check_choice("MODEL.STUDENT.META_ARCHITECTURE", name, sorted(known))
     student = META_ARCH_REGISTRY.get(name)(cfg)
     if not hasattr(student, "backbone"):
         raise ValueError(

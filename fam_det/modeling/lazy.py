@@ -7,6 +7,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from fam_det.config import default_config
+from fam_det.core.checks import check_choice
 from fam_det.modeling import DistilledDetector, FrozenTeacher
 from fam_det.modeling import teacher as yacs_teacher
 from fam_det.modeling.distilled_detector import distillation
@@ -100,9 +101,7 @@ def _flat(options: Mapping[str, Any], node: CfgNode, path: str) -> Iterator[tupl
     """Yields options as keys of a node, such as "FAM.GRID"."""
     for name, value in options.items():
         key = name.upper()
-        if key not in node:
-            known = [known.lower() for known in node]
-            raise ValueError(f"{path}: got {name!r}, expected one of {known}")
+        check_choice(path, name.lower(), [known.lower() for known in node])
         if isinstance(value, Mapping):
             for below, inner in _flat(value, node[key], f"{path}.{name}"):
                 yield f"{key}.{below}", inner

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from fam_det.core.checks import check_choice
+
 from detectron2.layers import ShapeSpec
 
 # How a teacher that sees a larger image is matched, and how its maps are resampled for that.
@@ -64,8 +66,7 @@ def pair_levels(
     Raises:
         ValueError: another match, or one that the scale does not allow.
     """
-    if match not in MATCHES:
-        raise ValueError(f"MODEL.TEACHER.MATCH: got {match!r}, expected one of {list(MATCHES)}")
+    check_choice("MODEL.TEACHER.MATCH", match, MATCHES)
     if not 1 <= input_scale < math.inf:
         raise ValueError(f"MODEL.TEACHER.INPUT_SCALE: got {input_scale}, expected 1 or more")
     if match != "same_scale":

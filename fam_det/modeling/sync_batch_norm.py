@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fam_det.core.checks import check_choice
 from fam_det.core.review import BatchNorm
 
 from detectron2.layers import NaiveSyncBatchNorm
@@ -30,8 +31,7 @@ class SyncBatchNorm(NaiveSyncBatchNorm, BatchNorm):
 
 def set_norm(module: nn.Module, norm: str) -> None:
     """Exchanges every BatchNorm of the core below a module; the state-dict keys stay."""
-    if norm not in NORMS:
-        raise ValueError(f"MODEL.DISTILLER.NORM: got {norm!r}, expected one of {NORMS}")
+    check_choice("MODEL.DISTILLER.NORM", norm, NORMS)
     for parent in list(module.modules()) if norm == "SyncBN" else []:
         for name, child in parent.named_children():
             if type(child) is BatchNorm:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fam_det.config import default_config
+from fam_det.core.checks import check_choice
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy_detector import DescribedDetector, load_detector
@@ -79,10 +80,7 @@ class FrozenTeacher(nn.Module):
                 f"INPUT.FORMAT: got {student_format!r} for the student, expected the teacher's "
                 f"{input_format!r} (only RGB and BGR are turned into one another)"
             )
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"MODEL.TEACHER.PRECISION: got {precision!r}, expected one of {list(PRECISIONS)}"
-            )
+        check_choice("MODEL.TEACHER.PRECISION", precision, PRECISIONS)
         self.detector = detector.requires_grad_(False)
         self.input_scale = input_scale
         self.cache: MapCache | None = None

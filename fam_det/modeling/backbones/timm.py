@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fam_det.core.checks import check_choice
 from fam_det.modeling.backbones.fpn import STRIDES, check_features, check_rgb, register_with_fpn
 from fam_det.modeling.backbones.pretrained_weights import PretrainedHandler
 
@@ -231,8 +232,7 @@ def _parameters_behind(maps: Sequence[Tensor], network: nn.Module) -> set[nn.Par
 
 def set_norm(name: str, network: nn.Module, norm: str) -> nn.Module:
     """Turns every BatchNorm of a timm network into another; the state-dict keys stay."""
-    if norm not in NORMS:
-        raise ValueError(f"MODEL.TIMM.NORM: got {norm!r}, expected one of {NORMS}")
+    check_choice("MODEL.TIMM.NORM", norm, NORMS)
     if not any(isinstance(module, _BatchNorm) for module in network.modules()):
         logger.warning("MODEL.TIMM.NORM: %s has no BatchNorm, %r changes nothing.", name, norm)
     if norm == "SyncBN":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fam_det.config import default_config, warn_of_unread_keys
 from fam_det.core import FrequencyAttention
+from fam_det.core.checks import check_choice
 from fam_det.core.losses import LOSSES, ValidSizes
 from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
@@ -124,15 +125,8 @@ class FeatureDistiller(Distiller):
 
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
-        """Returns the loss that a ``MODEL.DISTILLER`` node names.
-
-        Raises:
-            ValueError: an unknown one.
-        """
-        if distiller.LOSS not in LOSSES:
-            raise ValueError(
-                f"MODEL.DISTILLER.LOSS: got {distiller.LOSS!r}, expected one of {list(LOSSES)}"
-            )
+        """Returns the loss that a ``MODEL.DISTILLER`` node names."""
+        check_choice("MODEL.DISTILLER.LOSS", distiller.LOSS, LOSSES)
         return LOSSES[distiller.LOSS]
 
     @classmethod
@@ -178,9 +172,7 @@ def build_distiller(
         ValueError: an unknown name or option; the message names the key.
     """
     name = cfg.MODEL.DISTILLER.NAME
-    if name not in DISTILLER_REGISTRY:
-        known = sorted(known for known, _ in DISTILLER_REGISTRY)
-        raise ValueError(f"MODEL.DISTILLER.NAME: got {name!r}, expected one of {known}")
+    check_choice("MODEL.DISTILLER.NAME", name, sorted(known for known, _ in DISTILLER_REGISTRY))
     distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
     default = default_config()
     reads = None if distiller.reads is None else SHARED_KEYS | set(distiller.reads)
