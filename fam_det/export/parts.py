@@ -1,10 +1,9 @@
 """Where a detector's time goes: its backbone, FPN, RPN and heads."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,48 +51,39 @@ def part_seconds(
             detect(detector, image)
         start = time.perf_counter()
         while len(repeats) < min_repeats or time.perf_counter() - start < seconds:
-            stopwatch.start()
+            stopwatch.reset()
             detect(detector, image)
-            repeats.append(stopwatch.stop())
+            stopwatch.leave()
+            repeats.append(stopwatch.seconds)
     return {part: median(x[part] for x in repeats) for part in repeats[0]}
 
 
 class _Stopwatch:
     """Counts time for the innermost part that runs."""
 
-    def __init__(self, parts: list[str], device: torch.device) -> None:
-        self.parts, self.device = parts, device
-        self.running: list[str] = []
+    def __init__(self, parts: Iterable[str], device: torch.device) -> None:
+        self.parts, self.device = [*dict.fromkeys(parts), REST], device
+        self.reset()
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Starts at zero, with the rest."""
-        self.seconds = dict.fromkeys([*self.parts, REST], 0.0)
-        self.running, self.since = [REST], self._now()
-
-    def stop(self) -> dict[str, float]:
-        """Returns the seconds of each part."""
-        self.leave()
-        return self.seconds
+        self.seconds, self.running = dict.fromkeys(self.parts, 0.0), [REST]
+        self.since = read_clock(self.device.type)
 
     def enter(self, part: str) -> None:
         """Counts for a part from here on."""
-        if self.running:
-            self._count()
-            self.running.append(part)
+        self._count()
+        self.running.append(part)
 
     def leave(self) -> None:
         """Counts for the part around it again."""
-        if self.running:
-            self._count()
-            self.running.pop()
+        self._count()
+        self.running.pop()
 
     def _count(self) -> None:
-        now = self._now()
+        now = read_clock(self.device.type)
         self.seconds[self.running[-1]] += now - self.since
         self.since = now
-
-    def _now(self) -> float:
-        return read_clock(self.device.type)
 
 
 @contextmanager
@@ -103,14 +93,12 @@ def _stopwatch(detector: nn.Module) -> Iterator[_Stopwatch]:
     parts = {path: part for path, part in PARTS.items() if path in modules}
     if "backbone.bottom_up" not in parts:  # a backbone without an FPN
         parts["backbone"] = "backbone"
-    stopwatch = _Stopwatch(list(dict.fromkeys(parts.values())), next(detector.parameters()).device)
-    handles: list[Any] = []
-    for path, part in parts.items():
-        module = modules[path]
-        handles.append(module.register_forward_pre_hook(lambda *_, p=part: stopwatch.enter(p)))
-        handles.append(module.register_forward_hook(lambda *_: stopwatch.leave()))
-    try:
+    stopwatch = _Stopwatch(parts.values(), next(detector.parameters()).device)
+    with ExitStack() as stack:
+        for path, part in parts.items():
+            module = modules[path]
+            enter = module.register_forward_pre_hook(lambda *_, p=part: stopwatch.enter(p))
+            leave = module.register_forward_hook(lambda *_: stopwatch.leave())
+            stack.callback(enter.remove)
+            stack.callback(leave.remove)
         yield stopwatch
-    finally:
-        for handle in handles:
-            handle.remove()
