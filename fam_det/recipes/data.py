@@ -1,7 +1,10 @@
 """A data set in COCO format as the config needs to know it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from fam_det.data.annotations import is_labelled_by_teacher, read_dataset
 from fam_det.data.audit import (
@@ -24,6 +27,7 @@ class CocoData:
     num_trained: int  # images with an object that is no crowd; Detectron2 trains on these alone
     has_masks: bool  # every object has one
     has_bitmasks: bool  # some are run-length encoded
+    size: tuple[int, int]  # median (H, W) of the images
     is_labelled_by_teacher: bool = False  # see fam_det.recipes.labels
     files: tuple[Path, ...] = field(default=(), compare=False, repr=False)  # of the images
 
@@ -58,9 +62,15 @@ def read_coco(
         num_trained=len({x["image_id"] for x in objects} if has_labels else content["images"]),
         has_masks=all(masks),
         has_bitmasks=any(isinstance(mask, dict) for mask in masks),
+        size=_median_size(content["images"]),
         is_labelled_by_teacher=is_labelled_by_teacher(content),
         files=tuple(Path(images) / x["file_name"] for x in content["images"]),
     )
+
+
+def _median_size(images: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    height, width = (round(median(x[side] for x in images)) for side in ("height", "width"))
+    return height, width
 
 
 def check_same_classes(train: CocoData, val: CocoData) -> None:
