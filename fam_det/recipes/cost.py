@@ -45,7 +45,7 @@ def describe_cost(request: Request, cfg: CfgNode, trainings: int = 1) -> str:
     lines = [
         describe_sizes(cfg, request.train.size),
         f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images: {passes:,.1f} passes "
-        f"over {images:,} images; {evaluations} evaluations of {request.val.num_images:,}",
+        f"over {images:,} images; evaluations of {request.val.num_images:,} images: {evaluations}",
     ]
     print("measuring an iteration", file=sys.stderr, flush=True)
     try:
@@ -54,8 +54,8 @@ def describe_cost(request: Request, cfg: CfgNode, trainings: int = 1) -> str:
         return "\n".join([*lines, f"no time was measured: {one_line(error, MAX_REASON)}"])
     total = seconds * solver.MAX_ITER
     lines.append(
-        f"{seconds:.2g} s an iteration (mean of {count} on {_where(cfg, request.num_gpus)}): "
-        f"{_in_words(total)}, and the evaluations"
+        f"{seconds:.2g} s an iteration (measured now, over {count}, on "
+        f"{_where(cfg, request.num_gpus)}): about {_in_words(total)}, and the evaluations"
         + f"; for all {trainings} trainings up to {_in_words(trainings * total)}"
         * (trainings > 1)
     )

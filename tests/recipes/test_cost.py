@@ -53,10 +53,12 @@ def test_passes_and_hours(coco: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = config(SOLVER__MAX_ITER=1000, SOLVER__IMS_PER_BATCH=4, TEST__EVAL_PERIOD=300)
     _, passes, time = cost.describe_cost(request, cfg, trainings=3).splitlines()
     assert passes == (
-        "1,000 iterations of 4 images: 80.0 passes over 50 images; 4 evaluations of 50"
+        "1,000 iterations of 4 images: 80.0 passes over 50 images; evaluations of 50 images: 4"
     )
-    assert time.startswith("1.8 s an iteration (mean of 5 on the CPU, ")
-    assert time.endswith(": 30.0 minutes, and the evaluations; for all 3 trainings up to 1.5 hours")
+    assert time.startswith("1.8 s an iteration (measured now, over 5, on the CPU, ")
+    assert time.endswith(
+        ": about 30.0 minutes, and the evaluations; for all 3 trainings up to 1.5 hours"
+    )
 
 
 def test_an_iteration_is_one_of_the_training_and_leaves_nothing(

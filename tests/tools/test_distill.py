@@ -47,8 +47,11 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     command = f"python tools/train_net.py --config-file {tmp_path}/distill.yaml\n"
     assert first.stdout.startswith(f"{config}\nimages: 64 x 96 (median height x width), resized")
     start = first.stdout.partition(f"\n\n{command}")[0].splitlines()
-    assert start[-2] == "2 iterations of 2 images: 0.7 passes over 6 images; 1 evaluations of 6"
-    assert " s an iteration (mean of 1 on the CPU, " in start[-1]
+    assert (
+        start[-2]
+        == "2 iterations of 2 images: 0.7 passes over 6 images; evaluations of 6 images: 1"
+    )
+    assert " s an iteration (measured now, over 1, on the CPU, " in start[-1]
     assert "teacher and data have 3 classes: the student starts with the teacher's" in config
     assert "copypaste: Task: bbox" in first.stdout
     end, _, table = first.stdout.rpartition("best  ")
