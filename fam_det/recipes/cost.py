@@ -17,11 +17,11 @@ from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.export.source import ABSENT, MAX_REASON
 from fam_det.files import one_line
 from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.recipes.meter import resized, test_size
 from fam_det.recipes.recipe import Request
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
@@ -47,39 +47,39 @@ def describe_cost(request: Request, cfg: CfgNode, trainings: int = 1) -> str:
         f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images: {passes:,.1f} passes "
         f"over {images:,} images; evaluations of {request.val.num_images:,} images: {evaluations}",
     ]
+    lines.append(_describe_time(cfg, request.num_gpus, trainings))
+    gc.collect()
+    torch.cuda.empty_cache()  # the training is another process
+    return "\n".join(lines)
+
+
+def _describe_time(cfg: CfgNode, num_gpus: int, trainings: int) -> str:
     print("measuring an iteration", file=sys.stderr, flush=True)
     try:
-        seconds, count = measure_iteration(cfg, request.num_gpus)
+        seconds, count = measure_iteration(cfg, num_gpus)
     except FAULTS as error:
-        return "\n".join([*lines, f"no time was measured: {one_line(error, MAX_REASON)}"])
-    total = seconds * solver.MAX_ITER
-    lines.append(
-        f"{seconds:.2g} s an iteration (measured now, over {count}, on "
-        f"{_where(cfg, request.num_gpus)}): about {_in_words(total)}, and the evaluations"
-        + f"; for all {trainings} trainings up to {_in_words(trainings * total)}"
-        * (trainings > 1)
+        return f"no time was measured: {one_line(error, MAX_REASON)}"
+    total = seconds * cfg.SOLVER.MAX_ITER
+    text = (
+        f"{seconds:.2g} s an iteration (measured now, over {count}, on {_where(cfg, num_gpus)}): "
+        f"about {_in_words(total)}, and the evaluations"
     )
-    return "\n".join(lines)
+    if trainings > 1:
+        text += f"; for all {trainings} trainings up to {_in_words(trainings * total)}"
+    return text
 
 
 def describe_sizes(cfg: CfgNode, size: tuple[int, int]) -> str:
     """Returns from what (H, W) to what an image is resized."""
     node = cfg.INPUT
-    train = {_resized(size, x, node.MAX_SIZE_TRAIN) for x in node.MIN_SIZE_TRAIN}
-    test = _resized(size, node.MIN_SIZE_TEST, node.MAX_SIZE_TEST)
+    train = {resized(size, x, node.MAX_SIZE_TRAIN) for x in node.MIN_SIZE_TRAIN}
+    test = test_size(size, cfg)
     ends = dict.fromkeys(_by(x) for x in (min(train), max(train)))
     text = f"images: {_by(size)} (median height x width), resized to {' to '.join(ends)}"
     if train != {test}:
         text += f" for training, {_by(test)} for evaluation"
     scale = cfg.MODEL.TEACHER.INPUT_SCALE
     return text + f"; {scale:g} times as large for the teacher" * (scale > 1)
-
-
-def _resized(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
-    if not shortest:  # no resizing
-        return size
-    height, width = T.ResizeShortestEdge.get_output_shape(*size, shortest, longest)
-    return height, width
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -107,7 +107,7 @@ def measure_iteration(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SOLVER.IMS_PER_BATCH //= processes
-    cfg.SOLVER.BASE_LR = 0.0
+    cfg.SOLVER.BASE_LR, cfg.VIS_PERIOD = 0.0, 0
     cfg.MODEL.TEACHER.BASIS_IMAGES, cfg.MODEL.TEACHER.CACHE = 1, ""
     with _quiet(), TemporaryDirectory() as folder:
         trainer = _trainer(cfg, folder)
@@ -118,9 +118,6 @@ def measure_iteration(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
                 start = _clock(cfg.MODEL.DEVICE)
                 trainer.run_step()
                 seconds.append(_clock(cfg.MODEL.DEVICE) - start)
-    del trainer
-    gc.collect()
-    torch.cuda.empty_cache()  # the training is another process
     return mean(seconds[1:]), len(seconds) - 1
 
 
