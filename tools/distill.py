@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--compare", action="store_true", help="then train it alone, and with heads alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
     add("--allow-odd-boxes", action="store_true", help="continue with boxes that seem wrong")
-    add("--dry-run", action="store_true", help="write and print the config, and stop")
+    add("--dry-run", action="store_true", help="print config and cost, and stop")
     add("options", nargs="*", metavar="KEY VALUE", help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args()  # KEY VALUE may come after options
     args.output = args.output or f"output/{'teacher' if args.train_teacher else 'distill'}"
