@@ -99,10 +99,10 @@ def summarize_teacher(folder: Path) -> str:
     row = student_row("teacher", folder, weights, seconds, count(detector))
     best = f" --teacher-weights {folder / 'model_best.pth'}" * has_better(row)
     files = {name: shlex.join(paths) for name, *paths in cfg.DATASETS.COCO}
-    (train,), (val,) = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+    train, val = (files.get(x[0], "JSON IMAGES") for x in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
     command = (
         f"Next:\n  python tools/distill.py --teacher {folder / 'config.yaml'}{best} \\\n"
-        f"    --student mobilenet_v2 --train {files[train]} --val {files[val]}"
+        f"    --student mobilenet_v2 --train {train} --val {val}"
     )
     return "\n\n".join([format_rows([row]), describe_measurement([network]), command]) + "\n"
 

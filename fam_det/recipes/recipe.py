@@ -39,8 +39,8 @@ SHARED_HEADS = {
 class Request:
     """A user's request."""
 
-    teacher: str  # a model zoo name or a config file
-    student: str  # a network of torchvision, or "timm://NAME"
+    teacher: str  # a model zoo name or a config file; for ``derive_teacher`` as a student
+    student: str  # a network of torchvision, or "timm://NAME"; "" for any, or none
     train: CocoData
     val: CocoData
     output: str  # folder of the run
