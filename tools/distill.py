@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fam_det.recipes.recipe import Request
+    from fam_det.recipes.recipe import Recipe, Request
 
 EXAMPLES = """
 example:
   tools/distill.py --teacher COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml --student resnet18 \\
       --train cells/train.json cells/images --val cells/val.json cells/images --output output/cells
 
-docs/your_data.md says what is derived how.
+docs/your_data.md says what is derived how; KEY VALUE pairs of config keys override it.
 """
 RUNTIMES = ("pytorch", "torchscript", "onnx")
+# Of a student, and so of no use to --train-teacher.
+OF_STUDENT = {
+    **dict.fromkeys(("student", "student_weights", "speedup", "latency"), None),
+    **dict.fromkeys(("images", "classes", "inherit_heads"), None),
+    **dict.fromkeys(("ladder", "features_only", "compare"), False),
+}
 HELP_FOR = f"to measure that in: {', '.join(RUNTIMES)}"
 
 
@@ -26,17 +32,22 @@ def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s --teacher NAME --student NAME|--speedup N|--latency MS|--ladder\n"
-        "                  --train JSON IMAGES|--images FOLDER --val JSON IMAGES [...]",
+        "           --train JSON IMAGES|--images DIR --val JSON IMAGES [...] [KEY VALUE ...]\n"
+        "       %(prog)s --train-teacher NAME --train JSON IMAGES --val JSON IMAGES [...]",
         description=__doc__.splitlines()[0],
         epilog=EXAMPLES,
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32),
     )
     pair = ("JSON", "IMAGES")
     add = parser.add_argument
-    add("--teacher", required=True, metavar="NAME", help="in Detectron2's model zoo, or a config")
+    teacher = parser.add_mutually_exclusive_group(required=True).add_argument
+    teacher("--teacher", metavar="NAME", help="in Detectron2's model zoo, or a config")
+    teacher("--train-teacher", metavar="NAME", help="train one: resnet50, resnet101, ...")
     add("--teacher-weights", metavar="FILE", help="default: the zoo's, or beside the config")
     add("--student", metavar="NAME", help="resnet18, mobilenet_v2, timm://NAME, ...")
-    add("--student-weights", metavar="FILE", help="default: ImageNet's; none: from scratch")
+    weights = parser.add_mutually_exclusive_group().add_argument
+    weights("--student-weights", metavar="FILE", help="default: ImageNet's")
+    weights("--from-scratch", action="store_true", help="random weights in place of these")
     speed = parser.add_mutually_exclusive_group().add_argument
     speed("--speedup", type=float, metavar="N", help="the largest student N times as fast")
     speed("--latency", type=float, metavar="MS", help="the largest that takes MS milliseconds")
@@ -54,15 +65,17 @@ def parse_arguments() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="the teacher's (default: if classes fit)",
     )
-    add("--output", default="output/distill", metavar="DIR", help="default: output/distill")
+    add("--output", metavar="DIR", help="default: output/distill, or output/teacher")
     add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
     add("--compare", action="store_true", help="then train it alone, and with heads alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
     add("--allow-odd-boxes", action="store_true", help="continue with boxes that seem wrong")
-    add("--dry-run", action="store_true", help="write and print the config, and stop")
-    add("options", nargs="*", metavar="KEY VALUE", help="of config keys, which override all else")
-    return parser.parse_intermixed_args()  # KEY VALUE may come after options
+    add("--dry-run", action="store_true", help="print config and cost, and stop")
+    add("options", nargs="*", metavar="KEY VALUE", help=argparse.SUPPRESS)
+    args = parser.parse_intermixed_args()  # KEY VALUE may come after options
+    args.output = args.output or f"output/{'teacher' if args.train_teacher else 'distill'}"
+    return args
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -73,8 +86,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     for flag, goal in (("--speedup", args.speedup), ("--latency", args.latency)):
         if goal is not None and not 0 < goal < float("inf"):
             raise ValueError(f"{flag}: got {goal}, expected a number above 0")
+    if args.train_teacher:
+        check_teacher_arguments(args)
     sized = args.ladder or args.speedup or args.latency
-    if not (args.student or sized):
+    if not (args.student or sized or args.train_teacher):
         raise ValueError(
             "--student: missing; give one, or --speedup N or --latency MS to choose it"
         )
@@ -88,6 +103,16 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--output: {args.output} holds a run; add --resume to resume it, or give another"
         )
+
+
+def check_teacher_arguments(args: argparse.Namespace) -> None:
+    """Raises a ValueError for a flag that has no effect on a teacher that is trained."""
+    for name, default in OF_STUDENT.items():
+        if getattr(args, name) != default:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag}: is of a student; leave it out with --train-teacher")
+    if args.from_scratch and args.teacher_weights:
+        raise ValueError("--from-scratch: has no --teacher-weights; leave one of them out")
 
 
 def check_data_arguments(args: argparse.Namespace) -> None:
@@ -140,16 +165,24 @@ def read_request(args: argparse.Namespace) -> "Request":
     import torch  # seconds, as the next ones
 
     from fam_det.recipes.recipe import Request
+    from fam_det.recipes.student import check_student
+    from fam_det.recipes.teacher import teacher_overrides
 
+    if args.student:
+        check_student(args.student)
+    if args.teacher:  # and is it there? Reading the data may take minutes
+        teacher_overrides(args.teacher, args.teacher_weights)
+    random = "none" if args.from_scratch else None
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Request(
-        teacher=args.teacher,
+        teacher=args.teacher or args.train_teacher,
         student=args.student or "",
         **read_data(args, device),
         output=args.output,
         device=device,
-        teacher_weights=args.teacher_weights,
-        student_weights=args.student_weights,
+        num_gpus=args.num_gpus,
+        teacher_weights=args.teacher_weights or (random if args.train_teacher else None),
+        student_weights=args.student_weights or random,
         schedule=args.schedule,
         batch=args.batch,
         inherit_heads=args.inherit_heads,
@@ -178,18 +211,16 @@ def size(request: "Request", args: argparse.Namespace) -> "Request":
     return request
 
 
-def write_config(request: "Request", args: argparse.Namespace) -> Path:
-    """Derives the config, prints it, and saves it unless it would replace a finished run's.
+def write_config(recipe: "Recipe", args: argparse.Namespace) -> Path:
+    """Prints the config, and saves it unless it would replace a finished run's.
 
     Raises:
-        ValueError: a wrong flag, or a resumed run that would be another one.
+        ValueError: a resumed run that would be another one.
     """
     from fam_det.recipes.overrides import changed_keys, check_resumable
-    from fam_det.recipes.recipe import derive
 
-    recipe = derive(request)
     text = recipe.to_yaml()
-    path = Path(recipe.cfg.OUTPUT_DIR) / "distill.yaml"
+    path = Path(recipe.cfg.OUTPUT_DIR) / ("teacher.yaml" if args.train_teacher else "distill.yaml")
     print(text, end="")
     changes = changed_keys(path.read_text(), text) if path.is_file() else {}
     if changes and args.resume:
@@ -217,56 +248,29 @@ def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
         sys.exit(code)
 
 
-def run_trainings(args: argparse.Namespace, config: Path) -> None:
-    """Trains the student, and with --compare the same one twice more; prints the table."""
+def run_trainings(args: argparse.Namespace, request: "Request", recipe: "Recipe") -> None:
+    """Trains, with --compare the same student twice more; prints the cost before, a table after."""
     from fam_det.data.data_warnings import kept_warnings
+    from fam_det.recipes.controls import controls
+    from fam_det.recipes.cost import describe_cost
 
     warnings = kept_warnings()
-    run_training(args, config)
+    config = write_config(recipe, args)
     found = controls(config) if args.compare else {}
+    if not args.resume:  # its log has real figures
+        print(f"\n{describe_cost(request, recipe.cfg, 1 + len(found))}")
+    run_training(args, config)
     for folder, options in found.values():
         run_training(args, config, *options, "OUTPUT_DIR", str(folder))
     if not args.dry_run:
-        from fam_det.recipes.outcome import summarize
+        from fam_det.recipes.outcome import summarize, summarize_teacher
 
+        others = {title: folder for title, (folder, _) in found.items()}
+        folder = config.parent
+        table = summarize_teacher(folder) if args.train_teacher else summarize(folder, others)
         # What was decided, which the log of the training has long scrolled away.
         notes = [line[2:] for line in config.read_text().splitlines() if line.startswith("# ")]
-        others = {title: folder for title, (folder, _) in found.items()}
-        print("", *notes, *warnings, "", summarize(config.parent, others), sep="\n", end="")
-
-
-def controls(config: Path) -> dict[str, tuple[Path, list[str]]]:
-    """Returns folder and keys of students that say what the teacher was worth, by title."""
-    import yaml
-
-    found = {"student alone": (config.parent / "alone", alone_options(config))}
-    if yaml.safe_load(config.read_text())["MODEL"]["TEACHER"].get("INHERIT"):
-        without_loss = ["MODEL.DISTILLER.LOSS_WEIGHT", "0.0"]
-        found["teacher's heads, no loss"] = (config.parent / "heads", without_loss)
-    return found
-
-
-def alone_options(config: Path) -> list[str]:
-    """Returns the keys that make a config that of its student alone, with new heads.
-
-    Small anchors suit the heads of a teacher that sees larger images. Without these heads the
-    teacher's own are better: 27 AP instead of 14 in docs/studies/blood_cells_half_size.
-    """
-    import yaml
-
-    content = yaml.safe_load(config.read_text())
-    model, data = content["MODEL"], content["DATASETS"]
-    architecture = model.get("STUDENT", {}).get("META_ARCHITECTURE", "GeneralizedRCNN")
-    scale = model["TEACHER"].get("INPUT_SCALE", 1.0)
-    keys = ["MODEL.META_ARCHITECTURE", architecture]
-    if scale > 1 and model["TEACHER"].get("MATCH") != "same_scale":
-        sizes = [[scale * x for x in level] for level in model["ANCHOR_GENERATOR"]["SIZES"]]
-        keys += ["MODEL.ANCHOR_GENERATOR.SIZES", str(sizes)]
-    if unlabelled := data.get("UNLABELLED"):
-        names = tuple(name for name in data["TRAIN"] if name not in unlabelled)
-        keys += ["DATASETS.TRAIN", str(names), "DATASETS.UNLABELLED", "[]"]
-        keys += ["DATASETS.TRAIN_SHARES", "[]"]
-    return keys
+        print("", *notes, *warnings, "", table, sep="\n", end="")
 
 
 def main() -> None:
@@ -276,8 +280,12 @@ def main() -> None:
         request = read_request(args)
         if args.ladder:
             return print_ladder(request, args)
+        if args.train_teacher:
+            from fam_det.recipes.own_teacher import derive_teacher as derive
+        else:
+            from fam_det.recipes.recipe import derive
         request = size(request, args) if args.speedup or args.latency else request
-        run_trainings(args, write_config(request, args))
+        run_trainings(args, request, derive(request))
     except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))  # on one line
     except KeyboardInterrupt:  # at the table: a training answers itself

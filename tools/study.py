@@ -22,7 +22,8 @@ from fam_det.files.atomic_write import atomic_write_text
 EXAMPLES = """
 examples:
   tools/study.py configs/Studies/blood_cells_methods.yaml --set DATA=path/to/bccd
-  tools/study.py configs/Studies/blood_cells_methods.yaml --table-only
+  tools/study.py configs/Studies/blood_cells_methods.yaml --table-only \\
+      --results docs/studies/blood_cells_methods
   tools/study.py configs/Studies/blood_cells_methods.yaml --set DATA=path/to/bccd --only "FAM"
   tools/study.py configs/Studies/blood_cells_methods.yaml --set DATA=path/to/bccd MODEL.DEVICE cuda
 """
@@ -37,11 +38,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("study", type=Path, help="a file such as those in configs/Studies")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="value of {NAME}")
+    add("--set", action="append", default=[], metavar="NAME=PATH", help="what {NAME} stands for")
     add("--only", metavar="REGEX", help="do only runs whose name matches")
     add("--jobs", type=int, help="trainings at once (default: one a GPU or core)")
-    add("--results", type=Path, help="default: docs/studies/NAME")
-    add("--outputs", type=Path, help="default: output/studies/NAME")
+    add("--outputs", type=Path, help="of the trainings (default: output/studies/NAME)")
+    add("--results", type=Path, help="of the tables (default: as --outputs)")
     add("--list", action="store_true", help="print what is to do and stop")
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys that change no result")
     add("--table-only", action="store_true", help="write the table and stop")
@@ -52,13 +53,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def parse_settings(pairs: list[str], study: Study) -> dict[str, str]:
-    """Parses NAME=VALUE pairs; raises a ValueError for an unknown name."""
+    """Parses NAME=PATH pairs; raises a ValueError for an unknown name or a path not there."""
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or name not in study.placeholders:
             known = sorted(study.placeholders) or "none in this study"
-            raise ValueError(f"--set: got {pair!r}, expected NAME=VALUE with NAME of {known}")
+            raise ValueError(f"--set: got {pair!r}, expected NAME=PATH with NAME of {known}")
+        if not Path(value).exists():
+            raise ValueError(f"--set: got {pair!r}, but {value} is not there")
         settings[name] = value
     return settings
 
@@ -82,8 +85,20 @@ def make_plan(args: argparse.Namespace, study: Study) -> Plan:
     names = [name for name in study.runs if re.search(args.only or "", name)]
     if not names:
         raise ValueError(f"--only: no run matches {args.only!r}, there are {list(study.runs)}")
-    results = Results(args.results or Path("docs/studies") / study.name)
-    return Plan(study, results, args.outputs or Path("output/studies") / study.name, names)
+    outputs = args.outputs or Path("output/studies") / study.name
+    return Plan(study, Results(args.results or outputs), outputs, names)
+
+
+def list_jobs(args: argparse.Namespace, plan: Plan) -> None:
+    """Prints what is to do, and what a run lacks; raises as that would for a wrong command."""
+    parse_options(args.opts)
+    settings = parse_settings(args.set, plan.study)
+    print(*[job.title for job in plan.to_do()], sep="\n")
+    for run in plan.undecided():
+        seeds = ", ".join(map(str, run.seeds))
+        print(f"{run.name}, seeds {seeds}: when its value is chosen")
+    for name in sorted(plan.study.placeholders - set(settings)):
+        print(f"to run it, add: --set {name}=PATH", file=sys.stderr)
 
 
 def run_study(args: argparse.Namespace, plan: Plan) -> None:
@@ -91,7 +106,7 @@ def run_study(args: argparse.Namespace, plan: Plan) -> None:
     study, options = plan.study, parse_options(args.opts)
     settings = parse_settings(args.set, study)
     if missing := sorted(study.placeholders - set(settings)):
-        raise ValueError(f"--set: {missing[0]} is missing; add: --set {missing[0]}=VALUE")
+        raise ValueError(f"--set: {missing[0]} is missing; add: --set {missing[0]}=PATH")
     on_gpu = any(device(run, options).startswith("cuda") for run in plan.runs)
     runner = Runner(
         plan,
@@ -139,10 +154,7 @@ def main() -> int:
         study = load_study(args.study)
         plan = make_plan(args, study)
         if args.list:
-            print(*[job.title for job in plan.to_do()], sep="\n")
-            for run in plan.undecided():
-                seeds = ", ".join(map(str, run.seeds))
-                print(f"{run.name}, seeds {seeds}: when its value is chosen")
+            list_jobs(args, plan)
             return 0
         if not args.table_only:
             run_study(args, plan)

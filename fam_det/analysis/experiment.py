@@ -9,6 +9,7 @@ from typing import Any
 from fam_det.analysis.runs import Run, flatten
 
 ALONE = "student alone"
+HEADS_ALONE, NO_LOSS = "teacher's heads, no loss", "no loss"  # as distill --compare trains
 REVIEWS = {
     ("cross_attention", "fam"): "FAM-KD",
     ("abf", "fam"): "FAM + ReviewKD",
@@ -49,7 +50,10 @@ def describe(run: Run) -> Experiment:
         student = name_detector(model)
     if not is_distilled(run):
         return Experiment(name_data_set(run), None, student, ALONE)
-    method = name_method(model["DISTILLER"], run.task)
+    if model["DISTILLER"].get("LOSS_WEIGHT") == 0:
+        method = HEADS_ALONE if model["TEACHER"].get("INHERIT") else NO_LOSS
+    else:
+        method = name_method(model["DISTILLER"], run.task)
     return Experiment(name_data_set(run), teacher, student, method)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +42,11 @@ BatchType = TypeVar("BatchType")
 
 MAX_RESTARTS = 3  # in a row: a worker that dies again and again has a reason
 logger = logging.getLogger(__name__)
+
+
+def available_cores() -> int:
+    """Returns the number of CPU cores that this process may use, as PyTorch counts them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ignore_signals(_: int) -> None:

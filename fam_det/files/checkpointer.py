@@ -86,8 +86,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         return self.load(path, checkpointables=[])
 
     def load(self, path: str | None, *args: Any, **options: Any) -> dict[str, Any]:
-        """As Detectron2's; None is as good as ""."""
-        path = path or ""
+        """As Detectron2's; None and "none" are as good as ""."""
+        path = "" if path in (None, "none") else path
         if path.startswith(("http://", "ftp://")):
             raise ValueError(f"{path}: refused, anyone on the way can change it; expected https")
         if self.needed and not path:

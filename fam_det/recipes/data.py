@@ -1,7 +1,11 @@
 """A data set in COCO format as the config needs to know it."""
 
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from fam_det.data.annotations import is_labelled_by_teacher, read_dataset
 from fam_det.data.audit import (
@@ -22,8 +26,9 @@ class CocoData:
     class_names: tuple[str, ...]  # in the order of their ids, which is that of the model's classes
     num_images: int
     num_trained: int  # images with an object that is no crowd; Detectron2 trains on these alone
-    has_masks: bool  # every object has one
+    has_masks: bool  # every object has one, and some are more than their boxes
     has_bitmasks: bool  # some are run-length encoded
+    size: tuple[int, int]  # median (H, W) of the images
     is_labelled_by_teacher: bool = False  # see fam_det.recipes.labels
     files: tuple[Path, ...] = field(default=(), compare=False, repr=False)  # of the images
 
@@ -56,11 +61,27 @@ def read_coco(
         class_names=class_names(content["categories"]),
         num_images=len(content["images"]),
         num_trained=len({x["image_id"] for x in objects} if has_labels else content["images"]),
-        has_masks=all(masks),
+        has_masks=all(masks) and not (objects and all(map(_is_box, objects))),
         has_bitmasks=any(isinstance(mask, dict) for mask in masks),
+        size=_median_size(content["images"]),
         is_labelled_by_teacher=is_labelled_by_teacher(content),
         files=tuple(Path(images) / x["file_name"] for x in content["images"]),
     )
+
+
+def _is_box(entry: Mapping[str, Any]) -> bool:
+    """Returns whether the mask of an object is its box, as converters write it for want of one."""
+    mask, (x, y, width, height) = entry["segmentation"], entry["bbox"]
+    if not isinstance(mask, list) or len(mask) != 1 or len(mask[0]) not in (8, 10):
+        return False
+    corners = {(round(mask[0][i]), round(mask[0][i + 1])) for i in range(0, len(mask[0]), 2)}
+    sides = [(round(a), round(a + size)) for a, size in ((x, width), (y, height))]
+    return corners == set(itertools.product(*sides))
+
+
+def _median_size(images: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    height, width = (round(median(x[side] for x in images)) for side in ("height", "width"))
+    return height, width
 
 
 def check_same_classes(train: CocoData, val: CocoData) -> None:

@@ -209,7 +209,11 @@ def typical_picture(data: CocoData, cfg: CfgNode) -> Picture:
 
 def test_size(size: tuple[int, int], cfg: CfgNode) -> tuple[int, int]:
     """Returns the (H, W) that an image has in an evaluation."""
-    shortest, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    return resized(size, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+
+
+def resized(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
+    """Returns the (H, W) of an image resized to a shorter side, 0 for no resizing."""
     if not shortest:
         return size
     height, width = T.ResizeShortestEdge.get_output_shape(*size, shortest, longest)

@@ -1,6 +1,7 @@
 """The end of a distillation: one table of teacher, student, and students to compare with."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,24 @@ def summarize(folder: Path, others: Mapping[str, Path]) -> str:
         rows.append(student_row(title, other, file, seconds, parameters))
     notes = [describe_measurement(networks), *notes]
     return "\n\n".join([format_rows(rows), *notes, next_commands(folder, data, rows[1])]) + "\n"
+
+
+def summarize_teacher(folder: Path) -> str:
+    """Returns the table of a teacher that was trained alone, and the command that distils it."""
+    cfg, weights = read_source(folder, None, [])
+    data = read_validation(cfg)
+    _, detector = load_student(cfg, weights)
+    network = Network("teacher", detector, cfg, example_image(cfg, data.image, None))
+    (seconds,) = latencies([partial(detect, detector, network.image)])
+    row = student_row("teacher", folder, weights, seconds, count(detector))
+    best = f" --teacher-weights {folder / 'model_best.pth'}" * has_better(row)
+    files = {name: shlex.join(paths) for name, *paths in cfg.DATASETS.COCO}
+    train, val = (files.get(x[0], "JSON IMAGES") for x in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
+    command = (
+        f"Next:\n  python tools/distill.py --teacher {folder / 'config.yaml'}{best} \\\n"
+        f"    --student mobilenet_v2 --train {train} --val {val}"
+    )
+    return "\n\n".join([format_rows([row]), describe_measurement([network]), command]) + "\n"
 
 
 def count(detector: nn.Module) -> int:
@@ -250,7 +269,12 @@ def next_commands(folder: Path, data: Validation, student: Row) -> str:
         f"  python tools/deploy.py {folder} --format onnx --image {image}",
         f"  python tools/predict.py {folder} {images}",
     ]
-    last = next((student.scores[key] for key in MAIN if key in student.scores), None)
-    if student.best is not None and last is not None and student.best > last:
+    if has_better(student):
         lines.append(f"with --weights {folder / 'model_best.pth'} for the best checkpoint.")
     return "\n".join(lines)
+
+
+def has_better(row: Row) -> bool:
+    """Returns whether an evaluation in between was better than the last one."""
+    last = next((row.scores[key] for key in MAIN if key in row.scores), None)
+    return row.best is not None and last is not None and row.best > last

@@ -1,6 +1,7 @@
 """Values of config keys with their reasons, and the YAML that a person would have written."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -12,6 +13,7 @@ from fam_det.analysis.runs import flatten
 from fam_det.config import default_config
 from fam_det.files.config_file import merge_pairs
 
+from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
 # Nodes and keys that a resumed run may have other values of.
@@ -34,17 +36,25 @@ Overrides = dict[str, Override]
 def given_weights(flag: str, weights: str) -> Override:
     """Returns a checkpoint that the user names, or "" for "none"."""
     if weights == "none":
-        return Override("", f"{flag} none: random weights")
-    if "://" not in weights and not Path(weights).is_file():
-        raise ValueError(
-            f"{flag}: {weights} does not exist; give a checkpoint, or 'none' for random weights"
-        )
-    return Override(weights)
+        return Override("", "random weights")
+    if "://" in weights or Path(weights).is_file():
+        return Override(weights)
+    with suppress(RuntimeError):
+        return Override(model_zoo.get_checkpoint_url(weights), f"of {weights}")
+    raise ValueError(
+        f"{flag}: {weights} does not exist; give a checkpoint, the name of a config in the model "
+        "zoo, or 'none' for random weights"
+    )
 
 
-def build_config(overrides: Mapping[str, Override], options: Sequence[str]) -> CfgNode:
-    """Returns the defaults with these overrides, and the user's own KEY VALUE pairs on top."""
-    cfg = default_config()
+def build_config(
+    overrides: Mapping[str, Override], options: Sequence[str], base: CfgNode | None = None
+) -> CfgNode:
+    """Returns a config with these overrides, and the user's own KEY VALUE pairs on top.
+
+    Without a ``base`` it is that of the defaults.
+    """
+    cfg = base.clone() if base else default_config()
     for key, override in overrides.items():
         path, _, name = key.rpartition(".")
         node = find_node(cfg, path) if path else cfg

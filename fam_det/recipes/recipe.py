@@ -1,9 +1,11 @@
 """The whole config of a distillation, derived from teacher, student and data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fam_det.data.audit import list_names
+from fam_det.data.loader import available_cores
 from fam_det.modeling.distilled_detector import build_student
 from fam_det.recipes.data import CocoData, check_same_classes
 from fam_det.recipes.distiller import distiller_overrides
@@ -16,6 +18,7 @@ from detectron2.config import CfgNode
 
 TRAIN, VAL = "distill_train", "distill_val"  # names of the data sets
 UNLABELLED = "distill_unlabelled"  # of images that the teacher labelled, or nobody
+MAX_WORKERS = 8  # of a loader
 # The student shares these with its teacher, and so can take the weights of its heads: keys, and
 # nodes with all of their keys.
 SIZES = (
@@ -36,14 +39,15 @@ SHARED_HEADS = {
 class Request:
     """A user's request."""
 
-    teacher: str  # a model zoo name or a config file
-    student: str  # a network of torchvision, or "timm://NAME"
+    teacher: str  # a model zoo name or a config file; for ``derive_teacher`` as a student
+    student: str  # a network of torchvision, or "timm://NAME"; "" for any, or none
     train: CocoData
     val: CocoData
     output: str  # folder of the run
     unlabelled: CocoData | None = None  # to train on beside ``train``
     features_only: bool = False  # learn no objects of ``unlabelled``, or of ``train`` without it
     device: str = "cpu"
+    num_gpus: int = 1
     teacher_weights: str | None = None  # a checkpoint, "none", or None to find it
     student_weights: str | None = None  # a checkpoint, "none", or None for ImageNet's
     schedule: str = "1x"  # see fam_det.recipes.schedule
@@ -80,6 +84,9 @@ def derive(request: Request) -> Recipe:
         num_validated=request.val.num_images,
         batch=request.batch,
     )
+    overrides["MODEL.DISTILLER.WARMUP_ITERS"] = overrides["SOLVER.WARMUP_ITERS"]._replace(
+        reason="as the learning rate"
+    )
     cfg = build_config(overrides, options)
     student = _build_student(request.student, cfg)
     how = cfg.MODEL.TEACHER.MATCH, cfg.MODEL.TEACHER.INPUT_SCALE
@@ -108,7 +115,7 @@ def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
     masks = teacher.has_masks and all(x.has_masks for x in data)
     overrides |= _shared_overrides(teacher, masks)
     overrides |= _detector_overrides(teacher, train, request.unlabelled, masks)
-    return teacher, masks, overrides | _run_overrides(request)
+    return teacher, masks, overrides | run_overrides(request)
 
 
 def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrides:
@@ -166,7 +173,6 @@ def _divided(value: Any, scale: float, digits: int | None) -> Any:
 def _detector_overrides(
     teacher: Teacher, train: CocoData, other: CocoData | None, masks: bool
 ) -> Overrides:
-    classes = Override(len(train.class_names), f"classes: {list_names(train.class_names)}")
     overrides = {
         "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
         "MODEL.STUDENT.META_ARCHITECTURE": Override(
@@ -174,27 +180,42 @@ def _detector_overrides(
         ),
     }
     if teacher.architecture == "RetinaNet":
-        return overrides | {"MODEL.RETINANET.NUM_CLASSES": classes}
-    overrides |= {
-        "MODEL.ROI_HEADS.NAME": Override("StandardROIHeads"),
-        "MODEL.ROI_HEADS.NUM_CLASSES": classes,
-        "MODEL.MASK_ON": Override(masks, "teacher and data have masks" if masks else ""),
-    }
+        return overrides | {"MODEL.RETINANET.NUM_CLASSES": _num_classes(train)}
+    overrides["MODEL.ROI_HEADS.NAME"] = Override("StandardROIHeads")
+    overrides |= class_overrides([train, *([other] if other else [])], masks)
     if teacher.template.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
         overrides["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] = Override(False)
-    if masks and (train.has_bitmasks or (other and other.has_bitmasks)):
+    return overrides
+
+
+def class_overrides(trained: Sequence[CocoData], masks: bool) -> Overrides:
+    """Returns the keys of an R-CNN that say what it finds, by the data that it is trained on."""
+    overrides = {
+        "MODEL.ROI_HEADS.NUM_CLASSES": _num_classes(trained[0]),
+        "MODEL.MASK_ON": Override(masks, "every object has a mask" if masks else ""),
+    }
+    if masks and any(data.has_bitmasks for data in trained):
         overrides["INPUT.MASK_FORMAT"] = Override("bitmask", "the data has run-length masks")
     return overrides
 
 
-def _run_overrides(request: Request) -> Overrides:
+def _num_classes(data: CocoData) -> Override:
+    return Override(len(data.class_names), f"classes: {list_names(data.class_names)}")
+
+
+def run_overrides(request: Request) -> Overrides:
+    """Returns the keys of the data, the machine and the output folder."""
     data = {TRAIN: request.train, VAL: request.val}
     data |= {UNLABELLED: request.unlabelled} if request.unlabelled else {}
     trained = [name for name in data if name != VAL]
+    cores = available_cores() // request.num_gpus
     overrides = {
         "DATASETS.COCO": Override([[name, x.annotations, x.images] for name, x in data.items()]),
         "DATASETS.TRAIN": Override(trained),
         "DATASETS.TEST": Override([VAL]),
+        "DATALOADER.NUM_WORKERS": Override(
+            min(max(cores, 1), MAX_WORKERS), "one a CPU core of the machine that wrote this"
+        ),
         "MODEL.DEVICE": Override(request.device),
         "OUTPUT_DIR": Override(request.output),
     }
@@ -218,11 +239,22 @@ def _build_student(name: str, cfg: CfgNode) -> Any:
 
 
 def _notes(request: Request, teacher: Teacher, masks: bool) -> list[str]:
-    rcnn = "Mask R-CNN" if masks else "Faster R-CNN"
-    kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn
+    kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn_name(masks)
     return [
         f"student {kind} {request.student}, teacher {request.teacher}",
         *([request.size_note] if request.size_note else []),
-        f"classes: {list_names(request.train.class_names)}; images with objects to train on: "
-        f"{request.train.num_trained}; images to validate on: {request.val.num_images}",
+        data_note(request.train, request.val),
     ]
+
+
+def rcnn_name(masks: bool) -> str:
+    """Returns the name of an R-CNN that segments, or does not."""
+    return "Mask R-CNN" if masks else "Faster R-CNN"
+
+
+def data_note(train: CocoData, val: CocoData) -> str:
+    """Returns a line on classes and numbers of images."""
+    return (
+        f"classes: {list_names(train.class_names)}; images with objects to train on: "
+        f"{train.num_trained}; images to validate on: {val.num_images}"
+    )

@@ -37,7 +37,7 @@ def iterations(schedule: str, num_images: int, batch: int) -> int:
 def solver_overrides(
     schedule: str, architecture: str, *, num_images: int, num_validated: int, batch: int
 ) -> Overrides:
-    """Returns the keys of the solver, of the warm-ups and of the evaluations during training."""
+    """Returns the keys of the solver, and of the evaluations during training."""
     last = iterations(schedule, num_images, batch)
     steps = sorted({round(share * last) for share in STEPS} - {0, last})
     warmup = max(min(WARMUP_ITERS, last // 10), 1)
@@ -57,5 +57,4 @@ def solver_overrides(
         "SOLVER.WARMUP_ITERS": Override(warmup, "a tenth of the schedule, 1000 at most"),
         "SOLVER.CHECKPOINT_PERIOD": Override(period),
         "TEST.EVAL_PERIOD": Override(period, f"{EVALUATIONS} times, but not in too quick a row"),
-        "MODEL.DISTILLER.WARMUP_ITERS": Override(warmup, "as the learning rate"),
     }

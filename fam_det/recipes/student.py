@@ -3,6 +3,7 @@
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 from fam_det.config import default_config
 from fam_det.files.checkpoint_file import read_pickle
@@ -12,6 +13,7 @@ from fam_det.modeling.backbones.pretrained_weights import PREFIX as TORCHVISION
 from fam_det.modeling.backbones.timm import PREFIX as TIMM
 from fam_det.modeling.backbones.timm import check_name, import_timm, pixel_statistics
 from fam_det.recipes.overrides import Override, Overrides, find_node, given_weights
+from fam_det.training.detection import BACKBONES
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
@@ -26,25 +28,36 @@ INPUT_KEYS = (
     *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
     "MODEL.RESNETS.STRIDE_IN_1X1",
 )
-NODES = {"timm": "TIMM", "mobilenet_v2": "MOBILENETV2", "resnet": "RESNETS"}
 BASIC_BLOCKS = (18, 34)  # depths of a ResNet without bottlenecks
 
 
+class Flags(NamedTuple):
+    """Flags of the command line that name a network and its weights."""
+
+    name: str
+    weights: str
+
+
+FLAGS = Flags("--student", "--student-weights")
+
+
 def student_overrides(
-    name: str, weights: str | None, architecture: str, inputs: list[str]
+    name: str, weights: str | None, architecture: str, inputs: list[str], flags: Flags = FLAGS
 ) -> Overrides:
-    """Returns the keys of the student's backbone.
+    """Returns the keys of the backbone of what is trained.
 
     Args:
         name: one of torchvision's networks, such as "resnet18", or "timm://NAME".
-        weights: "none" for random ones, anything ``MODEL.WEIGHTS`` takes, or None for ImageNet's.
+        weights: "none" for random ones, anything ``MODEL.WEIGHTS`` takes, the zoo's name of a
+            config, or None for ImageNet's.
         architecture: the student's meta-architecture, "GeneralizedRCNN" or "RetinaNet".
         inputs: of its FPN, such as ["res3", "res4", "res5"].
+        flags: of the command line, for errors.
     """
-    check_student(name)
+    check_student(name, flags.name)
     timm_name = name.removeprefix(TIMM) if name.startswith(TIMM) else ""
-    kind = "timm" if timm_name else name if name in NODES else "resnet"
-    node = f"MODEL.{NODES[kind]}"
+    kind = "timm" if timm_name else name if name in BACKBONES else "resnet"
+    node = f"MODEL.{BACKBONES[kind]}"
     prefix = "retinanet_" if architecture == "RetinaNet" else ""
     library = "timm" if timm_name else "torchvision"
     statistics = pixel_statistics(timm_name, "RGB") if timm_name else IMAGENET_STATISTICS
@@ -54,7 +67,7 @@ def student_overrides(
         f"{node}.OUT_FEATURES": Override(inputs),
         "INPUT.FORMAT": Override("RGB", f"the order that {library}'s weights take"),
         **{f"MODEL.{key}": Override(value) for key, value in statistics.items()},
-        "MODEL.WEIGHTS": _weights(name, weights),
+        "MODEL.WEIGHTS": _weights(name, weights, flags),
     }
     if kind == "timm":
         overrides["MODEL.TIMM.NAME"] = Override(timm_name)
@@ -85,7 +98,7 @@ def trained_with(weights: str) -> CfgNode | None:
     if "ImageNetPretrained/MSRA/" in weights or _author(path) == "Caffe2":
         return get_cfg()
     for name, url in _ModelZooUrls.CONFIG_PATH_TO_URL_SUFFIX.items():
-        if url.endswith(f"/{path.name}"):
+        if weights == f"{name}.yaml" or url.endswith(f"/{path.name}"):
             with suppress(RuntimeError):  # its config is in Python
                 return model_zoo.get_config(f"{name}.yaml")
     return None
@@ -98,7 +111,7 @@ def _author(file: Path) -> str:
     return str(read_pickle(file).get("__author__", "Caffe2"))
 
 
-def weights_note(weights: str | None) -> list[str]:
+def weights_note(weights: str | None, flags: Flags = FLAGS) -> list[str]:
     """Returns a warning for given weights of which nothing says what images they take."""
     if weights is None or weights == "none" or trained_with(weights):
         return []
@@ -106,24 +119,24 @@ def weights_note(weights: str | None) -> list[str]:
     if weights.startswith(own) or _author(Path(weights)) == "torchvision":
         return []
     return [
-        f"--student-weights {weights}: nothing says what images it was trained on (there is no "
-        "config.yaml beside it), taken to be the student's: if not, add INPUT.FORMAT, "
+        f"{flags.weights} {weights}: nothing says what images it was trained on (there is no "
+        "config.yaml beside it), taken to be as ImageNet's weights: if not, add INPUT.FORMAT, "
         "MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and, of a ResNet, MODEL.RESNETS.STRIDE_IN_1X1"
     ]
 
 
-def check_student(name: str) -> None:
+def check_student(name: str, flag: str = FLAGS.name) -> None:
     """Raises a ValueError for a name that is neither torchvision's nor timm's."""
     if name.startswith(TIMM):
         try:
-            check_name("--student", name.removeprefix(TIMM))
+            check_name(flag, name.removeprefix(TIMM))
         except ImportError as error:
-            raise ValueError(f"--student: {name} needs timm: pip install timm") from error
+            raise ValueError(f"{flag}: {name} needs timm: pip install timm") from error
     elif name not in NETWORKS:
         close = get_close_matches(name, NETWORKS, n=1, cutoff=0.5)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(
-            f"--student: got {name!r}{hint}, expected one of {', '.join(NETWORKS)}, or {TIMM}NAME "
+            f"{flag}: got {name!r}{hint}, expected one of {', '.join(NETWORKS)}, or {TIMM}NAME "
             "for a network of timm"
         )
 
@@ -137,13 +150,14 @@ def _resnet(depth: int) -> Overrides:
     return overrides | {"MODEL.RESNETS.STRIDE_IN_1X1": stride}
 
 
-def _weights(name: str, weights: str | None) -> Override:
+def _weights(name: str, weights: str | None, flags: Flags) -> Override:
     if weights is not None:
-        return given_weights("--student-weights", weights)
+        return given_weights(flags.weights, weights)
     if not name.startswith(TIMM):
         return Override(TORCHVISION + name, "trained on ImageNet")
     if not import_timm().is_model_pretrained(name.removeprefix(TIMM)):
         raise ValueError(
-            f"--student: timm has no weights for {name}; add --student-weights none or a file"
+            f"{flags.name}: timm has no weights for {name}; add --from-scratch, or a file as "
+            f"{flags.weights}"
         )
     return Override(name, "trained on ImageNet")

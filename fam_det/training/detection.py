@@ -14,8 +14,14 @@ import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.coco import check_known, check_registered, use_coco_datasets
+from fam_det.data.data_warnings import warn
 from fam_det.data.dataset import NamingMapper
-from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
+from fam_det.data.loader import (
+    RestartingLoader,
+    available_cores,
+    build_resumable_loader,
+    build_test_loader,
+)
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.distilled_detector import build_student
 from fam_det.modeling.lazy import plain
@@ -55,6 +61,9 @@ OURS = {
     build_detection_train_loader: build_resumable_loader,
     build_detection_test_loader: build_test_loader,
 }
+DEFAULT_WORKERS = default_config().DATALOADER.NUM_WORKERS
+# Nodes of the keys of a backbone, by a part of MODEL.BACKBONE.NAME.
+BACKBONES = {"resnet": "RESNETS", "mobilenet_v2": "MOBILENETV2", "timm": "TIMM"}
 TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
 
 
@@ -68,7 +77,10 @@ def load_config(
     """
     cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
-    cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS or ""  # null in a file
+    for node in (cfg.MODEL, cfg.MODEL.TEACHER):
+        node.WEIGHTS = "" if node.WEIGHTS in (None, "none") else node.WEIGHTS  # null in a file
+    if cfg.DATALOADER.NUM_WORKERS == DEFAULT_WORKERS:  # more than cores only slow each other down
+        cfg.DATALOADER.NUM_WORKERS = min(DEFAULT_WORKERS, available_cores())
     check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
     register_coco_datasets(cfg, tested=cfg.DATASETS.TEST if eval_only else None)
     _check_augmentation(cfg)
@@ -89,6 +101,21 @@ def _check_augmentation(cfg: CfgNode) -> None:
         )
 
 
+def warn_of_frozen_noise(cfg: CfgNode) -> None:
+    """Warns of keys that treat the random weights of a backbone as pretrained ones."""
+    name, frozen = cfg.MODEL.BACKBONE.NAME, []
+    node = next((node for part, node in BACKBONES.items() if part in name), None)
+    if cfg.MODEL.WEIGHTS or node is None:
+        return
+    if cfg.MODEL[node].NORM == "FrozenBN":
+        frozen.append(f"MODEL.{node}.NORM FrozenBN does not normalise (set it to BN)")
+    if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+        at = cfg.MODEL.BACKBONE.FREEZE_AT
+        frozen.append(f"MODEL.BACKBONE.FREEZE_AT {at} keeps the first stages random (set it to 0)")
+    if frozen:
+        warn(f"MODEL.WEIGHTS is empty and the backbone random: {'; '.join(frozen)}")
+
+
 class Trainer(ResumableTrainer):
     """Detectron2's default trainer with the evaluators of its own ``tools/train_net.py``."""
 
@@ -103,6 +130,8 @@ class Trainer(ResumableTrainer):
     def prepare(cls, cfg: CfgNode, args: argparse.Namespace) -> Callable[[], Any]:
         """Also checks data sets and their evaluators, which a training needs at its end only."""
         check_known(cfg, eval_only=args.eval_only)
+        if not args.eval_only:
+            warn_of_frozen_noise(cfg)
         for name in cfg.DATASETS.TEST:
             evaluator_type(name)
         return super().prepare(cfg, args)

@@ -39,6 +39,7 @@ ALL = {
     *(f"taught_{weight}_seed1" for weight in ("1.0", "5.0", "15.0")),
     *(f"taught_seed{seed}" for seed in (2, 3)),
 }
+GIVEN = ["--set", "DATA=data/bccd", "--results", "docs/studies/small"]
 BOUND_SECONDS = 60
 
 
@@ -88,7 +89,7 @@ class Studio:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN if number in ignoring else signal.SIG_DFL)
 
-        command = [sys.executable, str(SCRIPT), "small.yaml", *args]
+        command = [sys.executable, str(SCRIPT), "small.yaml", *GIVEN, *args]
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -102,7 +103,7 @@ class Studio:
     def call(self, *args: str) -> tuple[int, str, str]:
         """Exit status, standard output and error of a call in this process, which is quicker."""
         out, err = io.StringIO(), io.StringIO()
-        called = as_called(self.folder, ["--set", "DATA=/data/bccd", *args])
+        called = as_called(self.folder, [*GIVEN, *args])
         with redirect_stdout(out), redirect_stderr(err), called:
             try:
                 status: object = tool.main()
@@ -142,7 +143,7 @@ class Studio:
         """Start, ``kill -9`` once these trainings run at once, and wait for their end."""
         self.control("hold", *held)
         before = len(self.started())
-        process = self.start("--set", "DATA=/data/bccd", "--jobs", "2")
+        process = self.start("--jobs", "2")
         wait_for(lambda: {name for name, *_ in self.started()[before:]} >= set(held))
         wait_for(lambda: all((self.outputs / name / "last_checkpoint").exists() for name in held))
         process.send_signal(signal.SIGKILL)
@@ -154,6 +155,7 @@ class Studio:
 
 def make_studio(folder: Path) -> Studio:
     (folder / "small.yaml").write_text(STUDY)
+    (folder / "data" / "bccd").mkdir(parents=True)
     for name in ("teacher", "alone", "taught"):
         (folder / f"{name}.yaml").write_text("MODEL: {DEVICE: cpu}\n")
     return Studio(folder)

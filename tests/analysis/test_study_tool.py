@@ -66,7 +66,7 @@ def test_killed_at_any_moment_it_resumes(studio: Studio, finished: Studio) -> No
 
 def test_trainings_have_their_own_cores_and_end_when_it_is_stopped(studio: Studio) -> None:
     studio.control("hold", "teacher_seed1", "alone_seed2")
-    process = studio.start("--set", "DATA=/data/bccd", "--jobs", "2")
+    process = studio.start("--jobs", "2")
     wait_for(lambda: len(studio.started()) == 2)  # both wait: they run at once
     first, second = studio.started()
     if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
@@ -86,9 +86,7 @@ def test_trainings_have_their_own_cores_and_end_when_it_is_stopped(studio: Studi
 
 def test_under_nohup_a_closed_terminal_ends_nothing(studio: Studio) -> None:
     studio.control("hold", "teacher_seed1")
-    process = studio.start(
-        "--set", "DATA=/data/bccd", "--only", "teacher", ignoring=[signal.SIGHUP]
-    )
+    process = studio.start("--only", "teacher", ignoring=[signal.SIGHUP])
     wait_for(lambda: len(studio.started()) == 1)
     process.send_signal(signal.SIGHUP)
     studio.control("hold")
@@ -173,11 +171,30 @@ def test_results_have_no_paths_of_this_machine(studio: Studio) -> None:
     studio.call("--only", "alone")
     for file in studio.results.glob("*.json*"):
         text = file.read_text()
-        assert str(studio.folder) not in text and "/data/bccd" not in text
+        assert str(studio.folder) not in text and "data/bccd" not in text
     for line in studio.lines().values():
         assert {"run", "seed", "config", "overrides", "figures", "versions"} <= set(
             json.loads(line)
         )
+
+
+def test_listing_needs_no_data_and_says_that_a_run_does(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.analysis.small_study.GIVEN", [])
+    status, out, err = studio.call("--list")
+    assert (status, err) == (0, "to run it, add: --set DATA=PATH\n")
+    assert out.splitlines()[0] == "teacher, seed 1"
+    assert out.splitlines()[-1] == "taught, seeds 2, 3: when its value is chosen"
+
+
+def test_tables_stand_beside_the_trainings_unless_told_otherwise(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.analysis.small_study.GIVEN", ["--set", "DATA=data/bccd"])
+    assert studio.call("--only", "alone", "--jobs", "2")[0] == 0
+    assert not studio.results.exists()
+    assert {*FILES, "alone_seed2"} <= {file.name for file in studio.outputs.iterdir()}
 
 
 def test_folder_of_somebody_else_is_left_alone(studio: Studio) -> None:
@@ -192,7 +209,8 @@ def test_folder_of_somebody_else_is_left_alone(studio: Studio) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--set", "DAT=x"], "--set: got 'DAT=x', expected NAME=VALUE with NAME of ['DATA']"),
+        (["--set", "DAT=x"], "--set: got 'DAT=x', expected NAME=PATH with NAME of ['DATA']"),
+        (["--list", "--set", "DATA=gone"], "--set: got 'DATA=gone', but gone is not there"),
         (["--only", "nobody"], "--only: no run matches 'nobody'"),
         (["--only", "("], "small.yaml: "),
         (["SOLVER.BASE_LR", "1"], "SOLVER.BASE_LR: expected a key that changes no result"),

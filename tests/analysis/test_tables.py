@@ -126,7 +126,7 @@ def test_method_in_words(make_run: Any, edit: dict[str, Any], method: str) -> No
 
 
 def test_detectors_go_by_the_names_of_papers() -> None:
-    model = {
+    model: dict[str, Any] = {
         "META_ARCHITECTURE": "DistilledDetector",
         "STUDENT": {"META_ARCHITECTURE": "GeneralizedRCNN"},
         "TEACHER": {"CONFIG": "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"},
@@ -143,6 +143,10 @@ def test_detectors_go_by_the_names_of_papers() -> None:
         "Mask R-CNN R18-FPN",
         "layer-to-layer 3x3 convolution",
     )
+    model["DISTILLER"]["LOSS_WEIGHT"] = 0.0
+    assert describe(Run(Path("x"), config, [])).method == "no loss"
+    model["TEACHER"]["INHERIT"] = ["roi_heads"]
+    assert describe(Run(Path("x"), config, [])).method == "teacher's heads, no loss"
 
 
 @pytest.mark.parametrize(

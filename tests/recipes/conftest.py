@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from fam_det.recipes.data import CocoData, read_coco
+from tests.tools.conftest import cells
+
+__all__ = ["cells"]
 
 POLYGON = [[2, 2, 30, 2, 30, 26]]
 

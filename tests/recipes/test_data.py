@@ -12,6 +12,7 @@ from fam_det.recipes.data import CocoData, check_same_classes, read_coco
 from tests.recipes.conftest import POLYGON, content
 
 RLE = {"size": [64, 96], "counts": [6000, 144]}
+BOX = [[2, 2, 30, 2, 30, 26, 2, 26]]
 
 
 def test_what_is_read(write: Callable[..., tuple[str, str]]) -> None:
@@ -22,7 +23,7 @@ def test_what_is_read(write: Callable[..., tuple[str, str]]) -> None:
     annotations, images = write(data)
     got = read_coco("--train", annotations, images)
     # Image 0 has a crowd alone, image 1 nothing.
-    assert got == CocoData(annotations, images, ("b", "a"), 5, 3, False, False)
+    assert got == CocoData(annotations, images, ("b", "a"), 5, 3, False, False, (64, 96))
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,8 @@ def test_what_is_read(write: Callable[..., tuple[str, str]]) -> None:
         ([POLYGON, RLE], (True, True)),
         ([POLYGON, []], (False, False)),
         ([POLYGON, None], (False, False)),
+        ([BOX, POLYGON], (True, False)),
+        ([BOX, BOX], (False, False)),
     ],
 )
 def test_masks_count_where_every_object_has_one(

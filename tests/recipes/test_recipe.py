@@ -95,6 +95,7 @@ def test_zoo_teacher(
     assert distils_as(cfg, "student_global_branch")
     assert learning_rate == cfg.SOLVER.BASE_LR
     assert cfg.SOLVER.MAX_ITER == 1288  # 180000 sqrt(6 / 117266) = 1287.5
+    assert cfg.SOLVER.WARMUP_ITERS == cfg.MODEL.DISTILLER.WARMUP_ITERS == 128
     assert cfg.INPUT.MIN_SIZE_TRAIN == (640, 672, 704, 736, 768, 800)
     detected = 1 if name == KEYPOINT else 80
     assert recipe.notes[-1] == (

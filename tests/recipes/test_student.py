@@ -74,6 +74,8 @@ def test_weights_of_a_file_or_an_address(tmp_path: Path) -> None:
     assert values("resnet18", str(file))["WEIGHTS"] == str(file)
     msra = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
     assert values("resnet50", msra)["WEIGHTS"] == msra
+    got = values("resnet50", "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    assert got["WEIGHTS"].endswith(f"/{ZOO}") and got["INPUT.FORMAT"] == "BGR"
     with pytest.raises(ValueError, match=r"--student-weights: no.pth does not exist; give a"):
         values("resnet18", "no.pth")
 

@@ -22,6 +22,12 @@ SMALL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _measured_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cost.SECONDS", "meter.SECONDS", "meter.PART_SECONDS"):
+        monkeypatch.setattr(f"fam_det.recipes.{name}", 0.0)
+
+
 @pytest.fixture
 def data(cells: str) -> list[str]:
     (_, *train), (_, *val) = ast.literal_eval(cells)
@@ -39,7 +45,13 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr[-2000:]
     config = (tmp_path / "distill.yaml").read_text()
     command = f"python tools/train_net.py --config-file {tmp_path}/distill.yaml\n"
-    assert first.stdout.startswith(f"{config}\n{command}")
+    assert first.stdout.startswith(f"{config}\nimages: 64 x 96 (median height x width), resized")
+    start = first.stdout.partition(f"\n\n{command}")[0].splitlines()
+    assert (
+        start[-2]
+        == "2 iterations of 2 images: 0.7 passes over 6 images; evaluations of 6 images: 1"
+    )
+    assert " s an iteration (measured now, over 1, on the CPU, " in start[-1]
     assert "teacher and data have 3 classes: the student starts with the teacher's" in config
     assert "copypaste: Task: bbox" in first.stdout
     end, _, table = first.stdout.rpartition("best  ")
@@ -93,6 +105,26 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     assert (tmp_path / "distill.yaml").read_text() == config  # neither call has replaced it
 
 
+def test_a_teacher_is_trained_and_then_distilled(data: list[str], tmp_path: Path) -> None:
+    output = str(tmp_path / "teacher")
+    words = ["--train-teacher", "resnet18", "--from-scratch", *data, "--output", output]
+    small = [*SMALL[:8], "MODEL.FPN.OUT_CHANNELS", "32", "MODEL.ROI_BOX_HEAD.FC_DIM", "32"]
+    words += ["--schedule", "2", "--batch", "2", "--device", "cpu", *small]
+    done = run_tool("distill", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    train, val = (" ".join(data[i : i + 3]) for i in (0, 3))
+    config = f"{output}/config.yaml"
+    assert done.stdout.endswith(
+        f"  python tools/distill.py --teacher {config} \\\n"
+        f"    --student mobilenet_v2 {train} {val}\n"
+    )
+    assert "\nteacher " in done.stdout
+    words = ["--teacher", config, "--student", "resnet18", "--from-scratch", *data, "--dry-run"]
+    then = run_tool("distill", *words, "--batch", "2", "--output", str(tmp_path / "run"), *small)
+    assert "teacher and data have the same 3 classes" in then.stdout, then.stderr[-2000:]
+    assert f"WEIGHTS: {output}/model_final.pth  # found beside its config" in then.stdout
+
+
 def test_the_student_alone_has_the_anchors_of_its_teacher(data: list[str], tmp_path: Path) -> None:
     words = [*ARGUMENTS, *data, "--output", str(tmp_path / "run"), "--dry-run", "--compare"]
     result = run_tool("distill", *words, "MODEL.TEACHER.INPUT_SCALE", "2.0")
@@ -143,6 +175,8 @@ def test_dry_run_writes_the_config_alone(data: list[str], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--student", "resnet8", "--teacher-weights", "gone"], "--student: got 'resnet8'"),
+        (["--teacher-weights", "gone"], "--teacher-weights: gone does not exist"),
         (["--batch", "0"], "--batch: got 0, expected 1 or more"),
         (["--classes", "a"], "--classes: is of --images; add one or more folders"),
         (["--batch", "3", "--num-gpus", "2"], "--batch: got 3, expected a multiple of --num-gpus"),
@@ -161,6 +195,21 @@ def test_wrong_argument_is_one_line(
     assert "Traceback" not in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith(message)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--compare"], "--compare: is of a student; leave it out with --train-teacher"),
+        (["--no-inherit-heads"], "--inherit-heads: is of a student; leave it out with"),
+        (["--from-scratch", "--teacher-weights", "a.pth"], "--from-scratch: has no --teacher-w"),
+    ],
+)
+def test_flags_without_effect_on_a_teacher_are_refused(
+    words: list[str], message: str, data: list[str]
+) -> None:
+    result = run_tool("distill", "--train-teacher", "resnet18", *data, *words)
+    assert result.stderr.startswith(message)
 
 
 def test_boxes_of_another_form_are_refused_unless_they_are_allowed(
@@ -186,11 +235,7 @@ def test_boxes_of_another_form_are_refused_unless_they_are_allowed(
     assert "if read as corners" in result.stderr.strip().splitlines()[-1]
 
 
-def test_student_is_sized_and_stays(
-    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("SECONDS", "PART_SECONDS"):
-        monkeypatch.setattr(f"fam_det.recipes.meter.{name}", 0.0)
+def test_student_is_sized_and_stays(data: list[str], tmp_path: Path) -> None:
     words = [*ARGUMENTS, *data, "--output", str(tmp_path), "--dry-run", *SMALL]
     first = run_tool("distill", *words, "--speedup", "0.001")
     assert first.returncode == 0, first.stderr[-2000:]
@@ -199,11 +244,12 @@ def test_student_is_sized_and_stays(
     assert "# student chosen by --speedup 0.001: resnet18, FPN of 64, 250 pro" in first.stdout
     assert "random weights" in first.stdout
     again = run_tool("distill", *words, "--speedup", "0.001")
-    assert "measuring" in first.stderr and "measuring" not in again.stderr
+    beside = "beside the teacher"
+    assert beside in first.stderr and beside not in again.stderr
     assert f"measured before, see {tmp_path}/ladder.json" in again.stdout
-    assert (
-        again.stdout.split("\n\n", 1)[1] == first.stdout[first.stdout.index("# student Faster") :]
-    )
+    start, end = "# student Faster", "images: "
+    config_of = [x.stdout[x.stdout.index(start) : x.stdout.index(end)] for x in (first, again)]
+    assert config_of[0] == config_of[1]
     other = run_tool("distill", *words, "--resume", "--latency", "9")
     assert other.stderr.strip().splitlines()[-1] == (
         f"--latency 9: does not resume {tmp_path}, whose student was chosen by --speedup 0.001; "
@@ -211,11 +257,7 @@ def test_student_is_sized_and_stays(
     )
 
 
-def test_ladder_is_printed_and_nothing_written(
-    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("SECONDS", "PART_SECONDS"):
-        monkeypatch.setattr(f"fam_det.recipes.meter.{name}", 0.0)
+def test_ladder_is_printed_and_nothing_written(data: list[str], tmp_path: Path) -> None:
     output = tmp_path / "run"
     own = ["MODEL.FPN.OUT_CHANNELS", "16", "MODEL.RPN.CONV_DIMS", "[64]", *SMALL]
     own += ["INPUT.MAX_SIZE_TRAIN", "96", "INPUT.MAX_SIZE_TEST", "96"]

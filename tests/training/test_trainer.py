@@ -1,11 +1,14 @@
-"""The trainer: what it loads before the first step, and in which order."""
+"""The trainer: what it loads before the first step, in which order, and how many load it."""
 
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from fam_det.config import default_config
+from fam_det.data.data_warnings import forget_warnings, kept_warnings
+from fam_det.training.detection import load_config, warn_of_frozen_noise
 from fam_det.training.trainer import ResumableTrainer
 from tests.training.small_training import Batches, Model
 
@@ -39,3 +42,39 @@ def test_the_teacher_is_loaded_after_the_students_weights(tmp_path: Path) -> Non
     run = Trainer(cfg)
     run.resume_or_load()
     assert run.model.linear.bias.item() == 7.0
+
+
+@pytest.mark.parametrize(
+    ("words", "warnings"),
+    [
+        (
+            ["MODEL.WEIGHTS", "none"],
+            [
+                "MODEL.WEIGHTS is empty and the backbone random: MODEL.RESNETS.NORM FrozenBN does "
+                "not normalise (set it to BN); MODEL.BACKBONE.FREEZE_AT 2 keeps the first stages "
+                "random (set it to 0)"
+            ],
+        ),
+        (["MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", "0"], []),
+        (["MODEL.WEIGHTS", "some.pth"], []),
+    ],
+)
+def test_random_weights_are_trained_or_it_is_said(words: list[str], warnings: list[str]) -> None:
+    recipe = "configs/COCO-Detection/faster_rcnn_R_50_FPN_baseline.yaml"
+    no_data = ["DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.DEVICE", "cpu"]
+    cfg = load_config(recipe, [*no_data, *words])
+    assert cfg.MODEL.WEIGHTS == words[1].replace("none", "")
+    forget_warnings()
+    warn_of_frozen_noise(cfg)
+    assert kept_warnings() == warnings
+    forget_warnings()
+
+
+def test_no_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fam_det.training.detection.available_cores", lambda: 2)
+    recipe = "configs/COCO-Detection/faster_rcnn_R_50_FPN_baseline.yaml"
+
+    def workers(*words: str) -> int:
+        return int(load_config(recipe, ["MODEL.DEVICE", "cpu", *words]).DATALOADER.NUM_WORKERS)
+
+    assert (workers(), workers("DATALOADER.NUM_WORKERS", "6")) == (2, 6)  # 6: the user's own

@@ -1,0 +1,152 @@
+"""What a training costs, said before it starts: sizes of images, passes over the data, hours."""
+
+import gc
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+import torch
+
+from fam_det.data import build_train_loader, register_coco_datasets
+from fam_det.export.source import ABSENT, MAX_REASON
+from fam_det.files import one_line
+from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.recipes.meter import resized, test_size
+from fam_det.recipes.recipe import Request
+from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+
+SECONDS, SHARE = 10.0, 0.01  # to measure for, and of the whole training, at most
+FAULTS = (*ABSENT, FloatingPointError)
+
+
+def describe_cost(request: Request, cfg: CfgNode, trainings: int = 1) -> str:
+    """Returns lines on what a training costs; some of its iterations are run to measure them.
+
+    Args:
+        request: that it was derived from.
+        cfg: its config.
+        trainings: how many there will be, none longer than this one.
+    """
+    solver, images = cfg.SOLVER, request.train.num_trained
+    images += request.unlabelled.num_trained if request.unlabelled else 0
+    passes = solver.MAX_ITER * solver.IMS_PER_BATCH / images
+    evaluations = math.ceil(solver.MAX_ITER / (cfg.TEST.EVAL_PERIOD or solver.MAX_ITER))
+    lines = [
+        describe_sizes(cfg, request.train.size),
+        f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images: {passes:,.1f} passes "
+        f"over {images:,} images; evaluations of {request.val.num_images:,} images: {evaluations}",
+    ]
+    lines.append(_describe_time(cfg, request.num_gpus, trainings))
+    gc.collect()
+    torch.cuda.empty_cache()  # the training is another process
+    return "\n".join(lines)
+
+
+def _describe_time(cfg: CfgNode, num_gpus: int, trainings: int) -> str:
+    print("measuring an iteration", file=sys.stderr, flush=True)
+    try:
+        seconds, count = measure_iteration(cfg, num_gpus)
+    except FAULTS as error:
+        return f"no time was measured: {one_line(error, MAX_REASON)}"
+    total = seconds * cfg.SOLVER.MAX_ITER
+    text = (
+        f"{seconds:.2g} s an iteration (measured now, over {count}, on {_where(cfg, num_gpus)}): "
+        f"about {_in_words(total)}, and the evaluations"
+    )
+    if trainings > 1:
+        text += f"; for all {trainings} trainings up to {_in_words(trainings * total)}"
+    return text
+
+
+def describe_sizes(cfg: CfgNode, size: tuple[int, int]) -> str:
+    """Returns from what (H, W) to what an image is resized."""
+    node = cfg.INPUT
+    train = {resized(size, x, node.MAX_SIZE_TRAIN) for x in node.MIN_SIZE_TRAIN}
+    test = test_size(size, cfg)
+    ends = dict.fromkeys(_by(x) for x in (min(train), max(train)))
+    text = f"images: {_by(size)} (median height x width), resized to {' to '.join(ends)}"
+    if train != {test}:
+        text += f" for training, {_by(test)} for evaluation"
+    scale = cfg.MODEL.TEACHER.INPUT_SCALE
+    return text + f"; {scale:g} times as large for the teacher" * (scale > 1)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _where(cfg: CfgNode, num_gpus: int) -> str:
+    if cfg.MODEL.DEVICE == "cpu":
+        threads = torch.get_num_threads()
+        return f"the CPU, {threads} thread{'s' * (threads > 1)}"
+    return torch.cuda.get_device_name() + f", one of {num_gpus} with its images" * (num_gpus > 1)
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def measure_iteration(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
+    """Returns the mean seconds of an iteration, and of how many iterations.
+
+    It is all of an iteration: the loader's workers, teacher and student, gradients and the
+    optimiser's step, here at a learning rate of 0. The first one, in which they start, does not
+    count. Of several processes it is one without the others.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.IMS_PER_BATCH //= processes
+    cfg.SOLVER.BASE_LR, cfg.VIS_PERIOD = 0.0, 0
+    cfg.MODEL.TEACHER.BASIS_IMAGES, cfg.MODEL.TEACHER.CACHE = 1, ""
+    with _quiet(), TemporaryDirectory() as folder:
+        trainer = _trainer(cfg, folder)
+        seconds: list[float] = []
+        # At its end, where no loss is warming up.
+        with EventStorage(max_iter := cfg.SOLVER.MAX_ITER):
+            while len(seconds) < 2 or sum(seconds) < min(SECONDS, SHARE * seconds[-1] * max_iter):
+                start = _clock(cfg.MODEL.DEVICE)
+                trainer.run_step()
+                seconds.append(_clock(cfg.MODEL.DEVICE) - start)
+    return mean(seconds[1:]), len(seconds) - 1
+
+
+def _clock(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _trainer(cfg: CfgNode, folder: str) -> StepTrainer | AMPStepTrainer:
+    register_coco_datasets(cfg)
+    model, loader = build_model(cfg), build_train_loader(cfg)
+    SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if hasattr(model, "load_teacher"):
+        model.load_teacher(loader)
+    kind = AMPStepTrainer if cfg.SOLVER.AMP.ENABLED else StepTrainer
+    trainer = kind(model, loader, build_optimizer(cfg, model))
+    trainer.folder, trainer.max_non_finite = folder, cfg.SOLVER.MAX_ITER
+    return trainer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what the training itself will log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
