@@ -28,6 +28,7 @@ from fam_det.export.student import load_student
 from fam_det.files import one_line
 from fam_det.files.atomic_write import atomic_write_text
 from fam_det.recipes.teacher import read_teacher
+from fam_det.training.console import quiet
 from fam_det.training.detection import Trainer
 
 from detectron2.config import CfgNode
@@ -202,7 +203,7 @@ def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float
     cfg = cfg.clone()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(folder), cfg.DATASETS.TEST[:1]
     folder.mkdir(parents=True, exist_ok=True)
-    setup_logger(name="detectron2")  # with the time that is left
+    quiet(setup_logger(name="detectron2"))
     results = flatten_results_dict(Trainer.test(cfg, detector.to(cfg.MODEL.DEVICE)))
     detector.cpu()
     return {key: float(results[key]) for key in COLUMNS if key in results}
