@@ -1,7 +1,7 @@
 """A row of the report: means over runs that differ in their seed alone."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fam_det.analysis.checkpoint import Parameters, count_parameters, read_weights
@@ -41,6 +41,12 @@ class Row:
     def iterations(self) -> int:
         """Returns the iterations that every counted run has done."""
         return min(run.iterations for run in self.counted)
+
+    @property
+    def branches(self) -> Collection[str]:
+        """Returns the branches of the frequency attention modules that are on."""
+        node = self.counted[0].config["MODEL"].get("DISTILLER", {}).get("FAM", {})
+        return tuple(node.get("BRANCHES", ("global", "local")))  # a key that older runs lack
 
     @property
     def published(self) -> PublishedScore | None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from fam_det.analysis.checkpoint import Parameters
 from fam_det.analysis.experiment import Experiment
 from fam_det.analysis.published import GAMMAS, SUPPLEMENT
-from fam_det.analysis.rows import Row
+from fam_det.analysis.rows import Estimate, Row
 from fam_det.analysis.runs import SCORES
 
 FORMATS = {"text": "simple", "markdown": "pipe"}
@@ -95,7 +95,7 @@ def gamma_cells(rows: Sequence[Row]) -> list[Cells]:
     table = []
     for row in rows:
         if row.gammas:
-            texts = {s: [gamma.format(2) for gamma in pair] for s, pair in row.gammas.items()}
+            texts = {s: _gamma_texts(row, pair) for s, pair in row.gammas.items()}
             cells = {stage: " / ".join(texts.get(stage, [])) for stage in stages}
             table.append({**name_cells(row.experiment), "settings": row.settings, **cells})
     for experiment in dict.fromkeys(row.experiment for row in rows if row.experiment in GAMMAS):
@@ -104,6 +104,11 @@ def gamma_cells(rows: Sequence[Row]) -> list[Cells]:
         cells = {s: "{:.2f} / {:.2f}".format(*pairs[s]) if s in pairs else "" for s in stages}
         table.append({**names, "settings": SUPPLEMENT, **cells})
     return table
+
+
+def _gamma_texts(row: Row, pair: Sequence[Estimate]) -> list[str]:
+    branches = zip(("global", "local"), pair, strict=True)
+    return [gamma.format(2) if name in row.branches else "off" for name, gamma in branches]
 
 
 def format_csv(rows: Sequence[Row]) -> str:
