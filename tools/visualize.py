@@ -9,16 +9,17 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fam_det.analysis.checkpoint import find_checkpoint
-from fam_det.analysis.detectors import ALONE, TEACHER, load_detectors
+from fam_det.analysis.detectors import ALONE, TEACHER, Detector, load_detectors
 from fam_det.analysis.images import choose_examples
 from fam_det.analysis.page import format_page
 from fam_det.analysis.rows import Row, build_rows, title
 from fam_det.analysis.runs import SCORES, read_run
 from fam_det.analysis.sections import image_sections, training_sections
-from fam_det.recipes.outcome import find_teacher, read_validation, teacher_scores
+from fam_det.recipes.outcome import find_teacher, read_validation, student_classes, teacher_scores
 
 from detectron2.config import CfgNode
 
@@ -59,6 +60,8 @@ def main() -> int:
         run = read_run(args.run)
         alone = read_run(args.alone) if args.alone else None
         cfg, detectors = load_detectors(run, alone, args.device)
+        (cfg := cfg.clone()).defrost()  # what reads the teacher sets its device
+        detectors = [with_classes(x, cfg) if x.name == TEACHER else x for x in detectors]
         examples = choose_examples(cfg, args.image, args.count)
         output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
@@ -75,11 +78,21 @@ def main() -> int:
     return 0
 
 
+def with_classes(teacher: Detector, cfg: CfgNode) -> Detector:
+    """Returns the teacher with the data's classes; without any where it lacks one of them."""
+    data = read_validation(cfg)
+    if not data.names:
+        return teacher
+    try:
+        return replace(teacher, classes=student_classes(cfg, data))
+    except ValueError:  # which the line of its AP says
+        return replace(teacher, classes=())
+
+
 def teacher_facts(cfg: CfgNode, folder: Path) -> list[tuple[str, str]]:
     """Returns the teacher's line: its scores are read, or found once and kept with the run."""
     if cfg.MODEL.META_ARCHITECTURE != "DistilledDetector":
         return []
-    (cfg := cfg.clone()).defrost()  # as it was read
     data = read_validation(cfg)
     teacher, file = find_teacher(cfg, data)
     if teacher is None:

@@ -16,7 +16,13 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#777777"
 STAGES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 METHODS = {
-    **{ALONE: GREY, "FAM-KD": BLUE, "FAM + ReviewKD": VERMILION, "ReviewKD": GREEN},
+    **{
+        ALONE: GREY,
+        "teacher": BLACK,
+        "FAM-KD": BLUE,
+        "FAM + ReviewKD": VERMILION,
+        "ReviewKD": GREEN,
+    },
     **{"layer-to-layer FAM": SKY, "KD": ORANGE, "DKD": PURPLE, "CRD": BLACK},
 }
 OTHERS = (PURPLE, BLACK, ORANGE, SKY)

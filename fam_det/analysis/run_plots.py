@@ -34,7 +34,7 @@ SMALL_DPI = 200
 
 
 def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
-    """Draws the main score and the training metric of one data set; False before any score.
+    """Draws the main score and the training metric of one test set; False before any score.
 
     A colour is a method, a line style one of its settings, a line a seed.
     """
@@ -45,13 +45,13 @@ def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
     scores, training = figure.subplots(1, 2)
     used: list[str] = []  # colours of the rows so far
     for row in rows:
-        colour = method_colour(row.experiment.method)
+        colour = method_colour(row.method)
         look = {"color": colour, "linestyle": LINES[used.count(colour) % len(LINES)]}
         used.append(colour)
         for run in row.runs:
             scores.plot(*columns(run.series(run.main_score)), marker="o", markersize=4, **look)
             training.plot(*columns(training_metric(run)), alpha=0.8, **look)
-        names = (row.experiment.method, row.experiment.student, row.settings)
+        names = (row.method, row.experiment.student, row.settings)
         scores.plot([], [], marker="o", label=", ".join(filter(None, names)), **look)
     task = rows[0].runs[0].task
     name, _ = next(iter(SCORES[task].values()))
@@ -64,7 +64,7 @@ def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
         axes.set(xlabel="iterations")
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
-    figure.suptitle(f"Learning curves on {rows[0].experiment.data_set}, a line a seed")
+    figure.suptitle(f"Learning curves on {rows[0].test_set}, a line a seed")
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(file, dpi=120)
     return True

@@ -10,6 +10,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from fam_det.analysis.detectors import renumber
 from fam_det.analysis.runs import Run, read_run
 from fam_det.data import register_coco_datasets
 from fam_det.data.annotations import read_annotations
@@ -188,13 +189,7 @@ class AsStudent(nn.Module):
             for name in self.dropped:
                 if instances.has(name):
                     instances.remove(name)
-        return [{"instances": self._rename(x)} for x in outputs]
-
-    def _rename(self, instances: Any) -> Any:
-        same = instances.pred_classes[:, None] == self.classes  # (N, C)
-        found = instances[same.any(1)]
-        found.pred_classes = same[same.any(1)].int().argmax(1)
-        return found
+        return [{"instances": renumber(x, self.classes)} for x in outputs]
 
 
 def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float]:

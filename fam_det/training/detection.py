@@ -17,6 +17,7 @@ from fam_det.data.coco import check_known, check_registered, use_coco_datasets
 from fam_det.data.dataset import NamingMapper
 from fam_det.data.loader import RestartingLoader, build_resumable_loader, build_test_loader
 from fam_det.files.config_file import merge_config
+from fam_det.files.data_file import write_data_file
 from fam_det.modeling.distilled_detector import build_student
 from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
@@ -105,6 +106,8 @@ class Trainer(ResumableTrainer):
         check_known(cfg, eval_only=args.eval_only)
         for name in cfg.DATASETS.TEST:
             evaluator_type(name)
+        if comm.is_main_process() and not args.eval_only:
+            write_data_file(Path(cfg.OUTPUT_DIR), cfg.DATASETS.COCO)
         return super().prepare(cfg, args)
 
     @classmethod

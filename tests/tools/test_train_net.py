@@ -78,9 +78,17 @@ def check_run(
         assert one.returncode == 0, one.stderr[-2000:]
     assert "Starting training from iteration 2" in ended[-1].stdout
     assert "copypaste: Task: bbox" in ended[-1].stdout
+    is_yaml = "SOLVER" in (folder / "config.yaml").read_text()  # tools/report.py reads no other
     files = {f.name for f in folder.iterdir() if not f.name.startswith("events.out.tfevents")}
     assert files == {
-        *("config.yaml", "inference", "last_checkpoint", "log.txt", "metrics.json"),
+        *(
+            "config.yaml",
+            *["data.json"] * is_yaml,
+            "inference",
+            "last_checkpoint",
+            "log.txt",
+            "metrics.json",
+        ),
         *("model_0000001.pth", "model_0000003.pth", "model_best.pth", "model_final.pth"),
         *(f"log.txt.rank{rank}" for rank in range(1, processes)),
     }
