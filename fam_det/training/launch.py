@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
     For ``--help``, ``also_strict`` says what else ends a run with ``--strict``.
     """
     parser = default_argument_parser(epilog=examples)
+    parser.formatter_class = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
     parser.add_argument(
         "--allow-unsafe-config",
         action="store_true",
