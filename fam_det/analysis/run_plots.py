@@ -85,7 +85,7 @@ def plot_gammas(row: Row, file: Path) -> bool:
     """Draws gamma1 and gamma2 of every stage over iterations, a line per seed; False if none."""
     if not row.gammas:
         return False
-    figure = Figure(figsize=(5.0 * len(row.branches), 4.2), layout="constrained")
+    figure = Figure(figsize=(6.0 + 2.0 * len(row.branches), 4.2), layout="constrained")
     panels = figure.subplots(1, len(row.branches), sharey=True, squeeze=False)[0]
     for axes, branch in zip(panels, row.branches, strict=True):
         name, prefix = GAMMAS[branch]
@@ -93,7 +93,7 @@ def plot_gammas(row: Row, file: Path) -> bool:
         axes.set(title=name)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     seeds = f", {len(row.runs)} seeds" if len(row.runs) > 1 else ""
-    figure.suptitle(f"{title(row)}{seeds}")
+    figure.suptitle(f"{title(row)}{seeds}", wrap=True)
     figure.savefig(file, dpi=120)
     return True
 
@@ -138,11 +138,12 @@ def plot_filters(row: Row, file: Path) -> bool:
     planes = filter_planes(row)
     if not planes:
         return False
-    figure = Figure(figsize=(3.3 * len(planes) + 0.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(planes) + 0.4, 4.3), layout="constrained")
     panels = figure.subplots(1, len(planes), squeeze=False)[0]
     for axes, (name, plane) in zip(panels, planes.items(), strict=True):
         _draw_filter(figure, axes, row, plane)
-        axes.set(title=f"{name}, {plane.shape[0]}x{plane.shape[1]}\n{describe_spread(plane)}")
+        spread = describe_spread(plane).replace(", ", "\n")
+        axes.set_title(f"{name}, {plane.shape[0]}x{plane.shape[1]}\n{spread}", fontsize=10)
     if name := edge_name(row):
         figure.legend(handles=[Patch(label=name, **EDGE)], loc="outside lower center")
     figure.suptitle(f"|K| averaged over channels: {title(row)}")

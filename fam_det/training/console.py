@@ -18,6 +18,7 @@ SHOWN = {
     "detectron2.evaluation.evaluator": "Start inference|Inference done",
     "detectron2.evaluation.testing": "copypaste",
     "detectron2.utils.events": "",
+    "fvcore.common.checkpoint": r"No checkpoint found|\[Checkpointer\] Loading from",
 }
 PAUSE = 30.0  # seconds between two lines of a long evaluation
 MAX_LINES = 12  # of a table: COCO's classes take 30
