@@ -62,6 +62,8 @@ class WorthReading(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Returns whether a line is shown."""
         name, text = record.name, record.getMessage()
+        if record.exc_info and name == "detectron2.engine.train_loop":
+            return False  # the process ends in that error, and says it last
         if record.levelno >= logging.WARNING or name.startswith(OURS):
             return True
         if name not in SHOWN or not re.match(SHOWN[name], text) or text.count("\n") > MAX_LINES:
