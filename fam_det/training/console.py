@@ -51,6 +51,11 @@ def quiet(*loggers: logging.Logger) -> None:
             handler.setFormatter(ShortProgress(handler.formatter))
 
 
+def logger_name(record: logging.LogRecord) -> str:
+    """Returns the name, which a handler of Detectron2's before this one has abbreviated."""
+    return re.sub(r"^d2\.", "detectron2.", record.name)
+
+
 class WorthReading(logging.Filter):
     """Passes warnings, our lines and those of ``SHOWN``, on data only before the training."""
 
@@ -61,7 +66,7 @@ class WorthReading(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Returns whether a line is shown."""
-        name, text = record.name, record.getMessage()
+        name, text = logger_name(record), record.getMessage()
         if record.exc_info and name == "detectron2.engine.train_loop":
             return False  # the process ends in that error, and says it last
         if record.levelno >= logging.WARNING or name.startswith(OURS):
@@ -89,7 +94,7 @@ class ShortProgress(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Puts the unweighted loss beside the weighted one."""
         line = self.whole.format(copy.copy(record))  # Detectron2's changes the name
-        if record.name != "detectron2.utils.events":
+        if logger_name(record) != "detectron2.utils.events":
             return line
         unweighted = UNWEIGHTED.search(line)
         line = LEVELS.sub("", line)

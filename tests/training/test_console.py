@@ -20,6 +20,7 @@ def record(name: str, text: str, level: int = logging.INFO, at: float = 0.0) -> 
         ("detectron2.engine.defaults", "it is slow", logging.WARNING, True),
         ("fvcore.common.checkpoint", "gone", logging.ERROR, True),
         ("fam_det.training.best", "better", logging.INFO, True),
+        ("d2.evaluation.testing", "copypaste: AP", logging.INFO, True),  # of another handler
         ("detectron2.data.build", "Distribution of instances" + "\n|" * 7, logging.INFO, True),
         ("detectron2.data.build", "Distribution of instances" + "\n|" * 30, logging.INFO, False),
     ],

@@ -12,7 +12,6 @@ from tests.modeling.small_detector import STUDENTS, THIN, small_config
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 
-
 OTHERS = {
     "small images": ["MODEL.TEACHER.INPUT_SCALE", "2.0"],
     "images without labels": [
