@@ -52,7 +52,17 @@ def build_classifier(cfg: CfgNode) -> DistilledClassifier:
         epoch_iters=dataset_info(cfg).num_images / cfg.SOLVER.IMS_PER_BATCH,
         teacher_scale=teacher_scale(cfg) if teacher else None,
     )
+    logger.info("Student: %s", describe_network(cfg, "STUDENT"))
+    if node.NAME:
+        logger.info("Teacher: %s", describe_network(cfg, "TEACHER"))
+        logger.info("Distilled: %s, loss weight %g", node.NAME, model.loss_weight)
     return model.to(cfg.MODEL.DEVICE)
+
+
+def describe_network(cfg: CfgNode, role: str) -> str:
+    """Returns the name of ``MODEL.STUDENT`` or ``MODEL.TEACHER`` and where its weights are from."""
+    node = cfg.MODEL[role]
+    return f"{node.NAME}, {node.WEIGHTS or 'random weights'}"
 
 
 def build_network(cfg: CfgNode, role: str) -> nn.Module:

@@ -1,5 +1,6 @@
 """Training and evaluation of classifiers with Detectron2's trainer and hooks."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
+logger = logging.getLogger(__name__)
 METRIC = "accuracy/top1"
 TOP = (1, 5)
 
@@ -38,6 +40,8 @@ class Trainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Returns batches without end, of a new seed in each run unless the config has one."""
+        info = dataset_info(cfg)
+        logger.info("Training images: %d of %d classes", info.num_images, info.num_classes)
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         return build_train_loader(cfg, seed)
 

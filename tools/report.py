@@ -2,7 +2,9 @@
 """A table and plots of runs: scores over seeds beside published ones, gammas, filters, maps.
 
 RUN is an output folder of tools/train_net.py or tools/train_classifier.py, finished or not.
-Runs that differ in their seed alone are one row: mean and sample standard deviation.
+Runs that differ in their seed alone are one row: mean and sample standard deviation. Runs that
+were evaluated on the same data are one table, with the differences to their teacher if its own
+run is among them, otherwise to the student alone.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.rows import Row, build_rows, title
 from fam_det.analysis.run_plots import plot_filters, plot_gammas, plot_learning_curves
 from fam_det.analysis.runs import read_run
-from fam_det.analysis.tables import FORMATS, format_csv, format_report
+from fam_det.analysis.tables import FORMATS, by_test_set, format_csv, format_report
 
 EXAMPLE = """
 example:
@@ -68,11 +70,10 @@ def log(text: str) -> None:
 def write_plots(rows: Sequence[Row], output: Path) -> dict[str, str]:
     """Draws every plot that the runs have data for; returns captions by the names of the files."""
     pictures: dict[str, str] = {}
-    for data_set in dict.fromkeys(row.experiment.data_set for row in rows):
-        own = [row for row in rows if row.experiment.data_set == data_set]
-        name = file_name(f"curves {data_set}", pictures)
+    for test_set, own in by_test_set(rows).items():
+        name = file_name(f"curves {test_set}", pictures)
         if plot_learning_curves(own, output / name):
-            pictures[name] = f"Learning curves, {data_set}"
+            pictures[name] = f"Learning curves, {test_set}"
     plots = {"Gammas": plot_gammas, "Filters": plot_filters, "Maps": plot_maps}
     for row in rows:
         for kind, plot in plots.items():

@@ -24,11 +24,15 @@ MIN_IOU = 0.5
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector with its name; ``flip_channels`` if it takes RGB where inputs are BGR."""
+    """A detector with its name; ``flip_channels`` if it takes RGB where inputs are BGR.
+
+    ``classes`` are its own numbers of the data's classes, in their order; None for the same.
+    """
 
     name: str
     model: Any
     flip_channels: bool = False
+    classes: Sequence[int] | None = None
 
     @torch.no_grad()
     def detect(
@@ -41,6 +45,8 @@ class Detector:
             inputs = inputs | {"image": inputs["image"].flip(0)}
         with captured_backbone(self.model.backbone) as captured:
             instances = self.model([inputs])[0]["instances"].to("cpu")
+        if self.classes is not None:
+            instances = renumber(instances, torch.tensor(self.classes, dtype=torch.long))
         height, width = inputs["image"].shape[-2:]
         shapes = self.model.backbone.output_shape()
         maps = {}
@@ -60,6 +66,14 @@ class Detector:
         device = next(self.model.parameters()).device
         outputs = transform([maps[level][None].to(device) for level in levels])
         return {level: x[0].float().cpu() for level, x in zip(levels, outputs, strict=True)}
+
+
+def renumber(instances: Instances, classes: Tensor) -> Instances:
+    """Returns the detections of these classes (C,), by their positions there."""
+    same = instances.pred_classes[:, None] == classes  # (N, C)
+    found = instances[same.any(1)]
+    found.pred_classes = same[same.any(1)].int().argmax(1) if len(found) else found.pred_classes
+    return found
 
 
 def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:

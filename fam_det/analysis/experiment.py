@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from fam_det.analysis.runs import Run, flatten
 
 ALONE = "student alone"
-HEADS_ALONE, NO_LOSS = "teacher's heads, no loss", "no loss"  # as distill --compare trains
+HEADS, NO_LOSS = "teacher's heads, no loss", "no distillation loss"
 REVIEWS = {
     ("cross_attention", "fam"): "FAM-KD",
     ("abf", "fam"): "FAM + ReviewKD",
@@ -21,10 +22,11 @@ USUAL_FILTER = {"classification": "dense", "detection": "separable"}
 USUAL_HIGH_PASS = "ideal"
 # Keys without an effect on what is learnt, and the seed.
 NO_EFFECT = re.compile(
-    r"SEED|OUTPUT_DIR|VERSION|VIS_PERIOD|CUDNN_BENCHMARK|MODEL\.DEVICE|DATALOADER\.NUM_WORKERS"
+    r"SEED|OUTPUT_DIR|DATASETS\.(COCO|ROOT)|VERSION|VIS_PERIOD|CUDNN_BENCHMARK|MODEL\.DEVICE|DATALOADER\.NUM_WORKERS"
     r"|MODEL\.TEACHER\.CACHE\w*|DETERMINISTIC|DATASETS\.DOWNLOAD|SOLVER\.CHECKPOINT_\w+"
     r"|TEST\.(EVAL_\w+|EXPECTED_RESULTS|IMS_PER_BATCH)"
 )
+NAMES = ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.UNLABELLED")
 OF_TEACHER = ("MODEL.TEACHER.", "MODEL.DISTILLER.", "MODEL.STUDENT.META")
 
 
@@ -50,10 +52,9 @@ def describe(run: Run) -> Experiment:
         student = name_detector(model)
     if not is_distilled(run):
         return Experiment(name_data_set(run), None, student, ALONE)
-    if model["DISTILLER"].get("LOSS_WEIGHT") == 0:
-        method = HEADS_ALONE if model["TEACHER"].get("INHERIT") else NO_LOSS
-    else:
-        method = name_method(model["DISTILLER"], run.task)
+    method = name_method(model["DISTILLER"], run.task)
+    if model["DISTILLER"].get("LOSS_WEIGHT") == 0:  # what is left of the teacher
+        method = HEADS if model["TEACHER"].get("INHERIT") else NO_LOSS
     return Experiment(name_data_set(run), teacher, student, method)
 
 
@@ -69,9 +70,32 @@ def name_data_set(run: Run) -> str:
     """Names the training data; a folder of images by its own name."""
     node = run.config["DATASETS"]
     if run.task == "detection":
-        return ", ".join(node["TRAIN"])
-    name = str(node["NAME"])
-    return Path(node["ROOT"]).name if name == "folder" else name
+        return ", ".join(run.names.get(name, name) for name in node["TRAIN"])
+    name = Path(node["ROOT"]).name if node["NAME"] == "folder" else str(node["NAME"])
+    return run.names.get(name, name)
+
+
+def name_test_set(run: Run) -> str:
+    """Names the data that the scores are of: only where it is the same can they be compared."""
+    tests = run.config["DATASETS"].get("TEST") if run.task == "detection" else ()
+    return ", ".join(run.names.get(name, name) for name in tests or ()) or name_data_set(run)
+
+
+def unify_names(runs: Sequence[Run]) -> list[Run]:
+    """Gives data sets of the same content one name, and those of other contents others.
+
+    A user's names go before those that ``tools/distill.py`` gives.
+    """
+    names: dict[str, str] = {}  # by content
+    pairs = [(name, content or name) for run in runs for name, content in run.data.items()]
+    for name, content in sorted(pairs, key=lambda pair: pair[0].startswith("distill_")):
+        numbered = chain([name], (f"{name} ({number})" for number in count(2)))
+        if content not in names:
+            names[content] = next(x for x in numbered if x not in names.values())
+    return [
+        replace(run, names={name: names[content or name] for name, content in run.data.items()})
+        for run in runs
+    ]
 
 
 def name_method(node: dict[str, Any], task: str) -> str:
@@ -127,7 +151,7 @@ def relevant_values(run: Run) -> dict[str, Any]:
     """
     ignored = () if is_distilled(run) else OF_TEACHER
     return {
-        key: value
+        key: [run.names.get(name, name) for name in value] if key in NAMES else value
         for key, value in flatten(run.config).items()
         if not NO_EFFECT.fullmatch(key) and not key.startswith(ignored)
     }
@@ -161,3 +185,10 @@ def settings(groups: Sequence[Sequence[Run]]) -> list[str]:
         values = relevant_values(group[0])
         texts.append(", ".join(f"{key.rpartition('.')[2]} {values[key]}" for key in keys))
     return texts
+
+
+def teacher_folders(run: Run) -> set[Path]:
+    """Returns the folders of a run's teacher, of its config and its checkpoint; none without."""
+    node = run.config["MODEL"].get("TEACHER", {}) if is_distilled(run) else {}
+    files = [Path(node.get(key) or "") for key in ("CONFIG", "WEIGHTS")]
+    return {file.resolve().parent for file in files if file.suffix}

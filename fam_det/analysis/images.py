@@ -26,7 +26,6 @@ from detectron2.utils.visualizer import Visualizer
 MIN_WIDTH = 640  # pixels of a picture: boxes need room for their names
 CLASS_COLOURS = (VERMILION, SKY, GREEN, ORANGE, PURPLE, BLUE)
 FONT = 0.028  # points per pixel of a picture's width, for one that fills a quarter of a screen
-MAP_WIDTH = 320  # pixels of a drawn map, about
 TOP_QUANTILE = 0.99  # end of a map's colour scale: one bright cell would hide the others
 
 
@@ -168,9 +167,7 @@ def colour_limit(plane: Tensor) -> float:
 
 
 def draw_plane(plane: Tensor) -> NDArray[np.uint8]:
-    """Draws a map (h, w) in colours from 0 to its limit, a square per cell: uint8 RGB."""
+    """Draws a map (h, w) in colours from 0 to its limit, a pixel per cell: uint8 RGB."""
     scaled = (plane / colour_limit(plane)).clamp(max=1.0)
-    colours = colormaps["viridis"](scaled.numpy(), bytes=True)[..., :3]
-    cell = max(1, MAP_WIDTH // plane.shape[1])
-    picture: NDArray[np.uint8] = colours.repeat(cell, axis=0).repeat(cell, axis=1)
+    picture: NDArray[np.uint8] = colormaps["viridis"](scaled.numpy(), bytes=True)[..., :3]
     return picture

@@ -19,11 +19,12 @@ HEAD = f"""<!doctype html>
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """A PNG file with its name and a note for the caption."""
+    """An encoded image with its name and a note for the caption."""
 
-    file: Path
+    data: bytes
     name: str
     note: str = ""
+    kind: str = "png"  # or "jpeg"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def small_heading(text: str) -> str:
 
 
 def _figure(image: CaptionedImage, caption: str) -> str:
-    data = base64.b64encode(image.file.read_bytes()).decode()
+    data = base64.b64encode(image.data).decode()
     alt = escape(", ".join(filter(None, (image.name, image.note))))
-    element = f'<img alt="{alt}" src="data:image/png;base64,{data}">\n'
+    element = f'<img alt="{alt}" src="data:image/{image.kind};base64,{data}">\n'
     return f"<figure>{element}<figcaption>{caption}</figcaption></figure>\n"

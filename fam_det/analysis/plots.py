@@ -7,7 +7,7 @@ from statistics import mean
 
 from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
-from fam_det.analysis.experiment import ALONE
+from fam_det.analysis.experiment import ALONE, HEADS
 from fam_det.analysis.study import Study
 from fam_det.analysis.summary import SummaryRow
 
@@ -17,7 +17,8 @@ PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#777777"
 STAGES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 METHODS = {
     **{ALONE: GREY, "FAM-KD": BLUE, "FAM + ReviewKD": VERMILION, "ReviewKD": GREEN},
-    **{"layer-to-layer FAM": SKY, "KD": ORANGE, "DKD": PURPLE, "CRD": BLACK},
+    **{"teacher": BLACK, HEADS: ORANGE, "layer-to-layer FAM": SKY},
+    **{"KD": ORANGE, "DKD": PURPLE, "CRD": BLACK},
 }
 OTHERS = (PURPLE, BLACK, ORANGE, SKY)
 

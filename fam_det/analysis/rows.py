@@ -1,13 +1,24 @@
 """A row of the report: means over runs that differ in their seed alone."""
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from fam_det.analysis.checkpoint import Parameters, count_parameters, read_weights
-from fam_det.analysis.experiment import Experiment, describe, group_seeds, settings
+from fam_det.analysis.experiment import (
+    ALONE,
+    Experiment,
+    describe,
+    group_seeds,
+    name_test_set,
+    settings,
+    teacher_folders,
+    unify_names,
+)
 from fam_det.analysis.published import PUBLISHED_SCORES, PublishedScore
 from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run
+
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,43 @@ class Row:
     gammas: dict[str, tuple[Estimate, Estimate]]  # gamma1, gamma2 at the end, shallow to deep
     parameters: Parameters | None  # None before the first checkpoint
     seconds: float  # mean of the trainings, without evaluations
+    is_teacher: bool = False  # of another row
+    teacher: "Row | None" = None  # if it is a row, too
+
+    @property
+    def method(self) -> str:
+        """Returns the method; that of a teacher, which is mostly trained alone, is to teach."""
+        method = self.experiment.method
+        if not self.is_teacher:
+            return method
+        return TEACHER if method == ALONE else f"{TEACHER}, {method}"
+
+    @property
+    def teacher_name(self) -> str | None:
+        """Returns the network of the teacher, or else its name in the config; None without one."""
+        return self.teacher.experiment.student if self.teacher else self.experiment.teacher
+
+    @property
+    def test_set(self) -> str:
+        """Returns the data that the scores are of."""
+        return name_test_set(self.runs[0])
+
+    @property
+    def score(self) -> float | None:
+        """Returns the score that methods are compared by."""
+        found = self.scores.get(self.runs[0].main_score)
+        return found.mean if found else None
 
     @property
     def iterations(self) -> int:
         """Returns the iterations that every counted run has done."""
         return min(run.iterations for run in self.counted)
+
+    @property
+    def branches(self) -> Collection[str]:
+        """Returns the branches of the frequency attention modules that are on."""
+        node = self.counted[0].config["MODEL"].get("DISTILLER", {}).get("FAM", {})
+        return tuple(node.get("BRANCHES", ("global", "local")))  # a key that older runs lack
 
     @property
     def published(self) -> PublishedScore | None:
@@ -59,15 +102,44 @@ class Row:
 
 def title(row: Row) -> str:
     """Returns text such as ``FAM-KD, resnet56 → resnet20, cifar100``."""
-    experiment = row.experiment
-    pair = " → ".join(name for name in (experiment.teacher, experiment.student) if name)
-    return ", ".join(filter(None, (experiment.method, row.settings, pair, experiment.data_set)))
+    pair = " → ".join(name for name in (row.teacher_name, row.experiment.student) if name)
+    return ", ".join(filter(None, (row.method, row.settings, pair, row.experiment.data_set)))
 
 
 def build_rows(runs: Sequence[Run]) -> list[Row]:
     """Builds one row per group of seeds, in the order of the first run of each."""
-    groups = group_seeds(runs)
-    return [_build_row(group, text) for group, text in zip(groups, settings(groups), strict=True)]
+    groups = group_seeds(unify_names(runs))
+    rows = [_build_row(group, text) for group, text in zip(groups, settings(groups), strict=True)]
+    teachers = [_find_teacher(row, rows) for row in rows]
+    return [
+        replace(row, teacher=teacher, is_teacher=any(row is other for other in teachers))
+        for row, teacher in zip(rows, teachers, strict=True)
+    ]
+
+
+def _find_teacher(student: Row, rows: Sequence[Row]) -> Row | None:
+    folders = teacher_folders(student.runs[0])
+    taught_by = (row for row in rows if folders & {run.folder.resolve() for run in row.runs})
+    return next(taught_by, None)
+
+
+def compare(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
+    """Returns what rows of one test set are compared with, and the differences of their scores.
+
+    That is the row's own teacher, or the only one; without any teacher among them it is the only
+    row of the same network alone.
+    """
+    teachers = [row for row in rows if row.is_teacher]
+    differences = []
+    for row in rows:
+        student = row.experiment.student
+        alone = [x for x in rows if (x.method, x.experiment.student) == (ALONE, student)]
+        others = teachers or alone
+        reference = row.teacher or (others[0] if len(others) == 1 else None)
+        is_own = row.is_teacher or reference is row
+        score = None if reference is None or is_own else reference.score
+        differences.append(None if row.score is None or score is None else row.score - score)
+    return TEACHER if teachers else ALONE, differences
 
 
 def _build_row(runs: Sequence[Run], text: str) -> Row:

@@ -1,5 +1,6 @@
 """Plots of runs: learning curves, and the gammas and filters of frequency attention modules."""
 
+import io
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -17,23 +18,23 @@ from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run, column
 from fam_det.training.filter_images import magnitude
 
 LINES = ("-", "--", ":", "-.")
-GAMMAS = {
-    "gamma1, of the global branch": GAMMA_GLOBAL,
-    "gamma2, of the local branch": GAMMA_LOCAL,
+GAMMAS = {  # by branch
+    "global": ("gamma1, of the global branch", GAMMA_GLOBAL),
+    "local": ("gamma2, of the local branch", GAMMA_LOCAL),
 }
 EDGE: dict[str, Any] = {  # a pink that stands out from every shade of viridis
     "fill": False,
     "edgecolor": "#FF6DB6",
     "linewidth": 1.6,
 }
-FLAT = 1e-3  # a relative spread of |K| below this has one colour
+MIN_SPAN = 0.1  # that a plot reaches to either side of a mean, at least: for |K|, times that mean
 TICKS = [-1, -0.5, 0, 0.5, 1]
 SMALL = (4.4, 3.6)  # inches of a plot that is shown on a phone
 SMALL_DPI = 200
 
 
 def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
-    """Draws the main score and the training metric of one data set; False before any score.
+    """Draws the main score and the training metric of one test set; False before any score.
 
     A colour is a method, a line style one of its settings, a line a seed.
     """
@@ -44,13 +45,13 @@ def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
     scores, training = figure.subplots(1, 2)
     used: list[str] = []  # colours of the rows so far
     for row in rows:
-        colour = method_colour(row.experiment.method)
+        colour = method_colour(row.method)
         look = {"color": colour, "linestyle": LINES[used.count(colour) % len(LINES)]}
         used.append(colour)
         for run in row.runs:
             scores.plot(*columns(run.series(run.main_score)), marker="o", markersize=4, **look)
             training.plot(*columns(training_metric(run)), alpha=0.8, **look)
-        names = (row.experiment.method, row.experiment.student, row.settings)
+        names = (row.method, row.experiment.student, row.settings)
         scores.plot([], [], marker="o", label=", ".join(filter(None, names)), **look)
     task = rows[0].runs[0].task
     name, _ = next(iter(SCORES[task].values()))
@@ -63,7 +64,7 @@ def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
         axes.set(xlabel="iterations")
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
-    figure.suptitle(f"Learning curves on {rows[0].experiment.data_set}, a line a seed")
+    figure.suptitle(f"Learning curves on {rows[0].test_set}, a line a seed")
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(file, dpi=120)
     return True
@@ -84,28 +85,35 @@ def plot_gammas(row: Row, file: Path) -> bool:
     """Draws gamma1 and gamma2 of every stage over iterations, a line per seed; False if none."""
     if not row.gammas:
         return False
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, (name, prefix) in zip(panels, GAMMAS.items(), strict=True):
+    figure = Figure(figsize=(6.0 + 2.0 * len(row.branches), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(row.branches), sharey=True, squeeze=False)[0]
+    for axes, branch in zip(panels, row.branches, strict=True):
+        name, prefix = GAMMAS[branch]
         _draw_gammas(axes, row, prefix)
         axes.set(title=name)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     seeds = f", {len(row.runs)} seeds" if len(row.runs) > 1 else ""
-    figure.suptitle(f"{title(row)}{seeds}")
+    figure.suptitle(f"{title(row)}{seeds}", wrap=True)
     figure.savefig(file, dpi=120)
     return True
 
 
-def plot_each_gamma(row: Row, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Draws gamma1 and gamma2 in a file each; yields their captions and files."""
-    for number, (name, prefix) in enumerate(GAMMAS.items() if row.gammas else (), start=1):
+def plot_each_gamma(row: Row) -> Iterator[tuple[str, bytes]]:
+    """Draws gamma1 and gamma2, or the one whose branch is on; yields captions and PNGs."""
+    for branch in row.branches if row.gammas else ():
+        name, prefix = GAMMAS[branch]
         figure = Figure(figsize=SMALL, layout="constrained")
         axes = figure.subplots()
         _draw_gammas(axes, row, prefix)
-        axes.set(ylabel=f"gamma{number}")
+        axes.set(ylabel=name.partition(",")[0])
         axes.legend(ncols=2)
-        figure.savefig(file := folder / f"gamma{number}.png", dpi=SMALL_DPI)
-        yield name, file
+        yield name, _to_png(figure)
+
+
+def _to_png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=SMALL_DPI)
+    return data.getvalue()
 
 
 def _draw_gammas(axes: Any, row: Row, prefix: str) -> None:
@@ -119,6 +127,9 @@ def _draw_gammas(axes: Any, row: Row, prefix: str) -> None:
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.get_major_formatter().set_useOffset(False)
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    axes.set_ylim(min(low, middle - MIN_SPAN), max(high, middle + MIN_SPAN))
     axes.grid(alpha=0.3)
 
 
@@ -127,11 +138,12 @@ def plot_filters(row: Row, file: Path) -> bool:
     planes = filter_planes(row)
     if not planes:
         return False
-    figure = Figure(figsize=(3.3 * len(planes) + 0.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(planes) + 0.4, 4.3), layout="constrained")
     panels = figure.subplots(1, len(planes), squeeze=False)[0]
     for axes, (name, plane) in zip(panels, planes.items(), strict=True):
         _draw_filter(figure, axes, row, plane)
-        axes.set(title=f"{name}, {plane.shape[0]}x{plane.shape[1]}")
+        spread = describe_spread(plane).replace(", ", "\n")
+        axes.set_title(f"{name}, {plane.shape[0]}x{plane.shape[1]}\n{spread}", fontsize=10)
     if name := edge_name(row):
         figure.legend(handles=[Patch(label=name, **EDGE)], loc="outside lower center")
     figure.suptitle(f"|K| averaged over channels: {title(row)}")
@@ -139,13 +151,20 @@ def plot_filters(row: Row, file: Path) -> bool:
     return True
 
 
-def plot_each_filter(row: Row, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Draws |K| of every stage in a file each; yields their captions and files."""
+def plot_each_filter(row: Row) -> Iterator[tuple[str, str, bytes]]:
+    """Draws |K| of every stage; yields captions, how far each is from flat, and PNGs."""
     for name, plane in filter_planes(row).items():
         figure = Figure(figsize=SMALL, layout="constrained")
         _draw_filter(figure, figure.subplots(), row, plane)
-        figure.savefig(file := folder / f"filter_{name.replace(' ', '_')}.png", dpi=SMALL_DPI)
-        yield f"{name}, {plane.shape[0]} x {plane.shape[1]} frequencies", file
+        caption = f"{name}, {plane.shape[0]} x {plane.shape[1]} frequencies"
+        yield caption, describe_spread(plane), _to_png(figure)
+
+
+def describe_spread(plane: Tensor) -> str:
+    """Returns in words how far |K| is from flat, such as ``0.997 to 1.003, within 0.3 %``."""
+    low, high, mean = float(plane.min()), float(plane.max()), float(plane.mean())
+    most = max(high - mean, mean - low) / mean if mean > 0 else 0.0
+    return f"{low:.4g} to {high:.4g}, within {most:.1%} of the mean".replace("%", " %")
 
 
 def filter_planes(row: Row) -> dict[str, Tensor]:
@@ -174,9 +193,9 @@ def _fam(row: Row) -> dict[str, Any]:
 
 def _draw_filter(figure: Figure, axes: Any, row: Row, plane: Tensor) -> None:
     left, right, bottom, top = box = extent(*plane.shape)
-    low, high = float(plane.min()), float(plane.max())
-    if high - low < FLAT * high:  # otherwise rounding errors would fill the colour scale
-        low, high = 0.0, 2 * high
+    low, high, mean = float(plane.min()), float(plane.max()), float(plane.mean())
+    # otherwise half a percent would look like everything
+    low, high = min(low, (1 - MIN_SPAN) * mean), max(high, (1 + MIN_SPAN) * mean)
     image = axes.imshow(plane.numpy(), extent=box, cmap="viridis", vmin=low, vmax=high)
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.9)
     bar.locator = MaxNLocator(3)

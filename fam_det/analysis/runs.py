@@ -1,7 +1,7 @@
 """Runs: the output folders of ``tools/train_net.py`` and ``tools/train_classifier.py``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from fam_det.files import one_line
+from fam_det.files.data_file import read_data_file
 from fam_det.files.metrics_file import parse_metrics, read_metrics, training_seconds
 
 # Scores by task, the main one first: key in metrics.json, title, digits behind the point.
@@ -33,6 +34,8 @@ class Run:
     config: dict[str, Any]  # contents of config.yaml
     metrics: list[dict[str, float]]  # lines of metrics.json, ordered by iteration
     notes: list[str] = field(default_factory=list)  # warnings about the files, for the user
+    data: Mapping[str, str] = field(default_factory=dict)  # what tells contents apart, by data set
+    names: Mapping[str, str] = field(default_factory=dict)  # of data sets beside other runs
 
     @property
     def task(self) -> str:
@@ -118,7 +121,17 @@ def read_run(folder: Path) -> Run:
         {OLD_NAMES.get(key, key): value for key, value in line.items()}
         for line in read_metrics(file)
     ]
-    return Run(folder, config, metrics, notes)
+    return Run(folder, config, metrics, notes, read_data(folder, config["DATASETS"]))
+
+
+def read_data(folder: Path, node: Mapping[str, Any]) -> Mapping[str, str]:
+    """Returns what tells the contents of a run's data sets apart, by their names there."""
+    if "NAME" not in node:
+        return read_data_file(folder, node.get("COCO", []))
+    root = str(Path(node.get("ROOT", "")).resolve())
+    if node["NAME"] == "folder":
+        return {Path(root).name: root}
+    return {node["NAME"]: root if node["NAME"] == "imagenet" else ""}  # others are as published
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The sections of a run's page: detections, feature maps, filters and gammas."""
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from fam_det.analysis.images import (
 )
 from fam_det.analysis.page import CaptionedImage, Section, image_grid, map_grid, small_heading
 from fam_det.analysis.rows import Row
-from fam_det.analysis.run_plots import edge_name, plot_each_filter, plot_each_gamma
+from fam_det.analysis.run_plots import MIN_SPAN, edge_name, plot_each_filter, plot_each_gamma
 
 from detectron2.structures import Instances
 
@@ -33,53 +35,97 @@ MAPS = (
 )
 FILTERS = (
     "|K|, averaged over the channels: the gain of the global branch at each frequency, with the "
-    "mean of the map in the middle and the finest detail at the borders. A filter that is flat to "
-    "a thousandth has one colour."
+    "mean of the map in the middle and the finest detail at the borders. The colours reach "
+    f"{MIN_SPAN:.0%} or more to either side of the mean: a filter of nearly one colour treats all "
+    "frequencies nearly alike.".replace("%", " %")
 )
-GAMMAS = "The factors of the two branches of each level over the training."
+GAMMAS = "The factor of each level's branches over the training; a branch that is off has none."
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the detectors make of an image: detections by detector, maps (h, w) by column."""
+
+    example: Example
+    found: Mapping[str, Instances]
+    planes: Mapping[str, Mapping[str, Tensor]]  # of a column by level
+
+
+def look_at(example: Example, detectors: Sequence[Detector], levels: Sequence[str]) -> Look:
+    """Runs every detector on an image."""
+    found, planes = {}, {}
+    for detector in detectors:
+        found[detector.name], maps = detector.detect(example.inputs, levels)
+        planes[detector.name] = _mean_squares(maps)
+        if transformed := detector.transform(maps):
+            planes[TRANSFORMED] = _mean_squares(transformed)
+    return Look(example, found, planes)
+
+
+def _mean_squares(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the root mean square over the channels of maps (C, h, w)."""
+    return {level: x.square().mean(0).sqrt() for level, x in maps.items()}
 
 
 def image_sections(
-    detectors: Sequence[Detector], examples: Sequence[Example], threshold: float, output: Path
+    detectors: Sequence[Detector], examples: Sequence[Example], threshold: float | None
 ) -> list[Section]:
-    """Draws detections and maps of every image into ``output``."""
+    """Draws detections and maps of every image.
+
+    Without a threshold each detector has its own, from which on it finds as many boxes as there are
+    objects.
+    """
     shapes = [detector.model.backbone.output_shape() for detector in detectors]
     shared = set.intersection(*map(set, shapes))
     levels = sorted(shared, key=lambda level: shapes[0][level].stride)
-    detections, maps = [], []
-    for number, example in enumerate(examples, start=1):
-        note = f"{len(example.annotations)} in the annotations"
-        file = output / f"{number}_truth.png"
-        images = [save_image(draw_truth(example), file, "ground truth", note)]
-        columns: dict[str, Mapping[str, Tensor]] = {}
-        for detector in detectors:
-            instances, columns[detector.name] = detector.detect(example.inputs, levels)
-            instances = instances[instances.scores >= threshold]
-            file = output / f"{number}_{detector.name}.png"
-            font_size = FONT * example.image.shape[1]
-            image = draw_detections(example.image, example.class_names, instances, font_size)
-            note = count_found(example, instances)
-            images.append(save_image(image, file, detector.name, note))
-            if transformed := detector.transform(columns[detector.name]):
-                columns[TRANSFORMED] = transformed
-        heading = small_heading(example.name)
-        detections.append(heading + image_grid(images))
-        maps.append(heading + draw_maps(columns, output, number))
-    note = (
-        f"Boxes with a score of {threshold:g} or more. An object is found by a box of its class "
-        f"that covers it with an IoU of {MIN_IOU} or more."
-    )
+    looks = [look_at(example, detectors, levels) for example in examples]
+    count = sum(len(objects_of(example)) for example in examples)
+    names = [detector.name for detector in detectors]
+    if threshold is None:
+        lowest = {x: lowest_score([look.found[x] for look in looks], count) for x in names}
+        scores = ", ".join(f"{score:.2g} or more ({name})" for name, score in lowest.items())
+        note = f"The {count} boxes of each detector that score highest, as these images have"
+        note = f"{note} {count} objects. Their scores: {scores}."
+    else:
+        lowest = dict.fromkeys(names, threshold)
+        note = f"Boxes with a score of {threshold:g} or more."
+    found = f"An object is found by a box of its class that covers it with an IoU of {MIN_IOU}."
+    detections = [small_heading(x.example.name) + draw_found(x, lowest) for x in looks]
+    maps = [small_heading(x.example.name) + draw_maps(x.planes) for x in looks]
     return [
-        Section("Detections", note, detections, class_key(examples)),
+        Section("Detections", f"{note} {found}", detections, class_key(examples)),
         Section("Feature maps", MAPS, maps, bar="the number below a map"),
     ]
 
 
+def lowest_score(found: Sequence[Instances], count: int) -> float:
+    """Returns the score of the box that is ``count``-th best over images, 1 or more of them."""
+    scores = torch.cat([x.scores for x in found]).sort(descending=True).values[: max(count, 1)]
+    return float(scores[-1]) if len(scores) else 0.0
+
+
+def objects_of(example: Example) -> list[dict[str, Any]]:
+    """Returns the annotations of single objects; crowds do not count."""
+    return [x for x in example.annotations if not x.get("iscrowd", 0)]
+
+
+def draw_found(look: Look, lowest: Mapping[str, float]) -> str:
+    """Draws an image's ground truth and, beside it, the boxes from each detector's score on."""
+    example = look.example
+    images = [photo(draw_truth(example), "ground truth", f"{len(example.annotations)} annotated")]
+    for name, score in lowest.items():
+        instances = look.found[name][look.found[name].scores >= score]
+        font_size = FONT * example.image.shape[1]
+        drawn = draw_detections(example.image, example.class_names, instances, font_size)
+        images.append(photo(drawn, name, count_found(example, instances)))
+    return image_grid(images)
+
+
 def count_found(example: Example, detections: Instances) -> str:
-    """Returns how many objects are found, as text; crowds do not count."""
-    objects = [a for a in example.annotations if not a.get("iscrowd", 0)]
-    boxes = np.array([a["bbox"] for a in objects], dtype=np.float32).reshape(-1, 4)
-    classes = torch.tensor([a["category_id"] for a in objects])
+    """Returns how many objects are found, as text."""
+    objects = objects_of(example)
+    boxes = np.array([x["bbox"] for x in objects], dtype=np.float32).reshape(-1, 4)
+    classes = torch.tensor([x["category_id"] for x in objects])
     return str(match(torch.from_numpy(boxes), classes, detections))
 
 
@@ -90,36 +136,40 @@ def class_key(examples: Sequence[Example]) -> list[tuple[str, str]]:
     return [(class_colour(i), names[i]) for i in sorted(present) if i < len(names)]
 
 
-def draw_maps(columns: Mapping[str, Mapping[str, Tensor]], output: Path, number: int) -> str:
+def draw_maps(columns: Mapping[str, Mapping[str, Tensor]]) -> str:
     """Draws an image's maps by column, then by level; the first column has every level."""
     rows = {}
     for level, first in next(iter(columns.values())).items():
         images: list[CaptionedImage | None] = []
-        for name, maps in columns.items():
-            if level not in maps:
+        for name, planes in columns.items():
+            if level not in planes:
                 images.append(None)
                 continue
-            plane = maps[level].square().mean(0).sqrt()  # root mean square over the channels
-            file = output / f"{number}_{level}_{name}.png"
-            note = f"{colour_limit(plane):.3g}"
-            images.append(save_image(draw_plane(plane), file, f"{level} of {name}", note))
-        rows[f"{level}, {first.shape[-2]} x {first.shape[-1]} cells"] = images
+            plane = planes[level]
+            data, note = encode(draw_plane(plane), "png"), f"{colour_limit(plane):.3g}"
+            images.append(CaptionedImage(data, f"{level} of {name}", note))
+        rows[f"{level}, {first.shape[0]} x {first.shape[1]} cells"] = images
     return map_grid(list(columns), rows)
 
 
-def training_sections(row: Row, output: Path) -> list[Section]:
+def training_sections(row: Row) -> list[Section]:
     """Draws filters and gammas, if the run has them."""
     sections = []
-    if filters := [CaptionedImage(file, name) for name, file in plot_each_filter(row, output)]:
+    if filters := [CaptionedImage(x, name, note) for name, note, x in plot_each_filter(row)]:
         edge = f" The pink line is the {edge_name(row)}." if edge_name(row) else ""
         sections.append(Section("Filters", FILTERS + edge, [image_grid(filters, columns=3)]))
-    if gammas := [CaptionedImage(file, name) for name, file in plot_each_gamma(row, output)]:
+    if gammas := [CaptionedImage(data, name) for name, data in plot_each_gamma(row)]:
         sections.append(Section("Gammas", GAMMAS, [image_grid(gammas, columns=2)]))
     return sections
 
 
-def save_image(image: NDArray[np.uint8], file: Path, name: str, note: str) -> CaptionedImage:
-    """Writes an RGB array to a file, without the spaces of its name."""
-    file = file.with_name(file.name.replace(" ", "_"))
-    Image.fromarray(image).save(file)
-    return CaptionedImage(file, name, note)
+def photo(image: NDArray[np.uint8], name: str, note: str) -> CaptionedImage:
+    """Returns an RGB array as JPEG, which is a tenth of a PNG."""
+    return CaptionedImage(encode(image, "jpeg"), name, note, "jpeg")
+
+
+def encode(image: NDArray[np.uint8], kind: str) -> bytes:
+    """Returns the file of an RGB array; a JPEG with the colours of its lines."""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, kind, quality=90, subsampling=0)
+    return data.getvalue()

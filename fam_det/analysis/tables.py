@@ -3,15 +3,13 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tabulate import tabulate
 from tqdm import tqdm
 
 from fam_det.analysis.checkpoint import Parameters
-from fam_det.analysis.experiment import Experiment
 from fam_det.analysis.published import GAMMAS, SUPPLEMENT
-from fam_det.analysis.rows import Row
+from fam_det.analysis.rows import Estimate, Row, compare
 from fam_det.analysis.runs import SCORES
 
 FORMATS = {"text": "simple", "markdown": "pipe"}
@@ -21,16 +19,42 @@ Cells = dict[str, str]  # by the titles of their columns
 
 
 def format_report(rows: Sequence[Row], style: str) -> str:
-    """Returns all tables, a section per data set, in one of ``FORMATS``."""
+    """Returns all tables, a section per test set, in one of ``FORMATS``."""
     parts = []
-    for data_set in dict.fromkeys(row.experiment.data_set for row in rows):
-        own = [row for row in rows if row.experiment.data_set == data_set]
-        parts.append(f"## {data_set}" if style == "markdown" else data_set.upper())
-        parts += [format_table([score_cells(row) for row in own], style), *footnotes(own)]
+    for test_set, own in by_test_set(rows).items():
+        parts.append(f"## {test_set}" if style == "markdown" else test_set.upper())
+        parts += [format_table(section_cells(own), style), *footnotes(own)]
         if any(row.gammas for row in own):
             parts.append("gamma1 / gamma2 (global / local branch) after training, by stage:")
             parts.append(format_table(gamma_cells(own), style))
     return "\n\n".join(parts) + "\n"
+
+
+def by_test_set(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Returns the rows whose scores are of the same data, teachers first."""
+    sections: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: not row.is_teacher):
+        sections.setdefault(row.test_set, []).append(row)
+    return sections
+
+
+def section_cells(rows: Sequence[Row]) -> list[Cells]:
+    """Returns the scores of rows of one test set, with their differences."""
+    is_shared = len({row.experiment.data_set for row in rows}) == 1
+    reference, differences = compare(rows)
+    main, digits = next(iter(SCORES[rows[0].runs[0].task].values()))
+    table = []
+    for row, difference in zip(rows, differences, strict=True):
+        cells: Cells = {}
+        for title, text in score_cells(row).items():
+            cells[title] = text
+            if title == "settings":
+                cells["trained on"] = "" if is_shared else row.experiment.data_set
+            if title == main:
+                text = "" if difference is None else f"{difference:+.{digits}f}"
+                cells[f"to {reference}"] = text
+        table.append(cells)
+    return table
 
 
 def format_table(rows: Sequence[Cells], style: str) -> str:
@@ -47,7 +71,7 @@ def score_cells(row: Row) -> Cells:
     counted, every = len(row.counted), len(row.runs)
     done, asked = row.iterations, row.runs[0].max_iter
     cells = {
-        **name_cells(row.experiment),
+        **name_cells(row),
         "settings": row.settings,
         "runs": f"{every}" if counted == every else f"{counted} of {every}",
         "iterations": f"{asked}" if done >= asked else f"{done} of {asked}",
@@ -67,10 +91,10 @@ def score_cells(row: Row) -> Cells:
     return cells
 
 
-def name_cells(experiment: Experiment) -> Cells:
+def name_cells(row: Row) -> Cells:
     """Returns the first cells of every table."""
-    teacher = experiment.teacher or ""
-    return {"student": experiment.student, "teacher": teacher, "method": experiment.method}
+    teacher = row.teacher_name or ""
+    return {"network": row.experiment.student, "teacher": teacher, "method": row.method}
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
@@ -95,20 +119,30 @@ def gamma_cells(rows: Sequence[Row]) -> list[Cells]:
     table = []
     for row in rows:
         if row.gammas:
-            texts = {s: [gamma.format(2) for gamma in pair] for s, pair in row.gammas.items()}
+            texts = {s: _gamma_texts(row, pair) for s, pair in row.gammas.items()}
             cells = {stage: " / ".join(texts.get(stage, [])) for stage in stages}
-            table.append({**name_cells(row.experiment), "settings": row.settings, **cells})
-    for experiment in dict.fromkeys(row.experiment for row in rows if row.experiment in GAMMAS):
-        pairs = GAMMAS[experiment]
-        names = name_cells(replace(experiment, method=f"{experiment.method}, published"))
+            table.append({**name_cells(row), "settings": row.settings, **cells})
+    for row in {row.experiment: row for row in rows if row.experiment in GAMMAS}.values():
+        pairs = GAMMAS[row.experiment]
+        names = name_cells(row) | {"method": f"{row.experiment.method}, published"}
         cells = {s: "{:.2f} / {:.2f}".format(*pairs[s]) if s in pairs else "" for s in stages}
         table.append({**names, "settings": SUPPLEMENT, **cells})
     return table
 
 
+def _gamma_texts(row: Row, pair: Sequence[Estimate]) -> list[str]:
+    branches = zip(("global", "local"), pair, strict=True)
+    return [gamma.format(2) if name in row.branches else "off" for name, gamma in branches]
+
+
 def format_csv(rows: Sequence[Row]) -> str:
     """Returns everything as one table of plain numbers; a column that a row lacks is empty."""
-    records = [record(row) for row in rows]
+    records = [
+        record(row) | {f"to {reference}": difference}
+        for own in by_test_set(rows).values()
+        for reference, differences in [compare(own)]
+        for row, difference in zip(own, differences, strict=True)
+    ]
     text = io.StringIO()
     header = list(dict.fromkeys(key for entry in records for key in entry))
     writer = csv.DictWriter(text, header, lineterminator="\n")
@@ -122,6 +156,9 @@ def record(row: Row) -> dict[str, object]:
     published, parameters = row.published, row.parameters
     entry: dict[str, object] = {
         **vars(row.experiment),
+        "teacher": row.teacher_name,
+        "method": row.method,
+        "test_set": row.test_set,
         "settings": row.settings,
         "folders": " ".join(str(run.folder) for run in row.runs),
         "runs": len(row.runs),

@@ -1,6 +1,7 @@
 """A student detector that learns from a teacher: one wrapper for every meta-architecture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage
 
+logger = logging.getLogger(__name__)
 ANCHOR_HEADS = ("proposal_generator", "head")  # parts that score anchors
 
 
@@ -163,7 +165,21 @@ class DistilledDetector(StudentWrapper):
         if any(part.startswith(ANCHOR_HEADS) for part in parts):
             others = self.teacher.detector
             warn_of_other_anchors(self.student, others, self._pairs, self.teacher.input_scale)
+        for line in self._describe(parts):
+            logger.info(line)
         fold_batch_norm(self.teacher.backbone)  # last: it changes the state-dict keys
+
+    def _describe(self, inherited: Sequence[str]) -> Iterator[str]:
+        """Yields lines on the student, its teacher, and what it learns from it."""
+        others = self.teacher.detector
+        yield f"Student: {describe_detector(self.student)}"
+        yield f"Teacher: {describe_detector(others)}, {self.teacher.weights or 'random weights'}"
+        yield (
+            f"Distilled: {', '.join(self.strides)}, {type(self.distiller).__name__}, "
+            f"loss weight {self.loss_weight:g}"
+        )
+        if inherited:
+            yield f"The student starts with the teacher's {', '.join(inherited)}"
 
     def _basis(
         self, parts: Sequence[str], batches: Iterable[list[dict[str, Any]]]
@@ -253,6 +269,16 @@ class DistilledDetector(StudentWrapper):
     def _warmup(self, iteration: int) -> float:
         """Returns the share of the full weight at an iteration, counted from 0."""
         return min((iteration + 1) / max(self.warmup_iters, 1), 1.0)
+
+
+def describe_detector(detector: Any) -> str:
+    """Returns the classes of a detector and its backbone, and the number of its parameters."""
+    backbone = detector.backbone
+    networks = filter(None, (detector, backbone, getattr(backbone, "bottom_up", None)))
+    names = ", ".join(type(network).__name__ for network in networks)
+    parameters = detector.named_parameters()  # a student's wrapper adds the distiller's
+    count = sum(x.numel() for name, x in parameters if not name.startswith("distiller."))
+    return f"{names}, {count / 1e6:.2f} M parameters"
 
 
 def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from fam_det.analysis.detectors import renumber
 from fam_det.analysis.runs import Run, read_run
 from fam_det.data import register_coco_datasets
 from fam_det.data.annotations import read_annotations
@@ -29,6 +30,7 @@ from fam_det.export.student import load_student
 from fam_det.files import one_line
 from fam_det.files.atomic_write import atomic_write_text
 from fam_det.recipes.teacher import read_teacher
+from fam_det.training.console import quiet
 from fam_det.training.detection import Trainer
 
 from detectron2.config import CfgNode
@@ -206,13 +208,7 @@ class AsStudent(nn.Module):
             for name in self.dropped:
                 if instances.has(name):
                     instances.remove(name)
-        return [{"instances": self._rename(x)} for x in outputs]
-
-    def _rename(self, instances: Any) -> Any:
-        same = instances.pred_classes[:, None] == self.classes  # (N, C)
-        found = instances[same.any(1)]
-        found.pred_classes = same[same.any(1)].int().argmax(1)
-        return found
+        return [{"instances": renumber(x, self.classes)} for x in outputs]
 
 
 def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float]:
@@ -221,7 +217,7 @@ def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float
     cfg = cfg.clone()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(folder), cfg.DATASETS.TEST[:1]
     folder.mkdir(parents=True, exist_ok=True)
-    setup_logger(name="detectron2")  # with the time that is left
+    quiet(setup_logger(name="detectron2"))
     results = flatten_results_dict(Trainer.test(cfg, detector.to(cfg.MODEL.DEVICE)))
     detector.cpu()
     return {key: float(results[key]) for key in COLUMNS if key in results}

@@ -23,6 +23,7 @@ from fam_det.data.loader import (
     build_test_loader,
 )
 from fam_det.files.config_file import merge_config
+from fam_det.files.data_file import write_data_file
 from fam_det.modeling.distilled_detector import build_student
 from fam_det.modeling.lazy import plain
 from fam_det.modeling.lazy_detector import read_config
@@ -134,6 +135,8 @@ class Trainer(ResumableTrainer):
             warn_of_frozen_noise(cfg)
         for name in cfg.DATASETS.TEST:
             evaluator_type(name)
+        if comm.is_main_process() and not args.eval_only:
+            write_data_file(Path(cfg.OUTPUT_DIR), cfg.DATASETS.COCO)
         return super().prepare(cfg, args)
 
     @classmethod

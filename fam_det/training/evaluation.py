@@ -1,6 +1,7 @@
 """Evaluations of a training, none of which is lost to a kill, and the evaluators of data sets."""
 
 import contextlib
+import io
 import logging
 import time
 from collections.abc import Iterator
@@ -124,8 +125,9 @@ class FastCOCOEvaluator(COCOEvaluator):
         fill_areas(self._coco_api)
 
     def _eval_predictions(self, *args: Any, **kwargs: Any) -> None:
-        with faster_coco_eval():
+        with faster_coco_eval(), contextlib.redirect_stdout(io.StringIO()) as printed:
             super()._eval_predictions(*args, **kwargs)
+        self._logger.info("%s", printed.getvalue())  # in log.txt, which else had no recalls
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the figures by task."""

@@ -1,11 +1,13 @@
 """From the command line of a training tool to the processes of a run, and how they end."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,13 @@ import torch
 import torch.distributed as dist
 
 from fam_det.files import one_line
+from fam_det.training.console import set_up_loggers
 
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
 TIMEOUT = timedelta(minutes=30)  # Detectron2's
-LOGGERS = ("fam_det", "classification")
 FAULTS = (FloatingPointError, OSError, ValueError, torch.OutOfMemoryError)
 LESS_MEMORY = (
     "out of GPU memory; lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN or "
@@ -28,6 +29,7 @@ LESS_MEMORY = (
     "SOLVER.AMP.ENABLED True"
 )
 ALLOW_HELP = "continue where boxes or image sizes seem wrong"
+logger = logging.getLogger(__name__)
 Main = Callable[[argparse.Namespace], Any]
 
 
@@ -37,6 +39,7 @@ def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
     For ``--help``, ``also_strict`` says what else ends a run with ``--strict``.
     """
     parser = default_argument_parser(epilog=examples)
+    parser.formatter_class = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
     parser.add_argument(
         "--allow-unsafe-config",
         action="store_true",
@@ -47,6 +50,7 @@ def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
         action="store_true",
         help=f"end at the first image that cannot be read{also_strict}",
     )
+    parser.add_argument("--verbose", action="store_true", help="print what log.txt has")
     if also_strict:  # a tool for detectors
         parser.add_argument("--allow-odd-boxes", action="store_true", help=ALLOW_HELP)
     args = parser.parse_args()
@@ -109,9 +113,10 @@ def run(
     try:
         cfg = load_config()
         folder = cfg.train.output_dir if "train" in cfg else cfg.OUTPUT_DIR
+        set_up_loggers(folder, comm.get_rank(), verbose=args.verbose)
         default_setup(cfg, args)
-        for name in LOGGERS:  # Detectron2 leaves their lines out of the log
-            setup_logger(folder, distributed_rank=comm.get_rank(), name=name)
+        if not args.verbose:
+            logger.info("Full log: %s/log.txt; --verbose prints it here too", folder)
         train_or_evaluate = prepare(cfg, args)
     except (AssertionError, ImportError, KeyError, OSError, ValueError) as error:
         line = one_line(error)

@@ -1,4 +1,4 @@
-"""Hooks that write ``metrics.json`` whole to its last line, and keep its values few."""
+"""Hooks for what is logged: ``metrics.json`` whole to its last line, and few values in memory."""
 
 import logging
 from collections.abc import Callable
@@ -67,6 +67,18 @@ class ShortHistory(HookBase):
     def before_train(self) -> None:
         """Bounds the histories before there are any."""
         self.trainer.storage._history.default_factory = partial(HistoryBuffer, HISTORY)
+
+
+class UnweightedLoss(HookBase):
+    """Puts ``loss_distill`` without its weight beside it: it is comparable with other losses."""
+
+    def after_step(self) -> None:
+        """Divides numbers that are read already: to read a loss is to wait for the GPU."""
+        latest = self.trainer.storage.latest()
+        loss, _ = latest.get("loss_distill", (0.0, 0))
+        weight, _ = latest.get("distiller/loss_weight", (0.0, 0))
+        if weight > 0:
+            self.trainer.storage.put_scalar("distiller/loss_unweighted", loss / weight)
 
 
 class TeacherShare(HookBase):

@@ -19,7 +19,7 @@ from fam_det.modeling.student_wrapper import parts_of_student
 from fam_det.training.best import MAIN_METRICS, BestCheckpointer, EarlyStop, read_patience
 from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers, kept_rates
 from fam_det.training.evaluation import Evaluation
-from fam_det.training.metrics import MetricsWriter, ShortHistory, TeacherShare
+from fam_det.training.metrics import MetricsWriter, ShortHistory, TeacherShare, UnweightedLoss
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 from fam_det.training.reproducibility import RunSeed, SeedEachIteration, make_deterministic
 from fam_det.training.signals import StopOnSignal
@@ -120,6 +120,7 @@ class ResumableTrainer(DefaultTrainer):
             ShortHistory(),
             LossNormalizers(self.model),
             hooks.IterationTimer(),
+            UnweightedLoss(),
             TeacherShare(),
             hooks.LRScheduler(),
             *self.hooks_before_checkpoint(),

@@ -41,6 +41,37 @@ def make_run(tmp_path: Path) -> MakeRun:
     return make
 
 
+@pytest.fixture
+def make_detector(make_run: MakeRun, tmp_path: Path) -> MakeRun:
+    """A finished detector's run of 30 AP or ``ap``; ``data`` is the content of its annotations.
+
+    Its data sets are NAME_train and NAME_val, in files of those names.
+    """
+
+    def make(name: str, *, data: str = "a", ap: float = 30.0, teacher: str = "") -> Path:
+        files = {key: tmp_path / f"{name}_{key}.json" for key in ("train", "val")}
+        for key, file in files.items():
+            file.write_text(f"{key} of {data}")
+        model: dict[str, Any] = {
+            "META_ARCHITECTURE": "DistilledDetector" if teacher else "RetinaNet",
+            "STUDENT": {"META_ARCHITECTURE": "RetinaNet"},
+            "TEACHER": {"CONFIG": str(tmp_path / teacher / "config.yaml"), "WEIGHTS": "auto"},
+            "DISTILLER": {"NAME": "PKDDistiller", "LOSS_WEIGHT": 1.0},
+            "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+            "RESNETS": {"DEPTH": 18},
+        }
+        sets = {
+            "COCO": [[f"{name}_{key}", str(file), "images"] for key, file in files.items()],
+            "TRAIN": [f"{name}_train"],
+            "TEST": [f"{name}_val"],
+        }
+        folder = make_run(name, DATASETS=sets, MODEL=model)
+        (folder / "metrics.json").write_text(f'{{"iteration": 100, "bbox/AP": {ap}}}\n')
+        return folder
+
+    return make
+
+
 def set_key(config: dict[str, Any], key: str, value: Any) -> None:
     *nodes, leaf = key.split(".")
     for node in nodes:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fam_det.analysis.detectors import Matches, match
+from fam_det.analysis.sections import lowest_score
 
 from detectron2.structures import Boxes, Instances
 
@@ -50,3 +51,12 @@ def test_nothing_there_and_nothing_found() -> None:
     assert match(*nothing, alarm) == Matches(0, 0, 1)
     assert str(Matches(1, 0, 1)) == "0 of 1 object found, 1 false detection"
     assert str(Matches(6, 5, 0)) == "5 of 6 objects found, no false detections"
+
+
+def test_a_detector_shows_as_many_boxes_as_there_are_objects() -> None:
+    box = [0.0, 0.0, 1.0, 1.0]
+    images = [detections((box, 0, 0.9), (box, 1, 0.2)), detections((box, 0, 0.1), (box, 0, 0.05))]
+    assert lowest_score(images, 3) == pytest.approx(0.1)
+    assert lowest_score(images, 0) == pytest.approx(0.9)  # something in every column
+    assert lowest_score(images, 9) == pytest.approx(0.05)
+    assert lowest_score([detections()], 3) == 0.0

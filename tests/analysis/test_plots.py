@@ -10,8 +10,15 @@ import torch
 from fam_det.analysis.checkpoint import extent, high_pass_edge, read_filters
 from fam_det.analysis.plots import method_colour
 from fam_det.analysis.rows import build_rows
-from fam_det.analysis.run_plots import plot_filters, plot_gammas, plot_learning_curves
+from fam_det.analysis.run_plots import (
+    describe_spread,
+    plot_each_gamma,
+    plot_filters,
+    plot_gammas,
+    plot_learning_curves,
+)
 from fam_det.analysis.runs import read_run
+from fam_det.analysis.tables import gamma_cells
 from fam_det.core import FAMOptions, FrequencyAttention
 from fam_det.core.high_pass import high_pass_response
 from fam_det.training.filter_images import SHOWN_SIZE, magnitude, whole_plane
@@ -92,6 +99,20 @@ def test_pictures_are_drawn(make_run: Any, tmp_path: Path) -> None:
     assert not plot_gammas(rows[1], nothing)
     assert not plot_filters(rows[1], nothing)
     assert not nothing.exists()
+
+
+@pytest.mark.parametrize(("branches", "count"), [(["global"], 1), (["global", "local"], 2)])
+def test_a_branch_that_is_off_has_no_plot(make_run: Any, branches: list[str], count: int) -> None:
+    (row,) = build_rows([read_run(make_run("a", MODEL__DISTILLER__FAM__BRANCHES=branches))])
+    assert [caption[:6] for caption, _ in plot_each_gamma(row)] == ["gamma1", "gamma2"][:count]
+    (cells, *_) = gamma_cells([row])
+    assert cells["stage1"] == ("2.50 / 0.25" if count == 2 else "2.50 / off")
+
+
+def test_a_filter_says_how_far_from_flat_it_is() -> None:
+    # mean 1; the farthest value is 0.005 from it
+    plane = torch.tensor([[0.995, 1.001], [1.001, 1.003]])
+    assert describe_spread(plane) == "0.995 to 1.003, within 0.5 % of the mean"
 
 
 def test_colours_belong_to_methods() -> None:

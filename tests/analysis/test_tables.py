@@ -10,7 +10,7 @@ import yaml
 
 from fam_det.analysis.experiment import Experiment, describe
 from fam_det.analysis.published import PUBLISHED_SCORES
-from fam_det.analysis.rows import Row, build_rows
+from fam_det.analysis.rows import Row, build_rows, compare
 from fam_det.analysis.runs import Run, read_run
 from fam_det.analysis.tables import format_csv, format_report, gamma_cells, score_cells
 
@@ -143,10 +143,6 @@ def test_detectors_go_by_the_names_of_papers() -> None:
         "Mask R-CNN R18-FPN",
         "layer-to-layer 3x3 convolution",
     )
-    model["DISTILLER"]["LOSS_WEIGHT"] = 0.0
-    assert describe(Run(Path("x"), config, [])).method == "no loss"
-    model["TEACHER"]["INHERIT"] = ["roi_heads"]
-    assert describe(Run(Path("x"), config, [])).method == "teacher's heads, no loss"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +185,46 @@ def test_csv_reads_back_in_plain_numbers(make_run: Any) -> None:
     assert first["student_parameters"] == "8" and first["published"] == "76.84"
     assert (second["method"], second["gamma1_stage1 mean"]) == ("student alone", "")
     assert second["accuracy/top1 std"] == ""  # one seed
+
+
+def test_a_teacher_is_beside_its_students_whatever_the_data_are_called(make_detector: Any) -> None:
+    folders = [make_detector("distill", ap=31.5, teacher="big"), make_detector("alone", ap=20.0)]
+    folders.append(make_detector("big", ap=33.0))
+    set_value(folders[2], "RESNETS", {"DEPTH": 101})
+    text = format_report(rows_of(*folders), "markdown")
+    assert text.startswith("## alone_val\n")  # a user's name, not the tool's
+    (table,) = text.split("\n\n")[1:]
+    _, _, *lines = ([x.strip() for x in line.split("|")[1:-1]] for line in table.splitlines())
+    assert [line[:3] + line[5:7] for line in lines] == [
+        ["RetinaNet R101-FPN", "-", "teacher", "33.0", "-"],
+        ["RetinaNet R18-FPN", "RetinaNet R101-FPN", "PKDDistiller", "31.5", "-1.5"],
+        ["RetinaNet R18-FPN", "-", "student alone", "20.0", "-13.0"],
+    ]
+    rows = rows_of(*folders[:2])  # without the teacher
+    assert compare(rows) == ("student alone", [11.5, None])
+    assert rows[0].teacher_name == "big"
+
+
+def test_data_sets_of_one_name_and_other_contents_are_not_compared(make_detector: Any) -> None:
+    folders = [make_detector(name, data=name) for name in ("distill", "other")]
+    for folder in folders:
+        (folder / "data.json").write_text(f'{{"distill_train": "1", "distill_val": "{folder}"}}')
+    set_value(folders[1], "TEST", ["distill_val"], node="DATASETS")
+    assert [row.test_set for row in rows_of(*folders)] == ["distill_val", "distill_val (2)"]
+
+
+def test_without_its_loss_what_is_left_is_the_teachers_heads(make_detector: Any) -> None:
+    folder = make_detector("a", teacher="big")
+    set_value(folder, "DISTILLER", {"NAME": "PKDDistiller", "LOSS_WEIGHT": 0.0})
+    assert describe(read_run(folder)).method == "no distillation loss"
+    set_value(folder, "TEACHER", {"CONFIG": "big/config.yaml", "INHERIT": ["roi_heads"]})
+    assert describe(read_run(folder)).method == "teacher's heads, no loss"
+
+
+def set_value(folder: Path, key: str, value: Any, node: str = "MODEL") -> None:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config[node][key] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
 def test_markdown_is_a_table_a_data_set(make_run: Any) -> None:

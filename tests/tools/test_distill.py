@@ -63,6 +63,7 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
     files = {f.name for f in tmp_path.iterdir() if not f.name.startswith("events.out.tfevents")}
     assert files == {
         "config.yaml",
+        "data.json",
         "distill.yaml",
         "inference",
         "last_checkpoint",

@@ -43,13 +43,19 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
     }
     small = ["--config-file", STUDENT, *(word for pair in options.items() for word in pair)]
     first = train_net(*small, "SOLVER.MAX_ITER", "2", processes=processes)
-    again = train_net("--resume", *small, "SOLVER.MAX_ITER", "4", processes=processes)
+    again = train_net("--resume", "--verbose", *small, "SOLVER.MAX_ITER", "4", processes=processes)
     check_run(
         tmp_path, [first, again], {"distiller/loss_p2", "distiller/gamma_global_p6"}, processes
     )
     shared = "DATASETS.TEST: bccd_val: 6 of 6 images are also images to train on"
     for run in (first, again):  # a warning about the data is repeated in the last lines
         assert shared in run.stdout.partition("Starting training")[0][-1000:]
+    start = first.stdout.partition("Starting training")[0]
+    assert len(start.splitlines()) < 20 and f"{tmp_path}/log.txt" in start
+    log = (tmp_path / "log.txt").read_text()
+    for text in ("Running with full config:", "]: Model:", "Average Recall"):
+        assert text not in first.stdout and again.stdout.count(text) >= 1
+        assert log.count(text.lstrip("]: ")) == 2 * again.stdout.count(text)
     # An evaluation needs neither the images of the training nor the teacher.
     train, val = ast.literal_eval(cells)
     coco = str([[train[0], "gone.json", "gone"], val])
@@ -72,15 +78,23 @@ def check_run(
         assert one.returncode == 0, one.stderr[-2000:]
     assert "Starting training from iteration 2" in ended[-1].stdout
     assert "copypaste: Task: bbox" in ended[-1].stdout
+    is_yaml = "SOLVER" in (folder / "config.yaml").read_text()  # tools/report.py reads no other
     files = {f.name for f in folder.iterdir() if not f.name.startswith("events.out.tfevents")}
     assert files == {
-        *("config.yaml", "inference", "last_checkpoint", "log.txt", "metrics.json"),
+        *(
+            "config.yaml",
+            *["data.json"] * is_yaml,
+            "inference",
+            "last_checkpoint",
+            "log.txt",
+            "metrics.json",
+        ),
         *("model_0000001.pth", "model_0000003.pth", "model_best.pth", "model_final.pth"),
         *(f"log.txt.rank{rank}" for rank in range(1, processes)),
     }
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     trained = [line for line in lines if "total_loss" in line]
-    assert {"loss_distill", *metrics} <= set(trained[-1])
+    assert {"loss_distill", "distiller/loss_unweighted", *metrics} <= set(trained[-1])
     assert {"bbox/AP", "bbox/AP50", "bbox/AP75"} <= set(lines[-1])
     last: dict[str, float] = lines[-1]
     return last

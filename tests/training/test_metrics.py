@@ -3,16 +3,17 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fam_det.files.metrics_file import read_metrics
 from fam_det.training import metrics
 from fam_det.training.launch import exit_on_fault
-from fam_det.training.metrics import MetricsWriter, ShortHistory
+from fam_det.training.metrics import MetricsWriter, ShortHistory, UnweightedLoss
 from tests.training.small_training import every_second, trainer, with_checkpoints
 
-from detectron2.utils.events import JSONWriter
+from detectron2.utils.events import EventStorage, JSONWriter
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
@@ -62,3 +63,14 @@ def test_memory_holds_the_last_values_of_each_metric(
     run.train(0, 25)
     values = run.storage.history("total_loss").values()
     assert [iteration for _, iteration in values] == list(range(15, 25))
+
+
+def test_the_unweighted_loss_is_that_of_each_iteration() -> None:
+    hook = UnweightedLoss()
+    with EventStorage() as storage:
+        hook.trainer = SimpleNamespace(storage=storage)
+        for weight, loss in ((0.0, 0.0), (27.0, 108.0), (54.0, 162.0)):  # as the weight rises
+            storage.put_scalars(**{"loss_distill": loss, "distiller/loss_weight": weight})
+            hook.after_step()
+            storage.step()
+    assert [x for x, _ in storage.history("distiller/loss_unweighted").values()] == [4.0, 3.0]
