@@ -18,6 +18,7 @@ from fam_det.modeling.distillers.base import DISTILLER_REGISTRY
 from detectron2.config import CfgNode
 
 FILES = sorted(Path("configs/Studies").glob("*.yaml"))
+BEGUN = [file for file in FILES if (Path("docs/studies") / file.stem).is_dir()]
 
 
 def get_detection_cfg() -> CfgNode:
@@ -61,7 +62,7 @@ def test_every_run_builds_a_different_config_and_evaluates_at_its_end_only(file:
                 DISTILLER_REGISTRY.get(cfg.MODEL.DISTILLER.NAME)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", BEGUN, ids=lambda file: file.stem)
 def test_kept_results_make_the_committed_table(file: Path) -> None:
     """They are of today's configs, and no line of them is lost."""
     study = load_study(file)
