@@ -53,29 +53,23 @@ def stage_pairs(
     pooled: bool = False,
     published: int | None = None,
 ) -> StagePairs:
-    """Returns the pairs that a ``MODEL.DISTILLER`` node asks for.
+    """Returns the pairs that a ``MODEL.DISTILLER`` node asks for, shallow to deep.
 
-    Args:
-        node: the config.
-        student: shapes of the student's features.
-        teacher: shapes of the teacher's.
-        pooled: whether the pooled features are one more pair.
-        published: the one stage that the authors compare, -1 for the last; taken if the config
-            names none. None: every stage but the stem.
+    With ``pooled`` the pooled features are one more pair. Where the config names no stage it is the
+    one that the authors ``published``, -1 for the last, or without one every stage but the stem.
     """
     if node.STUDENT_STAGES or node.TEACHER_STAGES:
         published = None
-    pairs = StagePairs(
-        choose_stages(node, "STUDENT", student, pooled, published),
-        choose_stages(node, "TEACHER", teacher, pooled, published),
+    students, teachers = (
+        choose_stages(node, role, shapes, pooled, published)
+        for role, shapes in (("STUDENT", student), ("TEACHER", teacher))
     )
-    students, teachers = pairs.student.indices, pairs.teacher.indices
-    if len(students) != len(teachers):
+    if len(students.indices) != len(teachers.indices):
         raise ValueError(
-            f"STUDENT_STAGES, TEACHER_STAGES: got {students} and {teachers}, "
+            f"STUDENT_STAGES, TEACHER_STAGES: got {students.indices} and {teachers.indices}, "
             "expected as many of one as of the other"
         )
-    return pairs
+    return StagePairs(students, teachers)
 
 
 def choose_stages(
@@ -83,10 +77,8 @@ def choose_stages(
 ) -> Stages:
     """Returns the stages that the config names for a role, or those that the authors compare."""
     number = len(shapes.maps)
-    if published is None:
-        default = list(range(1, number))
-    else:
-        default = [number - 1 if published == -1 else published]
+    own = number - 1 if published == -1 else published
+    default = range(1, number) if own is None else [own]
     indices = list(node[f"{role}_STAGES"] or default)
     if any(not 0 <= stage < number for stage in indices) or indices != sorted(set(indices)):
         raise ValueError(

@@ -57,13 +57,8 @@ class DKDDistiller(Distiller):
         cls, cfg: CfgNode, levels: Sequence[str], student: Shapes, teacher: Shapes
     ) -> dict[str, Any]:
         """Arguments of ``__init__``."""
-        node = cfg.MODEL.DISTILLER.DKD
-        return {
-            "levels": levels,
-            "alpha": node.ALPHA,
-            "beta": node.BETA,
-            "temperature": node.TEMPERATURE,
-        }
+        options = {key.lower(): value for key, value in cfg.MODEL.DISTILLER.DKD.items()}
+        return {"levels": levels, **options}
 
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises a ValueError for detectors whose region logits cannot be compared."""
