@@ -61,7 +61,8 @@ def pearson_loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | Non
     loss, in [0, 2], is half the mean squared difference. Otherwise as :func:`mse_loss`.
     """
     sides = zip(*image_stacks(student, teacher, valid_sizes), strict=True)
-    x, y = (torch.cat([m.transpose(0, 1).flatten(1) for m in side], dim=1) for side in sides)
+    # (C, L), each image copied once
+    x, y = (torch.cat([m.flatten(1) for stack in side for m in stack], dim=1) for side in sides)
     return 0.5 * F.mse_loss(_standardised(x), _standardised(y))
 
 
