@@ -151,7 +151,7 @@ def read_data(args: argparse.Namespace, device: str) -> dict[str, Any]:
         output=Path(args.output) / "labels",
         teacher_weights=args.teacher_weights,
         classes=args.classes or (train.class_names if train else val.class_names if val else ()),
-        labelled=train,
+        labelled=val or train,  # a teacher is surer of images that it was trained on
         device=device,
         options=args.options,
     )

@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--images", nargs="+", required=True, type=Path, metavar="FOLDER", help="with subfolders")
     add("--classes", nargs="+", default=[], metavar="NAME", help="of the teacher's, default: all")
     pair = ("JSON", "IMAGES")
-    add("--train", nargs=2, metavar=pair, help="labelled data, to choose scores by class on")
+    add("--val", nargs=2, metavar=pair, help="labelled, new to it, to choose scores by class on")
     scores = "objects have a score of HIGH, uncertain ones of LOW (default: 0.25 0.5, or chosen)"
     add("--scores", nargs=2, type=float, metavar=("LOW", "HIGH"), help=scores)
     add("--output", default="output/labels", type=Path, metavar="DIR", help="default: %(default)s")
@@ -51,7 +51,7 @@ def main() -> None:
             output=args.output,
             teacher_weights=args.teacher_weights,
             classes=args.classes,
-            labelled=read_coco("--train", *args.train) if args.train else None,
+            labelled=read_coco("--val", *args.val) if args.val else None,
             scores=args.scores,
             device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
             options=args.options,

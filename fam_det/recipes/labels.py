@@ -328,6 +328,8 @@ def _chosen_scores(
     if file.is_file() and (known := json.loads(file.read_text()))["on"] == on:
         return Scores(known["high"], known["low"])
     scores = best_scores(detect, data, names)
+    chosen = ", ".join(f"{x} {score:.2f}" for x, score in zip(names, scores.high, strict=True))
+    print(f"From these scores on detections are objects, the best F1 on {data.annotations}: {chosen}")
     atomic_write_text(file, json.dumps({"on": on, **asdict(scores)}) + "\n")
     return scores
 

@@ -50,7 +50,7 @@ def best_scores(detect: Callable[[Path], Json], data: CocoData, names: Sequence[
         data: with labels.
         names: of the classes; one without objects there has the default.
     """
-    content = read_annotations("--train", data.annotations)
+    content = read_annotations("--val", data.annotations)
     step = max(len(content["images"]) // MAX_IMAGES, 1)
     numbers = {x["id"]: names.index(x["name"]) for x in content["categories"] if x["name"] in names}
     truth: dict[Any, list[Json]] = {x["id"]: [] for x in content["images"][::step]}
@@ -103,8 +103,7 @@ def _xyxy(entries: Sequence[Json]) -> np.ndarray:
 def best_f1_score(scored: Sequence[tuple[float, bool]], num_objects: int) -> float:
     """Returns the score from which on detections have the best F1; the default for none.
 
-    Every score down to the next detection's has it. The middle is taken: on images that it was
-    trained on a teacher is surer than elsewhere.
+    Every score down to the next detection's has it; the middle is taken.
 
     Args:
         scored: score of each detection, and whether it finds an object.
