@@ -329,7 +329,7 @@ def _chosen_scores(
         return Scores(known["high"], known["low"])
     scores = best_scores(detect, data, names)
     chosen = ", ".join(f"{x} {score:.2f}" for x, score in zip(names, scores.high, strict=True))
-    print(f"From these scores on detections are objects, the best F1 on {data.annotations}: {chosen}")
+    print(f"Objects have these scores or more, of the best F1 on {data.annotations}: {chosen}")
     atomic_write_text(file, json.dumps({"on": on, **asdict(scores)}) + "\n")
     return scores
 
