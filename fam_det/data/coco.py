@@ -270,6 +270,11 @@ def _check_objects(
     cfg: CfgNode, where: str, annotations: list[dict[str, Any]], *, is_trained: bool
 ) -> None:
     objects = [entry for entry in annotations if not entry.get("iscrowd", 0)]
+    if is_trained and annotations and not objects:
+        raise ValueError(
+            f"{where}: all {len(annotations)} annotations are crowds (iscrowd 1), which a training "
+            "leaves out; expected iscrowd 0 for single objects"
+        )
     if is_trained and not objects:
         raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
     if is_trained and cfg.MODEL.KEYPOINT_ON:
