@@ -6,6 +6,7 @@ An exported classifier takes images (N, 3, S, S), RGB, float32 of 0 to 255, and 
 
 import contextlib
 import json
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,15 +124,17 @@ def deploy(
     teacher, note = load_teacher(cfg)
     if teacher is not None:
         networks.insert(0, Network("teacher", teacher, cfg, pixels))
-    subjects = [_in_pytorch(x, file if x.name == "student" else None) for x in networks]
-    subjects += [_exported(name, networks[-1], output) for name in formats]
-    subjects = timed(subjects)
-    if is_evaluated:
-        subjects = [_evaluated(x, x.run) if x.run else x for x in subjects]
+    with tempfile.TemporaryDirectory() as folder:  # the teacher's files are not kept
+        folders = {"student": output, "teacher": Path(folder)}
+        subjects = [_in_pytorch(x, file if x.name == "student" else None) for x in networks]
+        subjects += [_exported(name, x, folders[x.name]) for name in formats for x in networks]
+        subjects = timed(subjects)
+        if is_evaluated:
+            subjects = [_evaluated(x, x.run) if x.run else x for x in subjects]
     rows = [x.row for x in subjects]
     categories = [{"id": i, "name": name} for i, name in enumerate(read_classes(cfg))]
     for row in rows:
-        if row.file.endswith(".onnx") and categories:
+        if row.network == "student" and row.file.endswith(".onnx") and categories:
             write_metadata(output / row.file, categories=json.dumps(categories))
     report = Report(
         checkpoint=cfg.MODEL.WEIGHTS,
@@ -144,7 +147,7 @@ def deploy(
         scores=f"Accuracy in percent on the test images of {cfg.DATASETS.ROOT}" * is_evaluated,
         notes=[note] * bool(note) + [NO_CLASSES] * (not categories),
         threads=torch.get_num_threads(),
-        code=usage([x.file for x in rows], cfg),
+        code=usage([x.file for x in rows if x.network == "student"], cfg),
     )
     report.write(output)
     return report
