@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -32,6 +31,7 @@ from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
 
 from detectron2.config import CfgNode
+from detectron2.utils.analysis import FlopCountAnalysis
 
 TOLERANCE = 1e-3  # of a logit, relative to the largest
 
