@@ -14,7 +14,7 @@ from classification.data.build import check_statistics
 from classification.distilled_classifier import DistilledClassifier
 from classification.distillers import Distiller, build_distiller, feature_shapes
 from classification.models import build_model
-from classification.models.library import pretrained_statistics
+from classification.models.library import pretrained_weights
 from fam_det.files.config_file import merge_config
 
 from detectron2.config import CfgNode
@@ -78,7 +78,23 @@ def build_network(cfg: CfgNode, role: str) -> nn.Module:
         network = build_model(node.NAME, cfg.MODEL.NUM_CLASSES, weights=node.WEIGHTS)
     except (ValueError, OSError) as error:
         raise ValueError(f"MODEL.{role}: {error}") from error
+    if node.WEIGHTS and not Path(node.WEIGHTS).is_file():
+        _check_classifier(cfg, role)
     return network.to(memory_format=torch.channels_last)
+
+
+def _check_classifier(cfg: CfgNode, role: str) -> None:
+    """Says that a library's weights come without a classifier of these classes."""
+    node, own = cfg.MODEL[role], cfg.MODEL.NUM_CLASSES
+    classes = pretrained_weights(node.NAME, node.WEIGHTS).num_classes
+    if classes == own:
+        return
+    if role == "TEACHER":
+        raise ValueError(
+            f"MODEL.TEACHER.WEIGHTS: {node.WEIGHTS!r} knows {classes} classes, not the data's "
+            f"{own}; train it on them as a student first, and name its checkpoint"
+        )
+    logger.info("%s knows %d classes: the student's classifier is new", node.WEIGHTS, classes)
 
 
 def teacher_scale(cfg: CfgNode) -> tuple[Tensor, Tensor] | None:
@@ -104,7 +120,8 @@ def teacher_statistics(cfg: CfgNode) -> tuple[Sequence[float], Sequence[float]]:
     if node.PIXEL_MEAN or node.PIXEL_STD:
         return node.PIXEL_MEAN, node.PIXEL_STD
     if node.WEIGHTS and not Path(node.WEIGHTS).is_file():
-        return pretrained_statistics(node.NAME, node.WEIGHTS)
+        known = pretrained_weights(node.NAME, node.WEIGHTS)
+        return known.mean, known.std
     beside = Path(node.WEIGHTS).with_name("config.yaml") if node.WEIGHTS else None
     with suppress(ValueError):  # of another kind of run
         if beside and beside.is_file():

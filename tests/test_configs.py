@@ -13,7 +13,13 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
-OTHERS = {"CIFAR-100", "ImageNet", "Digits", "Studies"}  # see tests/classification, tests/study
+OTHERS = {
+    "CIFAR-100",
+    "ImageNet",
+    "ImageFolder",
+    "Digits",
+    "Studies",
+}  # see tests/classification, tests/study
 FILES = sorted(
     f
     for f in Path("configs").rglob("*.yaml")

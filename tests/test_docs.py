@@ -77,8 +77,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
 def test_python_of_the_page_on_the_method_loads_released_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, code = blocks(Path("docs/method.md"), "python")
-    exec(compile(plain, "method.md", "exec"), {})
+    (code,) = blocks(Path("docs/method.md"), "python")
     channels, sizes, state = [16, 32, 64, 64], [32, 16, 8, 1], {}
     for i in reversed(range(4)):
         c, residual = channels[i], [*channels[1:], 1][i]

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """The student alone: a checkpoint for plain Detectron2, TorchScript, ONNX, and what they cost.
 
-RUN is an output folder of tools/train_net.py, CONFIG a config file in YAML, of a distilled detector
-or of any other. Writes model.pth, config.yaml, deploy.md, deploy.json, and a file for each format.
+RUN is an output folder of tools/train_net.py or tools/train_classifier.py, CONFIG a config file in
+YAML, distilled or not. Writes model.pth, config.yaml, deploy.md, deploy.json, and a file for each
+format: all of them for a detector, torchscript and onnx for a classifier.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 
+import classification.deploy as classifiers
+from classification.config import get_cfg as get_classifier_cfg
 from fam_det.data.coco import find_categories
 from fam_det.export.evaluate import register_validation
 from fam_det.export.formats import FORMATS, check_packages, write_metadata
@@ -28,6 +31,7 @@ from fam_det.export.measure import (
     timed,
 )
 from fam_det.export.report import Report
+from fam_det.export.snippets import usage
 from fam_det.export.source import (
     TrainingImages,
     example_image,
@@ -36,6 +40,7 @@ from fam_det.export.source import (
     teacher_input,
 )
 from fam_det.export.student import load_student, needed_packages, save_student
+from fam_det.files.config_file import merge_config
 
 from detectron2.config import CfgNode
 
@@ -64,7 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", type=Path, metavar="DIR", help="default: RUN/deploy, or output/deploy")
     formats = f"{', '.join([DETECTRON2, *FORMATS])}; the first is always written"
     add("--format", nargs="+", default=[], metavar="NAME", help=formats)
-    add("--evaluate", action="store_true", help="the AP of every row on DATASETS.TEST")
+    evaluate = "the AP of every row on DATASETS.TEST, or the accuracy on the test images"
+    add("--evaluate", action="store_true", help=evaluate)
     add("--image", type=Path, metavar="FILE", help="to compare and time on (default: noise)")
     pair = ("H", "W")
     add("--size", nargs=2, type=int, metavar=pair, help="default: as INPUT.MIN_SIZE_TEST")
@@ -88,11 +94,31 @@ def main() -> int:
     default = args.source / "deploy" if args.source.is_dir() else Path("output/deploy")
     try:
         check_packages(args.format)
-        report = deploy(args, args.output or default)
+        is_classifier = reads_as_classifier(args.source)
+        report = (deploy_classifier if is_classifier else deploy)(args, args.output or default)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(str(error))
     print(report.text("text"), end="")
     return 1 if any(row.error for row in report.rows if row.network == "student") else 0
+
+
+def reads_as_classifier(source: Path) -> bool:
+    """Returns whether a folder or file has a classifier's config."""
+    try:
+        merge_config(get_classifier_cfg(), source / "config.yaml" if source.is_dir() else source)
+    except ValueError:
+        return False
+    return True
+
+
+def deploy_classifier(args: argparse.Namespace, output: Path) -> Report:
+    """Does for a classifier what ``deploy`` does."""
+    if args.size:
+        raise ValueError("--size: a classifier's images are of INPUT.SIZE; add INPUT.SIZE 64")
+    cfg = classifiers.read_source(args.source, args.weights, args.opts)
+    return classifiers.deploy(
+        cfg, output, args.format, image=args.image, is_evaluated=args.evaluate
+    )
 
 
 def deploy(args: argparse.Namespace, output: Path) -> Report:
@@ -118,18 +144,20 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     for row in (x.row for x in subjects if x.network.name == "student"):
         if row.file.endswith(".onnx") and categories:
             write_metadata(output / row.file, categories=json.dumps(categories))
+    sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    expected, needs = (sizes, cfg.INPUT.FORMAT), needed_packages(cfg, student)
     report = Report(
         checkpoint=weights,
         categories=categories,
         image_size=networks[-1].size,
         input_format=cfg.INPUT.FORMAT,
-        sizes=(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
-        needs=needed_packages(cfg, student),
+        needs=needs,
         rows=[x.row for x in subjects],
         parts=parts(networks),
-        dataset=dataset,
+        scores=f"AP of boxes on {dataset}" if dataset else "",
         notes=notes,
         threads=torch.get_num_threads(),
+        code=usage([x.row.file for x in subjects], *expected, needs_package=bool(needs)),
     )
     report.write(output)
     return report

@@ -5,8 +5,9 @@ from classification.data.build import (
     build_test_loader,
     build_train_loader,
     dataset_info,
+    read_test_image,
 )
-from classification.data.datasets import DATASET_REGISTRY
+from classification.data.datasets import DATASET_REGISTRY, read_classes
 from classification.data.images import Batch, ImageFiles, ImageSet, hold_out
 
 __all__ = [
@@ -19,4 +20,6 @@ __all__ = [
     "build_train_loader",
     "dataset_info",
     "hold_out",
+    "read_classes",
+    "read_test_image",
 ]

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from classification.data.datasets import load_splits
+from classification.data.folder import open_image, read_pixels
 from classification.data.images import ImageFiles
 from classification.data.loader import (
     EvaluationLoader,
     InMemoryLoader,
     StreamingLoader,
     TrainLoader,
+    evaluation_transform,
 )
 from fam_det.config import check_positive
 
@@ -36,6 +38,14 @@ def dataset_info(cfg: CfgNode) -> DatasetInfo:
     """
     train = load_splits(cfg).train
     return DatasetInfo(len(train), len(train.classes), cfg.INPUT.SIZE, train.labels)
+
+
+def read_test_image(cfg: CfgNode, file: str) -> Tensor:
+    """Returns an image (3, S, S), uint8, RGB, as an evaluation takes those of a folder."""
+    size = cfg.INPUT.SIZE
+    if cfg.DATASETS.NAME == "imagenet":
+        return evaluation_transform(size)(open_image(file))
+    return read_pixels(file, size)
 
 
 def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:

@@ -246,9 +246,14 @@ def train_transform(size: int, flip: bool) -> Transform:
 
 def evaluation_transform(size: int) -> Transform:
     """Builds ImageNet's evaluation: the shorter side at 256 for crops of 224 at the centre."""
-    resize = T.Resize(round(size * 256 / 224))
+    resize = T.Resize(evaluation_resize(size))
     transform: Transform = T.Compose([resize, T.CenterCrop(size), T.PILToTensor()])
     return transform
+
+
+def evaluation_resize(size: int) -> int:
+    """Returns the shorter side of an image that a crop at the centre is taken from."""
+    return round(size * 256 / 224)
 
 
 def decode(transform: Transform, record: dict[str, Any]) -> Decoded:

@@ -45,7 +45,8 @@ def build_model(name: str, num_classes: int = 100, weights: str = "") -> nn.Modu
     """Builds a network.
 
     Args:
-        name: in ``MODEL_REGISTRY``, or ``torchvision/NAME`` (a ResNet), or ``timm/NAME``.
+        name: in ``MODEL_REGISTRY``, or ``torchvision/NAME`` (a ResNet or MobileNetV2), or
+            ``timm/NAME``.
         num_classes: number of logits.
         weights: a checkpoint file; for the libraries' networks also the name of pretrained weights
             (``"IMAGENET1K_V1"``, ``"ra4_e3600_r224_in1k"``). Empty for random weights.

@@ -8,7 +8,7 @@ Legend: N batch, C channels, H and W map size.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torchvision.models
 from torch import Tensor, nn
@@ -19,40 +19,43 @@ from fam_det.modeling.backbones.timm import check_name, import_timm
 TORCHVISION_PREFIX = "torchvision/"
 TIMM_PREFIX = "timm/"
 RESNET_STAGES = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
+MOBILENET_STAGES = [f"features.{i}" for i in (1, 3, 6, 13, 17)]  # the last of each stride
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU)
 
 
 def torchvision_names() -> list[str]:
-    """Lists the torchvision classifiers with ``layer1`` to ``layer4``."""
-    home = torchvision.models.resnet.__name__
+    """Lists torchvision's ResNets and its MobileNetV2."""
+    homes = {torchvision.models.resnet.__name__, torchvision.models.mobilenetv2.__name__}
     return [
         name
         for name in torchvision.models.list_models(torchvision.models)
-        if torchvision.models.get_model_builder(name).__module__ == home
+        if torchvision.models.get_model_builder(name).__module__ in homes
     ]
 
 
 def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
-    """Builds a torchvision ResNet, whose name has no prefix here."""
+    """Builds a torchvision network, whose name has no prefix here.
+
+    Its classifier is new where the weights are those of another number of classes.
+    """
     if name not in torchvision_names():
         raise ValueError(
             f"name: got {TORCHVISION_PREFIX + name!r}, expected {TORCHVISION_PREFIX} and one of "
             f"{torchvision_names()}"
         )
     known = {entry.name: entry for entry in torchvision.models.get_model_weights(name)}
-    if not weights:
-        return torchvision.models.get_model(name, weights=None, num_classes=num_classes)
-    if weights not in known:
+    if weights and weights not in known:
         raise ValueError(
             f"weights: got {weights!r}, expected a file or, for {TORCHVISION_PREFIX}{name}, one of "
             f"{list(known)}"
         )
-    classes = len(known[weights].meta["categories"])
-    if num_classes != classes:
-        raise ValueError(
-            f"num_classes: got {num_classes}, expected {classes} for the weights {weights!r}"
+    model = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    if weights:
+        own, others = model.state_dict(), known[weights].get_state_dict(progress=True)
+        model.load_state_dict(
+            {k: x if x.shape == own[k].shape else own[k] for k, x in others.items()}
         )
-    return torchvision.models.get_model(name, weights=known[weights])
+    return model
 
 
 def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
@@ -67,22 +70,34 @@ def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
     return model
 
 
-def pretrained_statistics(name: str, weights: str) -> tuple[list[float], list[float]]:
-    """Returns mean and deviation of the channels of images for a library's own weights."""
+class PretrainedWeights(NamedTuple):
+    """A library's own weights: mean and deviation of its images' channels, and its classes."""
+
+    mean: list[float]
+    std: list[float]
+    num_classes: int
+
+
+def pretrained_weights(name: str, weights: str) -> PretrainedWeights:
+    """Returns what a library says about weights of its own."""
+    known: Any
     if name.startswith(TORCHVISION_PREFIX):
         entries = torchvision.models.get_model_weights(name.removeprefix(TORCHVISION_PREFIX))
-        known = next(entry for entry in entries if entry.name == weights).transforms()
+        entry = next(entry for entry in entries if entry.name == weights)
+        known = entry.transforms()
+        num_classes = len(entry.meta["categories"])
     else:
         known = import_timm().get_pretrained_cfg(f"{name.removeprefix(TIMM_PREFIX)}.{weights}")
-    return list(known.mean), list(known.std)
+        num_classes = known.num_classes
+    return PretrainedWeights(list(known.mean), list(known.std), num_classes)
 
 
 def library_features(model: nn.Module, x: Tensor) -> Features:
     """Returns stage maps, pooled feature and logits of images (N, 3, H, W).
 
-    A torchvision ResNet has five maps, of stride 4 (the stem after its pooling), 4, 8, 16 and 32,
-    a timm network those of its ``feature_info``. The pre-activation of a stage that does not end in
-    an activation is the map itself.
+    A torchvision ResNet has five maps, of stride 4 (the stem after its pooling), 4, 8, 16 and 32, a
+    MobileNetV2 of 2 to 32, a timm network those of its ``feature_info``. The pre-activation of a
+    stage that does not end in an activation is the map itself.
     """
     stages, classifier = stage_modules(model)
     maps: list[Tensor] = []
@@ -123,13 +138,15 @@ def stage_modules(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
     network: Any = model
     if isinstance(model, torchvision.models.ResNet):
         names, classifier = RESNET_STAGES, network.fc
+    elif isinstance(model, torchvision.models.MobileNetV2):
+        names, classifier = MOBILENET_STAGES, network.classifier
     elif getattr(model, "feature_info", None) and hasattr(model, "get_classifier"):
         names = [stage["module"] for stage in network.feature_info]
         classifier = network.get_classifier()
     else:
         raise TypeError(
             f"model: got {type(model).__name__}, expected a network of this package's build_model, "
-            "a torchvision ResNet, or a timm network with feature_info"
+            "a torchvision ResNet or MobileNetV2, or a timm network with feature_info"
         )
     return [model.get_submodule(name) for name in names], classifier
 

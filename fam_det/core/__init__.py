@@ -3,7 +3,12 @@
 from fam_det.core.frequency_attention import FAMOptions, FrequencyAttention
 from fam_det.core.fusion import AttentionBasedFusion, WindowCrossAttention
 from fam_det.core.high_pass import high_pass_response
-from fam_det.core.losses import hierarchical_context_loss, mse_loss
+from fam_det.core.losses import (
+    hierarchical_context_loss,
+    mse_loss,
+    pearson_loss,
+    spectral_correlation_loss,
+)
 from fam_det.core.released_weights import load_released
 from fam_det.core.review import KnowledgeReview, LayerToLayer, ReviewBlock
 
@@ -19,4 +24,6 @@ __all__ = [
     "high_pass_response",
     "load_released",
     "mse_loss",
+    "pearson_loss",
+    "spectral_correlation_loss",
 ]

@@ -43,8 +43,15 @@ def read_annotations(where: str, file: str, *, is_trained: bool = True) -> Json:
         raise ValueError(f"{where}: {error.strerror}; expected a COCO annotation file") from error
     except RecursionError as error:
         raise ValueError(f"{where}: is not COCO's, it is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except ValueError as error:
         raise ValueError(f"{where}: is not JSON, is it truncated? ({error})") from error
+    if isinstance(content, list):
+        raise ValueError(
+            f"{where}: is a list, as results of an evaluation are; expected COCO's format, with "
+            "images, categories and annotations"
+        )
     found: Json = content if isinstance(content, dict) else {}
     if not is_trained:
         found.setdefault("annotations", [])
@@ -113,6 +120,7 @@ def check_annotations(
         categories = _check_each(content, "categories", _check_category)
         if not categories:
             raise ValueError("has no categories, expected one for each class, with a name")
+        _check_names(categories)
         files = [image["file_name"] for image in images.values()]
         respelled = check_files(
             where, files, Path(folder), max_missing=max_missing, follow_links=follow_links
@@ -146,10 +154,10 @@ def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict
         try:
             if type(number) is not int or abs(number) >= 2**63:
                 # An object's id may also be text: the evaluation numbers objects itself.
-                if kind != "annotations" or isinstance(number, list | dict):
-                    raise ValueError(f"id: got {short(number)}, expected a whole number")
+                if kind != "annotations" or isinstance(number, list | dict | None):
+                    raise ValueError(f"id: got {short(number)}, expected a whole number below 2^63")
             if number in found:
-                raise ValueError("this id is there twice")
+                raise ValueError("this id is there twice; give each its own")
             check(entry)
         except ValueError as error:
             raise ValueError(f"{SINGULAR[kind]} {short(number)}: {error}") from error
@@ -158,8 +166,20 @@ def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict
 
 
 def _check_category(category: Json) -> None:
-    if not isinstance(category["name"], str):
+    if not isinstance(category["name"], str) or not category["name"]:
         raise ValueError(f"name: got {short(category['name'])}, expected text")
+
+
+def _check_names(categories: dict[Any, Json]) -> None:
+    """Raises a ValueError for two classes of one name, as merged files have."""
+    ids: dict[str, int] = {}
+    for number, category in categories.items():
+        other = ids.setdefault(category["name"], number)
+        if other != number:
+            raise ValueError(
+                f"categories {other} and {number} are both called {short(category['name'])}; "
+                "give their objects one category"
+            )
 
 
 def _check_image(image: Json) -> None:
@@ -178,7 +198,9 @@ def _check_image(image: Json) -> None:
 def _check_reference(annotation: Json, key: str, known: dict[Any, Json]) -> Json:
     value = annotation[key]
     if isinstance(value, list | dict) or value not in known:
-        raise ValueError(f"{key}: got {short(value)}, which the file lacks")
+        is_text = isinstance(value, str) and any(str(number) == value for number in known)
+        why = "text, expected a number" if is_text else "which the file lacks"
+        raise ValueError(f"{key}: got {short(value)}, {why}")
     return known[value]
 
 
@@ -189,7 +211,9 @@ def _check_object(annotation: Json, image: Json) -> bool:
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise ValueError(f"iscrowd: got {short(annotation['iscrowd'])}, expected 0 or 1")
     if annotation.get("ignore", 0) != 0:
-        raise ValueError(f"ignore: got {short(annotation['ignore'])}; use iscrowd: 1 instead")
+        raise ValueError(
+            f"ignore: got {short(annotation['ignore'])}, expected 0; use iscrowd: 1 instead"
+        )
     check_keypoints(annotation.get("keypoints"))
     has_mask = check_segmentation(annotation.get("segmentation"), image["height"], image["width"])
     x, y, width, height = box
@@ -220,6 +244,10 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
         return True
     if not isinstance(segmentation, list):
         raise ValueError(f"segmentation: got {short(segmentation)}, expected polygons or runs")
+    if _are_finite(segmentation):
+        raise ValueError(
+            f"segmentation: got {short(segmentation)}, expected a list a polygon: [[x, y, ...]]"
+        )
     for polygon in segmentation:
         _check_polygon(polygon, max(height, width))
     return has_polygon(segmentation)

@@ -4,6 +4,7 @@ N: objects. Boxes are x, y, width, height in pixels, as COCO's.
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -101,7 +102,10 @@ def audit(content: Json) -> list[Finding]:
     objects = read_objects(content)
     found = [
         *find_unused_classes(objects, content["categories"]),
+        *find_similar_names(class_names(content["categories"])),
         *find_repeated_images(content["images"]),
+        *find_turned_boxes(content["annotations"]),
+        *find_predictions(content),
     ]
     if not len(objects.boxes):
         return found
@@ -136,6 +140,10 @@ def find_other_readings(objects: Objects) -> Iterator[Finding]:
         "corners x0, y0, x1, y1": (a, b, c, d),
         "corners y0, x0, y1, x1": (b, a, d, c),
         "middle x, middle y, width, height": (a - c / 2, b - d / 2, a + c / 2, b + d / 2),
+        "a corner and the way to the opposite one": (
+            *(np.minimum(a, a + c), np.minimum(b, b + d)),
+            *(np.maximum(a, a + c), np.maximum(b, b + d)),
+        ),
     }
     for name, corners in readings.items():
         if _are_inside(objects.sizes, *corners).mean() >= MIN_EXPLAINED:
@@ -211,6 +219,48 @@ def find_unused_classes(objects: Objects, categories: Iterable[Json]) -> Iterato
         yield Finding(
             f"{len(unused)} of {len(names)} classes have no object: {_first(unused)}; a training "
             "cannot learn them, and the AP of an evaluation leaves them out"
+        )
+
+
+def find_similar_names(names: Sequence[str]) -> Iterator[Finding]:
+    """Finds classes whose names differ in case or spaces alone."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault("".join(name.casefold().split()), name)
+        if other != name:
+            yield Finding(
+                f"{short(other)} and {short(name)} are two classes: if they are one, give their "
+                "objects one category"
+            )
+
+
+def find_turned_boxes(annotations: Iterable[Json]) -> Iterator[Finding]:
+    """Finds boxes that CVAT writes as they are before it turns them, with the angle in degrees."""
+    angles = [_angle(x) for x in annotations]
+    if turned := [x for x in angles if x % 180]:
+        yield Finding(
+            f"{len(turned)} of {len(angles)} boxes have a rotation in their attributes, such as "
+            f"{turned[0]:g} degrees: they are the boxes before they are turned, not those around "
+            "the objects; export polygons, and take the boxes around them"
+        )
+
+
+def _angle(annotation: Json) -> float:
+    attributes = annotation.get("attributes")
+    angle = attributes.get("rotation") if isinstance(attributes, dict) else 0
+    return angle if isinstance(angle, int | float) and math.isfinite(angle) else 0
+
+
+def find_predictions(content: Json) -> Iterator[Finding]:
+    """Finds objects with a score: another detector's, unless it is the teacher's own."""
+    info = content.get("info")
+    if isinstance(info, dict) and "labelled_by" in info:
+        return
+    is_scored = [isinstance(x.get("score"), int | float) for x in content["annotations"]]
+    if count := sum(is_scored):
+        yield Finding(
+            f"{count} of {len(is_scored)} objects have a score, as predictions do: a "
+            "training and an evaluation take them all for true, whatever their score"
         )
 
 

@@ -4,7 +4,7 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from detectron2.structures import BoxMode
 # Where each meta-architecture keeps its number of classes.
 _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS": "FCOS"}
 COCO_KEYPOINTS = 17
+IN_YAML = {key: f"DATASETS.{key}" for key in ("TRAIN", "TEST", "COCO")}
 # Files as Detectron2 reads them, in place of an annotation file for an image folder.
 _PLAIN: dict[tuple[str, ...], str] = {}
 
@@ -157,16 +158,21 @@ def _registered_classes(name: str) -> list[str]:
     return [x["name"] for x in _categories_of(file)] if file else []
 
 
-def check_known(cfg: CfgNode, *, eval_only: bool = False) -> None:
-    """Raises a ValueError that names a data set which is not registered."""
+def check_known(
+    cfg: CfgNode, *, eval_only: bool = False, where: Mapping[str, str] = IN_YAML
+) -> None:
+    """Raises a ValueError that names a data set which is not registered.
+
+    ``where`` has the keys of "TRAIN", "TEST" and "COCO" in a user's config.
+    """
     known = DatasetCatalog.list()
     for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             if name not in known:
-                close = ", ".join(get_close_matches(name, known, n=3))
+                close = ", ".join(get_close_matches(str(name), known, n=3))
                 raise ValueError(
-                    f"DATASETS.{key}: got {name!r}, which is not registered; name it in "
-                    "DATASETS.COCO" + f", or did you mean {close}?" * bool(close)
+                    f"{where[key]}: got {name!r}, which is not registered; name it in "
+                    f"{where['COCO']}" + f", or did you mean {close}?" * bool(close)
                 )
 
 
@@ -264,6 +270,11 @@ def _check_objects(
     cfg: CfgNode, where: str, annotations: list[dict[str, Any]], *, is_trained: bool
 ) -> None:
     objects = [entry for entry in annotations if not entry.get("iscrowd", 0)]
+    if is_trained and annotations and not objects:
+        raise ValueError(
+            f"{where}: all {len(annotations)} annotations are crowds (iscrowd 1), which a training "
+            "leaves out; expected iscrowd 0 for single objects"
+        )
     if is_trained and not objects:
         raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
     if is_trained and cfg.MODEL.KEYPOINT_ON:

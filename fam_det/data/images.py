@@ -2,10 +2,13 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
+from itertools import product
 from pathlib import Path, PurePath
 from typing import IO
+from urllib.parse import unquote
 
 from PIL import Image, UnidentifiedImageError
 
@@ -33,13 +36,15 @@ def check_files(
     """Checks that files are inside the image folder, which may itself be a link.
 
     Returns the names of those that are there under another spelling only, by the given ones:
-    exporters on Windows write backslashes, others begin with the folder's own name.
+    exporters on Windows write backslashes, others begin with the folder's own name, Label Studio
+    quotes names as in an URL.
     """
     found, missing = _find_files(files, folder)
     outside = [file for file, leaves in found.items() if leaves]
     respelled: dict[str, str] = {}
-    for start in ("", f"{folder.absolute().name}/"):
-        others = {file.replace("\\", "/").removeprefix(start): file for file in missing}
+    spellings: tuple[Callable[[str], str], ...] = (_slashes, unquote)
+    for spell, start in product(spellings, ("", f"{folder.absolute().name}/")):
+        others = {spell(file).removeprefix(start): file for file in missing}
         found, _ = _find_files(others, folder)
         outside += [others[x] for x, leaves in found.items() if leaves]
         respelled |= {others[x]: x for x in found}
@@ -52,11 +57,24 @@ def check_files(
     if len(missing) > max_missing:
         raise ValueError(
             f"{len(missing)} of {len(files)} images are not in {str(folder)!r}, such as "
-            f"{short(missing[0])}; give the folder that the file names start from"
+            f"{short(missing[0])}{_nearest(missing[0], folder)}; give the folder that the file "
+            "names start from"
         )
     if missing:
         warn(f"{where}: {len(missing)} of {len(files)} images are missing, such as {missing[0]!r}")
     return respelled
+
+
+def _slashes(file: str) -> str:
+    return file.replace("\\", "/")
+
+
+def _nearest(file: str, folder: Path) -> str:
+    """Returns words on a file of nearly the same name that is there."""
+    path = folder / file
+    known = {name.casefold(): name for name in _list_files(path.parent, folder.resolve())}
+    close = get_close_matches(path.name.casefold(), known, n=1, cutoff=0.8)
+    return f" ({short(known[close[0]])} is there)" if close else ""
 
 
 def find_image(file: str, folder: Path) -> Path:

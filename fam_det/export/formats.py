@@ -172,9 +172,10 @@ def open_session(file: Path, provider: str) -> Any:
 def run_session(session: Any) -> Runner:
     """Returns what runs an open file."""
     names = [output.name for output in session.get_outputs()]
+    (image,) = [x.name for x in session.get_inputs()]
 
     def run(x: Tensor) -> dict[str, Tensor]:
-        outputs = session.run(names, {"image": x.numpy()})
+        outputs = session.run(names, {image: x.numpy()})
         return {name: torch.from_numpy(y) for name, y in zip(names, outputs, strict=True)}
 
     return run

@@ -39,7 +39,7 @@ class Network(NamedTuple):
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the image."""
-        return self.image.shape[1], self.image.shape[2]
+        return self.image.shape[-2], self.image.shape[-1]
 
 
 class Row(NamedTuple):
@@ -55,6 +55,8 @@ class Row(NamedTuple):
     speedup: float | None = None  # the teacher's seconds in the same format by these
     ap: float | None = None  # of boxes on the validation data, in percent
     ap50: float | None = None
+    top1: float | None = None  # of a classifier
+    top5: float | None = None
     check: str = ""  # how it compares with the same network in PyTorch
     error: str = ""  # why the file is not there or not to be used
 

@@ -12,7 +12,6 @@ import torch
 from tabulate import tabulate
 
 from fam_det.export.measure import Row
-from fam_det.export.snippets import usage
 
 STYLES = {"text": "simple", "markdown": "pipe"}
 COLUMNS: dict[str, Callable[[Row], str]] = {
@@ -25,6 +24,8 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "speedup": lambda row: _scaled(row.speedup, 1.0, 2),
     "AP": lambda row: _scaled(row.ap, 1.0, 1),
     "AP50": lambda row: _scaled(row.ap50, 1.0, 1),
+    "top-1": lambda row: _scaled(row.top1, 1.0, 2),
+    "top-5": lambda row: _scaled(row.top5, 1.0, 2),
     "beside PyTorch": lambda row: row.check or NOTHING,
 }
 LEFT = ("", "file", "beside PyTorch")
@@ -38,14 +39,14 @@ class Report:
     checkpoint: str  # where the weights are from
     image_size: tuple[int, int]  # (H, W) of the image that was measured
     input_format: str  # order of its channels
-    sizes: tuple[int, int]  # INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST
     categories: Sequence[Mapping[str, Any]]  # "id" and "name" by class index, none if not known
     needs: list[str]  # packages besides Detectron2 that config.yaml needs
     rows: Sequence[Row]
     parts: Mapping[str, Mapping[str, float]]  # seconds in PyTorch, by network
-    dataset: str  # that AP is of, "" for none
+    scores: str  # what was evaluated and on what, "" for nothing
     notes: Sequence[str]
     threads: int  # that PyTorch computed with
+    code: str  # Markdown with the Python that runs each file
 
     def text(self, style: str) -> str:
         """Returns table and notes in one of ``STYLES``."""
@@ -55,11 +56,12 @@ class Report:
             f"thread{'s' * (self.threads > 1)}, PyTorch {torch.__version__}; latency without "
             "resizing and drawing, GFLOPs are multiply-adds / 1e9."
         )
-        if self.dataset:
-            machine += f" AP of boxes on {self.dataset}."
-        parts = f"Milliseconds in PyTorch by part:\n\n{format_parts(self.parts, style)}"
-        table = format_rows(self.rows, style)
-        return "\n\n".join([table, machine, parts, *self.lines()]) + "\n"
+        if self.scores:
+            machine += f" {self.scores}."
+        blocks = [format_rows(self.rows, style), machine]
+        if self.parts:
+            blocks.append(f"Milliseconds in PyTorch by part:\n\n{format_parts(self.parts, style)}")
+        return "\n\n".join([*blocks, *self.lines()]) + "\n"
 
     def lines(self) -> list[str]:
         """Returns what is out of the ordinary, one line each."""
@@ -75,9 +77,7 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Writes both files."""
-        files = [row.file for row in self.rows]
-        code = usage(files, self.sizes, self.input_format, needs_package=bool(self.needs))
-        page = f"# Deployed student\n\n{self.text('markdown')}\n{code}"
+        page = f"# Deployed student\n\n{self.text('markdown')}\n{self.code}"
         (folder / "deploy.md").write_text(page, encoding="utf-8")
         content = asdict(self) | {
             "rows": [row._asdict() for row in self.rows],
@@ -85,6 +85,7 @@ class Report:
             "torch": torch.__version__,
             "machine": platform.machine(),
         }
+        del content["code"]
         (folder / "deploy.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

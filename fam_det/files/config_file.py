@@ -7,6 +7,7 @@ its model zoo are written that way.
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ _PACKAGE = Path(detectron2.__file__).parent
 TRUSTED = (_PACKAGE.resolve(), (_PACKAGE / "model_zoo" / "configs").resolve())
 BASE = "_BASE_"
 MAX_VALUES = 100_000  # in a file, after its aliases are written out
+# What yacs says of text where a tuple or a number should be.
+_MISMATCH = re.compile(
+    r"Type mismatch \(<class '(\w+)'> vs\. <class 'str'>\) with values \((.*) vs\. (.*)\) "
+    r"for config key: (\S+)",
+    re.DOTALL,
+)
 
 
 def merge_config(
@@ -129,6 +136,10 @@ def _reason(error: BaseException, cfg: CfgNode | None) -> str:
     if unknown != text and cfg is not None:
         shown = unknown if unknown.isprintable() else repr(unknown)
         return f"{shown[:200]}: unknown key{_nearest(unknown, cfg)}"
+    if found := _MISMATCH.fullmatch(text):
+        kind, known, value, key = found.groups()
+        example = f"\"('{value}',)\"" if kind == "tuple" else known
+        return f"{key}: got {value[:200]!r}, expected {kind}, such as {example}"
     return " ".join(text.split())[:1000] or type(error).__name__
 
 

@@ -81,7 +81,11 @@ def _first_images(
         yield batch[:count]
         count -= len(batch)
         if count <= 0:
-            return
+            break
+    # Detectron2's own loader empties the bucket of a batch when it is asked for the next one; read
+    # again from its start it would wait for a full bucket forever.
+    for bucket in getattr(batches, "_buckets", ()):
+        bucket.clear()
 
 
 def find_basis(moments: Tensor, layers: Sequence[Tensor], width: int) -> Tensor:

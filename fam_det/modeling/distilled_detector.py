@@ -32,7 +32,7 @@ from fam_det.modeling.teacher import (
     FrozenTeacher,
     build_teacher,
     fold_batch_norm,
-    teacher_config,
+    teacher_categories,
 )
 
 from detectron2.config import CfgNode, configurable
@@ -134,11 +134,24 @@ class DistilledDetector(StudentWrapper):
         """Builds student, teacher and distiller, and matches their levels."""
         student, teacher = build_student(cfg), build_teacher(cfg)
         node = cfg.MODEL.TEACHER
-        if node.INHERIT and not node.CLASSES and not node.CONFIG.endswith(".py"):
-            own, others = (find_categories(x) for x in (cfg, teacher_config(cfg)[0]))
-            names = [x["name"] for x in own], [x["name"] for x in others]
-            check_class_order(student, teacher.detector, node.INHERIT, *names)
-        return distillation(cfg, student, teacher)
+        arguments = distillation(cfg, student, teacher)
+        if node.INHERIT and not node.CLASSES:
+            others = teacher_categories(node.CONFIG, node.OPTS)
+            own = find_categories(cfg)
+            check_class_order(student, teacher.detector, node.INHERIT, own, others)
+        return arguments
+
+    def check_classes(
+        self, own: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Raises a ValueError where a class would inherit the rows of one of another name.
+
+        Args:
+            own: ``id`` and ``name`` of the student's classes, by index; empty where not known.
+            others: of the teacher's.
+        """
+        if self._to_inherit and not self._classes:
+            check_class_order(self.student, self.teacher.detector, self._to_inherit, own, others)
 
     def load_teacher(self, batches: Iterable[list[dict[str, Any]]] = ()) -> None:
         """Loads the teacher's checkpoint, then starts the student's inherited parts from it.

@@ -7,7 +7,7 @@ heads read them in a basis of the teacher's, see ``basis``; where its classes ar
 the rows of those that the teacher knows.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -195,8 +195,8 @@ def check_class_order(
     student: nn.Module,
     teacher: nn.Module,
     parts: Sequence[str],
-    names: Sequence[str],
-    others: Sequence[str],
+    own: Sequence[Mapping[str, Any]],
+    teachers: Sequence[Mapping[str, Any]],
 ) -> None:
     """Raises a ValueError where class i would inherit the rows of a class of another name.
 
@@ -206,9 +206,10 @@ def check_class_order(
         student: a detector.
         teacher: another one.
         parts: as of ``inherit``.
-        names: of the student's classes; empty where they are not known.
-        others: of the teacher's.
+        own: categories of the student's classes, with a ``name``; empty where they are not known.
+        teachers: of the teacher's.
     """
+    names, others = ([x["name"] for x in side] for side in (own, teachers))
     classes = [others.index(name) if name in others else -1 for name in names]
     if len(names) != len(others) or all(x in (-1, i) for i, x in enumerate(classes)):
         return

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from fam_det.config import default_config
@@ -11,6 +10,7 @@ from fam_det.core.checks import check_choice
 from fam_det.modeling import DistilledDetector, FrozenTeacher
 from fam_det.modeling import teacher as yacs_teacher
 from fam_det.modeling.distilled_detector import distillation
+from fam_det.modeling.lazy_detector import plain
 
 from detectron2.config import CfgNode
 
@@ -88,13 +88,6 @@ def group_norm(channels: int) -> nn.GroupNorm:
     It tries the name on one channel, which 32 groups do not divide; the main branch tries 32.
     """
     return nn.GroupNorm(min(32, channels), channels)
-
-
-def plain(value: Any) -> Any:
-    """Returns dictionaries and lists for OmegaConf's, and lists for tuples."""
-    if isinstance(value, (DictConfig, ListConfig)):
-        return OmegaConf.to_container(value, resolve=True)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _flat(options: Mapping[str, Any], node: CfgNode, path: str) -> Iterator[tuple[str, Any]]:

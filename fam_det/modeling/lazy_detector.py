@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from detectron2.config import LazyConfig, instantiate
+from fam_det.config import default_config
+
+from detectron2.config import CfgNode, LazyConfig, instantiate
+from detectron2.data import DatasetMapper
+from detectron2.utils.registry import locate
 
 IMAGE_FORMAT = "dataloader.train.mapper.image_format"
 
@@ -57,6 +61,34 @@ def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
         return LazyConfig.apply_overrides(cfg, list(overrides))
     except HydraException as error:
         raise ValueError(f"{key}: {str(error).splitlines()[0]}") from error
+
+
+def lazy_datasets(cfg: DictConfig) -> CfgNode:
+    """Returns the data sets of a LazyConfig, ``datasets`` and ``dataloader``, as YAML has them."""
+    yacs = default_config()
+    yacs.MODEL.META_ARCHITECTURE = ""  # has no number of classes to compare
+    yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
+    for key in ("strict", "follow_links", "allow_odd_boxes"):
+        yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
+    mapper = OmegaConf.select(cfg, "dataloader.train.mapper")
+    target = mapper.get("_target_") if isinstance(mapper, DictConfig) else None
+    is_detectron2s = (locate(target) if isinstance(target, str) else target) is DatasetMapper
+    # A mapper that reads masks needs them; one of a user's own may.
+    yacs.MODEL.MASK_ON = bool(mapper.get("use_instance_mask")) if is_detectron2s else True
+    yacs.DATASETS.TRAIN, yacs.DATASETS.TEST = (_data_sets(cfg, x) for x in ("train", "test"))
+    return yacs
+
+
+def _data_sets(cfg: DictConfig, loader: str) -> tuple[str, ...]:
+    names = OmegaConf.select(cfg, f"dataloader.{loader}.dataset.names") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def plain(value: Any) -> Any:
+    """Returns dictionaries and lists for OmegaConf's, and lists for tuples."""
+    if isinstance(value, (DictConfig, ListConfig)):
+        return OmegaConf.to_container(value, resolve=True)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _input_format(path: str, cfg: DictConfig, detector: nn.Module) -> str:

@@ -16,9 +16,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fam_det.config import default_config
 from fam_det.core.checks import check_choice
+from fam_det.data.coco import find_categories
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
-from fam_det.modeling.lazy_detector import DescribedDetector, load_detector
+from fam_det.modeling.lazy_detector import (
+    DescribedDetector,
+    lazy_datasets,
+    load_detector,
+    read_config,
+)
 from fam_det.modeling.map_cache import MapCache, identity_of
 
 from detectron2 import model_zoo
@@ -321,6 +327,21 @@ def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
         teacher_cfg.MODEL.META_ARCHITECTURE = teacher_cfg.MODEL.STUDENT.META_ARCHITECTURE
     teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher_cfg, weights
+
+
+def teacher_categories(config: str, opts: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """Returns ``id`` and ``name`` of a teacher's classes, by index; empty where not known.
+
+    Args:
+        config: as ``MODEL.TEACHER.CONFIG``.
+        opts: as ``MODEL.TEACHER.OPTS``.
+    """
+    path, _ = find_config(config)
+    if path.endswith(".py"):
+        return find_categories(lazy_datasets(read_config(path, opts, "MODEL.TEACHER.OPTS")))
+    cfg = default_config()
+    cfg.MODEL.TEACHER.CONFIG, cfg.MODEL.TEACHER.OPTS = config, list(opts)
+    return find_categories(teacher_config(cfg)[0])
 
 
 def find_config(name: str) -> tuple[str, str | None]:

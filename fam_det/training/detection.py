@@ -13,7 +13,12 @@ from torch.utils.data import DataLoader
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.coco import check_known, check_registered, use_coco_datasets
+from fam_det.data.coco import (
+    check_known,
+    check_registered,
+    find_categories,
+    use_coco_datasets,
+)
 from fam_det.data.data_warnings import warn
 from fam_det.data.dataset import NamingMapper
 from fam_det.data.loader import (
@@ -24,9 +29,9 @@ from fam_det.data.loader import (
 )
 from fam_det.files.config_file import merge_config
 from fam_det.files.data_file import write_data_file
-from fam_det.modeling.distilled_detector import build_student
-from fam_det.modeling.lazy import plain
-from fam_det.modeling.lazy_detector import read_config
+from fam_det.modeling.distilled_detector import DistilledDetector, build_student
+from fam_det.modeling.lazy_detector import lazy_datasets, read_config
+from fam_det.modeling.teacher import teacher_categories
 from fam_det.training.best import read_patience
 from fam_det.training.evaluation import FastCOCOEvaluator, build_evaluator, evaluator_type
 from fam_det.training.filter_images import FilterImages
@@ -55,6 +60,11 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, Generalized
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 
+IN_PYTHON = {
+    "TRAIN": "dataloader.train.dataset.names",
+    "TEST": "dataloader.test.dataset.names",
+    "COCO": "datasets.coco",
+}
 NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")  # of a LazyConfig
 # What a LazyConfig names of Detectron2's, and gets ours for, which takes the same arguments.
 OURS = {
@@ -208,26 +218,10 @@ def load_lazy_config(
         raise ValueError(f"{missing[0]}: missing, expected the nodes {NODES}")
     keys = ("train.device", "train.amp.enabled")
     check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
-    yacs = _own_datasets(cfg)
+    yacs = lazy_datasets(cfg)
     register_coco_datasets(yacs, tested=yacs.DATASETS.TEST if eval_only else None)
+    check_known(yacs, eval_only=eval_only, where=IN_PYTHON)
     return cfg
-
-
-def _own_datasets(cfg: DictConfig) -> CfgNode:
-    """Returns the node ``datasets`` of a LazyConfig as a config in YAML has it."""
-    yacs = default_config()
-    yacs.MODEL.META_ARCHITECTURE = ""  # has no number of classes to compare
-    yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
-    for key in ("strict", "follow_links", "allow_odd_boxes"):
-        yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
-    yacs.MODEL.MASK_ON = True  # for all that is known: objects without a mask are left out
-    yacs.DATASETS.TRAIN, yacs.DATASETS.TEST = (_data_sets(cfg, x) for x in ("train", "test"))
-    return yacs
-
-
-def _data_sets(cfg: DictConfig, loader: str) -> tuple[str, ...]:
-    names = OmegaConf.select(cfg, f"dataloader.{loader}.dataset.names") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 class LazyTrainer(ResumableTrainer):
@@ -260,7 +254,12 @@ class LazyTrainer(ResumableTrainer):
     @classmethod
     def build_model(cls, cfg: DictConfig) -> Any:
         """Builds ``model``."""
-        return instantiate(cfg.model).to(cfg.train.device)
+        model: Any = instantiate(cfg.model)
+        if isinstance(model, DistilledDetector):
+            config, opts = (cfg.model.teacher.get(key) for key in ("config", "opts"))
+            others = teacher_categories(config, opts or ()) if config else []
+            model.check_classes(find_categories(lazy_datasets(cfg)), others)
+        return model.to(cfg.train.device)
 
     @classmethod
     def build_tested_model(cls, cfg: DictConfig) -> Any:
@@ -283,7 +282,7 @@ class LazyTrainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: DictConfig) -> Any:
         """Builds ``dataloader.train``."""
-        use_coco_datasets(_own_datasets(cfg))
+        use_coco_datasets(lazy_datasets(cfg))
         options: dict[str, Any] = (
             {"max_unreadable": 0} if OmegaConf.select(cfg, "datasets.strict") else {}
         )
@@ -300,7 +299,7 @@ class LazyTrainer(ResumableTrainer):
         """Evaluates ``dataloader.test`` with ``dataloader.evaluator``; nothing without one."""
         if "evaluator" not in cfg.dataloader:
             return {}
-        use_coco_datasets(_own_datasets(cfg))
+        use_coco_datasets(lazy_datasets(cfg))
         loader, evaluator = build_ours(cfg.dataloader.test), build_ours(cfg.dataloader.evaluator)
         if isinstance(loader, DataLoader):
             loader = RestartingLoader(loader, TIMEOUT)

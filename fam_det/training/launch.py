@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,7 +23,7 @@ from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
 
 TIMEOUT = timedelta(minutes=30)  # Detectron2's
-FAULTS = (FloatingPointError, OSError, ValueError, torch.OutOfMemoryError)
+FAULTS = (AssertionError, FloatingPointError, OSError, ValueError, torch.OutOfMemoryError)
 LESS_MEMORY = (
     "out of GPU memory; lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN or "
     "MODEL.DISTILLER.MID_CHANNELS, leave out a level (MODEL.DISTILLER.LEVELS) or set "
@@ -130,16 +131,29 @@ def exit_on_fault(folder: str | None) -> Iterator[None]:
     """Within this context a fault ends the process with exit code 1 and a line that says why.
 
     The line names the checkpoint in a training's folder to resume from; None for an evaluation.
+
+    Detectron2 asserts what a config or data must be, and what its own code must be: the traceback
+    tells the two apart, so it stays above the line. Of a training Detectron2 has logged it.
     """
     try:
         yield
     except FAULTS as error:
         text = one_line(error)
+        if isinstance(error, AssertionError):
+            text = f"{text} ({_place(error)}; the traceback is above)"
+            if folder is None:
+                traceback.print_exc()
         if text.startswith("Caught "):  # in a loader worker, whose traceback PyTorch puts here
             text = str(error).strip().splitlines()[-1]
         if isinstance(error, torch.OutOfMemoryError):
             text = f"{LESS_MEMORY} ({text.partition('. ')[0]})"
         sys.exit(text if folder is None else f"{text}; {_kept_checkpoint(Path(folder))}")
+
+
+def _place(error: AssertionError) -> str:
+    """Returns file, line and text of the assertion, which may have no message of its own."""
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{raised.filename}:{raised.lineno}: {raised.line}"
 
 
 def _kept_checkpoint(folder: Path) -> str:

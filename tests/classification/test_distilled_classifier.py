@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 import yaml
 from torch import Tensor
 
 from classification.build import build_classifier
 from classification.data import Batch
 from classification.models import build_model
-from classification.models.library import pretrained_statistics
+from classification.models.library import pretrained_weights
 
 from detectron2.utils.events import EventStorage
 
@@ -187,7 +188,18 @@ def test_the_teacher_sees_images_of_its_own_normalisation(make_cfg: Any, tmp_pat
 
 def test_a_librarys_weights_say_what_images_they_take() -> None:
     imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    assert pretrained_statistics("torchvision/resnet18", "IMAGENET1K_V1") == imagenet
+    assert pretrained_weights("torchvision/resnet18", "IMAGENET1K_V1") == (*imagenet, 1000)
     pytest.importorskip("timm")
     half = ([0.5] * 3, [0.5] * 3)
-    assert pretrained_statistics("timm/resnetv2_50x1_bit", "goog_in21k") == half
+    assert pretrained_weights("timm/resnetv2_50x1_bit", "goog_in21k") == (*half, 21843)
+
+
+def test_a_teacher_that_does_not_know_the_classes_is_refused(
+    make_cfg: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = torchvision.models.ResNet18_Weights
+    state = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(weights, "get_state_dict", lambda *_, **__: dict(state))
+    names = ("MODEL.TEACHER.NAME", "torchvision/resnet18", "MODEL.TEACHER.WEIGHTS", "IMAGENET1K_V1")
+    with pytest.raises(ValueError, match="'IMAGENET1K_V1' knows 1000 classes, not the data's 10"):
+        build_classifier(make_cfg(*names))

@@ -71,6 +71,17 @@ def test_recipe_trains_two_steps(recipe: Path, tmp_path: Path) -> None:
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True) if a.dim() == 4)
 
 
+@pytest.mark.parametrize("name", ["teacher", "student", "distilled"])
+def test_a_recipe_for_images_by_class_trains_two_steps(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    opts = [*fake_data(tmp_path), "MODEL.STUDENT.WEIGHTS", "", "SOLVER.IMS_PER_BATCH", 4]
+    cfg = load_config(str(CONFIGS / "ImageFolder" / f"{name}.yaml"), opts)
+    trainer = Trainer(cfg)
+    trainer._hooks.clear()  # no evaluation, no files
+    trainer.train()
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
 @pytest.mark.parametrize("method", ["kd", "reviewkd", "fam_kd"])
 def test_a_step_under_autocast_follows_that_in_float32(method: str, tmp_path: Path) -> None:
     """As Detectron2's AMPTrainer runs it; in bfloat16, which CPUs have."""

@@ -8,7 +8,8 @@ import fam_det.core
 
 ROOT = Path(fam_det.core.__file__).parents[2]
 NAMES = """FrequencyAttention WindowCrossAttention AttentionBasedFusion KnowledgeReview LayerToLayer
-load_released high_pass_response mse_loss hierarchical_context_loss""".split()
+load_released high_pass_response mse_loss hierarchical_context_loss pearson_loss
+spectral_correlation_loss""".split()
 
 
 def test_importing_the_core_imports_neither_detectron2_nor_torchvision() -> None:

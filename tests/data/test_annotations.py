@@ -81,9 +81,23 @@ def test_right_files_pass_without_a_word(folder: str, caplog: pytest.LogCaptureF
         ("annotations.0.iscrowd", "no", "iscrowd: got 'no', expected 0 or 1"),
         ("annotations.0.segmentation", [[1, 2, "x"]], "annotation 1: segmentation: got"),
         ("annotations.0.keypoints", [1, 2], r"annotation 1: keypoints: got \[1, 2\]"),
+        ("annotations.0.segmentation", [1, 2, 9, 2, 9, 9], "expected a list a polygon"),
+        ("annotations.0.image_id", "1", "annotation 1: image_id: got '1', text, expected a number"),
+        ("annotations.0.id", None, "id: got None, expected a whole number below 2.63"),
+        ("annotations.0.iscrowd", None, "iscrowd: got None, expected 0 or 1"),
+        ("annotations.0.bbox", ["0", "0", "5", "5"], "bbox: got .*, expected .x, y, width"),
+        ("annotations.0.bbox", [0, 0, 5, 5, 30.0], "bbox: got .*, expected .x, y, width"),
         ("annotations.0", None, "annotations: None has no 'id'"),
         ("categories.0", {"id": 7}, "categories: {'id': 7} has no 'name'"),
         ("categories.0.name", 3, "category 7: name: got 3, expected text"),
+        ("categories.0.name", "", "category 7: name: got '', expected text"),
+        (
+            "categories",
+            [{"id": 7, "name": "cell"}, {"id": 9, "name": "cell"}],
+            "categories 7 and 9 are both called 'cell'; give their objects one category",
+        ),
+        ("images.0.file_name", "A.PNG", r"such as 'A.PNG' \('a.png' is there\)"),
+        ("images.0.file_name", "%2e%2e/%2e%2e/etc/passwd", "leaves the image folder"),
         ("categories", [], "has no categories"),
     ],
 )
@@ -95,7 +109,7 @@ def test_mistakes_are_named(folder: str, path: str, value: Any, message: str) ->
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        *(("bbox", box) for box in ([0, 0, 0, 5], [0, 0, 5, -1], [25, 0, 10, 5], [-5, 0, 6, 5])),
+        *(("bbox", box) for box in ([0, 0, 0, 5], [0, 0, 5, 0], [25, 0, 10, 5], [-5, 0, 6, 5])),
         ("segmentation", [[1, 2, 3, 4]]),
     ],
 )
@@ -141,14 +155,14 @@ def test_links_out_of_the_folder_are_refused_unless_they_are_the_users(tmp_path:
 FILES = {
     "": "is not JSON, is it truncated",
     '{"images": [': "is not JSON, is it truncated",
-    "[]": "images: got nothing, expected a list; is it COCO's format",
+    "[]": "is a list, as results of an evaluation are; expected COCO's format",
     "null": "images: got nothing, expected a list",
     '{"images": {}}': "images: got dict, expected a list",
     '{"images": [], "annotations": 3, "categories": []}': "annotations: got int, expected a list",
     "[" * 100_000: "is nested too deeply",
     '{"a":' * 100_000: "is nested too deeply",
     "9" * 5000: "is not JSON, is it truncated",
-    "\udcff": "is not JSON, is it truncated",  # the byte ff
+    "\udcff": "is not UTF-8 (invalid start byte); save it as UTF-8",  # the byte ff
 }
 
 

@@ -78,6 +78,7 @@ ODD_BOXES = {
     "corners": (lambda x, y, w, h: [x, y, x + w, y + h], "read as corners x0, y0, x1, y1"),
     "corners, y first": (lambda x, y, w, h: [y, x, y + h, x + w], "read as corners y0, x0, y1"),
     "middles": (lambda x, y, w, h: [x + w / 2, y + h / 2, w, h], "read as middle x, middle y, wi"),
+    "negative sides": (lambda x, y, w, h: [x + w, y + h, -w, -h], "read as a corner and the way"),
     "fractions": (
         lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT],
         "40 of 40 boxes lie within one pixel, such as annotation 1: .*: fractions of the image",
@@ -160,6 +161,45 @@ def test_a_class_without_objects_is_named(write: Write) -> None:
     read_dataset("--val", *write(data))
     (line,) = kept_warnings()
     assert "1 of 3 classes have no object: parts; " in line and "the AP of an evaluation" in line
+
+
+def set_rotation(data: dict[str, Any]) -> None:
+    for entry in data["annotations"]:  # CVAT writes it for all boxes
+        entry["attributes"] = {"occluded": False, "rotation": 33.0 * (entry["id"] % 4 == 0)}
+
+
+def set_score(data: dict[str, Any]) -> None:
+    for entry in data["annotations"]:
+        entry["score"] = 0.3 if entry["id"] < 9 else None
+
+
+def set_similar_name(data: dict[str, Any]) -> None:
+    data["categories"][1]["name"] = "Nut "
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_rotation, "10 of 40 boxes have a rotation in their attributes, such as 33 degrees"),
+        (set_score, "8 of 40 objects have a score, as predictions do"),
+        (set_similar_name, "'nut' and 'Nut ' are two classes"),
+    ],
+)
+def test_what_trains_and_is_likely_wrong_is_named(
+    change: Callable[[dict[str, Any]], None], message: str, write: Write
+) -> None:
+    data = content()
+    change(data)
+    read_dataset("cells", *write(data))
+    (line,) = kept_warnings()
+    assert message in line
+
+
+def test_a_teachers_labels_may_have_scores(write: Write) -> None:
+    data = content() | {"info": {"labelled_by": "teacher"}}
+    set_score(data)
+    read_dataset("cells", *write(data))
+    assert kept_warnings() == []
 
 
 def test_a_file_that_is_listed_twice_is_named(write: Write) -> None:
@@ -257,6 +297,7 @@ SPELLINGS = {
     "with its folder": ("{}/sub", "sub\\{}.png", "{}.png"),
     "absolute": ("{}", "{folder}/sub/{}.png", "sub/{}.png"),
     "absolute, with dots": ("{}", "{folder}/sub/../sub/{}.png", "sub/{}.png"),
+    "quoted as in an URL": ("{}", "%73ub/{}.png", "sub/{}.png"),
     "through a link": ("{}", "{folder}/../linked/sub/{}.png", "sub/{}.png"),
     "dots that stay inside": ("{}", "sub/../sub/{}.png", "sub/{}.png"),
 }

@@ -128,11 +128,11 @@ def test_a_polygon_of_two_points_costs_no_box_without_masks(annotations: Path) -
 
 MASK = {"size": [10, 12], "counts": [120]}
 UNFIT: list[tuple[dict[str, Any], list[Any], str]] = [
-    ({"iscrowd": 1}, [], "train.json: has no annotations, expected boxes of objects"),
+    ({"iscrowd": 1}, [], "train.json: all 1 annotations are crowds .iscrowd 1., which a training"),
     ({}, ["MODEL.MASK_ON", True], "annotation 1 has no segmentation, which MODEL.MASK_ON needs"),
     ({"segmentation": MASK}, ["MODEL.MASK_ON", True], "MASK_FORMAT: got 'polygon', expected 'bit"),
     ({}, ["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON: got True, but .* no names"),
-    ({"ignore": 1}, [], "annotation 1: ignore: got 1; use iscrowd: 1"),
+    ({"ignore": 1}, [], "annotation 1: ignore: got 1, expected 0; use iscrowd: 1"),
     ({"bbox": [1, 2, 0, 5]}, ["DATASETS.STRICT", True], "1 of 1 objects have a box that is empty"),
 ]
 

@@ -130,3 +130,22 @@ def test_wrong_pairs(tmp_path: Path, pairs: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         merge_config(default_config(), write(tmp_path, "SEED: 1\n"), pairs)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (
+            ["DATASETS.TEST", "cells"],
+            "DATASETS.TEST: got 'cells', expected tuple, such as \"('cells',)\"",
+        ),
+        (["DATASETS.TEST", "('cells')"], "got 'cells', expected tuple, such as \"('cells',)\""),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER: got 'many', expected int, such as 180000"),
+    ],
+)
+def test_text_where_another_type_should_be_says_what_to_write(
+    pair: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError) as error:
+        merge_config(default_config(), "configs/Base-RCNN-FPN.yaml", pair)
+    assert message in str(error.value)

@@ -21,6 +21,7 @@ from tests.tools.test_train_net import check_run, train_net
 
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.events import EventStorage
@@ -138,6 +139,10 @@ def test_unusable_teacher_names_the_key(tmp_path: Path, text: str, message: str)
         (["train.max_iter=[1"], r"command line: .*\[1"),
         (["train.device=cuda"], "train.device: got 'cuda'.*train.device=cpu"),
         (["train.device=cpu", "train.amp.enabled=true"], "train.amp.enabled: got True on the CPU"),
+        (
+            ["train.device=cpu", "dataloader.test.dataset.names=cells_val"],
+            "dataloader.test.dataset.names: got 'cells_val', which is not registered; name it in d",
+        ),
         (["train.device=cpu", "datasets.coco=[[a,b,c]]"], "DATASETS.COCO: a: the image folder 'c'"),
     ],
 )
@@ -170,6 +175,61 @@ def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(
     assert [len(LazyTrainer.build_train_loader(cfg).records) for cfg in configs] == [6, 2]
     node = L(COCOEvaluator)(dataset_name="bccd_train")
     assert [type(x) for x in build_ours(OmegaConf.create([node]))] == [FastCOCOEvaluator]
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_polygon_of_two_points_costs_no_box_where_no_mask_is_read(
+    cells: str, tmp_path: Path, masks: bool
+) -> None:
+    (train, _) = ast.literal_eval(cells)
+    content = json.loads(Path(train[1]).read_text())
+    for entry in content["annotations"]:
+        entry["segmentation"] = [[1, 2, 3, 4]]
+    (tmp_path / "two_points.json").write_text(json.dumps(content))
+    entry = ["two_points", str(tmp_path / "two_points.json"), train[2]]
+    names = [f"dataloader.{x}.dataset.names=two_points" for x in ("train", "test")]
+    names += ["train.device=cpu", f"dataloader.train.mapper.use_instance_mask={masks}"]
+    load_lazy_config(CONFIG, [f"datasets.coco={[entry]}", *names])
+    assert len(DatasetCatalog.get("two_points")) == 6
+    objects = [x for record in DatasetCatalog.get("two_points") for x in record["annotations"]]
+    assert len(objects) == (0 if masks else 6)
+
+
+NAMED = """
+from tests.modeling.test_detectors import fcos
+model = fcos(16)
+model.num_classes = 3
+dataloader = {{"train": {{"mapper": {{"image_format": "BGR"}}, "dataset": {{"names": "{name}"}}}}}}
+datasets = {{"coco": [["{name}", "{file}", "."]]}}
+train = {{"init_checkpoint": ""}}
+"""
+
+
+@pytest.mark.parametrize(("names", "is_refused"), [("abc", False), ("cab", True)])
+def test_a_teacher_in_python_whose_classes_have_another_order_is_refused(
+    tmp_path: Path, names: str, is_refused: bool
+) -> None:
+    files = []
+    for order in ("abc", names):
+        categories = [{"id": i, "name": name} for i, name in enumerate(order)]
+        content = {"images": [], "annotations": [], "categories": categories}
+        files.append(tmp_path / f"{len(files)}.json")
+        files[-1].write_text(json.dumps(content))
+    (tmp_path / "teacher.py").write_text(NAMED.format(name="teachers", file=files[0]))
+    node = L(build_teacher)(config=str(tmp_path / "teacher.py"), student_format="BGR", weights="")
+    student = fcos(16)
+    student.num_classes = 3
+    options = {"levels": ["p3"], "name": "LayerToLayerDistiller"}
+    cfg = OmegaConf.create(flags={"allow_objects": True})
+    cfg.model = L(distill)(student=student, teacher=node, distiller=options, inherit=["head"])
+    cfg.dataloader = {"train": {"dataset": {"names": "students"}}}
+    cfg.datasets = {"coco": [["students", str(files[1]), "."]]}
+    cfg.train = {"device": "cpu"}
+    if not is_refused:
+        LazyTrainer.build_model(cfg)
+        return
+    with pytest.raises(ValueError, match=r"INHERIT: class 0 .*'c', .*CLASSES \[2, 0, 1\]"):
+        LazyTrainer.build_model(cfg)
 
 
 def test_train_resume_and_evaluate(cells: str, tmp_path: Path) -> None:

@@ -78,3 +78,9 @@ def test_no_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         return int(load_config(recipe, ["MODEL.DEVICE", "cpu", *words]).DATALOADER.NUM_WORKERS)
 
     assert (workers(), workers("DATALOADER.NUM_WORKERS", "6")) == (2, 6)  # 6: the user's own
+
+
+def test_null_for_weights_is_none(tmp_path: Path) -> None:
+    base = Path("configs/BloodCells/teacher_R_18.yaml").absolute()
+    (tmp_path / "a.yaml").write_text(f"_BASE_: {base}\nMODEL: {{WEIGHTS: null}}\n")
+    assert load_config(str(tmp_path / "a.yaml"), []).MODEL.WEIGHTS == ""
