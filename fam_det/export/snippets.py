@@ -25,19 +25,26 @@ scale = {scale}  # INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST
 image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
 pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1){flip}  # (3, H, W), {order}
 """
-ONNX = """import onnxruntime
+ONNX = """import json
+
+import onnxruntime
 
 session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
-names = [output.name for output in session.get_outputs()]
-found = dict(zip(names, session.run(names, {{"image": pixels}})))
-print(found["pred_boxes"] / scale, found["scores"], found["pred_classes"])
+outputs = "pred_boxes", "pred_classes", "scores"
+boxes, classes, scores = session.run(outputs, {{"image": pixels}})
 """
-TORCHSCRIPT = """import torch
+TORCHSCRIPT = """import json
+
+import torch
 import torchvision  # its operators
 
 detect = torch.jit.load("model.ts")
 boxes, classes, *_, scores = detect(torch.from_numpy(pixels.copy()))
-print(boxes / scale, scores, classes)
+"""
+OBJECTS = """categories = json.load(open("deploy.json"))["categories"]  # none if not known
+names = dict(enumerate(x["name"] for x in categories))
+for box, index, score in zip(boxes / scale, map(int, classes), scores):
+    print(names.get(index, index), float(score), box.tolist())
 """
 FILES = {
     "model.onnx": ("ONNX", ONNX.format(file="model.onnx")),
@@ -59,5 +66,7 @@ def usage(
     image = IMAGE.format(scale=scale, flip=flip, order=order)
     first, keys = (PACKAGE, KEYS) if needs_package else ("", "")
     codes = {"Detectron2": DETECTRON2.format(first=first, keys=keys)}
-    codes |= {title: image + code for file, (title, code) in FILES.items() if file in files}
+    codes |= {
+        title: image + code + OBJECTS for file, (title, code) in FILES.items() if file in files
+    }
     return "\n".join(f"## {title}\n\n```python\n{code}```\n" for title, code in codes.items())
