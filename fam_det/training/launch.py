@@ -133,14 +133,15 @@ def exit_on_fault(folder: str | None) -> Iterator[None]:
     The line names the checkpoint in a training's folder to resume from; None for an evaluation.
 
     Detectron2 asserts what a config or data must be, and what its own code must be: the traceback
-    tells the two apart, so it stays above the line. Of a training Detectron2 has logged it.
+    tells the two apart, so it is kept: that of a training in its log, which Detectron2 writes.
     """
     try:
         yield
     except FAULTS as error:
         text = one_line(error)
         if isinstance(error, AssertionError):
-            text = f"{text} ({_place(error)}; the traceback is above)"
+            where = f"in {folder}/log.txt" if folder else "above"
+            text = f"{text} ({_place(error)}; the traceback is {where})"
             if folder is None:
                 traceback.print_exc()
         if text.startswith("Caught "):  # in a loader worker, whose traceback PyTorch puts here
