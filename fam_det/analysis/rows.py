@@ -126,8 +126,8 @@ def _find_teacher(student: Row, rows: Sequence[Row]) -> Row | None:
 def compare(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
     """Returns what rows of one test set are compared with, and the differences of their scores.
 
-    That is the row's own teacher, or the only one; without any teacher among them it is the only
-    row of the same network alone.
+    That is the row's own teacher, or the only one; without any teacher among them, which another
+    test set may have, it is the only row of the same network alone.
     """
     teachers = [row for row in rows if row.is_teacher]
     differences = []
@@ -135,7 +135,8 @@ def compare(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
         student = row.experiment.student
         alone = [x for x in rows if (x.method, x.experiment.student) == (ALONE, student)]
         others = teachers or alone
-        reference = row.teacher or (others[0] if len(others) == 1 else None)
+        own = row.teacher if row.teacher and row.teacher.test_set == row.test_set else None
+        reference = own or (others[0] if len(others) == 1 else None)
         is_own = row.is_teacher or reference is row
         score = None if reference is None or is_own else reference.score
         differences.append(None if row.score is None or score is None else row.score - score)

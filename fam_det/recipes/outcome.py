@@ -117,7 +117,7 @@ def count(detector: nn.Module) -> int:
 def read_validation(cfg: CfgNode) -> Validation:
     """Reads the classes and the first image of ``DATASETS.TEST``; nothing of unknown data."""
     for name, annotations, images in cfg.DATASETS.COCO:
-        if name == cfg.DATASETS.TEST[0]:
+        if name in cfg.DATASETS.TEST[:1]:
             content = read_annotations(name, annotations)
             first = find_image(content["images"][0]["file_name"], Path(images))
             return Validation(class_names(content["categories"]), first)

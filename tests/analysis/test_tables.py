@@ -213,6 +213,14 @@ def test_data_sets_of_one_name_and_other_contents_are_not_compared(make_detector
     assert [row.test_set for row in rows_of(*folders)] == ["distill_val", "distill_val (2)"]
 
 
+def test_a_teacher_that_was_tested_on_other_data_is_compared_with_nothing(
+    make_detector: Any,
+) -> None:
+    folders = [make_detector("big", data="b", ap=60.0), make_detector("cells", teacher="big")]
+    rows = rows_of(*folders, make_detector("alone", ap=20.0))
+    assert compare(rows[1:]) == ("student alone", [10.0, None])
+
+
 def test_without_its_loss_what_is_left_is_the_teachers_heads(make_detector: Any) -> None:
     folder = make_detector("a", teacher="big")
     set_value(folder, "DISTILLER", {"NAME": "PKDDistiller", "LOSS_WEIGHT": 0.0})
