@@ -70,13 +70,16 @@ def read_coco(
 
 
 def _is_box(entry: Mapping[str, Any]) -> bool:
-    """Returns whether the mask of an object is its box, as converters write it for want of one."""
+    """Returns whether the mask of an object is its box, as converters write it for want of one.
+
+    Up to a pixel: they round, or count the last pixel or not.
+    """
     mask, (x, y, width, height) = entry["segmentation"], entry["bbox"]
     if not isinstance(mask, list) or len(mask) != 1 or len(mask[0]) not in (8, 10):
         return False
-    corners = {(round(mask[0][i]), round(mask[0][i + 1])) for i in range(0, len(mask[0]), 2)}
-    sides = [(round(a), round(a + size)) for a, size in ((x, width), (y, height))]
-    return corners == set(itertools.product(*sides))
+    points = list(zip(mask[0][::2], mask[0][1::2], strict=True))
+    corners = itertools.product((x, x + width), (y, y + height))
+    return all(any(max(abs(a - c), abs(b - d)) <= 1 for a, b in points) for c, d in corners)
 
 
 def _median_size(images: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

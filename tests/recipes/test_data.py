@@ -13,6 +13,7 @@ from tests.recipes.conftest import POLYGON, content
 
 RLE = {"size": [64, 96], "counts": [6000, 144]}
 BOX = [[2, 2, 30, 2, 30, 26, 2, 26]]
+INCLUSIVE = [[2.3, 1.6, 29, 1.6, 29, 25, 2.3, 25]]  # rounded, and to the last pixel
 
 
 def test_what_is_read(write: Callable[..., tuple[str, str]]) -> None:
@@ -34,7 +35,7 @@ def test_what_is_read(write: Callable[..., tuple[str, str]]) -> None:
         ([POLYGON, []], (False, False)),
         ([POLYGON, None], (False, False)),
         ([BOX, POLYGON], (True, False)),
-        ([BOX, BOX], (False, False)),
+        ([BOX, INCLUSIVE], (False, False)),
     ],
 )
 def test_masks_count_where_every_object_has_one(
