@@ -47,12 +47,13 @@ def timed_scalar(name: str, device: torch.device) -> Iterator[None]:
     if not _is_written(storage):
         yield
         return
-    start = _clock(device)
+    start = wall_clock(device)
     yield
-    storage.put_scalar(f"distiller/{name}", _clock(device) - start, smoothing_hint=False)
+    storage.put_scalar(f"distiller/{name}", wall_clock(device) - start, smoothing_hint=False)
 
 
-def _clock(device: torch.device) -> float:
+def wall_clock(device: torch.device) -> float:
+    """Returns seconds, of which the differences count; a GPU is waited for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

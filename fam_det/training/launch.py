@@ -117,7 +117,7 @@ def run(
         set_up_loggers(folder, comm.get_rank(), verbose=args.verbose)
         default_setup(cfg, args)
         if not args.verbose:
-            logger.info("Full log: %s/log.txt; --verbose prints it here too", folder)
+            logger.info("Full log: %s/log.txt", folder)
         train_or_evaluate = prepare(cfg, args)
     except (AssertionError, ImportError, KeyError, OSError, ValueError) as error:
         line = one_line(error)

@@ -73,6 +73,17 @@ def test_an_iteration_is_one_of_the_training_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_gpu_is_measured_in_a_process_that_says_what_is_wrong(cells: str) -> None:
+    words = ["DATASETS.COCO", cells, "SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
+    cfg = load_config("configs/BloodCells/teacher_R_18.yaml", words)
+    assert cost.measure_apart(cfg)[0] > 0
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = "gone.pth"
+    with pytest.raises(cost.FAULTS, match=r"gone\.pth"):
+        cost.measure_apart(cfg)
+
+
 def test_what_cannot_be_measured_is_said(coco: Any) -> None:
     data = coco("a")  # whose images cannot be read
     request = Request("", "", train=data, val=data, output="x")
