@@ -22,7 +22,8 @@ SHOWN = {
 }
 PAUSE = 30.0  # seconds between two lines of a long evaluation
 MAX_LINES = 12  # of a table: COCO's classes take 30
-LEVELS = re.compile(r"(distiller/|data_time)\S*: \S+  ")
+# last_data_time is in Detectron2's lines after v0.6
+LEVELS = re.compile(r"(distiller/|(last_)?data_time)\S*: \S+  ")
 UNWEIGHTED = re.compile(r"distiller/loss_unweighted: (\S+)")
 
 

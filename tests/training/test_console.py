@@ -52,7 +52,7 @@ def test_the_unweighted_loss_stands_beside_the_weighted_one() -> None:
     line = (
         " eta: 0:01:24  iter: 19  distiller/loss_weight: 20  distiller/loss_p2: 3.5  "
         "total_loss: 73  loss_cls: 1.3  loss_distill: 71.7  distiller/loss_unweighted: 3.585  "
-        "time: 1.0537  data_time: 0.0232  lr: 0.02  "
+        "time: 1.0537  data_time: 0.0232  last_data_time: 0.0012  lr: 0.02  "
     )
     progress = record("detectron2.utils.events", line)
     assert ShortProgress(None).format(progress) == (
