@@ -63,8 +63,6 @@ def _sizes(template: CfgNode, data: CocoData) -> Overrides:
     return {
         "INPUT.MIN_SIZE_TRAIN": Override(trained, reason),
         "INPUT.MIN_SIZE_TEST": Override(_rounded(share * node.MIN_SIZE_TEST)),
-        "INPUT.MAX_SIZE_TRAIN": Override(_rounded(share * node.MAX_SIZE_TRAIN)),
-        "INPUT.MAX_SIZE_TEST": Override(_rounded(share * node.MAX_SIZE_TEST)),
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from fam_det.config import default_config
 from fam_det.recipes.data import CocoData, read_coco
+from fam_det.recipes.meter import test_size as size_of
 from fam_det.recipes.own_teacher import derive_teacher
 from fam_det.recipes.recipe import Recipe, Request
 from fam_det.training.detection import load_config
@@ -53,9 +54,9 @@ def test_on_images_as_those_of_coco_it_is_the_zoos_detector(large: Any, tmp_path
 
 
 def test_smaller_images_are_enlarged_as_much_as_those_of_coco(coco: Any) -> None:
-    node = recipe_of(coco("a")).cfg.INPUT  # of 64 x 96, times 800 / 480: 107
-    assert (node.MIN_SIZE_TRAIN, node.MIN_SIZE_TEST) == ((96,), 96)
-    assert node.MAX_SIZE_TEST == 192  # 1333 times 64 / 480: 178, in steps of 32
+    cfg = recipe_of(coco("a")).cfg  # of 64 x 96, times 800 / 480: 107
+    assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST) == ((96,), 96)
+    assert size_of((64, 640), cfg) == (96, 960)  # long ones are, too
 
 
 def test_from_scratch_everything_learns(coco: Any) -> None:
