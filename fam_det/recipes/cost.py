@@ -6,9 +6,9 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from statistics import mean
 from tempfile import TemporaryDirectory
 
@@ -89,10 +89,11 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def _where(cfg: CfgNode, num_gpus: int) -> str:
-    if cfg.MODEL.DEVICE == "cpu":
-        threads = torch.get_num_threads()
-        return f"the CPU, {threads} thread{'s' * (threads > 1)}"
-    return torch.cuda.get_device_name() + f", one of {num_gpus} with its images" * (num_gpus > 1)
+    device, threads = torch.device(cfg.MODEL.DEVICE), torch.get_num_threads()
+    if device.type != "cuda":  # a Mac has "mps"
+        return f"the {device.type.upper()}, {threads} thread{'s' * (threads > 1)}"
+    name = torch.cuda.get_device_name(device)
+    return name + f", one of {num_gpus} with its images" * (num_gpus > 1)
 
 
 def _in_words(seconds: float) -> str:
@@ -104,8 +105,26 @@ def measure_apart(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
 
     PyTorch gives back all of it, 0.5 GB for a start, at the end of a process alone.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(measure_iteration, cfg, processes).result()
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_measured, args=(sender, cfg, processes))
+    process.start()
+    sender.close()  # so that the pipe ends with the process
+    try:
+        found: tuple[float, int] | str = receiver.recv()
+    except EOFError:
+        found = "its process was ended"
+    process.join()
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return found
+
+
+def _send_measured(sender: Connection, cfg: CfgNode, processes: int) -> None:
+    try:
+        sender.send(measure_iteration(cfg, processes))
+    except (*FAULTS, KeyboardInterrupt) as error:
+        sender.send(one_line(error, MAX_REASON))
 
 
 def measure_iteration(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
