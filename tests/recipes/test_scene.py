@@ -22,13 +22,14 @@ DENSE = [
     *("MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"),
 ]
 IMAGE = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
+NO_DATA = ["DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]
 TOPK = ["MODEL.RPN.PRE_NMS_TOPK_TEST", "20", "MODEL.RPN.POST_NMS_TOPK_TEST", "30"]
 FEWER = (5, 10)
 
 
 def build(*opts: str) -> Any:
     torch.manual_seed(0)
-    cfg = load_config(TEACHER, [*TOPK, *opts])
+    cfg = load_config(TEACHER, [*NO_DATA, *TOPK, *opts])
     return build_model(cfg).eval().requires_grad_(False)
 
 
