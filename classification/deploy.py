@@ -157,7 +157,7 @@ def deploy(
     return report
 
 
-NO_CLASSES = "the names of the classes are not known: DATASETS.ROOT has not the images that it learned"
+NO_CLASSES = "the names of the classes are not known: DATASETS.ROOT has other images, or none"
 
 
 def _example(cfg: CfgNode, file: Path | None) -> Tensor:
