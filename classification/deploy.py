@@ -132,7 +132,10 @@ def deploy(
         if is_evaluated:
             subjects = [_evaluated(x, x.run) if x.run else x for x in subjects]
     rows = [x.row for x in subjects]
-    categories = [{"id": i, "name": name} for i, name in enumerate(read_classes(cfg))]
+    names = read_classes(cfg)
+    if len(names) != cfg.MODEL.NUM_CLASSES:  # moved, or not what the training saw
+        names = []
+    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
     for row in rows:
         if row.network == "student" and row.file.endswith(".onnx") and categories:
             write_metadata(output / row.file, categories=json.dumps(categories))
@@ -141,6 +144,7 @@ def deploy(
         categories=categories,
         image_size=networks[-1].size,
         input_format="RGB",
+        sizes=[cfg.INPUT.SIZE],
         needs=[],
         rows=rows,
         parts={},
@@ -153,7 +157,7 @@ def deploy(
     return report
 
 
-NO_CLASSES = "the names of the classes are not known: the images of DATASETS.ROOT are not there"
+NO_CLASSES = "the names of the classes are not known: DATASETS.ROOT has other images, or none"
 
 
 def _example(cfg: CfgNode, file: Path | None) -> Tensor:
@@ -201,7 +205,7 @@ def _exported(name: str, network: Network, folder: Path) -> Subject:
             warnings.simplefilter("ignore")  # of tracing: the logits are compared instead
             run = write(network.detector, network.image, file)
         error = _largest_error(run, network)
-        reason = "" if error < TOLERANCE else f"removed: its logits differ by {error:.0%}"
+        reason = "" if error < TOLERANCE else f"removed: its logits differ by {error:.1%}"
     except Exception as failed:  # whatever PyTorch's exporters or a network of one's own raise
         kind = type(network.detector.network).__name__
         reason = f"PyTorch cannot export {kind} ({one_line(failed, MAX_REASON)})"

@@ -84,6 +84,13 @@ class Line(NamedTuple):
         return wrapper.fill(text)
 
 
+class DataSet(NamedTuple):
+    """The classes and the image files of a data set that was read."""
+
+    classes: Sequence[str]
+    files: Sequence[Path]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Prints the lines; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -165,31 +172,38 @@ def list_data_checks(
     args: argparse.Namespace,
 ) -> list[tuple[str, Callable[[], Iterator[Line]], str]]:
     """Returns the checks of a user's data, as ``list_checks``."""
+    found: list[DataSet] = []  # each is read once: COCO's takes gigabytes
     checks: list[tuple[str, Callable[[], Iterator[Line]], str]]
-    checks = [("train", partial(check_data, "train", args.data, args), "")]
+    checks = [("train", partial(check_data, "train", args.data, args, found), "")]
     if args.val:
-        checks.append(("val", partial(check_data, "val", args.val, args), ""))
-        checks.append(("both", partial(check_both, args.data, args.val), ""))
+        checks.append(("val", partial(check_data, "val", args.val, args, found), ""))
+        checks.append(("both", partial(check_both, found), ""))
     return checks
 
 
-def check_data(name: str, pair: Sequence[str], args: argparse.Namespace) -> Iterator[Line]:
+def check_data(
+    name: str, pair: Sequence[str], args: argparse.Namespace, found: list[DataSet]
+) -> Iterator[Line]:
     """Describes a data set, lists what is odd in it, and draws some of its images."""
     from fam_det.analysis import data_report as report
     from fam_det.data.annotations import read_dataset
+    from fam_det.data.audit import class_names
     from fam_det.data.data_warnings import forget_warnings, kept_warnings
 
     (file, folder), error = pair, ""
+    forget_warnings()
     try:
-        read_dataset(name, file, folder, follow_links=True)
+        content, _ = read_dataset(name, file, folder, follow_links=True)
     except ValueError as caught:
         error = str(caught)
         yield Line(GAP, name, error.removeprefix(f"{name}: "))
-    forget_warnings()
-    try:
-        content, _ = read_dataset(name, file, folder, follow_links=True, allow_odd_boxes=True)
-    except ValueError:  # nothing more is known
-        return
+        forget_warnings()
+        try:
+            content, _ = read_dataset(name, file, folder, follow_links=True, allow_odd_boxes=True)
+        except ValueError:  # nothing more is known
+            return
+    files = [Path(folder) / x["file_name"] for x in content["images"]]
+    found.append(DataSet(class_names(content["categories"]), files))
     rows = list(report.describe(content))
     if args.config_file:
         rows += report.describe_anchors(content, report.read_anchor_config(args.config_file))
@@ -203,22 +217,19 @@ def check_data(name: str, pair: Sequence[str], args: argparse.Namespace) -> Iter
     yield Line(OK, f"{name}, picture", f"{count} images with their boxes: {picture}")
 
 
-def check_both(train: Sequence[str], val: Sequence[str]) -> Iterator[Line]:
-    """Compares the classes and the images of both data sets."""
-    from fam_det.data.annotations import read_dataset
-    from fam_det.data.audit import class_difference, class_names, find_shared_images
+def check_both(found: Sequence[DataSet]) -> Iterator[Line]:
+    """Compares the classes and the images of both data sets, where both could be read."""
+    from fam_det.data.audit import class_difference, find_shared_images
 
-    names, files = [], []
-    for file, folder in (train, val):
-        content, _ = read_dataset("", file, folder, follow_links=True, allow_odd_boxes=True)
-        names.append(class_names(content["categories"]))
-        files.append([Path(folder) / x["file_name"] for x in content["images"]])
-    if difference := class_difference(names[1], names[0]):
+    if len(found) < 2:
+        return
+    train, val = found
+    if difference := class_difference(val.classes, train.classes):
         advice = "give both one list of categories, in the same order of ids"
         yield Line(GAP, "both", f"the classes of val are not those of train: {difference}", advice)
     else:
-        yield Line(OK, "both", f"the same {len(names[0])} classes in one order")
-    for finding in find_shared_images(*files):
+        yield Line(OK, "both", f"the same {len(train.classes)} classes in one order")
+    for finding in find_shared_images(train.files, val.files):
         yield Line(NOTE, "both", finding.text)
 
 

@@ -18,6 +18,7 @@ import torch
 
 import classification.deploy as classifiers
 from classification.config import get_cfg as get_classifier_cfg
+from fam_det.analysis.runs import read_config
 from fam_det.data.coco import find_categories
 from fam_det.export.evaluate import register_validation
 from fam_det.export.formats import FORMATS, check_packages, write_metadata
@@ -103,9 +104,11 @@ def main() -> int:
 
 
 def reads_as_classifier(source: Path) -> bool:
-    """Returns whether a folder or file has a classifier's config."""
+    """Returns whether a folder has a classifier's config, or a file can be read as one."""
+    if source.is_dir():
+        return "NAME" in read_config(source / "config.yaml")["DATASETS"]
     try:
-        merge_config(get_classifier_cfg(), source / "config.yaml" if source.is_dir() else source)
+        merge_config(get_classifier_cfg(), source)
     except ValueError:
         return False
     return True
@@ -144,20 +147,21 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     for row in (x.row for x in subjects if x.network.name == "student"):
         if row.file.endswith(".onnx") and categories:
             write_metadata(output / row.file, categories=json.dumps(categories))
-    sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    expected, needs = (sizes, cfg.INPUT.FORMAT), needed_packages(cfg, student)
+    sizes, needs = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), needed_packages(cfg, student)
+    files = [x.row.file for x in subjects]
     report = Report(
         checkpoint=weights,
         categories=categories,
         image_size=networks[-1].size,
         input_format=cfg.INPUT.FORMAT,
+        sizes=sizes,
         needs=needs,
         rows=[x.row for x in subjects],
         parts=parts(networks),
         scores=f"AP of boxes on {dataset}" if dataset else "",
         notes=notes,
         threads=torch.get_num_threads(),
-        code=usage([x.row.file for x in subjects], *expected, needs_package=bool(needs)),
+        code=usage(files, sizes, cfg.INPUT.FORMAT, needs_package=bool(needs)),
     )
     report.write(output)
     return report

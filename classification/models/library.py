@@ -51,7 +51,7 @@ def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
         )
     model = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     if weights:
-        own, others = model.state_dict(), known[weights].get_state_dict(progress=True)
+        own, others = model.state_dict(), known[weights].get_state_dict(check_hash=True)
         model.load_state_dict(
             {k: x if x.shape == own[k].shape else own[k] for k, x in others.items()}
         )
@@ -60,6 +60,8 @@ def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
 
 def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
     """Builds a timm network, whose name has no prefix here; ``weights`` is the tag of timm's."""
+    if "." in name:  # without weights it would be random, and is called pretrained
+        raise ValueError(f"name: got {TIMM_PREFIX + name!r}, expected no tag; name it as weights")
     full_name = f"{name}.{weights}" if weights else name
     check_name("name", full_name)
     model: nn.Module = import_timm().create_model(

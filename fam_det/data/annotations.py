@@ -120,12 +120,12 @@ def check_annotations(
         categories = _check_each(content, "categories", _check_category)
         if not categories:
             raise ValueError("has no categories, expected one for each class, with a name")
-        _check_names(categories)
         files = [image["file_name"] for image in images.values()]
         respelled = check_files(
             where, files, Path(folder), max_missing=max_missing, follow_links=follow_links
         )
         _check_each(content, "annotations", check_object)
+        _check_names(categories, content["annotations"])
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     for image in content["images"] if respelled else ():
@@ -170,10 +170,14 @@ def _check_category(category: Json) -> None:
         raise ValueError(f"name: got {short(category['name'])}, expected text")
 
 
-def _check_names(categories: dict[Any, Json]) -> None:
-    """Raises a ValueError for two classes of one name, as merged files have."""
+def _check_names(categories: dict[Any, Json], annotations: list[Json]) -> None:
+    """Raises a ValueError for two classes of one name that have objects, as merged files do.
+
+    Roboflow's first category has none, and the name of the project, which may be that of a class.
+    """
     ids: dict[str, int] = {}
-    for number, category in categories.items():
+    for number in dict.fromkeys(entry["category_id"] for entry in annotations):
+        category = categories[number]
         other = ids.setdefault(category["name"], number)
         if other != number:
             raise ValueError(
@@ -215,11 +219,13 @@ def _check_object(annotation: Json, image: Json) -> bool:
             f"ignore: got {short(annotation['ignore'])}, expected 0; use iscrowd: 1 instead"
         )
     check_keypoints(annotation.get("keypoints"))
-    has_mask = check_segmentation(annotation.get("segmentation"), image["height"], image["width"])
+    is_usable = not has_segmentation(annotation) or check_segmentation(
+        annotation["segmentation"], image["height"], image["width"]
+    )
     x, y, width, height = box
     x_inside = x >= -1 and x + width <= image["width"] + 1  # a pixel more, for rounded boxes
     y_inside = y >= -1 and y + height <= image["height"] + 1
-    return has_mask and x_inside and y_inside and width > 0 and height > 0
+    return is_usable and x_inside and y_inside and width > 0 and height > 0
 
 
 def check_keypoints(keypoints: Any) -> None:
@@ -230,6 +236,12 @@ def check_keypoints(keypoints: Any) -> None:
         raise ValueError(f"keypoints: got {short(keypoints)}, expected [x, y, visibility, ...]")
 
 
+def has_segmentation(annotation: Json) -> bool:
+    """Returns whether an object has a mask: no polygon, or an empty one, says that it has none."""
+    mask = annotation.get("segmentation")
+    return bool(mask) and mask != [[]]
+
+
 def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
     """Returns whether a mask can be used: Detectron2 needs a polygon of three points or more.
 
@@ -237,8 +249,6 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
         ValueError: neither polygons nor run lengths, a point more than a side outside of the image,
             or run lengths that are not those of an image of this size.
     """
-    if not segmentation:
-        return True
     if isinstance(segmentation, dict):
         _check_runs(segmentation, height, width)
         return True

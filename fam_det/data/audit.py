@@ -30,7 +30,8 @@ MIN_OUTSIDE = (
 MIN_EXPLAINED = 0.95  # share of boxes that stay inside in another reading
 TWIN_IOU = 0.8
 MIN_TWINS = 0.01  # share of objects: some are annotated twice in the best of data sets
-MIN_REACHING, MAX_REACH = 20, 0.6  # objects, and how far they come in both directions
+MIN_OBJECTS = 20  # of which a share says something
+MAX_REACH = 0.6  # how far objects come in both directions
 MAX_NEIGHBOURS = 50  # compared with an object, of its class in its image, from left to right
 SAMPLE = 64  # images that are opened
 HEAD = 4096  # bytes that differ in nearly all images of one length
@@ -130,7 +131,8 @@ def find_fractions(objects: Objects) -> Iterator[Finding]:
 def find_other_readings(objects: Objects) -> Iterator[Finding]:
     """Finds boxes that leave their image, and would not if they were corners or began in a middle.
 
-    Of corners those leave it whose middle is in its right or lower half.
+    Of corners those leave it whose middle is in its right or lower half. Most boxes leave it in no
+    reading that is right, not even where they go around what is hidden.
     """
     a, b, c, d = objects.boxes.T
     outside = ~_are_inside(objects.sizes, a, b, a + c, b + d)
@@ -139,6 +141,7 @@ def find_other_readings(objects: Objects) -> Iterator[Finding]:
     readings = {
         "corners x0, y0, x1, y1": (a, b, c, d),
         "corners y0, x0, y1, x1": (b, a, d, c),
+        "y, x, height, width": (b, a, b + d, a + c),
         "middle x, middle y, width, height": (a - c / 2, b - d / 2, a + c / 2, b + d / 2),
         "a corner and the way to the opposite one": (
             *(np.minimum(a, a + c), np.minimum(b, b + d)),
@@ -154,12 +157,18 @@ def find_other_readings(objects: Objects) -> Iterator[Finding]:
                 is_error=True,
             )
             return
+    if len(outside) >= MIN_OBJECTS and outside.mean() > MOST:
+        yield Finding(
+            f"{outside.sum()} of {len(outside)} boxes leave their image or are empty, such as "
+            f"{objects.examples(outside)}: are they of larger images, or not in pixels? {ALLOW}",
+            is_error=True,
+        )
 
 
 def find_small_reach(objects: Objects) -> Iterator[Finding]:
     """Finds boxes that are percentages, or of images that were enlarged later."""
     reach = ((objects.boxes[:, :2] + objects.boxes[:, 2:]) / objects.sizes).max(0)
-    if len(objects.boxes) >= MIN_REACHING and 0 < reach.max() < MAX_REACH:
+    if len(objects.boxes) >= MIN_OBJECTS and 0 < reach.max() < MAX_REACH:
         yield Finding(
             f"no box reaches beyond {reach[0]:.0%} of its image's width and {reach[1]:.0%} of its "
             "height: are they percentages, or were images enlarged after they were annotated?"
@@ -223,10 +232,10 @@ def find_unused_classes(objects: Objects, categories: Iterable[Json]) -> Iterato
 
 
 def find_similar_names(names: Sequence[str]) -> Iterator[Finding]:
-    """Finds classes whose names differ in case or spaces alone."""
+    """Finds classes whose names differ in case, spaces or underscores alone."""
     known: dict[str, str] = {}
     for name in names:
-        other = known.setdefault("".join(name.casefold().split()), name)
+        other = known.setdefault("".join(name.casefold().replace("_", " ").split()), name)
         if other != name:
             yield Finding(
                 f"{short(other)} and {short(name)} are two classes: if they are one, give their "
@@ -252,14 +261,17 @@ def _angle(annotation: Json) -> float:
 
 
 def find_predictions(content: Json) -> Iterator[Finding]:
-    """Finds objects with a score: another detector's, unless it is the teacher's own."""
+    """Finds objects with a score: another detector's, unless it is the teacher's own.
+
+    A score of 1 is what some tools give to objects that people drew.
+    """
     info = content.get("info")
     if isinstance(info, dict) and "labelled_by" in info:
         return
-    is_scored = [isinstance(x.get("score"), int | float) for x in content["annotations"]]
-    if count := sum(is_scored):
+    scores = [x.get("score") for x in content["annotations"]]
+    if count := sum(isinstance(score, int | float) and score != 1 for score in scores):
         yield Finding(
-            f"{count} of {len(is_scored)} objects have a score, as predictions do: a "
+            f"{count} of {len(scores)} objects have a score, as predictions do: a "
             "training and an evaluation take them all for true, whatever their score"
         )
 

@@ -10,7 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fam_det.data.annotations import Json, has_polygon, read_annotations, read_dataset
+from fam_det.data.annotations import (
+    Json,
+    has_polygon,
+    has_segmentation,
+    read_annotations,
+    read_dataset,
+)
 from fam_det.data.audit import class_difference, class_names, find_shared_images, report
 from fam_det.data.data_warnings import forget_warnings
 
@@ -284,12 +290,12 @@ def _check_objects(
         )
     is_known = bool(cfg.MODEL.META_ARCHITECTURE)  # and not the model of a LazyConfig
     for entry in objects if cfg.MODEL.MASK_ON and is_known else ():
-        mask = entry.get("segmentation")
-        if not mask:
+        if not has_segmentation(entry):
             raise ValueError(
                 f"{where}: annotation {entry['id']} has no segmentation, which MODEL.MASK_ON needs"
             )
-        if is_trained and isinstance(mask, dict) and cfg.INPUT.MASK_FORMAT != "bitmask":
+        is_encoded = isinstance(entry["segmentation"], dict)
+        if is_trained and is_encoded and cfg.INPUT.MASK_FORMAT != "bitmask":
             raise ValueError(
                 f"INPUT.MASK_FORMAT: got {cfg.INPUT.MASK_FORMAT!r}, expected 'bitmask': annotation "
                 f"{entry['id']} of {where} is run-length encoded"

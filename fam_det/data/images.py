@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path, PurePath
 from typing import IO
@@ -57,7 +56,7 @@ def check_files(
     if len(missing) > max_missing:
         raise ValueError(
             f"{len(missing)} of {len(files)} images are not in {str(folder)!r}, such as "
-            f"{short(missing[0])}{_nearest(missing[0], folder)}; give the folder that the file "
+            f"{short(missing[0])}{_same_name(missing[0], folder)}; give the folder that the file "
             "names start from"
         )
     if missing:
@@ -69,12 +68,20 @@ def _slashes(file: str) -> str:
     return file.replace("\\", "/")
 
 
-def _nearest(file: str, folder: Path) -> str:
-    """Returns words on a file of nearly the same name that is there."""
-    path = folder / file
-    known = {name.casefold(): name for name in _list_files(path.parent, folder.resolve())}
-    close = get_close_matches(path.name.casefold(), known, n=1, cutoff=0.8)
-    return f" ({short(known[close[0]])} is there)" if close else ""
+def _same_name(file: str, folder: Path) -> str:
+    """Returns words on a file that is there with this name, but for its folder, case or ending."""
+    path = PurePath(_slashes(unquote(file)))
+    for parent in dict.fromkeys((path.parent, PurePath())):
+        known = _list_files(folder / parent, folder.resolve())
+        for same in (str.casefold, _stem):
+            for name in known:
+                if same(name) == same(path.name):
+                    return f" ({short(str(parent / name))} is there)"
+    return ""
+
+
+def _stem(name: str) -> str:
+    return PurePath(name).stem.casefold()
 
 
 def find_image(file: str, folder: Path) -> Path:

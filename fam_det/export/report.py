@@ -39,6 +39,7 @@ class Report:
     checkpoint: str  # where the weights are from
     image_size: tuple[int, int]  # (H, W) of the image that was measured
     input_format: str  # order of its channels
+    sizes: Sequence[int]  # INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST; a classifier's INPUT.SIZE
     categories: Sequence[Mapping[str, Any]]  # "id" and "name" by class index, none if not known
     needs: list[str]  # packages besides Detectron2 that config.yaml needs
     rows: Sequence[Row]

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fam_det.data.annotations import is_labelled_by_teacher, read_dataset
+from fam_det.data.annotations import has_segmentation, is_labelled_by_teacher, read_dataset
 from fam_det.data.audit import (
     class_difference,
     class_names,
@@ -54,15 +54,15 @@ def read_coco(
         raise ValueError(
             f"{flag}: {annotations}: has no annotations, expected boxes of objects; label some"
         )
-    masks = [x.get("segmentation") for x in objects]
     return CocoData(
         annotations=annotations,
         images=images,
         class_names=class_names(content["categories"]),
         num_images=len(content["images"]),
         num_trained=len({x["image_id"] for x in objects} if has_labels else content["images"]),
-        has_masks=all(masks) and not (objects and all(map(_is_box, objects))),
-        has_bitmasks=any(isinstance(mask, dict) for mask in masks),
+        has_masks=all(map(has_segmentation, objects))
+        and not (objects and all(map(_is_box, objects))),
+        has_bitmasks=any(isinstance(x.get("segmentation"), dict) for x in objects),
         size=_median_size(content["images"]),
         is_labelled_by_teacher=is_labelled_by_teacher(content),
         files=tuple(Path(images) / x["file_name"] for x in content["images"]),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,10 @@ def test_files_know_their_classes_and_rows_are_of_the_files(
     )
     assert f"copypaste: {trained[-1]:.4f}" in evaluated.stdout
     check_code(out)
+    (tmp_path / "images" / "train" / "anvil").mkdir()
+    shutil.copy(tmp_path / "images/train/nut/0.png", tmp_path / "images/train/anvil")
+    assert run_tool("deploy", str(run)).returncode == 0
+    assert json.loads((out / "deploy.json").read_text())["categories"] == []  # not those it learned
 
 
 def check_code(out: Path) -> None:
@@ -148,3 +153,11 @@ def test_what_users_get_wrong_is_one_line(
     assert ended.returncode != 0
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_classifiers_config_with_a_mistake_is_no_detectors(
+    make_cfg: MakeCfg, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(make_cfg().dump().replace("CROP_PADDING", "CROP_PAD"))
+    ended = run_tool("deploy", str(tmp_path))
+    assert "INPUT.CROP_PAD: unknown key; did you mean INPUT.CROP_PADDING?" in ended.stderr

@@ -77,6 +77,8 @@ def config(train: tuple[str, str], val: tuple[str, str], **keys: Any) -> CfgNode
 ODD_BOXES = {
     "corners": (lambda x, y, w, h: [x, y, x + w, y + h], "read as corners x0, y0, x1, y1"),
     "corners, y first": (lambda x, y, w, h: [y, x, y + h, x + w], "read as corners y0, x0, y1"),
+    "y first": (lambda x, y, w, h: [y, x, h, w], "read as y, x, height, width"),
+    "of larger images": (lambda *box: [3 * v for v in box], "or are empty, such as .* larger im"),
     "middles": (lambda x, y, w, h: [x + w / 2, y + h / 2, w, h], "read as middle x, middle y, wi"),
     "negative sides": (lambda x, y, w, h: [x + w, y + h, -w, -h], "read as a corner and the way"),
     "fractions": (
@@ -163,6 +165,24 @@ def test_a_class_without_objects_is_named(write: Write) -> None:
     assert "1 of 3 classes have no object: parts; " in line and "the AP of an evaluation" in line
 
 
+def test_two_classes_of_one_name_are_an_error_where_both_have_objects(write: Write) -> None:
+    """Roboflow's first class has none, and the name of the project."""
+    data = content()
+    data["categories"].insert(0, {"id": 0, "name": "nut"})
+    read_dataset("cells", *write(data))
+    data["annotations"][0]["category_id"] = 0
+    with pytest.raises(ValueError, match="categories 0 and 3 are both called 'nut'; give their"):
+        read_dataset("cells", *write(data))
+
+
+def test_what_tools_write_for_boxes_that_people_drew_is_right(write: Write) -> None:
+    data = content()
+    for entry in data["annotations"]:
+        entry |= {"segmentation": [[]], "score": 1.0, "attributes": {"rotation": 0.0}}
+    read_dataset("cells", *write(data))
+    assert kept_warnings() == []
+
+
 def set_rotation(data: dict[str, Any]) -> None:
     for entry in data["annotations"]:  # CVAT writes it for all boxes
         entry["attributes"] = {"occluded": False, "rotation": 33.0 * (entry["id"] % 4 == 0)}
@@ -174,7 +194,7 @@ def set_score(data: dict[str, Any]) -> None:
 
 
 def set_similar_name(data: dict[str, Any]) -> None:
-    data["categories"][1]["name"] = "Nut "
+    data["categories"][1]["name"] = "Nut_"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +202,7 @@ def set_similar_name(data: dict[str, Any]) -> None:
     [
         (set_rotation, "10 of 40 boxes have a rotation in their attributes, such as 33 degrees"),
         (set_score, "8 of 40 objects have a score, as predictions do"),
-        (set_similar_name, "'nut' and 'Nut ' are two classes"),
+        (set_similar_name, "'nut' and 'Nut_' are two classes"),
     ],
 )
 def test_what_trains_and_is_likely_wrong_is_named(

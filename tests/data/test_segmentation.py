@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from fam_det.data.annotations import check_keypoints, check_segmentation, decode_runs
+from fam_det.data.annotations import (
+    check_keypoints,
+    check_segmentation,
+    decode_runs,
+    has_segmentation,
+)
 
 MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans())
 
@@ -70,7 +75,7 @@ def test_polygons_without_three_points_cannot_be_used() -> None:
     assert not check_segmentation([[1, 2, 3, 4]], 64, 96)
     assert not check_segmentation([[1, 2, 3, 4, 5, 6, 7]], 64, 96)
     assert check_segmentation([[1, 2, 3, 4], [1, 2, 3, 4, 5, 6.5]], 64, 96)
-    assert all(check_segmentation(nothing, 64, 96) for nothing in (None, [], {}))
+    assert not any(has_segmentation({"segmentation": x}) for x in (None, [], [[]], {}))
 
 
 def test_keypoints() -> None:

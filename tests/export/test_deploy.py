@@ -103,6 +103,7 @@ def test_the_tool_writes_files_rows_and_the_code_to_run_them(
     }
     content = json.loads((out / "deploy.json").read_text())
     assert content["categories"][0] == {"id": 1, "name": "class1"}
+    assert content["sizes"][0] == 96
     if file.endswith(".onnx"):
         import onnxruntime
 

@@ -166,7 +166,8 @@ def test_torchvisions_weights_are_asked_for_by_name(monkeypatch: pytest.MonkeyPa
     state = network("torchvision/resnet18", 1000).state_dict()
     asked = []
 
-    def get_state_dict(self: Any, **_: Any) -> dict[str, Tensor]:
+    def get_state_dict(self: Any, *, check_hash: bool = False) -> dict[str, Tensor]:
+        assert check_hash  # of the file that is downloaded
         asked.append(str(self))
         return dict(state)
 
@@ -210,6 +211,7 @@ def test_timms_weights_are_asked_for_by_tag(monkeypatch: pytest.MonkeyPatch) -> 
         ("torchvision/vgg11", "", "name: got 'torchvision/vgg11', expected .*'resnet18'"),
         ("torchvision/resnet18", "V3", "weights: got 'V3', expected a file or.*'IMAGENET1K_V1'"),
         ("timm/mobilenetv1_10", "", "name: got .* close ones: .*'mobilenetv1_100'"),
+        ("timm/mobilenetv1_100.ra4_e3600_r224_in1k", "", "expected no tag; name it as weights"),
         (
             "timm/mobilenetv1_100",
             "V1",
