@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     pair = ("JSON", "IMAGES")
     add = parser.add_argument
     teacher = parser.add_mutually_exclusive_group(required=True).add_argument
-    teacher("--teacher", metavar="NAME", help="in Detectron2's model zoo, or a config")
+    teacher("--teacher", metavar="NAME", help="a run, a config, or one of the model zoo")
     teacher("--train-teacher", metavar="NAME", help="train one: resnet50, resnet101, ...")
     add("--teacher-weights", metavar="FILE", help="default: the zoo's, or beside the config")
     add("--student", metavar="NAME", help="resnet18, mobilenet_v2, timm://NAME, ...")

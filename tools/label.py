@@ -19,7 +19,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--teacher", required=True, metavar="NAME", help="in Detectron2's model zoo, or a config")
+    add("--teacher", required=True, metavar="NAME", help="a run, a config, or one of the model zoo")
     add("--teacher-weights", metavar="FILE", help="default: the zoo's, or beside the config")
     add("--images", nargs="+", required=True, type=Path, metavar="FOLDER", help="with subfolders")
     add("--classes", nargs="+", default=[], metavar="NAME", help="of the teacher's, default: all")

@@ -19,8 +19,9 @@ from detectron2.utils.file_io import Detectron2Handler
 
 BEST = "model_best"  # Detectron2's name for what its BestCheckpointer writes
 logger = logging.getLogger(__name__)
+_COUNTER = "num_batches_tracked"
 # Buffers that PyTorch's and Detectron2's norms fill in where a checkpoint has none.
-_FILLED_IN = ("num_batches_tracked", "running_mean", "running_var")
+_FILLED_IN = (_COUNTER, "running_mean", "running_var")
 
 
 class WeightsMismatchError(ValueError):
@@ -112,6 +113,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             kept = {key: x for key, x in weights if not str(key).startswith("distiller.")}
             checkpoint["model"] = kept
         found = super()._load_model(checkpoint)
+        # A frozen norm has none; Detectron2 would list one a layer as unused.
+        found.unexpected_keys[:] = [x for x in found.unexpected_keys if not x.endswith(_COUNTER)]
         absent = {name for name, *_ in found.incorrect_shapes} | {*found.missing_keys}
         own = [name for name in self.model.state_dict() if not name.endswith(_FILLED_IN)]
         if own and absent.issuperset(own):
@@ -127,7 +130,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return found
 
     def _is_needed(self, name: str) -> bool:
-        if name.endswith("num_batches_tracked"):  # older checkpoints have none
+        if name.endswith(_COUNTER):  # older checkpoints have none
             return False
         return any(part == "*" or is_below(name, part) for part in self.needed)
 

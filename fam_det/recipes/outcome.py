@@ -104,7 +104,7 @@ def summarize_teacher(folder: Path) -> str:
     train, val = (files.get(x[0], "JSON IMAGES") for x in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
     command = (
         f"Next:\n  python tools/distill.py --teacher {folder / 'config.yaml'}{best} \\\n"
-        f"    --student mobilenet_v2 --train {train} --val {val}"
+        f"    --speedup 5 --train {train} --val {val}"
     )
     return "\n\n".join([format_rows([row]), describe_measurement([network]), command]) + "\n"
 

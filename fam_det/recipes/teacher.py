@@ -54,6 +54,8 @@ class Teacher:
 
 def teacher_overrides(name: str, weights: str | None) -> Overrides:
     """Returns the keys that name the teacher and its checkpoint, as in a ``Request``."""
+    if Path(name).is_dir():  # a run's, as tools/deploy.py takes it
+        name = str(Path(name) / "config.yaml")
     try:
         path, zoo_weights = find_config(name)
     except ValueError as error:

@@ -115,6 +115,17 @@ def test_files_of_the_zoo_and_of_caffe2_are_read_as_detectron2_reads_them(tmp_pa
         assert ours.weight.eq(5).all()
 
 
+def test_counters_that_a_frozen_norm_has_not_are_not_listed_as_unused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = nn.ModuleDict({"norm": nn.BatchNorm2d(2), "top": nn.Linear(2, 2)}).state_dict()
+    torch.save({"model": weights}, tmp_path / "a.pth")
+    SafeCheckpointer(nn.ModuleDict({"norm": FrozenBatchNorm2d(2)})).load(str(tmp_path / "a.pth"))
+    assert "not used by the model" in caplog.text
+    assert "top.{bias, weight}" in caplog.text
+    assert "num_batches_tracked" not in caplog.text
+
+
 def test_no_weights_are_nothing_to_load() -> None:
     for nothing in (None, ""):
         assert SafeCheckpointer(nn.Linear(1, 1)).resume_or_load(nothing, resume=False) == {}

@@ -237,6 +237,9 @@ def test_checkpoint_of_the_teacher(teacher: Path, coco: Coco) -> None:
     beside = teacher.with_name("model_final.pth")
     beside.touch()
     assert str(beside) == request(data, name).cfg.MODEL.TEACHER.WEIGHTS
+    teacher.rename(config := teacher.with_name("config.yaml"))
+    node = request(data, str(teacher.parent)).cfg.MODEL.TEACHER  # the folder of its run
+    assert (str(config), str(beside)) == (node.CONFIG, node.WEIGHTS)
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,7 @@ def test_a_teacher_is_trained_and_then_distilled(data: list[str], tmp_path: Path
     train, val = (" ".join(data[i : i + 3]) for i in (0, 3))
     config = f"{output}/config.yaml"
     assert done.stdout.endswith(
-        f"  python tools/distill.py --teacher {config} \\\n"
-        f"    --student mobilenet_v2 {train} {val}\n"
+        f"  python tools/distill.py --teacher {config} \\\n    --speedup 5 {train} {val}\n"
     )
     assert "\nteacher " in done.stdout
     words = ["--teacher", config, "--student", "resnet18", "--from-scratch", *data, "--dry-run"]
