@@ -30,7 +30,7 @@ class Agreement(NamedTuple):
     def describe(self) -> str:
         """Returns a few words for the table."""
         if self.detections == 0:
-            return "nothing detected; give --image"
+            return "nothing detected; try another --image"
         if self.boxes == INFINITE:
             return f"other detections than the {self.detections} of PyTorch"
         if self.boxes == self.scores == 0.0:
@@ -52,7 +52,7 @@ class Similarity(NamedTuple):
     def describe(self) -> str:
         """Returns a few words for the table."""
         if self.objects == 0:
-            return "nothing detected; give --image"
+            return "nothing detected; try another --image"
         return f"{self.found} of {self.objects} objects above {CLEAR}"
 
 
