@@ -195,9 +195,12 @@ def size_student(
     if all(same[: len(FIXED)] if resume else same):
         text = f"{kept['note']}; measured before, see {file}"
     elif resume:
+        before = kept.get("asked", {"target": "--student"})
+        key = next(key for key in asked if asked[key] != before.get(key))
+        was = "student was chosen by" if key == "target" else f"{key} was"
         raise ValueError(
-            f"{target.flag()}: does not resume {folder}, whose student was chosen by "
-            f"{kept['asked']['target'] if kept else '--student'}; give the flags of its first call"
+            f"{target.flag()}: does not resume {folder}, whose {was} {before.get(key)}; "
+            "give the flags of its first call"
         )
     else:
         sizing = Sizing(request, target)

@@ -255,6 +255,9 @@ def test_student_is_sized_and_stays(data: list[str], tmp_path: Path) -> None:
         f"--latency 9: does not resume {tmp_path}, whose student was chosen by --speedup 0.001; "
         "give the flags of its first call"
     )
+    words = [*words, "--resume", "--speedup", "0.001", "--for", "onnx"]
+    other = run_tool("distill", *words)
+    assert f"{tmp_path}, whose runtime was pytorch; give" in other.stderr
 
 
 def test_ladder_is_printed_and_nothing_written(data: list[str], tmp_path: Path) -> None:
