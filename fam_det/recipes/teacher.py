@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from fam_det.data.annotations import read_annotations
 from fam_det.data.audit import class_names
+from fam_det.data.data_warnings import warn
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.modeling.teacher import describe_teacher, find_config, teacher_config
 from fam_det.recipes.overrides import Override, Overrides, given_weights
@@ -143,6 +144,10 @@ def _class_names(dataset: str, entries: Sequence[Any]) -> tuple[str, ...] | None
             try:
                 return class_names(read_annotations(name, annotations)["categories"])
             except (ValueError, KeyError, TypeError):  # its data need not be on this machine
+                warn(
+                    f"--teacher: {annotations}, from which it learned, cannot be read from this "
+                    "folder: its classes have no names"
+                )
                 return None
     if dataset not in MetadataCatalog.list():
         return None

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from fam_det.config import default_config
+from fam_det.data.data_warnings import kept_warnings
 from fam_det.files.config_file import merge_config
 from fam_det.recipes.data import CocoData
 from fam_det.recipes.recipe import Recipe, Request, derive
@@ -166,6 +167,10 @@ def test_heads_stay_where_something_differs(teacher: Path, coco: Coco) -> None:
     config["DATASETS"] = {"TRAIN": ["registered_elsewhere"]}
     teacher.write_text(yaml.safe_dump(config))
     assert line("abc").startswith("the names of the teacher's 3 classes are not known (if its")
+    config["DATASETS"] = {"TRAIN": ["own"], "COCO": [["own", "gone.json", "images"]]}
+    teacher.write_text(yaml.safe_dump(config))
+    assert line("abc").startswith("the names of the teacher's 3 classes are not known (if its")
+    assert any(x.startswith("--teacher: gone.json, from which it") for x in kept_warnings())
     config["DATASETS"] = {"TRAIN": ["cityscapes_fine_instance_seg_train"]}
     config["MODEL"] = {"ROI_HEADS": {"NUM_CLASSES": 8}}
     teacher.write_text(yaml.safe_dump(config))
