@@ -145,7 +145,8 @@ class Studio:
         before = len(self.started())
         process = self.start("--jobs", "2")
         wait_for(lambda: {name for name, *_ in self.started()[before:]} >= set(held))
-        wait_for(lambda: all((self.outputs / name / "last_checkpoint").exists() for name in held))
+        files = [self.outputs / name / "last_checkpoint" for name in held]
+        wait_for(lambda: all(x.exists() and x.stat().st_size for x in files))  # written, not begun
         process.send_signal(signal.SIGKILL)
         process.communicate()
         pids = [pid for name, _, pid, *_ in self.started()[before:] if name in held]
