@@ -61,9 +61,10 @@ def test_train_resume_and_evaluate(cells: str, tmp_path: Path, processes: int) -
     coco = str([[train[0], "gone.json", "gone"], val])
     elsewhere = ["DATASETS.COCO", coco, "MODEL.TEACHER.CONFIG", "gone.yaml"]
     weights = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]
+    elsewhere += ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64,)"]
     only = train_net("--eval-only", *small, *weights, *elsewhere, processes=processes)
     assert only.returncode == 0, only.stderr[-2000:]
-    assert "copypaste: Task: bbox" in only.stdout
+    assert only.stdout.count("copypaste: Task: bbox") == 2  # without and with augmentation
     assert "not used by the model" not in only.stdout
 
 
