@@ -1,7 +1,7 @@
 """The ladder: students of stock keys from the largest to the smallest, each a step cheaper."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -39,7 +39,9 @@ class Rung(NamedTuple):
         return f"{self.student} x {width:g}" if self.student == MOBILENET else self.student
 
 
-def build_ladder(request: Request, teacher: Teacher, base: Overrides) -> list[Rung]:
+def build_ladder(
+    request: Request, teacher: Teacher, base: Overrides, without: Collection[str] = ()
+) -> list[Rung]:
     """Returns students for a request, the largest first.
 
     Each differs from the one before by one step that makes it cheaper: first a thin FPN, onto which
@@ -51,9 +53,10 @@ def build_ladder(request: Request, teacher: Teacher, base: Overrides) -> list[Ru
         request: of a user, with "" for any student.
         teacher: the request's.
         base: the keys that all of its students share.
+        without: students that are left out.
     """
     ladder: list[Rung] = []
-    for student, keys in _steps(request, teacher):
+    for student, keys in _steps(request, teacher, without):
         own = student_keys(replace(request, student=student, size=keys), teacher, base)
         cfg = build_config(base | own, request.options)
         if not ladder or cfg != ladder[-1].cfg:
@@ -61,14 +64,19 @@ def build_ladder(request: Request, teacher: Teacher, base: Overrides) -> list[Ru
     return ladder
 
 
-def _steps(request: Request, teacher: Teacher) -> Iterator[tuple[str, Overrides]]:
+def _steps(
+    request: Request, teacher: Teacher, without: Collection[str]
+) -> Iterator[tuple[str, Overrides]]:
     """Yields the name and keys of each student."""
     widths = [_thin(teacher, divisor) for divisor in _divisors(teacher)]
     quarter = min(DIVISORS.index(4), len(widths) - 1)
     if request.student:
         backbones: list[tuple[str, Overrides]] = [(request.student, {})]
     else:
-        backbones = _backbones(teacher, request.student_weights)
+        found = _backbones(teacher, request.student_weights)
+        backbones = [x for x in found if x[0] not in without]
+        if not backbones:
+            return
         widths[0] = widths[min(1, quarter)]  # the teacher's backbone with its FPN is no student
     few, fewer = (_few(teacher, count) for count in PROPOSALS)
     (name, own), *others = backbones

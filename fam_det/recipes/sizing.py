@@ -5,6 +5,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from fam_det.recipes.ladder import build_ladder
 from fam_det.recipes.meter import RUNTIMES, Measured, Meter
 from fam_det.recipes.overrides import Override
 from fam_det.recipes.recipe import Request, teacher_keys
+
+from detectron2.utils.file_io import PathManager
 
 FILE = "ladder.json"
 TOGETHER = 4  # students that are measured in turn, and so in memory at once
@@ -55,7 +58,9 @@ class Sizing:
     def __init__(self, request: Request, target: Target) -> None:
         teacher, _, base = teacher_keys(request)
         self.target = target
-        self.ladder = build_ladder(request, teacher, base)
+        self._build = partial(build_ladder, request, teacher, base)
+        self.ladder = self._build()
+        self.without: list[str] = []  # students whose weights cannot be had
         self.meter = Meter(self.ladder[0].cfg, request.val, target.runtime)
         self.rows: dict[int, Measured] = {}  # by rung
         self.teacher: Measured | None = None
@@ -66,10 +71,11 @@ class Sizing:
             self._measure(range(start, min(start + TOGETHER, len(self.ladder))))
 
     def choose(self) -> int:
-        """Returns the first rung that meets the target, by bisection.
+        """Returns the first rung that meets the target, whose pretrained weights are fetched.
 
         Raises:
             ValueError: none does.
+            OSError: of those that do, none has weights that can be fetched.
         """
         chosen = bisect_left(range(len(self.ladder)), True, key=self._is_met)
         if chosen == len(self.ladder):
@@ -79,7 +85,27 @@ class Sizing:
                 f"{_short(fastest)}, {self._figures(fastest)}; ask for less, or take a smaller "
                 "--student or smaller images"
             )
+        try:
+            self._fetch(chosen)
+        except OSError as error:
+            self._leave_out(self.ladder[chosen].student, error)
+            return self.choose()
         return chosen
+
+    def _fetch(self, index: int) -> None:
+        if weights := self.ladder[index].cfg.MODEL.WEIGHTS:
+            PathManager.get_local_path(weights)
+
+    def _leave_out(self, student: str, error: OSError) -> None:
+        """Goes on without a student; raises the error where no other is left."""
+        self.without.append(student)
+        ladder = self._build(without=self.without)
+        if not ladder or any(rung.student == student for rung in ladder):  # the user's own
+            raise error
+        print(f"{student} is left out: {error}", file=sys.stderr, flush=True)
+        known = [(self.ladder[i], row) for i, row in self.rows.items()]
+        self.rows = {ladder.index(rung): row for rung, row in known if rung in ladder}
+        self.ladder = ladder
 
     def _is_met(self, index: int) -> bool:
         if index not in self.rows:

@@ -1,6 +1,7 @@
 """The ladder's students, and how one of them is chosen, without measuring."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,9 @@ class Known(Sizing):
         self.ladder, self.rows = [None] * len(speeds), {}  # type: ignore[assignment, list-item]
         self.meter = type("Meter", (), {"device": "cpu"})()  # type: ignore[assignment]
 
+    def _fetch(self, index: int) -> None:
+        pass
+
     def _measure(self, indices: Any) -> None:
         self.rows |= {i: row(i, self.speeds[i]) for i in indices}
 
@@ -158,6 +162,27 @@ def test_no_student_is_fast_enough() -> None:
         sizing.choose()
     with pytest.raises(ValueError, match=r"rung 2, .*4.0 times the .* in ONNX Runtime, 25.0 ms"):
         sizing.choose()
+
+
+def test_a_student_whose_weights_cannot_be_fetched_is_left_out(
+    coco: Coco, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Offline(Known):
+        """Without network, and with the weights of MobileNetV2 in the cache."""
+
+        def _fetch(self, index: int) -> None:
+            if self.ladder[index].student != "mobilenet_v2":
+                raise OSError("cannot download")
+
+    data = coco("a")
+    request = Request(TEACHER, "", data, data, "output/x", teacher_weights="none")
+    known, _, base = teacher_keys(request)
+    sizing = Offline(Target(speedup=5.0), [float(i) for i in range(99)])
+    sizing._build = partial(build_ladder, request, known, base)
+    sizing.ladder, sizing.without = sizing._build(), []
+    index = sizing.choose()
+    assert sizing.ladder[index].student == "mobilenet_v2"
+    assert "timm://mobilenetv3_small_100 is left out: cannot download" in capsys.readouterr().err
 
 
 def test_picture_is_of_the_median_size_and_number_of_objects(write: Any, coco: Coco) -> None:

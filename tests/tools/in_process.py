@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+import torch
+
 from detectron2.utils.logger import setup_logger
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,6 +38,7 @@ def run_tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     file = str(ROOT / "tools" / f"{name}.py")
     out, err, code = io.StringIO(), io.StringIO(), 0
     disabled = logging.root.manager.disable
+    torch.manual_seed(0)  # as in a new process, random weights do not depend on what ran before
     with (
         logging_kept(),
         mock.patch.object(sys, "argv", [file, *words]),
