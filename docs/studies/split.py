@@ -1,7 +1,8 @@
 """Split the training images of a data set in two halves, and a tenth of the labels of both.
 
-python split.py DATA OUTPUT: DATA has annotations/train.json and images. Writes first.json (the
-teacher's), second.json, tenth.json, rest.json and the folders of images first, second, rest.
+python split.py DATA OUTPUT: DATA has annotations/train.json, val.json and images. Writes first.json
+(the teacher's), second.json, tenth.json, rest.json and the folders of images first, second, rest;
+and val_even.json and val_odd.json, every other image to validate on.
 """
 
 import json
@@ -11,6 +12,16 @@ import sys
 from pathlib import Path
 
 data, output = map(Path, sys.argv[1:])
+
+
+def write(name: str, content: dict, part: list) -> None:
+    """Writes a data set of some of the images."""
+    ids = {x["id"] for x in part}
+    own = [x for x in content["annotations"] if x["image_id"] in ids]
+    (output / f"{name}.json").write_text(json.dumps(content | {"images": part, "annotations": own}))
+    print(name, len(part), len(own))
+
+
 content = json.loads((data / "annotations/train.json").read_text())
 images = sorted(content["images"], key=lambda x: x["file_name"])
 random.Random(0).shuffle(images)
@@ -23,10 +34,11 @@ parts = {
 }
 output.mkdir(parents=True, exist_ok=True)
 for name, part in parts.items():
-    ids = {x["id"] for x in part}
-    own = [x for x in content["annotations"] if x["image_id"] in ids]
-    (output / f"{name}.json").write_text(json.dumps(content | {"images": part, "annotations": own}))
+    write(name, content, part)
     (output / name).mkdir(exist_ok=True)
     for image in part:
         shutil.copy(data / "images" / image["file_name"], output / name)
-    print(name, len(part), len(own))
+content = json.loads((data / "annotations/val.json").read_text())
+images = sorted(content["images"], key=lambda x: x["file_name"])
+write("val_even", content, images[::2])
+write("val_odd", content, images[1::2])
