@@ -187,8 +187,7 @@ def check_data(
     """Describes a data set, lists what is odd in it, and draws some of its images."""
     from fam_det.analysis import data_report as report
     from fam_det.data.annotations import read_dataset
-    from fam_det.data.audit import class_names
-    from fam_det.data.data_warnings import forget_warnings, kept_warnings
+    from fam_det.data.audit import class_names, forget_warnings, kept_warnings
 
     (file, folder), error = pair, ""
     forget_warnings()

@@ -250,7 +250,7 @@ def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
 
 def run_trainings(args: argparse.Namespace, request: "Request", recipe: "Recipe") -> None:
     """Trains, with --compare the same student twice more; prints the cost before, a table after."""
-    from fam_det.data.data_warnings import kept_warnings
+    from fam_det.data.audit import kept_warnings
     from fam_det.recipes.controls import controls
     from fam_det.recipes.cost import describe_cost
 

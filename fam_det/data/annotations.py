@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fam_det.data.audit import audit, find_other_sizes, report
-from fam_det.data.data_warnings import warn
+from fam_det.data.audit import audit, find_other_sizes, report, warn
 from fam_det.data.images import MAX_PIXELS, check_files, check_name
 from fam_det.files import short
 
@@ -121,13 +120,15 @@ def check_annotations(
         if not categories:
             raise ValueError("has no categories, expected one for each class, with a name")
         files = [image["file_name"] for image in images.values()]
-        respelled = check_files(
-            where, files, Path(folder), max_missing=max_missing, follow_links=follow_links
+        respelled, missing = check_files(
+            files, Path(folder), max_missing=max_missing, follow_links=follow_links
         )
         _check_each(content, "annotations", check_object)
         _check_names(categories, content["annotations"])
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    if missing:
+        warn(f"{where}: {len(missing)} of {len(files)} images are missing, such as {missing[0]!r}")
     for image in content["images"] if respelled else ():
         image["file_name"] = respelled.get(image["file_name"], image["file_name"])
     report(where, audit(content), allow_odd_boxes=allow_odd_boxes)

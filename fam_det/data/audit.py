@@ -1,12 +1,16 @@
 """What is well-formed in a COCO data set and yet wrong, as exporters write it.
 
+Warnings about data are kept, to be repeated where a user looks: above the training's lines. Between
+them and its first line Detectron2 prints the whole config and the model.
+
 N: objects. Boxes are x, y, width, height in pixels, as COCO's.
 """
 
 import hashlib
+import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fam_det.data.data_warnings import warn
 from fam_det.data.images import open_checked_image, turned_size
 from fam_det.files import short
 
@@ -24,9 +27,7 @@ Array = NDArray[Any]
 ALLOW = "if they are right, add: --allow-odd-boxes (DATASETS.ALLOW_ODD_BOXES True)"
 MAX_NAMES = 3  # in a message
 MOST = 0.5
-MIN_OUTSIDE = (
-    0.25  # share of boxes that leave their image: half of it or more where x is right of W/2
-)
+MIN_OUTSIDE = 0.25  # share of boxes that leave their image: of corners about half
 MIN_EXPLAINED = 0.95  # share of boxes that stay inside in another reading
 TWIN_IOU = 0.8
 MIN_TWINS = 0.01  # share of objects: some are annotated twice in the best of data sets
@@ -35,6 +36,9 @@ MAX_REACH = 0.6  # how far objects come in both directions
 MAX_NEIGHBOURS = 50  # compared with an object, of its class in its image, from left to right
 SAMPLE = 64  # images that are opened
 HEAD = 4096  # bytes that differ in nearly all images of one length
+
+logger = logging.getLogger(__name__)
+_kept: dict[str, None] = {}  # warnings in their order, each once
 
 
 class Finding(NamedTuple):
@@ -96,6 +100,22 @@ def report(where: str, findings: Iterable[Finding], *, allow_odd_boxes: bool = F
         if finding.is_error and not allow_odd_boxes:
             raise ValueError(f"{where}: {finding.text}")
         warn(f"{where}: {finding.text}")
+
+
+def warn(text: str) -> None:
+    """Logs a warning about data, and keeps it."""
+    logger.warning("%s", text)
+    _kept[text] = None
+
+
+def kept_warnings() -> list[str]:
+    """Returns the warnings about the data sets that were read last."""
+    return list(_kept)
+
+
+def forget_warnings() -> None:
+    """Forgets all: those of another run in this process."""
+    _kept.clear()
 
 
 def audit(content: Json) -> list[Finding]:
@@ -333,8 +353,8 @@ def find_shared_images(train: Iterable[Path], test: Iterable[Path]) -> Iterator[
     firsts, seconds = set(train), list(test)
     total, same = len(seconds), [file for file in seconds if file in firsts]
     seconds = [file for file in seconds if file not in firsts]
-    for read in (_length, _head, _digest):  # each is asked of fewer files
-        first, second = ({x: _try(read, x) for x in files} for files in (firsts, seconds))
+    for count in (0, HEAD, -1):  # each is read of fewer files
+        first, second = ({x: _digest(x, count) for x in files} for files in (firsts, seconds))
         common = {*first.values()} & {*second.values()} - {None}
         firsts = {file for file, value in first.items() if value in common}
         seconds = [file for file, value in second.items() if value in common]
@@ -345,24 +365,16 @@ def find_shared_images(train: Iterable[Path], test: Iterable[Path]) -> Iterator[
         )
 
 
-def _try(read: Callable[[Path], Any], file: Path) -> Any:
+def _digest(file: Path, count: int) -> tuple[int, bytes] | None:
+    """Returns the length of a file and a digest of its first bytes, -1 for all of them."""
     try:
-        return read(file)
+        length, content = file.stat().st_size, b""
+        if count:
+            with file.open("rb") as stream:
+                content = stream.read(count)
     except OSError:  # a file that is missing or may not be read
         return None
-
-
-def _length(file: Path) -> int | None:
-    return file.stat().st_size or None
-
-
-def _head(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(HEAD)
-
-
-def _digest(file: Path) -> bytes:
-    return hashlib.blake2b(file.read_bytes()).digest()
+    return (length, hashlib.blake2b(content).digest()) if length else None
 
 
 def class_names(categories: Iterable[Json]) -> tuple[str, ...]:

@@ -17,8 +17,13 @@ from fam_det.data.annotations import (
     read_annotations,
     read_dataset,
 )
-from fam_det.data.audit import class_difference, class_names, find_shared_images, report
-from fam_det.data.data_warnings import forget_warnings
+from fam_det.data.audit import (
+    class_difference,
+    class_names,
+    find_shared_images,
+    forget_warnings,
+    report,
+)
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path, PurePath
@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 from PIL import Image, UnidentifiedImageError
 
-from fam_det.data.data_warnings import warn
 from fam_det.files import short
 
 logger = logging.getLogger(__name__)
@@ -30,19 +29,18 @@ def check_name(file: object) -> None:
 
 
 def check_files(
-    where: str, files: list[str], folder: Path, *, max_missing: int, follow_links: bool
-) -> dict[str, str]:
+    files: list[str], folder: Path, *, max_missing: int, follow_links: bool
+) -> tuple[dict[str, str], list[str]]:
     """Checks that files are inside the image folder, which may itself be a link.
 
-    Returns the names of those that are there under another spelling only, by the given ones:
-    exporters on Windows write backslashes, others begin with the folder's own name, Label Studio
-    quotes names as in an URL.
+    Returns the names of those that are there under another spelling only, by the given ones, and
+    those that are missing: exporters on Windows write backslashes, others begin with the folder's
+    own name, Label Studio quotes names as in an URL.
     """
     found, missing = _find_files(files, folder)
     outside = [file for file, leaves in found.items() if leaves]
     respelled: dict[str, str] = {}
-    spellings: tuple[Callable[[str], str], ...] = (_slashes, unquote)
-    for spell, start in product(spellings, ("", f"{folder.absolute().name}/")):
+    for spell, start in product((_slashes, unquote), ("", f"{folder.absolute().name}/")):
         others = {spell(file).removeprefix(start): file for file in missing}
         found, _ = _find_files(others, folder)
         outside += [others[x] for x, leaves in found.items() if leaves]
@@ -59,9 +57,7 @@ def check_files(
             f"{short(missing[0])}{_same_name(missing[0], folder)}; give the folder that the file "
             "names start from"
         )
-    if missing:
-        warn(f"{where}: {len(missing)} of {len(files)} images are missing, such as {missing[0]!r}")
-    return respelled
+    return respelled, missing
 
 
 def _slashes(file: str) -> str:
@@ -73,20 +69,16 @@ def _same_name(file: str, folder: Path) -> str:
     path = PurePath(_slashes(unquote(file)))
     for parent in dict.fromkeys((path.parent, PurePath())):
         known = _list_files(folder / parent, folder.resolve())
-        for same in (str.casefold, _stem):
+        for same in (str.casefold, lambda name: PurePath(name).stem.casefold()):
             for name in known:
                 if same(name) == same(path.name):
                     return f" ({short(str(parent / name))} is there)"
     return ""
 
 
-def _stem(name: str) -> str:
-    return PurePath(name).stem.casefold()
-
-
 def find_image(file: str, folder: Path) -> Path:
     """Returns the path of an image whose name may be spelled as ``check_files`` admits."""
-    others = check_files("", [file], folder, max_missing=1, follow_links=True)
+    others, _ = check_files([file], folder, max_missing=1, follow_links=True)
     return folder / others.get(file, file)
 
 
@@ -170,8 +162,7 @@ def error_reason(error: Exception, file: str) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     text = str(error).removeprefix(f"{file}: ").replace(f" for image {file}", "")
-    text = text.replace(f"'{file}'", "")
-    text = " ".join(text.split())
+    text = " ".join(text.replace(f"'{file}'", "").split())
     if type(error) is ValueError and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

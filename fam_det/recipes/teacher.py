@@ -9,8 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fam_det.data.annotations import read_annotations
-from fam_det.data.audit import class_names
-from fam_det.data.data_warnings import warn
+from fam_det.data.audit import class_names, warn
 from fam_det.modeling.lazy_detector import read_config
 from fam_det.modeling.teacher import describe_teacher, find_config, teacher_config
 from fam_det.recipes.overrides import Override, Overrides, given_weights

@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
+from fam_det.data.audit import warn
 from fam_det.data.coco import (
     check_known,
     check_registered,
     find_categories,
     use_coco_datasets,
 )
-from fam_det.data.data_warnings import warn
 from fam_det.data.dataset import NamingMapper
 from fam_det.data.loader import (
     RestartingLoader,

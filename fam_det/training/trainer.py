@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fam_det.data.data_warnings import kept_warnings
+from fam_det.data.audit import kept_warnings
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.metrics_file import LOG_PERIOD
 from fam_det.modeling.student_wrapper import parts_of_student

@@ -13,8 +13,13 @@ from PIL import Image
 from fam_det.config import default_config
 from fam_det.data import audit, register_coco_datasets
 from fam_det.data.annotations import check_annotations, read_dataset
-from fam_det.data.audit import find_shared_images, read_objects, twins
-from fam_det.data.data_warnings import forget_warnings, kept_warnings
+from fam_det.data.audit import (
+    find_shared_images,
+    forget_warnings,
+    kept_warnings,
+    read_objects,
+    twins,
+)
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog

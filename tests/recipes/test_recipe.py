@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fam_det.config import default_config
-from fam_det.data.data_warnings import kept_warnings
+from fam_det.data.audit import kept_warnings
 from fam_det.files.config_file import merge_config
 from fam_det.recipes.data import CocoData
 from fam_det.recipes.recipe import Recipe, Request, derive

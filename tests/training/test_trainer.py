@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fam_det.config import default_config
-from fam_det.data.data_warnings import forget_warnings, kept_warnings
+from fam_det.data.audit import forget_warnings, kept_warnings
 from fam_det.training.detection import load_config, warn_of_frozen_noise
 from fam_det.training.trainer import ResumableTrainer
 from tests.training.small_training import Batches, Model

@@ -13,8 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from fam_det.data.annotations import read_dataset
-from fam_det.data.audit import find_shared_images
-from fam_det.data.data_warnings import forget_warnings, kept_warnings
+from fam_det.data.audit import find_shared_images, forget_warnings, kept_warnings
 from tools.demo import scenes
 from tools.demo.scenes import INK, DigitPool, SceneParams, build_dataset, draw_scenes
 
