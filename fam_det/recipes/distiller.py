@@ -42,6 +42,10 @@ def distiller_overrides(
     try:
         parts, classes, lines = _heads(student, teacher, names, inherit_heads)
     except _NoHeadsError as obstacle:
+        if inherit_heads:
+            raise ValueError(
+                f"--inherit-heads: {obstacle}; leave it out to take the heads that fit, if any"
+            ) from obstacle
         reason = "those that both have" + " but p2, the costliest" * ("p2" in levels)
         cheap = Override([level for level in levels if level != "p2"], reason)
         line = f"{obstacle}: distilling FPN features only"
@@ -66,16 +70,20 @@ def _heads(
     if inherit_heads is False:
         raise _NoHeadsError("--no-inherit-heads")
     classes, line = _classes(teacher, names, insist=bool(inherit_heads))
+    shapes = [x.backbone.output_shape().values() for x in (student, teacher.detector)]
+    thin = thin_maps(*([shape.channels for shape in own] for own in shapes))  # k and C, or None
+    basis = torch.zeros(thin[::-1]) if thin else None
+    # The FPN's output convolutions fit where the FPNs are of one width.
+    parts = [*HEADS[teacher.architecture], *([] if thin else ["backbone.fpn_output*"])]
     fitting, misfits = [], []
-    for part in _parts(student, teacher):
-        misfit = _misfit(student, teacher, part, classes)
-        fitting += [] if misfit else [part]
-        misfits += [misfit] if misfit else []
-    if misfits and inherit_heads:
-        raise ValueError(
-            f"--inherit-heads: {misfits[0]}; leave it out to take only the heads that fit"
-        )
-    if not fitting:
+    for part in parts:
+        try:
+            inherit(student, teacher.detector, [part], basis=basis, classes=classes)
+            fitting.append(part)
+        except ValueError as error:
+            reason = str(error).removeprefix("MODEL.TEACHER.INHERIT: ")
+            misfits.append(reason.partition(";")[0])
+    if misfits and (inherit_heads or not fitting):
         raise _NoHeadsError(misfits[0])
     return fitting, classes, [line, *(f"starts anew: {misfit}" for misfit in misfits)]
 
@@ -93,10 +101,9 @@ def _classes(teacher: Teacher, names: Sequence[str], *, insist: bool) -> tuple[l
         classes = [known.index(name) if name in known else -1 for name in names]
         return classes, line + f"; new: {list_names(new)}" * bool(new)
     if teacher.num_classes != len(names):
-        reason = f"the teacher detects {teacher.num_classes} classes, the data has {len(names)}"
-        if insist:
-            raise ValueError(f"--inherit-heads: {reason}; leave it out to distil FPN features only")
-        raise _NoHeadsError(reason)
+        raise _NoHeadsError(
+            f"the teacher detects {teacher.num_classes} classes, the data has {len(names)}"
+        )
     if not insist:
         raise _NoHeadsError(_other_names(teacher, names))
     return [], f"teacher and data have {len(names)} classes: {heads}"
@@ -125,29 +132,6 @@ def _top_block(backbone: Any) -> tuple[str, str]:
     """Returns what makes the coarser levels, and of which map."""
     block = getattr(backbone, "top_block", None)
     return type(block).__name__, getattr(block, "in_feature", "")
-
-
-def _parts(student: Any, teacher: Teacher) -> list[str]:
-    """Returns the heads, and the FPN's output convolutions where the FPNs are of one width."""
-    parts = HEADS[teacher.architecture]
-    return parts if _thin(student, teacher) else [*parts, "backbone.fpn_output*"]
-
-
-def _thin(student: Any, teacher: Teacher) -> tuple[int, int] | None:
-    """Returns k and C of a student whose FPN is thinner."""
-    shapes = [x.backbone.output_shape().values() for x in (student, teacher.detector)]
-    return thin_maps(*([shape.channels for shape in own] for own in shapes))
-
-
-def _misfit(student: Any, teacher: Teacher, part: str, classes: list[int]) -> str | None:
-    """Returns why a part's weights cannot be taken, which is tried out; None where they can."""
-    thin = _thin(student, teacher)
-    basis = torch.zeros(thin[::-1]) if thin else None
-    try:
-        inherit(student, teacher.detector, [part], basis=basis, classes=classes)
-    except ValueError as error:
-        return str(error).removeprefix("MODEL.TEACHER.INHERIT: ").partition(";")[0]
-    return None
 
 
 def _other_names(teacher: Teacher, names: Sequence[str]) -> str:

@@ -70,24 +70,22 @@ def _steps(
     """Yields the name and keys of each student."""
     widths = [_thin(teacher, divisor) for divisor in _divisors(teacher)]
     quarter = min(DIVISORS.index(4), len(widths) - 1)
-    if request.student:
-        backbones: list[tuple[str, Overrides]] = [(request.student, {})]
-    else:
+    backbones: list[tuple[str, Overrides]] = [(request.student, {})]
+    if not request.student:
         found = _backbones(teacher, request.student_weights)
         backbones = [x for x in found if x[0] not in without]
         if not backbones:
             return
         widths[0] = widths[min(1, quarter)]  # the teacher's backbone with its FPN is no student
-    few, fewer = (_few(teacher, count) for count in PROPOSALS)
-    (name, own), *others = backbones
+    few, fewer, sampled, narrow = _cheaper_heads(teacher)
+    name, own = backbones[0]
     for width in widths[: quarter + 1]:
         yield name, own | width
-    yield name, own | widths[quarter] | few
-    for name, own in others:
+    for name, own in backbones:
         yield name, own | widths[quarter] | few
     keys = own | widths[quarter] | few
-    last = (fewer, _narrow(teacher), *_small(request, teacher))
-    for step in (_sampled(teacher), *widths[quarter + 1 :], *last):
+    last = (fewer, narrow, *_small(request, teacher))
+    for step in (sampled, *widths[quarter + 1 :], *last):
         keys = keys | step
         yield name, keys
 
@@ -123,43 +121,36 @@ def _thin(teacher: Teacher, divisor: int) -> Overrides:
     return {"MODEL.FPN.OUT_CHANNELS": Override(width // divisor, reason)}
 
 
-def _rpn_widths(teacher: Teacher) -> list[int]:
-    model = teacher.template.MODEL
-    return [model.FPN.OUT_CHANNELS if x == -1 else x for x in model.RPN.CONV_DIMS]
+def _cheaper_heads(teacher: Teacher) -> tuple[Overrides, Overrides, Overrides, Overrides]:
+    """Returns the keys of an R-CNN's steps, none of a dense detector's.
 
-
-def _few(teacher: Teacher, count: int) -> Overrides:
-    """Returns the keys of fewer proposals, none where the teacher has not more."""
-    rpn = teacher.template.MODEL.RPN
-    if teacher.architecture != "GeneralizedRCNN" or count >= rpn.POST_NMS_TOPK_TEST:
-        return {}
-    had = rpn.PRE_NMS_TOPK_TEST
-    return {
-        "MODEL.RPN.PRE_NMS_TOPK_TEST": Override(min(count, had), f"a level; the teacher has {had}"),
-        "MODEL.RPN.POST_NMS_TOPK_TEST": Override(
-            count, f"the teacher has {rpn.POST_NMS_TOPK_TEST}"
-        ),
-    }
-
-
-def _sampled(teacher: Teacher) -> Overrides:
-    """Returns the key of ROIAlign with one sample a bin; by default there are up to 16."""
+    They are few and fewer proposals, none where the teacher has not more, ROIAlign with one sample
+    a bin, of which there are up to 16 by default, and a narrow RPN and mask head.
+    """
     if teacher.architecture != "GeneralizedRCNN":
-        return {}
-    return {"MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": Override(1, "one sample a bin")}
-
-
-def _narrow(teacher: Teacher) -> Overrides:
-    new, model = "narrower than the teacher's", teacher.template.MODEL
-    if teacher.architecture != "GeneralizedRCNN":
-        return {}
-    widths = [max(x // NARROW, MIN_WIDTH) for x in _rpn_widths(teacher)]
-    keys = {"MODEL.RPN.CONV_DIMS": Override(widths, new)}
+        return {}, {}, {}, {}
+    model, new = teacher.template.MODEL, "narrower than the teacher's"
+    per_level, had = model.RPN.PRE_NMS_TOPK_TEST, model.RPN.POST_NMS_TOPK_TEST
+    reason = f"a level; the teacher has {per_level}"
+    few, fewer = (
+        {
+            "MODEL.RPN.PRE_NMS_TOPK_TEST": Override(min(count, per_level), reason),
+            "MODEL.RPN.POST_NMS_TOPK_TEST": Override(count, f"the teacher has {had}"),
+        }
+        if count < had
+        else {}
+        for count in PROPOSALS
+    )
+    sampled = {"MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": Override(1, "one sample a bin")}
+    narrow = {"MODEL.RPN.CONV_DIMS": Override([_narrow(x) for x in teacher.rpn_widths], new)}
     if teacher.has_masks:
-        keys["MODEL.ROI_MASK_HEAD.CONV_DIM"] = Override(
-            max(model.ROI_MASK_HEAD.CONV_DIM // NARROW, MIN_WIDTH), new
-        )
-    return keys
+        width = _narrow(model.ROI_MASK_HEAD.CONV_DIM)
+        narrow["MODEL.ROI_MASK_HEAD.CONV_DIM"] = Override(width, new)
+    return few, fewer, sampled, narrow
+
+
+def _narrow(width: int) -> int:
+    return max(width // NARROW, MIN_WIDTH)
 
 
 def _small(request: Request, teacher: Teacher) -> list[Overrides]:

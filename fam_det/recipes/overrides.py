@@ -24,7 +24,7 @@ MAY_CHANGE = (
 
 
 class Override(NamedTuple):
-    """A value for a config key, and a few words for the comment beside it, "" for none."""
+    """A value for a config key or node, and a few words for the comment beside it, or ""."""
 
     value: Any
     reason: str = ""
@@ -55,11 +55,13 @@ def build_config(
     Without a ``base`` it is that of the defaults.
     """
     cfg = base.clone() if base else default_config()
-    for key, override in overrides.items():
+    for key, (value, _) in overrides.items():
         path, _, name = key.rpartition(".")
         node = find_node(cfg, path) if path else cfg
-        is_tuple = isinstance(node[name], tuple)
-        node[name] = tuple(override.value) if is_tuple else override.value
+        if isinstance(value, CfgNode):
+            node[name].merge_from_other_cfg(value)
+        else:
+            node[name] = tuple(value) if isinstance(node[name], tuple) else value
     merge_pairs(cfg, options)
     return cfg
 

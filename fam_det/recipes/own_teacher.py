@@ -3,24 +3,24 @@
 from fam_det.config import default_config
 from fam_det.files.config_file import merge_config
 from fam_det.recipes.data import CocoData, check_same_classes
-from fam_det.recipes.overrides import Override, Overrides, build_config
+from fam_det.recipes.overrides import Override, Overrides
 from fam_det.recipes.recipe import (
     Recipe,
     Request,
+    build_recipe,
     class_overrides,
     data_note,
     rcnn_name,
     run_overrides,
 )
-from fam_det.recipes.schedule import solver_overrides
-from fam_det.recipes.student import Flags, student_overrides, weights_note
+from fam_det.recipes.student import student_overrides, weights_note
 from fam_det.recipes.teacher import TEMPLATES
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
 KIND = "GeneralizedRCNN"
-FLAGS = Flags("--train-teacher", "--teacher-weights")
+FLAG = "--train-teacher"
 # Detectron2 enlarges the images of COCO, of 480 pixels, to 800: smaller ones by as much.
 COCO_SIDE, MULTIPLE = 480, 32  # pixels of the shorter side; sizes are rounded to a stride
 
@@ -32,25 +32,16 @@ def derive_teacher(request: Request) -> Recipe:
     for weights, schedule and classes. A ValueError names the flag that cannot be met.
     """
     name, weights = request.teacher, request.teacher_weights
-    train, val, options = request.train, request.val, request.options
+    train, val = request.train, request.val
     check_same_classes(train, val)
     merge_config(template := default_config(), model_zoo.get_config_file(TEMPLATES[KIND]))
     masks = train.has_masks and val.has_masks
-    overrides = student_overrides(name, weights, KIND, template.MODEL.FPN.IN_FEATURES, FLAGS)
-    overrides |= class_overrides([train], masks) | _sizes(template, train)
-    overrides |= run_overrides(request)
-    overrides |= solver_overrides(
-        request.schedule,
-        KIND,
-        num_images=train.num_trained,
-        num_validated=val.num_images,
-        batch=request.batch,
-    )
-    notes = [f"teacher {rcnn_name(masks)} {name}, trained alone", data_note(train, val)]
-    reasons = {key: override.reason for key, override in overrides.items()}
-    reasons |= dict.fromkeys(options[::2], "given")
-    cfg = build_config(overrides, options, template)
-    return Recipe(cfg, reasons, [*notes, *weights_note(weights, FLAGS)])
+    overrides = student_overrides(name, weights, KIND, template.MODEL.FPN.IN_FEATURES, FLAG)
+    overrides |= class_overrides(request, masks) | _sizes(template, train)
+    overrides |= run_overrides(request, KIND)
+    notes = [f"teacher {rcnn_name(masks)} {name}, trained alone", data_note(request)]
+    notes += weights_note(weights, FLAG)
+    return build_recipe(overrides, request.options, notes, template)
 
 
 def _sizes(template: CfgNode, data: CocoData) -> Overrides:

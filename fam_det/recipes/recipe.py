@@ -57,6 +57,11 @@ class Request:
     size_note: str = ""  # why it was chosen
     options: list[str] = field(default_factory=list)  # KEY VALUE pairs, which override all else
 
+    @property
+    def trained(self) -> list[CocoData]:
+        """Returns the data sets that are trained on."""
+        return [self.train, *([self.unlabelled] if self.unlabelled else [])]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -74,32 +79,33 @@ class Recipe:
 
 def derive(request: Request) -> Recipe:
     """Derives the config for a request; a ValueError names the flag that cannot be met."""
-    train, other, options = request.train, request.unlabelled, request.options
     teacher, masks, overrides = teacher_keys(request)
     overrides |= student_keys(request, teacher, overrides)
-    overrides |= solver_overrides(
-        request.schedule,
-        teacher.architecture,
-        num_images=train.num_trained + (other.num_trained if other else 0),
-        num_validated=request.val.num_images,
-        batch=request.batch,
-    )
     overrides["MODEL.DISTILLER.WARMUP_ITERS"] = overrides["SOLVER.WARMUP_ITERS"]._replace(
         reason="as the learning rate"
     )
-    cfg = build_config(overrides, options)
+    cfg = build_config(overrides, request.options)
     student = _build_student(request.student, cfg)
     how = cfg.MODEL.TEACHER.MATCH, cfg.MODEL.TEACHER.INPUT_SCALE
     heads, start = distiller_overrides(
-        student, teacher, train.class_names, request.inherit_heads, *how
+        student, teacher, request.train.class_names, request.inherit_heads, *how
     )
-    overrides |= heads
-    reasons = {key: override.reason for key, override in overrides.items()}
-    reasons |= dict.fromkeys(options[::2], "given")
-    notes = [*_notes(request, teacher, masks), *start, *weights_note(request.student_weights)]
+    kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn_name(masks)
+    notes = [f"student {kind} {request.student}, teacher {request.teacher}"]
+    notes += [request.size_note] if request.size_note else []
+    notes += [data_note(request), *start, *weights_note(request.student_weights)]
     if "MODEL.TEACHER.INHERIT" in heads and request.student_weights not in (None, "none"):
         notes.append("heads that --student-weights have go before the teacher's")
-    return Recipe(build_config(overrides, options), reasons, notes)
+    return build_recipe(overrides | heads, request.options, notes)
+
+
+def build_recipe(
+    overrides: Overrides, options: Sequence[str], notes: list[str], base: CfgNode | None = None
+) -> Recipe:
+    """Returns the config of ``build_config``, with these notes."""
+    reasons = {key: override.reason for key, override in overrides.items()}
+    reasons |= dict.fromkeys(options[::2], "given")
+    return Recipe(build_config(overrides, options, base), reasons, notes)
 
 
 def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
@@ -107,15 +113,15 @@ def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
 
     Raises a ValueError that names the flag for data or a teacher that cannot be used.
     """
-    train, val = request.train, request.val
-    check_same_classes(train, val)
+    check_same_classes(request.train, request.val)
     overrides = teacher_overrides(request.teacher, request.teacher_weights)
     teacher = read_teacher(build_config(overrides, request.options))
-    data = [train, val, *([request.unlabelled] if request.unlabelled else [])]
-    masks = teacher.has_masks and all(x.has_masks for x in data)
-    overrides |= _shared_overrides(teacher, masks)
-    overrides |= _detector_overrides(teacher, train, request.unlabelled, masks)
-    return teacher, masks, overrides | run_overrides(request)
+    masks = teacher.has_masks and all(x.has_masks for x in (*request.trained, request.val))
+    shared = [*SHARED, *SHARED_HEADS[teacher.architecture]]
+    shared += ["MODEL.ROI_MASK_HEAD"] if masks else []
+    overrides |= {key: Override(find_node(teacher.template, key)) for key in shared}
+    overrides |= _detector_overrides(teacher, request, masks)
+    return teacher, masks, overrides | run_overrides(request, teacher.architecture)
 
 
 def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrides:
@@ -126,26 +132,13 @@ def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrid
     return own | _thin_overrides(teacher, sized) | _small_overrides(teacher, sized) | request.size
 
 
-def _shared_overrides(teacher: Teacher, masks: bool) -> Overrides:
-    keys = [*SHARED, *SHARED_HEADS[teacher.architecture]]
-    keys += ["MODEL.ROI_MASK_HEAD"] if masks else []
-    overrides: Overrides = {}
-    for key in keys:
-        value = find_node(teacher.template, key)
-        if isinstance(value, CfgNode):
-            overrides |= {f"{key}.{name}": Override(child) for name, child in value.items()}
-        else:
-            overrides[key] = Override(value)
-    return overrides
-
-
 def _thin_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
     """Returns the inner widths of heads that read an FPN of another width than the teacher's."""
     width = teacher.template.MODEL.FPN.OUT_CHANNELS
     if teacher.architecture == "RetinaNet" or cfg.MODEL.FPN.OUT_CHANNELS == width:
         return {}
-    inner = [width if x == -1 else x for x in teacher.template.MODEL.RPN.CONV_DIMS]
-    return {"MODEL.RPN.CONV_DIMS": Override(inner, "the teacher's, -1 would be the FPN's width")}
+    reason = "the teacher's, -1 would be the FPN's width"
+    return {"MODEL.RPN.CONV_DIMS": Override(teacher.rpn_widths, reason)}
 
 
 def _small_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
@@ -170,9 +163,7 @@ def _divided(value: Any, scale: float, digits: int | None) -> Any:
     return round(value / scale, digits)
 
 
-def _detector_overrides(
-    teacher: Teacher, train: CocoData, other: CocoData | None, masks: bool
-) -> Overrides:
+def _detector_overrides(teacher: Teacher, request: Request, masks: bool) -> Overrides:
     overrides = {
         "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
         "MODEL.STUDENT.META_ARCHITECTURE": Override(
@@ -180,21 +171,21 @@ def _detector_overrides(
         ),
     }
     if teacher.architecture == "RetinaNet":
-        return overrides | {"MODEL.RETINANET.NUM_CLASSES": _num_classes(train)}
+        return overrides | {"MODEL.RETINANET.NUM_CLASSES": _num_classes(request.train)}
     overrides["MODEL.ROI_HEADS.NAME"] = Override("StandardROIHeads")
-    overrides |= class_overrides([train, *([other] if other else [])], masks)
+    overrides |= class_overrides(request, masks)
     if teacher.template.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
         overrides["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] = Override(False)
     return overrides
 
 
-def class_overrides(trained: Sequence[CocoData], masks: bool) -> Overrides:
+def class_overrides(request: Request, masks: bool) -> Overrides:
     """Returns the keys of an R-CNN that say what it finds, by the data that it is trained on."""
     overrides = {
-        "MODEL.ROI_HEADS.NUM_CLASSES": _num_classes(trained[0]),
+        "MODEL.ROI_HEADS.NUM_CLASSES": _num_classes(request.train),
         "MODEL.MASK_ON": Override(masks, "every object has a mask" if masks else ""),
     }
-    if masks and any(data.has_bitmasks for data in trained):
+    if masks and any(data.has_bitmasks for data in request.trained):
         overrides["INPUT.MASK_FORMAT"] = Override("bitmask", "the data has run-length masks")
     return overrides
 
@@ -203,8 +194,8 @@ def _num_classes(data: CocoData) -> Override:
     return Override(len(data.class_names), f"classes: {list_names(data.class_names)}")
 
 
-def run_overrides(request: Request) -> Overrides:
-    """Returns the keys of the data, the machine and the output folder."""
+def run_overrides(request: Request, architecture: str) -> Overrides:
+    """Returns the keys of the data, the machine, the output folder and the schedule."""
     data = {TRAIN: request.train, VAL: request.val}
     data |= {UNLABELLED: request.unlabelled} if request.unlabelled else {}
     trained = [name for name in data if name != VAL]
@@ -223,9 +214,15 @@ def run_overrides(request: Request) -> Overrides:
         overrides["DATASETS.TRAIN_SHARES"] = Override([0.5, 0.5], "of the images seen")
     if request.features_only:
         overrides["DATASETS.UNLABELLED"] = Override(trained[-1:], "--features-only")
-    if any(data[name].is_labelled_by_teacher for name in trained):
+    if any(x.is_labelled_by_teacher for x in request.trained):
         overrides["DATASETS.IGNORE_CROWD"] = Override(True, "what the teacher is unsure of")
-    return overrides
+    return overrides | solver_overrides(
+        request.schedule,
+        architecture,
+        num_images=sum(x.num_trained for x in request.trained),
+        num_validated=request.val.num_images,
+        batch=request.batch,
+    )
 
 
 def _build_student(name: str, cfg: CfgNode) -> Any:
@@ -238,23 +235,14 @@ def _build_student(name: str, cfg: CfgNode) -> Any:
         raise ValueError(f"--student: {name}: cannot be built: {kind}{error}") from error
 
 
-def _notes(request: Request, teacher: Teacher, masks: bool) -> list[str]:
-    kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn_name(masks)
-    return [
-        f"student {kind} {request.student}, teacher {request.teacher}",
-        *([request.size_note] if request.size_note else []),
-        data_note(request.train, request.val),
-    ]
-
-
 def rcnn_name(masks: bool) -> str:
     """Returns the name of an R-CNN that segments, or does not."""
     return "Mask R-CNN" if masks else "Faster R-CNN"
 
 
-def data_note(train: CocoData, val: CocoData) -> str:
+def data_note(request: Request) -> str:
     """Returns a line on classes and numbers of images."""
     return (
-        f"classes: {list_names(train.class_names)}; images with objects to train on: "
-        f"{train.num_trained}; images to validate on: {val.num_images}"
+        f"classes: {list_names(request.train.class_names)}; images with objects to train on: "
+        f"{request.train.num_trained}; images to validate on: {request.val.num_images}"
     )

@@ -3,7 +3,6 @@
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 from fam_det.config import default_config
 from fam_det.files.checkpoint_file import read_pickle
@@ -31,18 +30,12 @@ INPUT_KEYS = (
 BASIC_BLOCKS = (18, 34)  # depths of a ResNet without bottlenecks
 
 
-class Flags(NamedTuple):
-    """Flags of the command line that name a network and its weights."""
-
-    name: str
-    weights: str
-
-
-FLAGS = Flags("--student", "--student-weights")
+# Flags of the command line: a network's, and that of its weights.
+WEIGHTS = {"--student": "--student-weights", "--train-teacher": "--teacher-weights"}
 
 
 def student_overrides(
-    name: str, weights: str | None, architecture: str, inputs: list[str], flags: Flags = FLAGS
+    name: str, weights: str | None, architecture: str, inputs: list[str], flag: str = "--student"
 ) -> Overrides:
     """Returns the keys of the backbone of what is trained.
 
@@ -52,9 +45,9 @@ def student_overrides(
             config, or None for ImageNet's.
         architecture: the student's meta-architecture, "GeneralizedRCNN" or "RetinaNet".
         inputs: of its FPN, such as ["res3", "res4", "res5"].
-        flags: of the command line, for errors.
+        flag: of ``WEIGHTS``, for errors.
     """
-    check_student(name, flags.name)
+    check_student(name, flag)
     timm_name = name.removeprefix(TIMM) if name.startswith(TIMM) else ""
     kind = "timm" if timm_name else name if name in BACKBONES else "resnet"
     node = f"MODEL.{BACKBONES[kind]}"
@@ -67,7 +60,7 @@ def student_overrides(
         f"{node}.OUT_FEATURES": Override(inputs),
         "INPUT.FORMAT": Override("RGB", f"the order that {library}'s weights take"),
         **{f"MODEL.{key}": Override(value) for key, value in statistics.items()},
-        "MODEL.WEIGHTS": _weights(name, weights, flags),
+        "MODEL.WEIGHTS": _weights(name, weights, flag),
     }
     if kind == "timm":
         overrides["MODEL.TIMM.NAME"] = Override(timm_name)
@@ -111,7 +104,7 @@ def _author(file: Path) -> str:
     return str(read_pickle(file).get("__author__", "Caffe2"))
 
 
-def weights_note(weights: str | None, flags: Flags = FLAGS) -> list[str]:
+def weights_note(weights: str | None, flag: str = "--student") -> list[str]:
     """Returns a warning for given weights of which nothing says what images they take."""
     if weights is None or weights == "none" or trained_with(weights):
         return []
@@ -119,13 +112,13 @@ def weights_note(weights: str | None, flags: Flags = FLAGS) -> list[str]:
     if weights.startswith(own) or _author(Path(weights)) == "torchvision":
         return []
     return [
-        f"{flags.weights} {weights}: nothing says what images it was trained on (there is no "
+        f"{WEIGHTS[flag]} {weights}: nothing says what images it was trained on (there is no "
         "config.yaml beside it), taken to be as ImageNet's weights: if not, add INPUT.FORMAT, "
         "MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and, of a ResNet, MODEL.RESNETS.STRIDE_IN_1X1"
     ]
 
 
-def check_student(name: str, flag: str = FLAGS.name) -> None:
+def check_student(name: str, flag: str = "--student") -> None:
     """Raises a ValueError for a name that is neither torchvision's nor timm's."""
     if name.startswith(TIMM):
         try:
@@ -150,14 +143,14 @@ def _resnet(depth: int) -> Overrides:
     return overrides | {"MODEL.RESNETS.STRIDE_IN_1X1": stride}
 
 
-def _weights(name: str, weights: str | None, flags: Flags) -> Override:
+def _weights(name: str, weights: str | None, flag: str) -> Override:
     if weights is not None:
-        return given_weights(flags.weights, weights)
+        return given_weights(WEIGHTS[flag], weights)
     if not name.startswith(TIMM):
         return Override(TORCHVISION + name, "trained on ImageNet")
     if not import_timm().is_model_pretrained(name.removeprefix(TIMM)):
         raise ValueError(
-            f"{flags.name}: timm has no weights for {name}; add --from-scratch, or a file as "
-            f"{flags.weights}"
+            f"{flag}: timm has no weights for {name}; add --from-scratch, or a file as "
+            f"{WEIGHTS[flag]}"
         )
     return Override(name, "trained on ImageNet")

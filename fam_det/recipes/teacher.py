@@ -1,22 +1,18 @@
 """A teacher as the student's config needs to know it; it is built with random weights for that."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from fam_det.data.annotations import read_annotations
-from fam_det.data.audit import class_names, warn
-from fam_det.modeling.lazy_detector import read_config
+from fam_det.data.audit import warn
+from fam_det.data.coco import find_categories
+from fam_det.modeling.lazy_detector import lazy_datasets, read_config
 from fam_det.modeling.teacher import describe_teacher, find_config, teacher_config
 from fam_det.recipes.overrides import Override, Overrides, given_weights
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 
@@ -45,6 +41,12 @@ class Teacher:
         """Number of classes that it detects."""
         count: int = getattr(self.detector, "roi_heads", self.detector).num_classes
         return count
+
+    @property
+    def rpn_widths(self) -> list[int]:
+        """Channels of the hidden maps of a student's RPN that is as wide."""
+        model = self.template.MODEL
+        return [model.FPN.OUT_CHANNELS if x == -1 else x for x in model.RPN.CONV_DIMS]
 
     @property
     def has_masks(self) -> bool:
@@ -103,16 +105,24 @@ def read_teacher(cfg: CfgNode) -> Teacher:
         architecture = _student_architecture(detector)
         if in_python:
             template = model_zoo.get_config(TEMPLATES[architecture])
-            datasets, entries = _lazy_datasets(cfg)
+            path, _ = find_config(name)
+            data = lazy_datasets(read_config(path, cfg.MODEL.TEACHER.OPTS, "MODEL.TEACHER.OPTS"))
         else:
             template, _ = teacher_config(cfg)
-            datasets, entries = template.DATASETS.TRAIN, template.DATASETS.COCO
+            data = template.clone()
         if not template.MODEL.FPN.IN_FEATURES:
             raise ValueError("has no FPN, expected one, such as that of " + ZOO_EXAMPLE)
+        data.DATASETS.TEST = ()  # it may be tested on other classes
+        names = tuple(str(x["name"]) for x in find_categories(data)) or None
     except Exception as error:  # a config in Python may raise anything
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"--teacher: {name}: {kind}{error}") from error
-    names = _class_names(datasets[0], entries) if datasets else None
+    own = [file for dataset, file, _ in data.DATASETS.COCO if dataset in data.DATASETS.TRAIN]
+    if own and not names:  # its data need not be on this machine
+        warn(
+            f"--teacher: {own[0]}, from which it learned, cannot be read from this folder: its "
+            "classes have no names"
+        )
     return Teacher(name, detector, architecture, names, template, in_python)
 
 
@@ -125,30 +135,3 @@ def _student_architecture(detector: Any) -> str:
         f"is a {type(detector).__name__}, expected a Faster, Mask, Cascade or Keypoint R-CNN, a "
         "RetinaNet or an FCOS; for others write a config, see docs/detectors.md"
     )
-
-
-def _lazy_datasets(cfg: CfgNode) -> tuple[Sequence[str], Sequence[Any]]:
-    """Returns the names of a LazyConfig's training data, and its own entries in COCO format."""
-    path, _ = find_config(cfg.MODEL.TEACHER.CONFIG)
-    lazy = read_config(path, cfg.MODEL.TEACHER.OPTS, "MODEL.TEACHER.OPTS")
-    names = OmegaConf.select(lazy, "dataloader.train.dataset.names", default=[])
-    entries = OmegaConf.select(lazy, "datasets.coco", default=[])
-    return [names] if isinstance(names, str) else list(names), list(entries)
-
-
-def _class_names(dataset: str, entries: Sequence[Any]) -> tuple[str, ...] | None:
-    """Returns the classes of a data set from its own file, or from Detectron2's catalog."""
-    for name, annotations, _ in entries:
-        if name == dataset:
-            try:
-                return class_names(read_annotations(name, annotations)["categories"])
-            except (ValueError, KeyError, TypeError):  # its data need not be on this machine
-                warn(
-                    f"--teacher: {annotations}, from which it learned, cannot be read from this "
-                    "folder: its classes have no names"
-                )
-                return None
-    if dataset not in MetadataCatalog.list():
-        return None
-    known = MetadataCatalog.get(dataset).get("thing_classes")
-    return None if known is None else tuple(known)
