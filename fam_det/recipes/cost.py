@@ -6,9 +6,9 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from statistics import mean
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,7 @@ from fam_det.export.source import ABSENT, MAX_REASON
 from fam_det.files import one_line
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.modeling.metrics import wall_clock
-from fam_det.recipes.meter import resized, test_size
+from fam_det.recipes.meter import describe_device, resized, test_size
 from fam_det.recipes.recipe import Request
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 
@@ -40,18 +40,17 @@ def describe_cost(request: Request, cfg: CfgNode, trainings: int = 1) -> str:
         cfg: its config.
         trainings: how many there will be, none longer than this one.
     """
-    solver, images = cfg.SOLVER, request.train.num_trained
-    images += request.unlabelled.num_trained if request.unlabelled else 0
+    solver, images = cfg.SOLVER, sum(data.num_trained for data in request.trained)
     passes = solver.MAX_ITER * solver.IMS_PER_BATCH / images
     evaluations = math.ceil(solver.MAX_ITER / (cfg.TEST.EVAL_PERIOD or solver.MAX_ITER))
-    lines = [
-        describe_sizes(cfg, request.train.size),
-        f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images: {passes:,.1f} passes "
-        f"over {images:,} images; evaluations of {request.val.num_images:,} images: {evaluations}",
-    ]
-    lines.append(_describe_time(cfg, request.num_gpus, trainings))
+    time = _describe_time(cfg, request.num_gpus, trainings)
     gc.collect()  # ends the workers of its loader
-    return "\n".join(lines)
+    return (
+        f"{describe_sizes(cfg, request.train.size)}\n"
+        f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images: {passes:,.1f} passes "
+        f"over {images:,} images; evaluations of {request.val.num_images:,} images: {evaluations}\n"
+        f"{time}"
+    )
 
 
 def _describe_time(cfg: CfgNode, num_gpus: int, trainings: int) -> str:
@@ -62,9 +61,12 @@ def _describe_time(cfg: CfgNode, num_gpus: int, trainings: int) -> str:
     except FAULTS as error:
         return f"no time was measured: {one_line(error, MAX_REASON)}"
     total = seconds * cfg.SOLVER.MAX_ITER
+    place = describe_device(cfg.MODEL.DEVICE)
+    if cfg.MODEL.DEVICE.startswith("cuda") and num_gpus > 1:
+        place += f", one of {num_gpus} with its images"
     text = (
-        f"{seconds:.2g} s an iteration (measured now, over {count}, on {_where(cfg, num_gpus)}): "
-        f"about {_in_words(total)}, and the evaluations"
+        f"{seconds:.2g} s an iteration (measured now, over {count}, on {place}): about "
+        f"{_in_words(total)}, and the evaluations"
     )
     if trainings > 1:
         text += f"; for all {trainings} trainings up to {_in_words(trainings * total)}"
@@ -88,14 +90,6 @@ def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _where(cfg: CfgNode, num_gpus: int) -> str:
-    device, threads = torch.device(cfg.MODEL.DEVICE), torch.get_num_threads()
-    if device.type != "cuda":  # a Mac has "mps"
-        return f"the {device.type.upper()}, {threads} thread{'s' * (threads > 1)}"
-    name = torch.cuda.get_device_name(device)
-    return name + f", one of {num_gpus} with its images" * (num_gpus > 1)
-
-
 def _in_words(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 3600 else f"{seconds / 60:.1f} minutes"
 
@@ -103,28 +97,11 @@ def _in_words(seconds: float) -> str:
 def measure_apart(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
     """Returns what ``measure_iteration`` does, in a process that leaves no memory of a GPU taken.
 
-    PyTorch gives back all of it, 0.5 GB for a start, at the end of a process alone.
+    PyTorch gives back all of it, 0.5 GB for a start, at the end of a process alone. Raises a
+    RuntimeError where the process is ended.
     """
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_measured, args=(sender, cfg, processes))
-    process.start()
-    sender.close()  # so that the pipe ends with the process
-    try:
-        found: tuple[float, int] | str = receiver.recv()
-    except EOFError:
-        found = "its process was ended"
-    process.join()
-    if isinstance(found, str):
-        raise RuntimeError(found)
-    return found
-
-
-def _send_measured(sender: Connection, cfg: CfgNode, processes: int) -> None:
-    try:
-        sender.send(measure_iteration(cfg, processes))
-    except (*FAULTS, KeyboardInterrupt) as error:
-        sender.send(one_line(error, MAX_REASON))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure_iteration, cfg, processes).result()
 
 
 def measure_iteration(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:

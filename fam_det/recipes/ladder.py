@@ -68,7 +68,7 @@ def _steps(
     request: Request, teacher: Teacher, without: Collection[str]
 ) -> Iterator[tuple[str, Overrides]]:
     """Yields the name and keys of each student."""
-    widths = [_thin(teacher, divisor) for divisor in _divisors(teacher)]
+    widths = _thin_fpns(teacher)
     quarter = min(DIVISORS.index(4), len(widths) - 1)
     backbones: list[tuple[str, Overrides]] = [(request.student, {})]
     if not request.student:
@@ -105,20 +105,15 @@ def _backbones(teacher: Teacher, weights: str | None) -> list[tuple[str, Overrid
     return found
 
 
-def _divisors(teacher: Teacher) -> list[int]:
-    node = teacher.template.MODEL.FPN
-    multiple = GROUPS if node.NORM == "GN" else 1
-    width = node.OUT_CHANNELS
+def _thin_fpns(teacher: Teacher) -> list[Overrides]:
+    """Returns the keys of ever thinner FPNs; the heads' inner widths stay the teacher's."""
+    key, node = "MODEL.FPN.OUT_CHANNELS", teacher.template.MODEL.FPN
+    width, multiple = node.OUT_CHANNELS, GROUPS if node.NORM == "GN" else 1
     return [
-        x for x in DIVISORS if width % (x * multiple) == 0 and (x == 1 or width // x >= MIN_WIDTH)
+        {key: Override(width // x, f"the teacher has {width}" if x > 1 else "")}
+        for x in DIVISORS
+        if width % (x * multiple) == 0 and (x == 1 or width // x >= MIN_WIDTH)
     ]
-
-
-def _thin(teacher: Teacher, divisor: int) -> Overrides:
-    """Returns the key of a thin FPN; the heads' inner widths stay the teacher's."""
-    width = teacher.template.MODEL.FPN.OUT_CHANNELS
-    reason = f"the teacher has {width}" if divisor > 1 else ""
-    return {"MODEL.FPN.OUT_CHANNELS": Override(width // divisor, reason)}
 
 
 def _cheaper_heads(teacher: Teacher) -> tuple[Overrides, Overrides, Overrides, Overrides]:

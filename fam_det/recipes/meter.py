@@ -8,6 +8,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from fam_det.data.annotations import read_annotations
@@ -48,13 +49,6 @@ class Measured(NamedTuple):
     samples: int | None = None  # a bin of the box head's ROIAlign, 0 for as many as it has cells
 
 
-class Picture(NamedTuple):
-    """An image of a data set."""
-
-    file: Path
-    size: tuple[int, int]  # (H, W) before resizing
-
-
 class Meter:
     """Measures students beside their teacher, on an image of about the median size.
 
@@ -74,7 +68,7 @@ class Meter:
             raise ValueError(str(error).replace("--format", "--for")) from error
         self.runtime = runtime
         self.device = cfg.MODEL.DEVICE if runtime == PYTORCH else "cpu"
-        self.picture = typical_picture(data, cfg)
+        self.file, self.size = typical_picture(data, cfg)  # (H, W) before resizing
         frozen, missing = load_teacher(cfg)
         if frozen is None:
             raise ValueError(f"--teacher: {missing}")
@@ -91,8 +85,8 @@ class Meter:
 
     def read(self, cfg: CfgNode, scale: float = 1.0) -> Tensor:
         """Returns the image (3, H, W) as a student of this config takes it, or ``scale`` times."""
-        height, width = (round(x * scale) for x in test_size(self.picture.size, cfg))
-        return example_image(cfg, self.picture.file, (height, width)).to(self.device)
+        height, width = (round(x * scale) for x in test_size(self.size, cfg))
+        return example_image(cfg, self.file, (height, width)).to(self.device)
 
     def build(self, rung: Rung) -> tuple[Any, Tensor]:
         """Returns a student that finds what the teacher does, and its image."""
@@ -187,8 +181,19 @@ def _samples(detector: Any) -> int | None:
     return None if pooler is None else int(pooler.level_poolers[0].sampling_ratio)
 
 
-def typical_picture(data: CocoData, cfg: CfgNode) -> Picture:
-    """Returns the image nearest to the median size, among equals nearest to that of objects."""
+def describe_device(device: str) -> str:
+    """Returns the name of a GPU, or with how many threads another device computes."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"the {device.upper()}, {threads} thread{'s' * (threads > 1)}"
+
+
+def typical_picture(data: CocoData, cfg: CfgNode) -> tuple[Path, tuple[int, int]]:
+    """Returns an image and its (H, W) before resizing.
+
+    It is the one nearest to the median size, among equals nearest to that of objects.
+    """
     content = read_annotations("--val", data.annotations)
     images = content["images"]
     objects = dict.fromkeys((x["id"] for x in images), 0)
@@ -204,7 +209,7 @@ def typical_picture(data: CocoData, cfg: CfgNode) -> Picture:
 
     nearest = images[min(range(len(images)), key=distance)]
     file = find_image(nearest["file_name"], Path(data.images))
-    return Picture(file, (nearest["height"], nearest["width"]))
+    return file, (nearest["height"], nearest["width"])
 
 
 def test_size(size: tuple[int, int], cfg: CfgNode) -> tuple[int, int]:

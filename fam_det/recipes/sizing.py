@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 
 from fam_det.recipes.ladder import build_ladder
-from fam_det.recipes.meter import RUNTIMES, Measured, Meter
+from fam_det.recipes.meter import RUNTIMES, Measured, Meter, describe_device
 from fam_det.recipes.overrides import Override
 from fam_det.recipes.recipe import Request, teacher_keys
 
@@ -136,10 +136,10 @@ class Sizing:
         return f"student chosen by {self.target.flag()}: {_short(row)}, {self._figures(row)}"
 
     def _figures(self, row: Measured) -> str:
-        runtime, threads = RUNTIMES[self.target.runtime], torch.get_num_threads()
+        runtime = RUNTIMES[self.target.runtime]
         return (
             f"{row.speedup:.1f} times the teacher's speed in {runtime}, {1e3 * row.seconds:.1f} ms "
-            f"on {_where(self.meter.device, threads)}"
+            f"on {describe_device(self.meter.device)}"
         )
 
     def text(self, style: str = "simple") -> str:
@@ -150,7 +150,7 @@ class Sizing:
         return f"{table}\n\n{self._conditions()}"
 
     def _conditions(self) -> str:
-        height, width = self.meter.picture.size
+        height, width = self.meter.size
         found = self.meter.found
         proposals = f"{found.proposals} proposals and " if found.proposals else ""
         what = f"{proposals}{found.detections} detections"
@@ -160,17 +160,11 @@ class Sizing:
             scene = (
                 f"the teacher has random weights: all are given {what}, as many as they may have"
             )
-        place = _where(self.meter.device, torch.get_num_threads())
+        place = describe_device(self.meter.device)
         return (
-            f"{self.meter.picture.file.name} ({height} x {width} before resizing) on {place}, "
+            f"{self.meter.file.name} ({height} x {width} before resizing) on {place}, "
             f"PyTorch {torch.__version__}; parts in PyTorch, ms. Random weights; {scene}."
         )
-
-
-def _where(device: str, threads: int) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"the CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def _short(row: Measured) -> str:

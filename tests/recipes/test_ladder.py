@@ -196,6 +196,6 @@ def test_picture_is_of_the_median_size_and_number_of_objects(write: Any, coco: C
     file, folder = write(data)
     cfg = ladder(coco("a"), "resnet18")[0].cfg
     write(data)
-    picture = typical_picture(CocoData(file, folder, ("a",), 5, 5, True, False, (64, 96)), cfg)
-    assert picture.file == Path(folder) / "2.png"  # 1, 6, 3, 1, 4 objects; 64 to 128 wide
-    assert picture.size == (64, 96)
+    image, size = typical_picture(CocoData(file, folder, ("a",), 5, 5, True, False, (64, 96)), cfg)
+    assert image == Path(folder) / "2.png"  # 1, 6, 3, 1, 4 objects; 64 to 128 wide
+    assert size == (64, 96)
