@@ -58,7 +58,7 @@ def main() -> None:
         )
         labelled = label_images(request)
         written = write_dataset(labelled, args.output / "labels.json")
-        print(f"{written.describe()}; image folder: {labelled.labels.root}")
+        print(f"{written}; image folder: {labelled.labels.root}")
         print(write_unreadable(labelled.labels, args.output / "unreadable.txt"), end="")
     except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))

@@ -33,10 +33,7 @@ from fam_det.recipes.scores import MIN_SCORE, Scores, best_scores, default_score
 from fam_det.recipes.teacher import read_teacher, teacher_overrides
 from fam_det.training.trainer import check_device
 
-from detectron2.config import CfgNode
-
 Json = dict[str, Any]
-ODD_NAME = {"error": "a control character in the name, which no data set may have"}
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +81,8 @@ class LabelFile:
         head = json.dumps({**identity, "folders": [str(x.absolute()) for x in folders]})
         if not self.file.exists():
             atomic_write_text(self.file, f"{head}\n")
-        _drop_half_line(self.file)
+        with self.file.open("rb+") as stream:  # a killed call may have left half a line
+            stream.truncate(sum(len(line) for line in stream if line.endswith(b"\n")))
         with self.file.open() as file:
             if next(file, "").rstrip("\n") != head:
                 raise ValueError(
@@ -131,26 +129,14 @@ class LabelFile:
         )
         with self.file.open("a", buffering=1) as file:
             for number, name in enumerate(names):
-                if number >= self.done:
-                    is_odd = any(ord(letter) < 32 for letter in name)
-                    found = ODD_NAME if is_odd else detect(self.root / name)
-                    line = {"file_name": name, **found}
-                    file.write(f"{json.dumps(line)}\n")
+                if number < self.done:
+                    continue
+                if any(ord(letter) < 32 for letter in name):
+                    found = {"error": "a control character in the name, which no data set may have"}
+                else:
+                    found = detect(self.root / name)
+                file.write(f"{json.dumps({'file_name': name, **found})}\n")
         self.done = self.total
-
-
-def _drop_half_line(file: Path) -> None:
-    """Cuts a file behind its last whole line."""
-    with file.open("rb+") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(end - 2**16, 0)
-            stream.seek(start)
-            newline = stream.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                stream.truncate(start + newline + 1)
-                return
-            end = start
 
 
 def detector_of(predictor: Predictor, classes: Sequence[int]) -> Callable[[Path], Json]:
@@ -216,26 +202,10 @@ class Labelled(NamedTuple):
     headers_only: bool = False  # nothing was looked for
 
 
-class Written(NamedTuple):
-    """A data set of labels."""
-
-    file: Path
-    images: int
-    objects: int
-    uncertain: int
-
-    def describe(self) -> str:
-        """Returns what is in it."""
-        return (
-            f"{self.file}: {self.objects:,} objects and {self.uncertain:,} uncertain ones in "
-            f"{self.images:,} images"
-        )
-
-
 def write_dataset(
     labelled: Labelled, file: Path, keep: Callable[[str], bool] = lambda _: True
-) -> Written:
-    """Writes the images that could be read as a data set in COCO's format.
+) -> str:
+    """Writes the images that could be read as a data set in COCO's format; returns what is in it.
 
     Args:
         labelled: of all images.
@@ -252,8 +222,10 @@ def write_dataset(
         for line in labelled.labels.lines():
             if "error" in line or not keep(line["file_name"]):
                 continue
-            kept = [(labelled.scores.is_crowd(entry), entry) for entry in line["objects"]]
-            entries = [entry | {"iscrowd": crowd} for crowd, entry in kept if crowd is not None]
+            kept = [
+                entry | {"iscrowd": labelled.scores.is_crowd(entry)} for entry in line["objects"]
+            ]
+            entries = [entry for entry in kept if entry["iscrowd"] is not None]
             image = {key: line[key] for key in ("file_name", "height", "width")}
             written.add_entries(image, entries)
             for entry in entries:
@@ -265,7 +237,11 @@ def write_dataset(
                 f"{written.num_images:,} images of {labelled.labels.root}; give a teacher of these "
                 "objects, or tools/label.py lower --scores"
             )
-    return Written(file, written.num_images, *counts)
+    objects, uncertain = counts
+    return (
+        f"{file}: {objects:,} objects and {uncertain:,} uncertain ones in "
+        f"{written.num_images:,} images"
+    )
 
 
 def write_unreadable(labels: LabelFile, file: Path) -> str:
@@ -305,18 +281,21 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
 
     @cache
     def load_detector() -> Callable[[Path], Json]:  # where there is something left to label
-        return detector_of(_predictor(cfg, request.device), [known.index(x) for x in names])
+        frozen, missing = load_teacher(cfg)
+        if frozen is None or missing:
+            raise ValueError(f"--teacher: {missing}")
+        detector = frozen.detector.to(request.device)
+        predictor = detectron2_predictor(detector, teacher_input(cfg, frozen))
+        return detector_of(predictor, [known.index(x) for x in names])
 
     def detect(file: Path) -> Json:
         return load_detector()(file)
 
     labels.label(read_header if headers_only else detect)
-    scores = default_scores(len(names))
-    if request.scores:
-        low, high = request.scores
-        scores = default_scores(len(names), high, low)
-    elif request.labelled and not headers_only:
+    if request.labelled and not (request.scores or headers_only):
         scores = _chosen_scores(request.output / "scores.json", detect, request.labelled, names)
+    else:
+        scores = default_scores(len(names), *(request.scores or ()))
     return Labelled(labels, names, scores, headers_only)
 
 
@@ -338,11 +317,3 @@ def _stamp(file: str) -> list[int]:
     """Returns size and time of a file, which differ once it is written again; none of a name."""
     found = Path(file).stat() if file and Path(file).is_file() else None
     return [found.st_size, found.st_mtime_ns] if found else []
-
-
-def _predictor(cfg: CfgNode, device: str) -> Predictor:
-    frozen, missing = load_teacher(cfg)
-    if frozen is None or missing:
-        raise ValueError(f"--teacher: {missing}")
-    own = teacher_input(cfg, frozen)
-    return detectron2_predictor(frozen.detector.to(device), own)

@@ -160,6 +160,7 @@ class Meter:
             parts = part_seconds(model, image, PART_SECONDS, PART_REPEATS)
             self.parts = self.parts or parts
         generator = getattr(model, "proposal_generator", None)
+        pooler = getattr(getattr(model, "roi_heads", None), "box_pooler", None)
         weights = list(model.state_dict().values())
         return Measured(
             name=name,
@@ -172,13 +173,8 @@ class Meter:
             parts=self.parts if model is self.teacher else parts,
             seconds=median(seconds),
             speedup=median(x / y for x, y in zip(teacher, seconds, strict=True)),
-            samples=_samples(model),
+            samples=pooler and int(pooler.level_poolers[0].sampling_ratio),
         )
-
-
-def _samples(detector: Any) -> int | None:
-    pooler = getattr(getattr(detector, "roi_heads", None), "box_pooler", None)
-    return None if pooler is None else int(pooler.level_poolers[0].sampling_ratio)
 
 
 def describe_device(device: str) -> str:

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pycocotools.mask as mask_util
 from tqdm import tqdm
 
 from fam_det.data.annotations import read_annotations
 from fam_det.recipes.data import CocoData
-
-from detectron2.structures import Boxes, BoxMode, pairwise_ioa, pairwise_iou
 
 Json = dict[str, Any]
 DEFAULT_HIGH = 0.5
@@ -37,9 +35,11 @@ class Scores:
         return 1 if score >= self.low[index] else None
 
 
-def default_scores(classes: int, high: float = DEFAULT_HIGH, low: float | None = None) -> Scores:
+def default_scores(
+    classes: int, low: float = LOW * DEFAULT_HIGH, high: float = DEFAULT_HIGH
+) -> Scores:
     """Returns the same scores for every class."""
-    return Scores([high] * classes, [LOW * high if low is None else low] * classes)
+    return Scores([high] * classes, [low] * classes)
 
 
 def best_scores(detect: Callable[[Path], Json], data: CocoData, names: Sequence[str]) -> Scores:
@@ -78,26 +78,19 @@ def match(detections: Sequence[Json], objects: Sequence[Json]) -> list[tuple[flo
 
     Each object is found once, by the highest score; what finds a crowd is left out.
     """
-    boxes = [Boxes(_xyxy(entries)) for entries in (detections, objects)]
-    overlaps = pairwise_iou(*boxes)
-    inside = pairwise_ioa(*boxes[::-1]).T  # share of a detection's area
-    is_crowd = torch.tensor([bool(x.get("iscrowd", 0)) for x in objects], dtype=torch.bool)
-    overlaps = torch.where(is_crowd, inside, overlaps)
+    boxes = [[x["bbox"] for x in entries] for entries in (detections, objects)]
+    is_crowd = [x.get("iscrowd", 0) for x in objects]
+    overlaps = mask_util.iou(*boxes, is_crowd)  # with a crowd the share of a detection's area
     scored, free = [], [True] * len(objects)
     for i in sorted(range(len(detections)), key=lambda i: -detections[i]["score"]):
-        near = [j for j in range(len(objects)) if free[j] and overlaps[i, j] >= MIN_IOU]
-        best = max(near, key=lambda j: float(overlaps[i, j]), default=None)
+        near = [j for j in range(len(objects)) if free[j] and overlaps[i][j] >= MIN_IOU]
+        best = max(near, key=lambda j: overlaps[i][j], default=None)
         if best is not None and is_crowd[best]:
             continue
         if best is not None:
             free[best] = False
         scored.append((detections[i]["score"], best is not None))
     return scored
-
-
-def _xyxy(entries: Sequence[Json]) -> np.ndarray:
-    boxes = np.array([x["bbox"] for x in entries], dtype=np.float32).reshape(-1, 4)
-    return BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
 
 
 def best_f1_score(scored: Sequence[tuple[float, bool]], num_objects: int) -> float:

@@ -82,8 +82,8 @@ class Sizing:
             fastest = max(self.rows.values(), key=lambda row: row.speedup)
             raise ValueError(
                 f"{self.target.flag()}: no student is that fast, the fastest is "
-                f"{_short(fastest)}, {self._figures(fastest)}; ask for less, or take a smaller "
-                "--student or smaller images"
+                f"{self._describe(fastest)}; ask for less, or take a smaller --student or smaller "
+                "images"
             )
         try:
             self._fetch(chosen)
@@ -121,59 +121,50 @@ class Sizing:
 
     def record(self, asked: dict[str, Any], index: int) -> dict[str, Any]:
         """Returns the choice of a rung, as JSON keeps it."""
-        rows = [self.teacher, *(self.rows[i] for i in sorted(self.rows))]
         return {
             "asked": asked,
             "student": self.ladder[index].student,
             "keys": self.ladder[index].keys,
             "note": self.note(index),
-            "rows": [row._asdict() for row in rows if row],
+            "rows": [row._asdict() for row in self._table()],
         }
 
     def note(self, index: int) -> str:
         """Returns why a rung was chosen."""
-        row = self.rows[index]
-        return f"student chosen by {self.target.flag()}: {_short(row)}, {self._figures(row)}"
+        return f"student chosen by {self.target.flag()}: {self._describe(self.rows[index])}"
 
-    def _figures(self, row: Measured) -> str:
-        runtime = RUNTIMES[self.target.runtime]
+    def _describe(self, row: Measured) -> str:
+        proposals = f"{row.proposals} proposals, " if row.proposals else ""
         return (
-            f"{row.speedup:.1f} times the teacher's speed in {runtime}, {1e3 * row.seconds:.1f} ms "
-            f"on {describe_device(self.meter.device)}"
+            f"{row.name}, FPN of {row.width}, {proposals}{row.size[0]} x {row.size[1]}, "
+            f"{row.speedup:.1f} times the teacher's speed in {RUNTIMES[self.target.runtime]}, "
+            f"{1e3 * row.seconds:.1f} ms on {describe_device(self.meter.device)}"
         )
 
-    def text(self, style: str = "simple") -> str:
-        """Returns the table of what was measured, and how."""
+    def _table(self) -> list[Measured]:
         assert self.teacher is not None
-        rows = [self.teacher, *(self.rows[i] for i in sorted(self.rows))]
-        table = format_rows(rows, RUNTIMES[self.target.runtime], style)
-        return f"{table}\n\n{self._conditions()}"
+        return [self.teacher, *(self.rows[i] for i in sorted(self.rows))]
 
-    def _conditions(self) -> str:
-        height, width = self.meter.size
-        found = self.meter.found
-        proposals = f"{found.proposals} proposals and " if found.proposals else ""
-        what = f"{proposals}{found.detections} detections"
-        if self.meter.is_trained:
-            scene = f"every student is given what the teacher finds there, {what}"
-        else:
+    def text(self) -> str:
+        """Returns the table of what was measured, and how."""
+        meter = self.meter
+        proposals = f"{meter.found.proposals} proposals and " if meter.found.proposals else ""
+        what = f"{proposals}{meter.found.detections} detections"
+        scene = f"every student is given what the teacher finds there, {what}"
+        if not meter.is_trained:
             scene = (
                 f"the teacher has random weights: all are given {what}, as many as they may have"
             )
-        place = describe_device(self.meter.device)
         return (
-            f"{self.meter.file.name} ({height} x {width} before resizing) on {place}, "
-            f"PyTorch {torch.__version__}; parts in PyTorch, ms. Random weights; {scene}."
+            f"{format_rows(self._table(), RUNTIMES[self.target.runtime])}\n\n"
+            f"{meter.file.name} ({meter.size[0]} x {meter.size[1]} before resizing) on "
+            f"{describe_device(meter.device)}, PyTorch {torch.__version__}; parts in PyTorch, ms. "
+            f"Random weights; {scene}."
         )
 
 
-def _short(row: Measured) -> str:
-    proposals = f"{row.proposals} proposals, " if row.proposals else ""
-    return f"{row.name}, FPN of {row.width}, {proposals}{row.size[0]} x {row.size[1]}"
-
-
-def format_rows(rows: Sequence[Measured], runtime: str, style: str) -> str:
-    """Returns the table in one of tabulate's styles."""
+def format_rows(rows: Sequence[Measured], runtime: str) -> str:
+    """Returns the table."""
     parts = list(dict.fromkeys(name for row in rows for name in row.parts))
     cells = [
         [
@@ -193,8 +184,7 @@ def format_rows(rows: Sequence[Measured], runtime: str, style: str) -> str:
     ]
     header = [*HEADER, *parts, f"{runtime}, ms", "speed"]
     alignment = ["left", *["right"] * (len(header) - 1)]
-    table: str = tabulate(cells, header, tablefmt=style, disable_numparse=True, colalign=alignment)
-    return table
+    return str(tabulate(cells, header, disable_numparse=True, colalign=alignment))
 
 
 def size_student(

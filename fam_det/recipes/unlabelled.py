@@ -46,7 +46,6 @@ def read_folders(
 
 
 def _write(labelled: Labelled, file: Path, share: float, *, held_out: bool) -> CocoData:
-    written = write_dataset(labelled, file, lambda name: is_held_out(name, share) == held_out)
-    print(written.describe())
+    print(write_dataset(labelled, file, lambda name: is_held_out(name, share) == held_out))
     root = str(labelled.labels.root)
     return read_coco(FLAG, str(file), root, has_labels=not labelled.headers_only)

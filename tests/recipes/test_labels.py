@@ -101,7 +101,7 @@ def test_labels_are_a_data_set(folder: Path, tmp_path: Path) -> None:
     scores = Scores(high=[0.5, 0.95], low=[0.3, 0.5])
     file = tmp_path / "labels.json"
     written = write_dataset(Labelled(labels, ["x", "y"], scores), file)
-    assert written[1:] == (4, 1, 4)  # images, objects, uncertain ones
+    assert written == f"{file}: 1 objects and 4 uncertain ones in 4 images"
     data = read_coco("--train", str(file), str(folder))
     assert data.class_names == ("x", "y") and data.is_labelled_by_teacher
     content = json.loads(file.read_text())
