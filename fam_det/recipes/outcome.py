@@ -12,7 +12,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from fam_det.analysis.detectors import renumber
-from fam_det.analysis.runs import Run, read_run
+from fam_det.analysis.runs import read_run
 from fam_det.data import register_coco_datasets
 from fam_det.data.annotations import read_annotations
 from fam_det.data.audit import class_names
@@ -29,6 +29,7 @@ from fam_det.export.source import (
 from fam_det.export.student import load_student
 from fam_det.files import one_line
 from fam_det.files.atomic_write import atomic_write_text
+from fam_det.recipes.meter import describe_device
 from fam_det.recipes.teacher import read_teacher
 from fam_det.training.console import quiet
 from fam_det.training.detection import Trainer
@@ -70,43 +71,44 @@ def summarize(folder: Path, others: Mapping[str, Path]) -> str:
         folder: of the run.
         others: of the same student, trained in another way, by title.
     """
-    cfg, weights = read_source(folder, None, [])
-    data = read_validation(cfg)
-    _, student = load_student(cfg, weights)
-    image = example_image(cfg, data.image, None)
-    networks = [Network("student", student, cfg, image)]
-    teacher, found = find_teacher(cfg, data)
-    networks += [teacher] if teacher else []
+    student, data, weights = _load_run("student", folder)
+    teacher, found = find_teacher(student.cfg, data)
+    networks = [student, *([teacher] if teacher else [])]
     seconds, *teachers = latencies([partial(detect, x.detector, x.image) for x in networks])
     rows, notes = [Row("teacher", {}, None, None, None, NOTHING)], [found]
     if teacher:
         scores, notes = teacher_scores(teacher.cfg, teacher.detector, data, folder)
         rows = [Row("teacher", scores, None, teachers[0], count(teacher.detector), found)]
-    parameters = count(student)
-    rows.append(student_row("student", folder, weights, seconds, parameters))
-    for title, other in others.items():
-        _, file = read_source(other, None, [])
-        rows.append(student_row(title, other, file, seconds, parameters))
+    files = {"student": (folder, weights)}
+    files |= {title: (other, read_source(other, None, [])[1]) for title, other in others.items()}
+    parameters = count(student.detector)
+    rows += [student_row(title, *run, seconds, parameters) for title, run in files.items()]
     notes = [describe_measurement(networks), *notes]
     return "\n\n".join([format_rows(rows), *notes, next_commands(folder, data, rows[1])]) + "\n"
 
 
 def summarize_teacher(folder: Path) -> str:
     """Returns the table of a teacher that was trained alone, and the command that distils it."""
-    cfg, weights = read_source(folder, None, [])
-    data = read_validation(cfg)
-    _, detector = load_student(cfg, weights)
-    network = Network("teacher", detector, cfg, example_image(cfg, data.image, None))
-    (seconds,) = latencies([partial(detect, detector, network.image)])
-    row = student_row("teacher", folder, weights, seconds, count(detector))
+    network, _, weights = _load_run("teacher", folder)
+    (seconds,) = latencies([partial(detect, network.detector, network.image)])
+    row = student_row("teacher", folder, weights, seconds, count(network.detector))
     best = f" --teacher-weights {folder / 'model_best.pth'}" * has_better(row)
-    files = {name: shlex.join(paths) for name, *paths in cfg.DATASETS.COCO}
-    train, val = (files.get(x[0], "JSON IMAGES") for x in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
+    node = network.cfg.DATASETS
+    files = {name: shlex.join(paths) for name, *paths in node.COCO}
+    train, val = (files.get(names[0], "JSON IMAGES") for names in (node.TRAIN, node.TEST))
     command = (
         f"Next:\n  python tools/distill.py --teacher {folder / 'config.yaml'}{best} \\\n"
         f"    --speedup 5 --train {train} --val {val}"
     )
     return "\n\n".join([format_rows([row]), describe_measurement([network]), command]) + "\n"
+
+
+def _load_run(name: str, folder: Path) -> tuple[Network, Validation, str]:
+    """Loads the detector of a finished run; returns its data and its checkpoint too."""
+    cfg, weights = read_source(folder, None, [])
+    data = read_validation(cfg)
+    _, detector = load_student(cfg, weights)
+    return Network(name, detector, cfg, example_image(cfg, data.image, None)), data, weights
 
 
 def count(detector: nn.Module) -> int:
@@ -128,13 +130,10 @@ def student_row(name: str, folder: Path, file: str, seconds: float, parameters: 
     """Reads the scores of a run; of a student that is built alike, the rest is measured once."""
     run = read_run(folder)
     scores = {key: points[-1][1] for key in COLUMNS if (points := run.series(key))}
-    return Row(name, scores, best_score(run), seconds, parameters, file)
-
-
-def best_score(run: Run) -> float | None:
-    """Returns the score of ``model_best.pth``: masks, if there are any, say more than boxes."""
+    # That of model_best.pth: masks, if there are any, say more than boxes.
     series = next((found for key in MAIN if (found := run.series(key))), [])
-    return max((value for _, value in series), default=None)
+    best = max((value for _, value in series), default=None)
+    return Row(name, scores, best, seconds, parameters, file)
 
 
 def find_teacher(cfg: CfgNode, data: Validation) -> tuple[Network | None, str]:
@@ -174,14 +173,12 @@ def student_classes(cfg: CfgNode, data: Validation) -> list[int]:
     """Returns the teacher's class of each of the data's; a ValueError says that it lacks one."""
     if not data.names:
         raise ValueError(f"the classes of {cfg.DATASETS.TEST[0]} are not known")
-    if cfg.MODEL.TEACHER.CLASSES:
-        classes = list(cfg.MODEL.TEACHER.CLASSES)
-    else:
+    classes = list(cfg.MODEL.TEACHER.CLASSES)
+    if not classes:
         teacher = read_teacher(cfg)
-        known = teacher.class_names
-        if known is None and teacher.num_classes != len(data.names):
+        if teacher.class_names is None and teacher.num_classes != len(data.names):
             raise ValueError(f"it finds {teacher.num_classes} classes, not {len(data.names)}")
-        known = data.names if known is None else known
+        known = teacher.class_names or data.names
         classes = [known.index(name) if name in known else -1 for name in data.names]
     missing = [name for name, known in zip(data.names, classes, strict=True) if known < 0]
     if missing:
@@ -249,10 +246,9 @@ def _scaled(value: float | None, factor: float, digits: int) -> str:
 def describe_measurement(networks: Sequence[Network]) -> str:
     """Returns a line on what was measured, and how."""
     sizes = ", ".join("{} x {} for the {}".format(*x.size, x.name) for x in networks)
-    threads = torch.get_num_threads()
     return (
-        f"Latency of one validation image, {sizes}, on the CPU, {threads} "
-        f"thread{'s' * (threads > 1)}, PyTorch {torch.__version__}."
+        f"Latency of one validation image, {sizes}, on {describe_device('cpu')}, PyTorch "
+        f"{torch.__version__}."
     )
 
 
