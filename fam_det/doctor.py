@@ -78,17 +78,15 @@ class Line(NamedTuple):
         """Returns the line, wrapped at ``width``."""
         text = f"{self.state:<5} {self.name:<20} {self.found}"
         text += f" -> {self.advice}" if self.advice else ""
-        indent = " " * 27
-        wrapper = textwrap.TextWrapper(width, subsequent_indent=indent, break_on_hyphens=False)
+        wrapper = textwrap.TextWrapper(width, subsequent_indent=" " * 27, break_on_hyphens=False)
         wrapper.break_long_words = False
         return wrapper.fill(text)
 
 
-class DataSet(NamedTuple):
-    """The classes and the image files of a data set that was read."""
-
-    classes: Sequence[str]
-    files: Sequence[Path]
+# A name, what finds its lines, and what to do where that raises.
+Check = tuple[str, Callable[[], Iterator[Line]], str]
+# The classes and the image files of a data set that was read.
+DataSet = tuple[Sequence[str], Sequence[Path]]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,15 +113,14 @@ def main(argv: list[str] | None = None) -> int:
         faulthandler.enable()
         faulthandler.dump_traceback_later(args.timeout, exit=True)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    lines = []
+    gaps = []
     output = args.output.resolve()
     checks = list_data_checks(args) if args.data else list_checks(output, offline=args.offline)
     for check in checks:
         for line in run_check(*check):
             print(line.format(width), flush=True)
-            lines.append(line)
+            gaps += [line] if line.state == GAP else []
     faulthandler.cancel_dump_traceback_later()
-    gaps = [line for line in lines if line.state == GAP]
     print(f"\n{verdict(gaps)}")
     return 1 if gaps else 0
 
@@ -148,10 +145,8 @@ def run_check(name: str, find: Callable[[], Iterator[Line]], advice: str) -> lis
         return [Line(GAP, name, _describe(error), advice)]
 
 
-def list_checks(
-    output: Path, *, offline: bool
-) -> list[tuple[str, Callable[[], Iterator[Line]], str]]:
-    """Returns every check, in the order of the report: a name, and what to do where it raises."""
+def list_checks(output: Path, *, offline: bool) -> list[Check]:
+    """Returns every check, in the order of the report."""
     hosts = [] if offline else [ZOO, TORCHVISION]
     return [
         ("Python", check_python, "use another Python"),
@@ -168,13 +163,10 @@ def list_checks(
     ]
 
 
-def list_data_checks(
-    args: argparse.Namespace,
-) -> list[tuple[str, Callable[[], Iterator[Line]], str]]:
+def list_data_checks(args: argparse.Namespace) -> list[Check]:
     """Returns the checks of a user's data, as ``list_checks``."""
     found: list[DataSet] = []  # each is read once: COCO's takes gigabytes
-    checks: list[tuple[str, Callable[[], Iterator[Line]], str]]
-    checks = [("train", partial(check_data, "train", args.data, args, found), "")]
+    checks: list[Check] = [("train", partial(check_data, "train", args.data, args, found), "")]
     if args.val:
         checks.append(("val", partial(check_data, "val", args.val, args, found), ""))
         checks.append(("both", partial(check_both, found), ""))
@@ -190,19 +182,18 @@ def check_data(
     from fam_det.data.audit import class_names, forget_warnings, kept_warnings
 
     (file, folder), error = pair, ""
-    forget_warnings()
-    try:
-        content, _ = read_dataset(name, file, folder, follow_links=True)
-    except ValueError as caught:
-        error = str(caught)
-        yield Line(GAP, name, error.removeprefix(f"{name}: "))
+    for allow in (False, True):  # where a training refuses odd boxes, the rest is described
         forget_warnings()
         try:
-            content, _ = read_dataset(name, file, folder, follow_links=True, allow_odd_boxes=True)
-        except ValueError:  # nothing more is known
-            return
+            content, _ = read_dataset(name, file, folder, follow_links=True, allow_odd_boxes=allow)
+            break
+        except ValueError as caught:
+            if error:  # nothing more is known
+                return
+            error = str(caught)
+            yield Line(GAP, name, error.removeprefix(f"{name}: "))
     files = [Path(folder) / x["file_name"] for x in content["images"]]
-    found.append(DataSet(class_names(content["categories"]), files))
+    found.append((class_names(content["categories"]), files))
     rows = list(report.describe(content))
     if args.config_file:
         rows += report.describe_anchors(content, report.read_anchor_config(args.config_file))
@@ -222,13 +213,13 @@ def check_both(found: Sequence[DataSet]) -> Iterator[Line]:
 
     if len(found) < 2:
         return
-    train, val = found
-    if difference := class_difference(val.classes, train.classes):
+    (names, files), (val_names, val_files) = found
+    if difference := class_difference(val_names, names):
         advice = "give both one list of categories, in the same order of ids"
         yield Line(GAP, "both", f"the classes of val are not those of train: {difference}", advice)
     else:
-        yield Line(OK, "both", f"the same {len(train.classes)} classes in one order")
-    for finding in find_shared_images(train.files, val.files):
+        yield Line(OK, "both", f"the same {len(names)} classes in one order")
+    for finding in find_shared_images(files, val_files):
         yield Line(NOTE, "both", finding.text)
 
 

@@ -60,11 +60,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--features-only", action="store_true", help="learn only feature maps there")
     add("--schedule", default="1x", help="1x, 0.1x, ... or a number of iterations")
     add("--batch", type=int, default=8, metavar="N", help="images an iteration (default: 8)")
-    add(
-        "--inherit-heads",
-        action=argparse.BooleanOptionalAction,
-        help="the teacher's (default: if classes fit)",
-    )
+    optional = argparse.BooleanOptionalAction
+    add("--inherit-heads", action=optional, help="the teacher's (default: if classes fit)")
     add("--output", metavar="DIR", help="default: output/distill, or output/teacher")
     add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
@@ -190,24 +187,23 @@ def read_request(args: argparse.Namespace) -> "Request":
     )
 
 
-def print_ladder(request: "Request", args: argparse.Namespace) -> None:
-    """Measures all students, and prints the table and what it would choose."""
-    from fam_det.recipes.sizing import Sizing, Target
+def size(request: "Request", args: argparse.Namespace) -> "Request":
+    """Chooses the student for --speedup or --latency, and prints how fast it is.
 
-    sizing = Sizing(request, Target(args.speedup, args.latency, args.runtime or "pytorch"))
+    With --ladder measures all students, and prints what it would choose.
+    """
+    from fam_det.recipes.sizing import Sizing, Target, size_student
+
+    target = Target(args.speedup, args.latency, args.runtime or "pytorch")
+    if not args.ladder:
+        request, text = size_student(request, target, Path(args.output), resume=args.resume)
+        print(f"{text}\n")
+        return request
+    sizing = Sizing(request, target)
     sizing.measure_all()
     print(sizing.text())
     if args.speedup or args.latency:
         print(f"\n{sizing.note(sizing.choose())}")
-
-
-def size(request: "Request", args: argparse.Namespace) -> "Request":
-    """Chooses the student for --speedup or --latency, and prints how fast it is."""
-    from fam_det.recipes.sizing import Target, size_student
-
-    target = Target(args.speedup, args.latency, args.runtime or "pytorch")
-    request, text = size_student(request, target, Path(args.output), resume=args.resume)
-    print(f"{text}\n")
     return request
 
 
@@ -278,13 +274,14 @@ def main() -> None:
     args = parse_arguments()
     try:
         request = read_request(args)
+        if args.ladder or args.speedup or args.latency:
+            request = size(request, args)
         if args.ladder:
-            return print_ladder(request, args)
+            return
         if args.train_teacher:
             from fam_det.recipes.own_teacher import derive_teacher as derive
         else:
             from fam_det.recipes.recipe import derive
-        request = size(request, args) if args.speedup or args.latency else request
         run_trainings(args, request, derive(request))
     except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))  # on one line

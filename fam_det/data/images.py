@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path, PurePath
@@ -40,7 +40,8 @@ def check_files(
     found, missing = _find_files(files, folder)
     outside = [file for file, leaves in found.items() if leaves]
     respelled: dict[str, str] = {}
-    for spell, start in product((_slashes, unquote), ("", f"{folder.absolute().name}/")):
+    spellings: tuple[Callable[[str], str], ...] = (_slashes, unquote)
+    for spell, start in product(spellings, ("", f"{folder.absolute().name}/")):
         others = {spell(file).removeprefix(start): file for file in missing}
         found, _ = _find_files(others, folder)
         outside += [others[x] for x, leaves in found.items() if leaves]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -80,7 +81,7 @@ class Meter:
         if not self.is_trained:
             stage(self.teacher, self.image, None)
         self.found = watch(self.teacher, self.image)
-        self.parts: dict[str, float] = {}  # of the teacher
+        self.parts = part_seconds(self.teacher, self.image, PART_SECONDS, PART_REPEATS)
         self._scenes: dict[Any, Scene] = {}
 
     def read(self, cfg: CfgNode, scale: float = 1.0) -> Tensor:
@@ -111,10 +112,10 @@ class Meter:
         names = ["teacher", *(rung.name for rung in rungs)]
         with TemporaryDirectory() as folder:
             runs = [
-                self._prepare(name, *detector, Path(folder) / str(i))
+                partial(self._prepare(name, *detector, Path(folder) / str(i)), detector[1])
                 for i, (name, detector) in enumerate(zip(names, detectors, strict=True))
             ]
-            times = self._alternate(runs, [image for _, image in detectors])
+            times = self._alternate(runs)
         rows = [self._row(*x, times[0]) for x in zip(names, detectors, times, strict=True)]
         return rows[0], rows[1:]
 
@@ -129,36 +130,30 @@ class Meter:
                 f"--for {self.runtime}: {name} cannot be exported ({one_line(error, MAX_REASON)})"
             ) from error
 
-    def _alternate(
-        self, runs: Sequence[Callable[[Tensor], Any]], images: Sequence[Tensor]
-    ) -> list[list[float]]:
+    def _alternate(self, runs: Sequence[Callable[[], Any]]) -> list[list[float]]:
         """Returns each detector's seconds in each round.
 
         In turn: what slows the machine for a while slows the detectors of a round alike.
         """
-        pairs = list(zip(runs, images, strict=True))
-        self._round(pairs)  # warms up
+        for run in runs:  # warms up
+            run()
         rounds: list[list[float]] = []
         start = time.perf_counter()
         while len(rounds) < MIN_ROUNDS or time.perf_counter() - start < SECONDS * len(runs):
-            rounds.append(self._round(pairs))
+            clock = [read_clock(self.device)]
+            for run in runs:
+                run()
+                clock.append(read_clock(self.device))
+            rounds.append([after - before for before, after in pairwise(clock)])
         return [list(x) for x in zip(*rounds, strict=True)]
-
-    def _round(self, pairs: Sequence[tuple[Callable[[Tensor], Any], Tensor]]) -> list[float]:
-        seconds = []
-        for run, image in pairs:
-            start = read_clock(self.device)
-            run(image)
-            seconds.append(read_clock(self.device) - start)
-        return seconds
 
     def _row(
         self, name: str, detector: tuple[Any, Tensor], seconds: list[float], teacher: list[float]
     ) -> Measured:
         model, image = detector
-        if model is not self.teacher or not self.parts:
+        parts = self.parts
+        if model is not self.teacher:
             parts = part_seconds(model, image, PART_SECONDS, PART_REPEATS)
-            self.parts = self.parts or parts
         generator = getattr(model, "proposal_generator", None)
         pooler = getattr(getattr(model, "roi_heads", None), "box_pooler", None)
         weights = list(model.state_dict().values())
@@ -170,7 +165,7 @@ class Meter:
             size=(image.shape[1], image.shape[2]),
             parameters=sum(x.numel() for x in model.parameters()),
             bytes=sum(x.numel() * x.element_size() for x in weights),
-            parts=self.parts if model is self.teacher else parts,
+            parts=parts,
             seconds=median(seconds),
             speedup=median(x / y for x, y in zip(teacher, seconds, strict=True)),
             samples=pooler and int(pooler.level_poolers[0].sampling_ratio),
