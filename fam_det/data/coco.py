@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,15 @@ from fam_det.data.audit import (
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json, register_coco_instances
-from detectron2.structures import BoxMode
+from detectron2.data.datasets import register_coco_instances
 
 # Where each meta-architecture keeps its number of classes.
 _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS": "FCOS"}
 COCO_KEYPOINTS = 17
 IN_YAML = {key: f"DATASETS.{key}" for key in ("TRAIN", "TEST", "COCO")}
-# Files as Detectron2 reads them, in place of an annotation file for an image folder.
-_PLAIN: dict[tuple[str, ...], str] = {}
+# Files as Detectron2 reads them, in place of an annotation file for an image folder, with masks or
+# without.
+_PLAIN: dict[tuple[str, str, bool], str] = {}
 
 
 def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = None) -> None:
@@ -49,20 +48,22 @@ def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = Non
     forget_warnings()
     files: dict[str, list[Path]] = {}
     for name, *source in _entries(cfg):
-        options: dict[str, Any] = {}
+        metadata: dict[str, Any] = {}
         if tested is None or name in tested:
             labelled = {*cfg.DATASETS.TRAIN} - {*cfg.DATASETS.UNLABELLED}
             is_trained = tested is None and name in labelled
             content, is_plain = _check_entry(cfg, name, *source, is_trained=is_trained)
-            _PLAIN.pop(tuple(source), None)
-            if not is_plain:
-                _PLAIN[tuple(source)] = _write_plain(content)
+            # Detectron2 leaves out a box whose polygons are of two points, right or wrong.
+            odd = [] if cfg.MODEL.MASK_ON else [x for x in content["annotations"] if _is_line(x)]
+            for entry in odd:
+                del entry["segmentation"]
+            _PLAIN.pop(key := (*source, cfg.MODEL.MASK_ON), None)
+            if odd or not is_plain:
+                _PLAIN[key] = _write_plain(content)
             files[name] = [Path(source[1]) / image["file_name"] for image in content["images"]]
-            options["classes"] = list(class_names(content["categories"]))
-            is_odd = any(map(_lacks_polygon, content["annotations"]))
-            options["loses_boxes"] = is_odd and not cfg.MODEL.MASK_ON
-            del content  # before the next is read
-        _register(name, *source, **options)
+            metadata["thing_classes"] = list(class_names(content["categories"]))
+            del content, odd  # before the next is read
+        _register(name, metadata, *_source(cfg, *source))
     check_registered(cfg, eval_only=tested is not None)
     train = [file for name in cfg.DATASETS.TRAIN for file in files.get(name, [])]
     for name in cfg.DATASETS.TEST:
@@ -73,46 +74,24 @@ def use_coco_datasets(cfg: CfgNode) -> None:
     """Registers them again where another config of this process has taken their names since."""
     for name, annotations, images in _entries(cfg):
         metadata = MetadataCatalog.get(name)
-        plain = _PLAIN.get((annotations, images), annotations)
-        if [metadata.get("json_file"), metadata.get("image_root")] != [plain, images]:
-            _register(name, annotations, images, loses_boxes=not cfg.MODEL.MASK_ON)
+        source = _source(cfg, annotations, images)
+        if (metadata.get("json_file"), metadata.get("image_root")) != source:
+            _register(name, {}, *source)
 
 
-def _register(
-    name: str,
-    annotations: str,
-    images: str,
-    *,
-    classes: Sequence[str] = (),
-    loses_boxes: bool = False,
-) -> None:
+def _source(cfg: CfgNode, annotations: str, images: str) -> tuple[str, str]:
+    """Returns the file that Detectron2 reads, and the image folder."""
+    return _PLAIN.get((annotations, images, cfg.MODEL.MASK_ON), annotations), images
+
+
+def _register(name: str, metadata: dict[str, Any], file: str, images: str) -> None:
     for catalog in (DatasetCatalog, MetadataCatalog):
         if name in catalog.list():
             catalog.remove(name)
-    file = _PLAIN.get((annotations, images), annotations)
-    register_coco_instances(name, {"thing_classes": classes} if classes else {}, file, images)
-    if loses_boxes:
-        DatasetCatalog.remove(name)
-        DatasetCatalog.register(name, partial(_load_boxes, name, file, images))
+    register_coco_instances(name, metadata, file, images)
 
 
-def _load_boxes(name: str, annotations: str, images: str) -> list[dict[str, Any]]:
-    """Loads a data set as Detectron2 does, which leaves out a box whose polygons are of two points.
-
-    Without masks nothing is wrong with that box.
-    """
-    records: list[dict[str, Any]] = load_coco_json(annotations, images, name)
-    classes = MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id
-    by_id = {record["image_id"]: record["annotations"] for record in records}
-    for entry in read_annotations(name, annotations, is_trained=False)["annotations"]:
-        if _lacks_polygon(entry):
-            box = {key: entry[key] for key in ("iscrowd", "bbox") if key in entry}
-            kind = {"category_id": classes[entry["category_id"]], "bbox_mode": BoxMode.XYWH_ABS}
-            by_id[entry["image_id"]].append(box | kind)
-    return records
-
-
-def _lacks_polygon(entry: dict[str, Any]) -> bool:
+def _is_line(entry: dict[str, Any]) -> bool:
     mask = entry.get("segmentation")
     return isinstance(mask, list) and bool(mask) and not has_polygon(mask)
 
