@@ -8,8 +8,7 @@ from the same levels, equally many candidates to NMS, and equally many detection
 The hooks that do it are recorded by tracing, and so it is the same in an exported graph.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fam_det.export.formats import detect
+from fam_det.modeling.hooks import forward_hook
 
 CERTAIN = 10.0  # logit of an object, and minus that of none
 LAST_LAYERS = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred")
@@ -59,19 +59,18 @@ def watch(detector: Any, image: Tensor, topk: tuple[int, int] | None = None) -> 
     """
     found: dict[str, Any] = {"boxes": (NO_BOXES, NO_BOXES)}
 
-    def keep(name: str, *call: Any) -> None:
-        found[name] = deepcopy(call[-1])  # a dense detector takes the sigmoid in place
+    def keep(name: str, inputs: Any, output: Any) -> None:
+        found[name] = deepcopy(output)  # a dense detector takes the sigmoid in place
 
-    handles = [
-        module.register_forward_hook(partial(keep, name))
-        for name, module in _last_modules(detector).items()
-    ]
-    try:
-        with _proposals(detector, topk):
-            detections = len(detect(detector, image)["scores"])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for name, module in _last_modules(detector).items():
+            stack.enter_context(forward_hook(module, partial(keep, name)))
+        if topk:
+            generator = detector.proposal_generator
+            for key, count in zip(("pre_nms_topk", "post_nms_topk"), topk, strict=True):
+                stack.callback(setattr, generator, key, getattr(generator, key))
+                setattr(generator, key, {False: count})
+        detections = len(detect(detector, image)["scores"])
     (logits, deltas), (scores, box_deltas) = found["anchors"], found["boxes"]
     return Scene(logits, deltas, scores.softmax(1), box_deltas, detections)
 
@@ -84,20 +83,6 @@ def _last_modules(detector: Any) -> dict[str, nn.Module]:
     if isinstance(predictor, nn.ModuleList):
         predictor = predictor[-1]  # of a cascade
     return {"anchors": detector.proposal_generator.rpn_head, "boxes": predictor}
-
-
-@contextmanager
-def _proposals(detector: Any, topk: tuple[int, int] | None) -> Iterator[None]:
-    if topk is None:
-        yield
-        return
-    generator = detector.proposal_generator
-    before = generator.pre_nms_topk, generator.post_nms_topk
-    generator.pre_nms_topk, generator.post_nms_topk = ({False: x} for x in topk)
-    try:
-        yield
-    finally:
-        generator.pre_nms_topk, generator.post_nms_topk = before
 
 
 @torch.no_grad()
@@ -117,33 +102,23 @@ def stage(student: Any, image: Tensor, scene: Scene | None) -> None:
         given = _crowd(own, student)
     else:
         given = _adapt(scene, own)
-    modules["anchors"].register_forward_hook(partial(_add_anchors, given.logits, given.deltas))
+    modules["anchors"].register_forward_hook(partial(_add, (given.logits, given.deltas)))
     if "boxes" in modules:
         rows = (0, 0, 0, student.proposal_generator.post_nms_topk[False] - given.proposals)
         logits = F.pad(given.probabilities.clamp(min=1e-9).log(), rows, value=-CERTAIN)
         logits[given.proposals :, -1] = CERTAIN  # an exported NMS may keep a box more
         deltas = F.pad(given.box_deltas, rows)
-        modules["boxes"].register_forward_hook(partial(_add_boxes, logits, deltas))
+        modules["boxes"].register_forward_hook(partial(_add, (logits, deltas)))
 
 
-def _add_anchors(
-    logits: list[Tensor], deltas: list[Tensor], module: nn.Module, args: Any, own: Any
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns the outputs, zeros, with the given ones added: tracing leaves out what is unused."""
-    own_logits, own_deltas = own
-    return _add(own_logits, logits), _add(own_deltas, deltas)
+def _add(given: Any, module: nn.Module, args: Any, own: Any) -> Any:
+    """Adds the given outputs to a module's own, zeros: tracing would leave out what is unused.
 
-
-def _add(own: list[Tensor], given: list[Tensor]) -> list[Tensor]:
-    return [x + y for x, y in zip(own, given, strict=True)]
-
-
-def _add_boxes(
-    logits: Tensor, deltas: Tensor, module: nn.Module, args: Any, own: Any
-) -> tuple[Tensor, Tensor]:
-    """Does the same for as many boxes as there are."""
-    count = own[0].shape[0]
-    return own[0] + logits[:count], own[1] + deltas[:count]
+    Of boxes there are as many as the module has.
+    """
+    if isinstance(own, Tensor):
+        return own + given[: own.shape[0]]
+    return type(own)(_add(x, module, args, y) for x, y in zip(given, own, strict=True))
 
 
 def _adapt(scene: Scene, own: Scene) -> Scene:
