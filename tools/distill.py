@@ -129,14 +129,15 @@ def check_data_arguments(args: argparse.Namespace) -> None:
 
 def read_data(args: argparse.Namespace, device: str) -> dict[str, Any]:
     """Reads the data sets, and labels the folders; returns data fields of a ``Request``."""
-    from fam_det.recipes.data import read_coco, warn_of_shared_images
+    from fam_det.data.audit import find_shared_images, report
+    from fam_det.recipes.data import read_coco
 
     train, val = (
         read_coco(flag, *pair, allow_odd_boxes=args.allow_odd_boxes) if pair else None
         for flag, pair in (("--train", args.train), ("--val", args.val))
     )
     if train and val:
-        warn_of_shared_images(train, val)
+        report(f"--val: {val.annotations}", find_shared_images(train.files, val.files))
     if not args.images:
         return {"train": train, "val": val}
     from fam_det.recipes.labels import LabelRequest

@@ -109,6 +109,10 @@ def check_annotations(
     """
     unusable: list[str] = []
 
+    def check_category(category: Json) -> None:
+        if not isinstance(category["name"], str) or not category["name"]:
+            raise ValueError(f"name: got {short(category['name'])}, expected text")
+
     def check_object(entry: Json) -> None:
         _check_reference(entry, "category_id", categories)
         if not _check_object(entry, _check_reference(entry, "image_id", images)):
@@ -116,7 +120,7 @@ def check_annotations(
 
     try:
         images = _check_each(content, "images", _check_image)
-        categories = _check_each(content, "categories", _check_category)
+        categories = _check_each(content, "categories", check_category)
         if not categories:
             raise ValueError("has no categories, expected one for each class, with a name")
         files = [image["file_name"] for image in images.values()]
@@ -164,11 +168,6 @@ def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict
             raise ValueError(f"{SINGULAR[kind]} {short(number)}: {error}") from error
         found[number] = entry
     return found
-
-
-def _check_category(category: Json) -> None:
-    if not isinstance(category["name"], str) or not category["name"]:
-        raise ValueError(f"name: got {short(category['name'])}, expected text")
 
 
 def _check_names(categories: dict[Any, Json], annotations: list[Json]) -> None:
@@ -259,22 +258,19 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
         raise ValueError(
             f"segmentation: got {short(segmentation)}, expected a list a polygon: [[x, y, ...]]"
         )
+    side = max(height, width)
     for polygon in segmentation:
-        _check_polygon(polygon, max(height, width))
+        if not isinstance(polygon, list) or not _are_finite(polygon):
+            raise ValueError(f"segmentation: got {short(polygon)}, expected points [x, y, ...]")
+        for far in (min(polygon, default=0), max(polygon, default=0)):
+            if not -side <= far <= 2 * side:
+                raise ValueError(f"segmentation: a point at {short(far)} is far out of the image")
     return has_polygon(segmentation)
 
 
 def has_polygon(segmentation: list[Any]) -> bool:
     """Returns whether one of several polygons has three points or more."""
     return any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
-
-
-def _check_polygon(polygon: Any, side: int) -> None:
-    if not isinstance(polygon, list) or not _are_finite(polygon):
-        raise ValueError(f"segmentation: got {short(polygon)}, expected points [x, y, x, y, ...]")
-    for far in (min(polygon, default=0), max(polygon, default=0)):
-        if not -side <= far <= 2 * side:
-            raise ValueError(f"segmentation: a point at {short(far)} is far out of the image")
 
 
 def _check_runs(segmentation: Json, height: int, width: int) -> None:

@@ -4,7 +4,7 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,20 @@ def check_registered(cfg: CfgNode, *, eval_only: bool = False) -> None:
     and names ``TEST.KEYPOINT_OKS_SIGMAS`` if it is not one a keypoint. With ``eval_only``
     ``DATASETS.TRAIN`` may be anything.
     """
-    if cfg.MODEL.KEYPOINT_ON and cfg.DATASETS.TEST:
-        _check_sigmas(cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
+    sigmas, keypoints = cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    is_needed = cfg.MODEL.KEYPOINT_ON and bool(cfg.DATASETS.TEST)
+    if is_needed and len(sigmas) != keypoints and (sigmas or keypoints != COCO_KEYPOINTS):
+        raise ValueError(
+            f"TEST.KEYPOINT_OKS_SIGMAS: got {len(sigmas)} numbers, expected {keypoints}, one a "
+            f"keypoint; without any those of COCO's {COCO_KEYPOINTS} keypoints hold"
+        )
     known: dict[str, list[str]] = {}
     for name in (*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST):
-        if name in DatasetCatalog.list() and (classes := _registered_classes(name)):
+        if name not in DatasetCatalog.list():
+            continue
+        metadata = MetadataCatalog.get(name)  # of a file's classes once it is loaded
+        file = metadata.get("json_file", "")
+        if classes := metadata.get("thing_classes") or [x["name"] for x in _categories_of(file)]:
             _check_class_count(cfg, name, len(classes))
             known[name] = classes
     for name, classes in known.items():
@@ -137,15 +146,6 @@ def check_registered(cfg: CfgNode, *, eval_only: bool = False) -> None:
                 f"DATASETS: the classes of {name} are not those of {first}: {difference}; give "
                 "both one list of categories, in the same order of ids"
             )
-
-
-def _registered_classes(name: str) -> list[str]:
-    """Returns the classes of a data set, from its file where it is not loaded yet."""
-    metadata = MetadataCatalog.get(name)
-    if classes := metadata.get("thing_classes"):
-        return list(classes)
-    file = metadata.get("json_file")
-    return [x["name"] for x in _categories_of(file)] if file else []
 
 
 def check_known(
@@ -164,14 +164,6 @@ def check_known(
                     f"{where[key]}: got {name!r}, which is not registered; name it in "
                     f"{where['COCO']}" + f", or did you mean {close}?" * bool(close)
                 )
-
-
-def _check_sigmas(sigmas: Sequence[float], keypoints: int) -> None:
-    if len(sigmas) != keypoints and (sigmas or keypoints != COCO_KEYPOINTS):
-        raise ValueError(
-            f"TEST.KEYPOINT_OKS_SIGMAS: got {len(sigmas)} numbers, expected {keypoints}, one a "
-            f"keypoint; without any those of COCO's {COCO_KEYPOINTS} keypoints hold"
-        )
 
 
 def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
@@ -224,8 +216,7 @@ def _class_node(cfg: CfgNode) -> str | None:
 def _check_entry(
     cfg: CfgNode, name: str, annotations: str, images: str, *, is_trained: bool
 ) -> tuple[Json, bool]:
-    is_tested = name in cfg.DATASETS.TEST
-    strict = cfg.DATASETS.STRICT
+    is_tested, strict = name in cfg.DATASETS.TEST, cfg.DATASETS.STRICT
     content, is_plain = read_dataset(
         f"DATASETS.COCO: {name}",
         annotations,

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import torch
@@ -41,6 +41,7 @@ from detectron2.utils import comm
 BatchType = TypeVar("BatchType")
 
 MAX_RESTARTS = 3  # in a row: a worker that dies again and again has a reason
+NOT_RESUMABLE = "%s: a resumed run starts this loader from its beginning"
 logger = logging.getLogger(__name__)
 
 
@@ -235,12 +236,12 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
     """
     use_coco_datasets(cfg)
     groups = read_records(cfg)
-    records = groups[0] if len(groups) == 1 else [record for group in groups for record in group]
+    records = groups[0] if len(groups) == 1 else list(chain.from_iterable(groups))
     mapper = in_two_sizes(mapper or DatasetMapper(cfg, is_train=True), input_scale(cfg))
     if cfg.DATASETS.IGNORE_CROWD or cfg.DATASETS.UNLABELLED:
         mapper = IgnoringMapper(mapper)
     if not isinstance(records, list):
-        _warn_not_resumable(f"{cfg.DATASETS.TRAIN}: no list of records")
+        logger.warning(NOT_RESUMABLE, f"{cfg.DATASETS.TRAIN}: no list of records")
         return build_detection_train_loader(cfg, mapper=mapper)
     return ResumableLoader(
         records,
@@ -311,7 +312,7 @@ def build_resumable_loader(
     mapper = in_two_sizes(mapper, input_scale)
     others = {key: value for key, value in others.items() if value is not None}
     if others or not isinstance(dataset, list):
-        _warn_not_resumable(f"dataloader.train.{next(iter(others), 'dataset')}")
+        logger.warning(NOT_RESUMABLE, f"dataloader.train.{next(iter(others), 'dataset')}")
         return build_detection_train_loader(
             dataset,
             mapper=mapper,
@@ -345,7 +346,3 @@ def _share_of_batch(key: str, images: int) -> int:
             f"{key}: got {images}, expected a positive multiple of the {processes} processes"
         )
     return images // processes
-
-
-def _warn_not_resumable(reason: str) -> None:
-    logger.warning("%s: a resumed run starts this loader from its beginning", reason)

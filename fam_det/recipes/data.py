@@ -8,13 +8,7 @@ from statistics import median
 from typing import Any
 
 from fam_det.data.annotations import has_segmentation, is_labelled_by_teacher, read_dataset
-from fam_det.data.audit import (
-    class_difference,
-    class_names,
-    find_shared_images,
-    list_names,
-    report,
-)
+from fam_det.data.audit import class_difference, class_names, list_names
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ def read_coco(
         has_masks=all(map(has_segmentation, objects))
         and not (objects and all(map(_is_box, objects))),
         has_bitmasks=any(isinstance(x.get("segmentation"), dict) for x in objects),
-        size=_median_size(content["images"]),
+        size=(_median(content["images"], "height"), _median(content["images"], "width")),
         is_labelled_by_teacher=is_labelled_by_teacher(content),
         files=tuple(Path(images) / x["file_name"] for x in content["images"]),
     )
@@ -82,9 +76,8 @@ def _is_box(entry: Mapping[str, Any]) -> bool:
     return all(any(max(abs(a - c), abs(b - d)) <= 1 for a, b in points) for c, d in corners)
 
 
-def _median_size(images: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    height, width = (round(median(x[side] for x in images)) for side in ("height", "width"))
-    return height, width
+def _median(images: Sequence[Mapping[str, Any]], side: str) -> int:
+    return round(median(x[side] for x in images))
 
 
 def check_same_classes(train: CocoData, val: CocoData) -> None:
@@ -95,8 +88,3 @@ def check_same_classes(train: CocoData, val: CocoData) -> None:
             f"--train {train.annotations} has {list_names(train.class_names)} ({difference}); give "
             "both files one list of categories, in the same order of ids"
         )
-
-
-def warn_of_shared_images(train: CocoData, val: CocoData) -> None:
-    """Warns of images to validate on that are also images to train on."""
-    report(f"--val: {val.annotations}", find_shared_images(train.files, val.files))
