@@ -125,35 +125,27 @@ def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
 
 
 def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrides:
-    """Returns the keys of the student's backbone and size, beside those of any student."""
-    inputs = list(teacher.template.MODEL.FPN.IN_FEATURES)
+    """Returns the keys of the student's backbone and size, beside those of any student.
+
+    An FPN of another width than the teacher's leaves the inner widths of its heads as they are.
+    Where the student sees smaller images than its teacher, its sizes are smaller.
+    """
+    had = teacher.template
+    inputs = list(had.MODEL.FPN.IN_FEATURES)
     own = student_overrides(request.student, request.student_weights, teacher.architecture, inputs)
-    sized = build_config(base | own | request.size, request.options)
-    return own | _thin_overrides(teacher, sized) | _small_overrides(teacher, sized) | request.size
-
-
-def _thin_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
-    """Returns the inner widths of heads that read an FPN of another width than the teacher's."""
-    width = teacher.template.MODEL.FPN.OUT_CHANNELS
-    if teacher.architecture == "RetinaNet" or cfg.MODEL.FPN.OUT_CHANNELS == width:
-        return {}
-    reason = "the teacher's, -1 would be the FPN's width"
-    return {"MODEL.RPN.CONV_DIMS": Override(teacher.rpn_widths, reason)}
-
-
-def _small_overrides(teacher: Teacher, cfg: CfgNode) -> Overrides:
-    """Returns the sizes of a student that sees smaller images than its teacher."""
-    scale = cfg.MODEL.TEACHER.INPUT_SCALE
-    if not 1 < scale < float("inf"):
-        return {}
-    digits: dict[str, int | None] = dict.fromkeys(SIZES)  # none: whole pixels
-    if cfg.MODEL.TEACHER.MATCH != "same_scale":
-        digits["MODEL.ANCHOR_GENERATOR.SIZES"] = 2
-    had = {key: find_node(teacher.template, key) for key in digits}
-    return {
-        key: Override(_divided(value, scale, digits[key]), f"the teacher has {value}")
-        for key, value in had.items()
-    }
+    model = build_config(base | own | request.size, request.options).MODEL
+    is_thin = model.FPN.OUT_CHANNELS != had.MODEL.FPN.OUT_CHANNELS
+    if is_thin and teacher.architecture != "RetinaNet":
+        reason = "the teacher's, -1 would be the FPN's width"
+        own["MODEL.RPN.CONV_DIMS"] = Override(teacher.rpn_widths, reason)
+    if 1 < (scale := model.TEACHER.INPUT_SCALE) < float("inf"):
+        digits: dict[str, int | None] = dict.fromkeys(SIZES)  # none: whole pixels
+        if model.TEACHER.MATCH != "same_scale":
+            digits["MODEL.ANCHOR_GENERATOR.SIZES"] = 2
+        for key, places in digits.items():
+            value = find_node(had, key)
+            own[key] = Override(_divided(value, scale, places), f"the teacher has {value}")
+    return own | request.size
 
 
 def _divided(value: Any, scale: float, digits: int | None) -> Any:

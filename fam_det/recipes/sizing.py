@@ -67,8 +67,9 @@ class Sizing:
 
     def measure_all(self) -> None:
         """Measures every rung."""
-        for start in range(0, len(self.ladder), TOGETHER):
-            self._measure(range(start, min(start + TOGETHER, len(self.ladder))))
+        indices = range(len(self.ladder))
+        for start in indices[::TOGETHER]:
+            self._measure(indices[start : start + TOGETHER])
 
     def choose(self) -> int:
         """Returns the first rung that meets the target, whose pretrained weights are fetched.
@@ -201,15 +202,14 @@ def size_student(
     file = folder / FILE
     asked = _question(request, target)
     kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    same = [asked[key] == kept.get("asked", {}).get(key) for key in asked]
-    if all(same[: len(FIXED)] if resume else same):
+    before = kept.get("asked", {"target": "--student"})
+    others = [key for key in (FIXED if resume else asked) if asked[key] != before.get(key)]
+    if not others:
         text = f"{kept['note']}; measured before, see {file}"
     elif resume:
-        before = kept.get("asked", {"target": "--student"})
-        key = next(key for key in asked if asked[key] != before.get(key))
-        was = "student was chosen by" if key == "target" else f"{key} was"
+        was = "student was chosen by" if others[0] == "target" else f"{others[0]} was"
         raise ValueError(
-            f"{target.flag()}: does not resume {folder}, whose {was} {before.get(key)}; "
+            f"{target.flag()}: does not resume {folder}, whose {was} {before.get(others[0])}; "
             "give the flags of its first call"
         )
     else:
@@ -223,7 +223,7 @@ def size_student(
 
 
 def _question(request: Request, target: Target) -> dict[str, Any]:
-    """Returns what a choice depends on, ``FIXED`` first."""
+    """Returns what a choice depends on."""
     return {
         "target": target.flag(),
         "runtime": target.runtime,
