@@ -279,11 +279,10 @@ def main() -> None:
             request = size(request, args)
         if args.ladder:
             return
-        if args.train_teacher:
-            from fam_det.recipes.own_teacher import derive_teacher as derive
-        else:
-            from fam_det.recipes.recipe import derive
-        run_trainings(args, request, derive(request))
+        from fam_det.recipes.recipe import derive, derive_teacher
+
+        recipe = derive_teacher(request) if args.train_teacher else derive(request)
+        run_trainings(args, request, recipe)
     except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))  # on one line
     except KeyboardInterrupt:  # at the table: a training answers itself

@@ -1,24 +1,29 @@
-"""The whole config of a distillation, derived from teacher, student and data."""
+"""The whole config of a distillation, derived from teacher, student and data, or of a teacher."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fam_det.config import default_config
 from fam_det.data.audit import list_names
 from fam_det.data.loader import available_cores
+from fam_det.files.config_file import merge_config
 from fam_det.modeling.distilled_detector import build_student
 from fam_det.recipes.data import CocoData, check_same_classes
 from fam_det.recipes.distiller import distiller_overrides
 from fam_det.recipes.overrides import Override, Overrides, build_config, find_node, to_yaml
 from fam_det.recipes.schedule import solver_overrides
 from fam_det.recipes.student import student_overrides, weights_note
-from fam_det.recipes.teacher import Teacher, read_teacher, teacher_overrides
+from fam_det.recipes.teacher import TEMPLATES, Teacher, read_teacher, teacher_overrides
 
+from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
 TRAIN, VAL = "distill_train", "distill_val"  # names of the data sets
 UNLABELLED = "distill_unlabelled"  # of images that the teacher labelled, or nobody
 MAX_WORKERS = 8  # of a loader
+# Detectron2 enlarges the images of COCO, of 480 pixels, to 800: smaller ones by as much.
+COCO_SIDE, MULTIPLE = 480, 32  # pixels of the shorter side; sizes are rounded to a stride
 # The student shares these with its teacher, and so can take the weights of its heads: keys, and
 # nodes with all of their keys.
 SIZES = (
@@ -90,19 +95,54 @@ def derive(request: Request) -> Recipe:
     heads, start = distiller_overrides(
         student, teacher, request.train.class_names, request.inherit_heads, *how
     )
-    kind = "RetinaNet" if teacher.architecture == "RetinaNet" else rcnn_name(masks)
+    kind = "RetinaNet" if teacher.architecture == "RetinaNet" else _rcnn_name(masks)
     notes = [f"student {kind} {request.student}, teacher {request.teacher}"]
     notes += [request.size_note] if request.size_note else []
-    notes += [data_note(request), *start, *weights_note(request.student_weights)]
+    notes += [_data_note(request), *start, *weights_note(request.student_weights)]
     if "MODEL.TEACHER.INHERIT" in heads and request.student_weights not in (None, "none"):
         notes.append("heads that --student-weights have go before the teacher's")
-    return build_recipe(overrides | heads, request.options, notes)
+    return _build_recipe(overrides | heads, request.options, notes)
 
 
-def build_recipe(
+def derive_teacher(request: Request) -> Recipe:
+    """Derives the config that trains ``request.teacher``, the name of a backbone.
+
+    It is the zoo's R-CNN with FPN, of masks where every object has one, with the student's rules
+    for weights, schedule and classes. A ValueError names the flag that cannot be met.
+    """
+    name, weights, flag = request.teacher, request.teacher_weights, "--train-teacher"
+    train, val, kind = request.train, request.val, "GeneralizedRCNN"
+    check_same_classes(train, val)
+    merge_config(template := default_config(), model_zoo.get_config_file(TEMPLATES[kind]))
+    masks = train.has_masks and val.has_masks
+    overrides = student_overrides(name, weights, kind, template.MODEL.FPN.IN_FEATURES, flag)
+    overrides |= _class_overrides(request, masks) | _enlarged_sizes(template, train)
+    overrides |= _run_overrides(request, kind)
+    notes = [f"teacher {_rcnn_name(masks)} {name}, trained alone", _data_note(request)]
+    notes += weights_note(weights, flag)
+    return _build_recipe(overrides, request.options, notes, template)
+
+
+def _enlarged_sizes(template: CfgNode, data: CocoData) -> Overrides:
+    """Returns the sizes of images that are smaller than COCO's, none for others."""
+    share, node = min(data.size) / COCO_SIDE, template.INPUT
+    if share >= 1:
+        return {}
+    reason = f"enlarged as COCO's are, {node.MIN_SIZE_TEST} / {COCO_SIDE}"
+    trained = sorted({_rounded(share * x) for x in node.MIN_SIZE_TRAIN})
+    return {
+        "INPUT.MIN_SIZE_TRAIN": Override(trained, reason),
+        "INPUT.MIN_SIZE_TEST": Override(_rounded(share * node.MIN_SIZE_TEST)),
+    }
+
+
+def _rounded(side: float) -> int:
+    return max(round(side / MULTIPLE), 1) * MULTIPLE
+
+
+def _build_recipe(
     overrides: Overrides, options: Sequence[str], notes: list[str], base: CfgNode | None = None
 ) -> Recipe:
-    """Returns the config of ``build_config``, with these notes."""
     reasons = {key: override.reason for key, override in overrides.items()}
     reasons |= dict.fromkeys(options[::2], "given")
     return Recipe(build_config(overrides, options, base), reasons, notes)
@@ -121,7 +161,7 @@ def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
     shared += ["MODEL.ROI_MASK_HEAD"] if masks else []
     overrides |= {key: Override(find_node(teacher.template, key)) for key in shared}
     overrides |= _detector_overrides(teacher, request, masks)
-    return teacher, masks, overrides | run_overrides(request, teacher.architecture)
+    return teacher, masks, overrides | _run_overrides(request, teacher.architecture)
 
 
 def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrides:
@@ -165,13 +205,13 @@ def _detector_overrides(teacher: Teacher, request: Request, masks: bool) -> Over
     if teacher.architecture == "RetinaNet":
         return overrides | {"MODEL.RETINANET.NUM_CLASSES": _num_classes(request.train)}
     overrides["MODEL.ROI_HEADS.NAME"] = Override("StandardROIHeads")
-    overrides |= class_overrides(request, masks)
+    overrides |= _class_overrides(request, masks)
     if teacher.template.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
         overrides["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] = Override(False)
     return overrides
 
 
-def class_overrides(request: Request, masks: bool) -> Overrides:
+def _class_overrides(request: Request, masks: bool) -> Overrides:
     """Returns the keys of an R-CNN that say what it finds, by the data that it is trained on."""
     overrides = {
         "MODEL.ROI_HEADS.NUM_CLASSES": _num_classes(request.train),
@@ -186,7 +226,7 @@ def _num_classes(data: CocoData) -> Override:
     return Override(len(data.class_names), f"classes: {list_names(data.class_names)}")
 
 
-def run_overrides(request: Request, architecture: str) -> Overrides:
+def _run_overrides(request: Request, architecture: str) -> Overrides:
     """Returns the keys of the data, the machine, the output folder and the schedule."""
     data = {TRAIN: request.train, VAL: request.val}
     data |= {UNLABELLED: request.unlabelled} if request.unlabelled else {}
@@ -227,13 +267,11 @@ def _build_student(name: str, cfg: CfgNode) -> Any:
         raise ValueError(f"--student: {name}: cannot be built: {kind}{error}") from error
 
 
-def rcnn_name(masks: bool) -> str:
-    """Returns the name of an R-CNN that segments, or does not."""
+def _rcnn_name(masks: bool) -> str:
     return "Mask R-CNN" if masks else "Faster R-CNN"
 
 
-def data_note(request: Request) -> str:
-    """Returns a line on classes and numbers of images."""
+def _data_note(request: Request) -> str:
     return (
         f"classes: {list_names(request.train.class_names)}; images with objects to train on: "
         f"{request.train.num_trained}; images to validate on: {request.val.num_images}"

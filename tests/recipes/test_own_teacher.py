@@ -9,8 +9,7 @@ import pytest
 from fam_det.config import default_config
 from fam_det.recipes.data import CocoData, read_coco
 from fam_det.recipes.meter import test_size as size_of
-from fam_det.recipes.own_teacher import derive_teacher
-from fam_det.recipes.recipe import Recipe, Request
+from fam_det.recipes.recipe import Recipe, Request, derive_teacher
 from fam_det.training.detection import load_config
 from tests.recipes.conftest import POLYGON, content
 
