@@ -121,18 +121,18 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise WeightsMismatchError(
                 "has none of the model's weights; is it another model's checkpoint?"
             )
-        lacking = [name for name in sorted(absent) if self._is_needed(name)]
+        lacking = [
+            name
+            for name in sorted(absent)
+            if not name.endswith(_COUNTER)  # older checkpoints have none
+            and any(part == "*" or is_below(name, part) for part in self.needed)
+        ]
         if lacking:
             raise WeightsMismatchError(
                 f"{len(lacking)} weights are missing or of another shape, the first is "
                 f"{lacking[0]}; is it the checkpoint of this config?"
             )
         return found
-
-    def _is_needed(self, name: str) -> bool:
-        if name.endswith(_COUNTER):  # older checkpoints have none
-            return False
-        return any(part == "*" or is_below(name, part) for part in self.needed)
 
     def _last_whole(self) -> Path:
         last = Path(self.get_checkpoint_file())
@@ -150,7 +150,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         if filename.endswith(".pkl"):
             content = _from_zoo(read_pickle(filename))
         else:
-            content = _from_torch(read_torch(filename))
+            content = read_torch(filename)
+            if "model_state" in content:  # of pycls
+                content = {"model": content["model_state"], "matching_heuristics": True}
+            content = content if "model" in content else {"model": content}
         check_weights(filename, content["model"])
         return content
 
@@ -158,12 +161,6 @@ class SafeCheckpointer(DetectionCheckpointer):
 def is_below(name: str, part: str) -> bool:
     """Returns whether a parameter or buffer belongs to a part, which may have wildcards."""
     return fnmatchcase(name, f"{part}.*")
-
-
-def _from_torch(content: dict[str, Any]) -> dict[str, Any]:
-    if "model_state" in content:  # of pycls
-        return {"model": content["model_state"], "matching_heuristics": True}
-    return content if "model" in content else {"model": content}
 
 
 def _from_zoo(content: dict[str, Any]) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def _reason(error: BaseException, cfg: CfgNode | None) -> str:
     unknown = text.removeprefix("Non-existent ").removeprefix("config ").removeprefix("key: ")
     if unknown != text and cfg is not None:
         shown = unknown if unknown.isprintable() else repr(unknown)
-        return f"{shown[:200]}: unknown key{_nearest(unknown, cfg)}"
+        close = difflib.get_close_matches(unknown, list(_keys(cfg)), n=1, cutoff=0.7)
+        return f"{shown[:200]}: unknown key" + "".join(f"; did you mean {x}?" for x in close)
     if found := _MISMATCH.fullmatch(text):
         kind, known, value, key = found.groups()
         example = f"\"('{value}',)\"" if kind == "tuple" else known
@@ -146,11 +147,6 @@ def _reason(error: BaseException, cfg: CfgNode | None) -> str:
 def _located(error: yaml.MarkedYAMLError, kind: str = "") -> str:
     line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
     return f"{line}{kind}{' '.join(str(error.problem)[:300].split())}"
-
-
-def _nearest(key: str, cfg: CfgNode) -> str:
-    found = difflib.get_close_matches(key, list(_keys(cfg)), n=1, cutoff=0.7)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
