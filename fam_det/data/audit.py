@@ -49,23 +49,14 @@ class Finding(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """The objects of a data set.
+    """The objects of a data set."""
 
-    Attributes:
-        boxes: (N, 4).
-        sizes: of their images, (N, 2), width and height.
-        images: (N,), by position in the file.
-        classes: (N,), by the order of ids, which is that of the model's classes.
-        ids: of the annotations.
-        is_crowd: (N,).
-    """
-
-    boxes: Array
-    sizes: Array
-    images: Array
-    classes: Array
-    ids: Sequence[Any]
-    is_crowd: Array
+    boxes: Array  # (N, 4)
+    sizes: Array  # of their images, (N, 2), width and height
+    images: Array  # (N,), by position in the file
+    classes: Array  # (N,), by the order of ids, which is that of the model's classes
+    ids: Sequence[Any]  # of the annotations
+    is_crowd: Array  # (N,)
 
     def examples(self, chosen: Array) -> str:
         """Returns the first of some objects as the file has them: "annotation 7: [1, 2, ...]"."""

@@ -1,6 +1,7 @@
 """The images of a data set as a model takes them; an image that cannot be read is replaced."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,26 +59,18 @@ class Sample(NamedTuple):
     unreadable: dict[str, str]  # reason by file
 
 
+@dataclass(eq=False)
 class SeededDataset(Dataset[Sample]):
     """Mapped records of a data set, by place in the training and position in the set.
 
     The random draws of a sample depend on the seed, the purpose and its place alone, not on the
     process that maps it or on what that did before.
-
-    Args:
-        records: of the images.
-        mapper: from a record to what the model takes, or to None for an image to skip.
-        seed: 0 or more.
-        purpose: of the random numbers, for ``derive_seed``.
     """
 
-    def __init__(
-        self, records: Any, mapper: Callable[[Any], Any], seed: int, purpose: str = "item"
-    ) -> None:
-        self.records = records
-        self.mapper = mapper
-        self.seed = seed
-        self.purpose = purpose
+    records: Any  # of the images
+    mapper: Callable[[Any], Any]  # from a record to what the model takes, None for one to skip
+    seed: int  # 0 or more
+    purpose: str = "item"  # of the random numbers, for ``derive_seed``
 
     def __getitem__(self, key: tuple[int, ...]) -> Sample:
         """Returns the image of a key, or another where it cannot be read or is mapped to None.

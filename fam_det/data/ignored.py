@@ -5,6 +5,7 @@ background. Here they are kept as ``ignored``, beside ``instances`` and with the
 ``fam_det.modeling.ignored`` for what a training does with them.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from detectron2.structures import BoxMode
@@ -12,15 +13,11 @@ from detectron2.structures import BoxMode
 IGNORED = -1  # class index
 
 
+@dataclass(eq=False)
 class IgnoringMapper:
-    """A mapper that keeps crowds.
+    """A mapper that keeps crowds."""
 
-    Args:
-        mapper: of records in Detectron2's format, such as its ``DatasetMapper``.
-    """
-
-    def __init__(self, mapper: Any) -> None:
-        self.mapper = mapper
+    mapper: Any  # of records in Detectron2's format, such as its ``DatasetMapper``
 
     def __call__(self, record: dict[str, Any]) -> Any:
         """Maps a record."""

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -171,56 +172,44 @@ def _collate(collate: Callable[[list[Any]], Any], samples: list[Sample]) -> Samp
     return Sample(collate([sample.content for sample in samples]), unreadable)
 
 
+@dataclass(eq=False)
 class ResumableLoader:
     """Batches without end, of images in Detectron2's order and format.
 
     Batch k of a process is a function of the seed and k alone, whatever the number of workers, so
-    that a resumed run, and one that lost a worker, sees what an unbroken one would.
-
-    Args:
-        records: of the images, in Detectron2's format.
-        mapper: from a record to what the model takes.
-        sampler: an endless stream of positions for this process, by seed.
-        batch_size: images in a batch of this process.
-        group: keep images that are wider than high apart from the others.
-        seed: 0 or more, the same in every process.
-        max_unreadable: different files that may be skipped before it is an error.
-        workers: ``num_workers``, 0 to load in this process, and ``timeout``, the seconds after
-            which one counts as stuck, 0 for never.
-
-    Attributes:
-        start_iter: the iteration that comes first; read when the first batch is asked for.
-        seed: a resumed run sets that of its checkpoint; read at the same time.
+    that a resumed run, and one that lost a worker, sees what an unbroken one would. ``start_iter``
+    and ``seed``, which a resumed run sets, are read when the first batch is asked for.
     """
 
-    def __init__(
-        self,
-        records: Sequence[dict[str, Any]],
-        mapper: Callable[[Any], Any],
-        sampler: SeededSampler,
-        batch_size: int,
-        *,
-        group: bool = True,
-        seed: int = 0,
-        max_unreadable: int = 0,
-        **workers: Any,
-    ) -> None:
-        self.start_iter = 0
-        self.sampler = sampler
-        self.batch_size = batch_size
-        self.groups = aspect_groups(records) if group else None
+    records: Any  # of the images, in Detectron2's format
+    mapper: Callable[[Any], Any]  # from a record to what the model takes
+    sampler: SeededSampler  # an endless stream of positions for this process, by seed
+    batch_size: int  # images in a batch of this process
+    _: KW_ONLY
+    group: bool = True  # keep images that are wider than high apart from the others
+    seed: int = 0  # 0 or more, the same in every process
+    max_unreadable: int = 0  # different files that may be skipped before it is an error
+    num_workers: int = 0  # 0 loads in this process
+    timeout: float = 0.0  # seconds after which a worker counts as stuck; 0 for never
+    start_iter: int = 0  # the iteration that comes first
+
+    def __post_init__(self) -> None:
+        """Groups and serialises the records."""
+        self.groups = aspect_groups(self.records) if self.group else None
         # Serialised: workers share its memory, where they would each copy a list of dictionaries.
-        self.records = DatasetFromList(list(records), copy=False)
-        self.mapper = mapper
-        self.seed = seed
-        self.workers = workers
-        self.unreadable = UnreadableImages(max_unreadable)
+        self.records = DatasetFromList(list(self.records), copy=False)
+        self.unreadable = UnreadableImages(self.max_unreadable)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """Yields batches from ``start_iter`` on; nothing happens before the first is asked for."""
         dataset = SeededDataset(self.records, self.mapper, self.seed)
         yield from seeded_batches(
-            dataset, self._keys_from, self.start_iter, self.unreadable, **self.workers
+            dataset,
+            self._keys_from,
+            self.start_iter,
+            self.unreadable,
+            num_workers=self.num_workers,
+            timeout=self.timeout,
         )
 
     def _keys_from(self, iteration: int) -> Iterator[list[Key]]:

@@ -135,17 +135,10 @@ class Shrink(T.Augmentation):
 
 
 class AreaTransform(T.ResizeTransform):
-    """A resize to fewer pixels, each the mean of the area that it covers.
+    """A resize to ``new_h`` x ``new_w`` pixels, each the mean of the area that it covers.
 
-    Args:
-        h: rows of an image that count; the others are dropped.
-        w: columns that count.
-        new_h: rows afterwards.
-        new_w: columns afterwards.
+    Of an image ``h`` rows and ``w`` columns count; the others are dropped.
     """
-
-    def __init__(self, h: int, w: int, new_h: int, new_w: int) -> None:
-        super().__init__(h, w, new_h, new_w)
 
     def apply_image(self, img: np.ndarray, interp: Any = None) -> np.ndarray:
         """Resizes an image (H, W) or (H, W, C); a mask, for which there is ``interp``, with it."""

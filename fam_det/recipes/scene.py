@@ -28,21 +28,13 @@ NO_BOXES = torch.zeros(0, 0)  # of a dense detector
 
 @dataclass(frozen=True)
 class Scene:
-    """What the last layers of a detector give for one image, of A anchors a cell and K classes.
+    """What the last layers of a detector give for one image, of A anchors a cell and K classes."""
 
-    Attributes:
-        logits: a level, (1, A, H, W) of an RPN or (1, A K, H, W) of a dense head.
-        deltas: a level, (1, 4 A, H, W).
-        probabilities: of the R proposals of an R-CNN, (R, K + 1), the last that of background.
-        box_deltas: of the proposals, (R, 4 K), or (R, 4) for all classes.
-        detections: how many there were.
-    """
-
-    logits: list[Tensor]
-    deltas: list[Tensor]
-    probabilities: Tensor = NO_BOXES
-    box_deltas: Tensor = NO_BOXES
-    detections: int = 0
+    logits: list[Tensor]  # a level, (1, A, H, W) of an RPN or (1, A K, H, W) of a dense head
+    deltas: list[Tensor]  # a level, (1, 4 A, H, W)
+    probabilities: Tensor = NO_BOXES  # of an R-CNN's R proposals, (R, K + 1), background last
+    box_deltas: Tensor = NO_BOXES  # of the proposals, (R, 4 K), or (R, 4) for all classes
+    detections: int = 0  # how many there were
 
     @property
     def proposals(self) -> int:
