@@ -53,7 +53,7 @@ def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = Non
             labelled = {*cfg.DATASETS.TRAIN} - {*cfg.DATASETS.UNLABELLED}
             is_trained = tested is None and name in labelled
             content, is_plain = _check_entry(cfg, name, *source, is_trained=is_trained)
-            # Detectron2 leaves out a box whose polygons are of two points, right or wrong.
+            # Detectron2 leaves out a box with a polygon of two points; it needs none without masks.
             odd = [] if cfg.MODEL.MASK_ON else [x for x in content["annotations"] if _is_line(x)]
             for entry in odd:
                 del entry["segmentation"]

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path, PurePath
 from typing import IO
@@ -37,16 +38,15 @@ def check_files(
     those that are missing: exporters on Windows write backslashes, others begin with the folder's
     own name, Label Studio quotes names as in an URL.
     """
-    found, missing = _find_files(files, folder)
-    outside = [file for file, leaves in found.items() if leaves]
-    respelled: dict[str, str] = {}
-    spellings: tuple[Callable[[str], str], ...] = (_slashes, unquote)
+    spelled: dict[str, str] = {}
+    outside, missing = [], files
+    spellings: tuple[Callable[[str], str], ...] = (str, _slashes, unquote)
     for spell, start in product(spellings, ("", f"{folder.absolute().name}/")):
         others = {spell(file).removeprefix(start): file for file in missing}
-        found, _ = _find_files(others, folder)
+        found = _find_files(others, folder)
         outside += [others[x] for x, leaves in found.items() if leaves]
-        respelled |= {others[x]: x for x in found}
-        missing = [file for file in missing if file not in respelled]
+        spelled |= {others[x]: x for x in found}
+        missing = [file for file in missing if file not in spelled]
     if outside and not follow_links:
         raise ValueError(
             f"{len(outside)} of {len(files)} images are links that leave {str(folder)!r}, such as "
@@ -58,7 +58,7 @@ def check_files(
             f"{short(missing[0])}{_same_name(missing[0], folder)}; give the folder that the file "
             "names start from"
         )
-    return respelled, missing
+    return {file: x for file, x in spelled.items() if file != x}, missing
 
 
 def _slashes(file: str) -> str:
@@ -83,8 +83,8 @@ def find_image(file: str, folder: Path) -> Path:
     return folder / others.get(file, file)
 
 
-def _find_files(files: Collection[str], folder: Path) -> tuple[dict[str, bool], list[str]]:
-    """Returns whether each file that is there leads out of the folder by a link, and the others.
+def _find_files(files: Collection[str], folder: Path) -> dict[str, bool]:
+    """Returns whether each file that is there leads out of the folder by a link.
 
     A ValueError names one whose path leaves the folder without a link.
     """
@@ -99,8 +99,7 @@ def _find_files(files: Collection[str], folder: Path) -> tuple[dict[str, bool], 
         for name, is_link_out in _list_files(given / part, root).items():
             listed[str(part / name)] = leaves or is_link_out
     paths = {file: str(PurePath(file)) for file in files}
-    found = {file: listed[path] for file, path in paths.items() if path in listed}
-    return found, [file for file in files if file not in found]
+    return {file: listed[path] for file, path in paths.items() if path in listed}
 
 
 def _list_files(folder: Path, root: Path) -> dict[str, bool]:
@@ -169,12 +168,12 @@ def error_reason(error: Exception, file: str) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+@dataclass(eq=False)
 class UnreadableImages:
     """Counts the files that could not be read, and names each once."""
 
-    def __init__(self, max_files: int) -> None:
-        self.max_files = max_files
-        self.reasons: dict[str, str] = {}
+    max_files: int
+    reasons: dict[str, str] = field(default_factory=dict)  # by file
 
     def add(self, reasons: Mapping[str, str]) -> None:
         """Notes files and reasons; raises a ValueError for more files than are allowed."""

@@ -217,7 +217,7 @@ def write_dataset(
     """
     categories = [{"id": i, "name": name} for i, name in enumerate(labelled.names, start=1)]
     info = {"description": "detections of a teacher", "labelled_by": "teacher"}
-    counts = [0, 0]
+    uncertain = 0
     with open_predictions(file, info, categories) as written:
         for line in labelled.labels.lines():
             if "error" in line or not keep(line["file_name"]):
@@ -228,16 +228,15 @@ def write_dataset(
             entries = [entry for entry in kept if entry["iscrowd"] is not None]
             image = {key: line[key] for key in ("file_name", "height", "width")}
             written.add_entries(image, entries)
-            for entry in entries:
-                counts[entry["iscrowd"]] += 1
-        if not (counts[0] or labelled.headers_only):
+            uncertain += sum(entry["iscrowd"] for entry in entries)
+        objects = written.num_objects - uncertain
+        if not (objects or labelled.headers_only):
             high = max(labelled.scores.high)
             raise ValueError(
                 f"--images: the teacher finds nothing with a score of {high:g} or more in "
                 f"{written.num_images:,} images of {labelled.labels.root}; give a teacher of these "
                 "objects, or tools/label.py lower --scores"
             )
-    objects, uncertain = counts
     return (
         f"{file}: {objects:,} objects and {uncertain:,} uncertain ones in "
         f"{written.num_images:,} images"
