@@ -415,11 +415,9 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Line]:
     """Looks for room: containers often have 64 MB, and loader workers die of a bus error."""
     if folder.is_dir():
         total = shutil.disk_usage(folder).total
-        state, advice = OK, ""
-        if total < 1e9:
-            state = NOTE
-            advice = "add DATALOADER.NUM_WORKERS 0, or start the container with --shm-size 8g"
-        yield Line(state, "shared memory", f"{total / 1e9:.1f} GB", advice)
+        advice = "add DATALOADER.NUM_WORKERS 0, or start the container with --shm-size 8g"
+        line = Line(NOTE, "shared memory", f"{total / 1e9:.1f} GB", advice)
+        yield line if total < 1e9 else line._replace(state=OK, advice="")
 
 
 def _numbers(text: str) -> list[int]:

@@ -5,9 +5,8 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from multiprocessing import get_context
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -116,7 +115,10 @@ def measure_iteration(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
     cfg.SOLVER.IMS_PER_BATCH //= processes
     cfg.SOLVER.BASE_LR, cfg.VIS_PERIOD = 0.0, 0
     cfg.MODEL.TEACHER.BASIS_IMAGES, cfg.MODEL.TEACHER.CACHE = 1, ""
-    with _quiet(), TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), ExitStack() as stack:
+        warnings.simplefilter("ignore")  # and no log: the training itself will say all of it
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.CRITICAL)
         trainer, device = _trainer(cfg, folder), torch.device(cfg.MODEL.DEVICE)
         seconds: list[float] = []
         # At its end, where no loss is warming up.
@@ -138,16 +140,3 @@ def _trainer(cfg: CfgNode, folder: str) -> StepTrainer | AMPStepTrainer:
     trainer = kind(model, loader, build_optimizer(cfg, model))
     trainer.folder, trainer.max_non_finite = folder, cfg.SOLVER.MAX_ITER
     return trainer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leaves out what the training itself will log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
