@@ -270,7 +270,7 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
     for name in () if headers_only else names:
         if name not in known:
             raise ValueError(
-                f"--images: the teacher does not find {name!r}, but {list_names(known)}"
+                f"--classes: the teacher does not find {name!r}, but {list_names(known)}"
                 + "".join(f"; close name: {x}" for x in get_close_matches(name, known, n=1))
             )
     node = cfg.MODEL.TEACHER

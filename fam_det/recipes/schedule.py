@@ -56,5 +56,5 @@ def solver_overrides(
         "SOLVER.STEPS": Override(steps, "a tenth of the learning rate after 2/3 and 8/9"),
         "SOLVER.WARMUP_ITERS": Override(warmup, "a tenth of the schedule, 1000 at most"),
         "SOLVER.CHECKPOINT_PERIOD": Override(period),
-        "TEST.EVAL_PERIOD": Override(period, f"{EVALUATIONS} times, but not in too quick a row"),
+        "TEST.EVAL_PERIOD": Override(period, f"{EVALUATIONS} evaluations at most"),
     }

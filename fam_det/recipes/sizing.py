@@ -103,7 +103,7 @@ class Sizing:
         ladder = self._build(without=self.without)
         if not ladder or any(rung.student == student for rung in ladder):  # the user's own
             raise error
-        print(f"{student} is left out: {error}", file=sys.stderr, flush=True)
+        print(f"left out: {error}", file=sys.stderr, flush=True)
         known = [(self.ladder[i], row) for i, row in self.rows.items()]
         self.rows = {ladder.index(rung): row for rung, row in known if rung in ladder}
         self.ladder = ladder
