@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from fam_det.data.audit import list_names
-from fam_det.data.images import error_reason, open_checked_image, turned_size
+from fam_det.data.images import check_files, error_reason, open_checked_image, turned_size
 from fam_det.export.media import IMAGES, UnreadableError, read_pictures
 from fam_det.export.predictions import instances_to_entries, open_predictions
 from fam_det.export.predictor import Predictor, detectron2_predictor
@@ -34,6 +35,7 @@ from fam_det.recipes.teacher import read_teacher, teacher_overrides
 from fam_det.training.trainer import check_device
 
 Json = dict[str, Any]
+LINKS_CHECKED = 10_000  # images
 logger = logging.getLogger(__name__)
 
 
@@ -277,6 +279,7 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
     found = [node.CONFIG, node.WEIGHTS, node.OPTS, _stamp(node.WEIGHTS)]
     identity = {"teacher": found, "classes": names, "headers_only": headers_only}
     labels = LabelFile(request.output, request.folders, identity)
+    _check_links(labels, cfg.DATASETS.FOLLOW_LINKS)
 
     @cache
     def load_detector() -> Callable[[Path], Json]:  # where there is something left to label
@@ -296,6 +299,15 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
     else:
         scores = default_scores(len(names), *(request.scores or ()))
     return Labelled(labels, names, scores, headers_only)
+
+
+def _check_links(labels: LabelFile, follow_links: bool) -> None:
+    """Raises a ValueError for links that no training would follow, before hours of labelling."""
+    first = list(islice(labels.names(), LINKS_CHECKED))
+    try:
+        check_files(first, labels.root, max_missing=len(first), follow_links=follow_links)
+    except ValueError as error:
+        raise ValueError(f"--images: {error}") from error
 
 
 def _chosen_scores(

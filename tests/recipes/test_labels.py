@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from fam_det.recipes.data import read_coco
 from fam_det.recipes.labels import (
     LabelFile,
     Labelled,
+    LabelRequest,
     detector_of,
     is_held_out,
+    label_images,
     list_images,
     read_header,
     write_dataset,
     write_unreadable,
 )
 from fam_det.recipes.scores import Scores, default_scores
-from tests.modeling.small_detector import small_config
+from tests.modeling.small_detector import TEACHER, small_config
 
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
@@ -131,6 +134,18 @@ def test_files_that_cannot_be_read_are_listed(folder: Path, tmp_path: Path) -> N
         for text in ("broken.jpg: not an image", "empty.png: is empty", "huge.png: 40000x3000"):
             assert text in listed
         assert sum("error" not in x for x in labels.lines()) == 4
+
+
+def test_links_are_refused_before_any_image_is_labelled(folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8)).save(secret)
+    (folder / "out.png").symlink_to(secret)
+    request = LabelRequest(TEACHER, [folder], tmp_path / "labels", teacher_weights="none")
+    with pytest.raises(ValueError, match=r"--images: 1 of 5 images are links .*'out.png'; if they"):
+        label_images(request, headers_only=True)
+    assert (request.output / "detections.jsonl").read_text().count("\n") == 1  # its head
+    followed = replace(request, options=["DATASETS.FOLLOW_LINKS", "True"])
+    assert label_images(followed, headers_only=True).labels.done == 5
 
 
 def test_detections_are_of_the_chosen_classes(folder: Path) -> None:
