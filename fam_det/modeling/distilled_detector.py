@@ -15,6 +15,7 @@ from fam_det.files.checkpointer import is_below
 from fam_det.modeling.anchors import warn_of_other_anchors
 from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.distillers.base import Distiller, build_distiller
+from fam_det.modeling.head_loss import PREFIX as HEAD
 from fam_det.modeling.hooks import captured_backbone
 from fam_det.modeling.ignored import ignoring
 from fam_det.modeling.inherit import check_class_order, first_layers, inherit
@@ -263,13 +264,15 @@ class DistilledDetector(StudentWrapper):
             **others,
         )
         storage = get_event_storage()
-        weight = self.loss_weight * self._warmup(storage.iter)
+        warmup = self._warmup(storage.iter)
+        weight, head_weight = warmup * self.loss_weight, warmup * self.distiller.head_weight
         storage.put_scalar("distiller/loss_weight", weight)
         named = {f"loss_{name}": loss for name, loss in losses.items()}
         log_scalars(named | self.distiller.metrics())
         if self.vis_period > 0 and storage.iter % self.vis_period == 0:
             put_feature_images(storage, student_features, teacher_features)
-        return weight * torch.stack(list(losses.values())).sum()
+        weights = [head_weight if name.startswith(HEAD) else weight for name in losses]
+        return torch.stack([w * x for w, x in zip(weights, losses.values(), strict=True)]).sum()
 
     def _on_cells_of(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Returns the teacher's map (N, C, H, W) on the cells of the student's."""
