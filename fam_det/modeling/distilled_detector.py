@@ -113,11 +113,13 @@ class DistilledDetector(StudentWrapper):
         self._pairs = pair_levels(own, others, match, teacher.input_scale)
         # None for maps of equal cells, which are compared as they are.
         self._resampling = MATCHES[match] if teacher.input_scale > 1 else None
-        if self._resampling and distiller.teacher_parts:
-            raise ValueError(
-                f"MODEL.TEACHER.MATCH: got {match!r}, expected 'same_scale' for "
-                f"{type(distiller).__name__}, which runs the teacher's heads on these maps"
-            )
+        if self._resampling:
+            distiller.resampled_by = teacher.input_scale
+            if not distiller.takes_resampled:
+                raise ValueError(
+                    f"MODEL.TEACHER.MATCH: got {match!r}, expected 'same_scale' for "
+                    f"{type(distiller).__name__}, which runs the teacher's heads on these maps"
+                )
         thin = thin_maps(
             [own[name].channels for name in self._pairs],
             [others[name].channels for name in self._pairs.values()],

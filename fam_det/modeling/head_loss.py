@@ -59,7 +59,11 @@ def _has_box_head(heads: Any) -> bool:
 
 
 def head_losses(
-    teacher: Any, student: Maps, others: Maps, image_sizes: Sequence[tuple[int, int]]
+    teacher: Any,
+    student: Maps,
+    others: Maps,
+    image_sizes: Sequence[tuple[int, int]],
+    input_scale: float = 1.0,
 ) -> dict[str, Tensor]:
     """Compares what the teacher's heads find in the student's transformed maps and in its own.
 
@@ -67,7 +71,9 @@ def head_losses(
         teacher: a detector that ``head_parts`` accepts, in eval mode.
         student: transformed maps (N, C_teacher, H, W) by level.
         others: the teacher's maps of the same shapes.
-        image_sizes: (h, w) of each image in pixels, without padding.
+        image_sizes: (h, w) of each image in the student's pixels, without padding.
+        input_scale: pixels of the teacher for one of the student, where its maps were resampled to
+            the student's cells.
 
     Returns:
         Four scalars, all 0 for equal maps; those of boxes for an R-CNN only:
@@ -83,7 +89,10 @@ def head_losses(
     losses = _anchor_losses(*(torch.cat(x, 1) for x in (own_logits, own_deltas, logits, deltas)))
     if not isinstance(teacher, RetinaNet):
         rpn, heads = teacher.proposal_generator, teacher.roi_heads
-        anchors = rpn.anchor_generator([others[name] for name in rpn.in_features])
+        anchors = [
+            _shrunk(x, input_scale)
+            for x in rpn.anchor_generator([others[name] for name in rpn.in_features])
+        ]
         objectness = [x.squeeze(2).float() for x in logits]  # NMS wants what boxes are decoded to
         found = rpn.predict_proposals(anchors, objectness, deltas, list(image_sizes))
         boxes = [x.proposal_boxes[:MAX_BOXES] for x in found]
@@ -114,6 +123,13 @@ def _box_outputs(
     pooled = heads.box_pooler([maps[name] for name in heads.box_in_features], list(boxes))
     logits, deltas = heads.box_predictor(heads.box_head(pooled))
     return _precise(logits), _precise(deltas)
+
+
+def _shrunk(anchors: Boxes, factor: float) -> Boxes:
+    """Returns boxes about the same centres, with sides that are so many times shorter."""
+    first, last = anchors.tensor[:, :2], anchors.tensor[:, 2:]
+    middle, half = (first + last) / 2, (last - first) / (2 * factor)
+    return Boxes(torch.cat([middle - half, middle + half], 1))
 
 
 def _precise(x: Tensor) -> Tensor:

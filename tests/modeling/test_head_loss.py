@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from fam_det.modeling.head_loss import MAX_BOXES, head_losses
-from tests.modeling.small_detector import STUDENTS, images, in_training, small_config
+from tests.modeling.small_detector import (
+    STUDENTS,
+    in_training,
+    small_config,
+    with_teacher_images,
+)
 
 from detectron2.modeling import build_model
 from detectron2.structures import ImageList
@@ -82,11 +87,14 @@ def test_anchors_as_a_loop(teacher: Any) -> None:
     assert losses["head_anchor_deltas"].item() == pytest.approx(distance / total, rel=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.5])
 @pytest.mark.parametrize("teacher", ["GeneralizedRCNN"], indirect=True)
-def test_boxes_as_a_loop(teacher: Any) -> None:
+def test_boxes_as_a_loop(teacher: Any, scale: float) -> None:
     own, others = maps(teacher, 0), maps(teacher, 1)
     batch = ImageList(torch.zeros(2, 3, 96, 64), SIZES)
     rpn = copy.deepcopy(teacher.proposal_generator).float()  # Detectron2's NMS is float32
+    for anchors in rpn.anchor_generator.cell_anchors:  # about 0
+        anchors /= scale
     proposals, _ = rpn(batch, {name: x.float() for name, x in others.items()})
     heads, divergence, distance, total, count = teacher.roi_heads, 0.0, 0.0, 0.0, 0
     for n, found in enumerate(proposals):
@@ -106,18 +114,20 @@ def test_boxes_as_a_loop(teacher: Any) -> None:
             for score, apart in zip(p[:-1].tolist(), sums, strict=True):
                 total += score
                 distance += score * apart
-    losses = head_losses(teacher, own, others, SIZES)
+    losses = head_losses(teacher, own, others, SIZES, scale)
     assert count > 2
     assert losses["head_box_classes"].item() == pytest.approx(divergence / count, rel=1e-4)
     assert losses["head_box_deltas"].item() == pytest.approx(distance / max(total, 1), rel=1e-4)
 
 
+@pytest.mark.parametrize("scale", ["1.0", "2.0"])
 def test_it_is_added_by_its_weight_and_reaches_the_student(
-    build: Build, storage: EventStorage
+    build: Build, storage: EventStorage, scale: str
 ) -> None:
-    model = in_training(build(*WEIGHT, "MODEL.DISTILLER.LOSS_WEIGHT", "0.0"))
+    opts = ("MODEL.DISTILLER.LOSS_WEIGHT", "0.0", "MODEL.TEACHER.INPUT_SCALE", scale)
+    model = in_training(build(*WEIGHT, *opts))
     model.warmup_iters = 1
-    losses = model(images((64, 96), (96, 64)))
+    losses = model(with_teacher_images((64, 96), (96, 64), scale=float(scale)))
     named = {name: value for name, (value, _) in storage.latest().items()}
     heads = [value for name, value in named.items() if "/loss_head_" in name]
     assert len(heads) == 4

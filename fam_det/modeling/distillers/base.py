@@ -46,6 +46,10 @@ class Distiller(nn.Module):
     teacher_parts: Sequence[str] = ()
     # Weight of its losses through the teacher's heads; see fam_det.modeling.head_loss.
     head_weight: float = 0.0
+    # Whether the teacher's maps may be resampled; where they are, its pixels for one of the
+    # student's.
+    takes_resampled: bool = True
+    resampled_by: float = 1.0
     # Keys of ``MODEL.DISTILLER`` that it reads, besides those that every distiller shares. None
     # for a method that does not say.
     reads: Collection[str] | None = None
@@ -159,7 +163,8 @@ class FeatureDistiller(Distiller):
         if self.head_weight == 0:
             return nullcontext({})
         sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
-        return nullcontext({"compare_heads": partial(head_losses, teacher, image_sizes=sizes)})
+        compare = partial(head_losses, teacher, image_sizes=sizes, input_scale=self.resampled_by)
+        return nullcontext({"compare_heads": compare})
 
     def forward(
         self,
