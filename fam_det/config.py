@@ -150,6 +150,10 @@ def _add_distiller_keys(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.NORM = "BN"
     # Weight of the sum of all levels' losses.
     cfg.MODEL.DISTILLER.LOSS_WEIGHT = 1.0
+    # Weight of a loss between what the teacher's heads find in the student's transformed maps and
+    # in the teacher's own, in the unit of the student's losses; 0 for none. For methods on feature
+    # maps, and teachers that are a RetinaNet or have an RPN and one box head.
+    cfg.MODEL.DISTILLER.HEAD_WEIGHT = 0.0
     # Iterations over which that weight rises from 0 to its value.
     cfg.MODEL.DISTILLER.WARMUP_ITERS = 1000
 

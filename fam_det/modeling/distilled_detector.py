@@ -15,6 +15,7 @@ from fam_det.files.checkpointer import is_below
 from fam_det.modeling.anchors import warn_of_other_anchors
 from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.distillers.base import Distiller, build_distiller
+from fam_det.modeling.head_loss import PREFIX as HEAD
 from fam_det.modeling.hooks import captured_backbone
 from fam_det.modeling.ignored import ignoring
 from fam_det.modeling.inherit import check_class_order, first_layers, inherit
@@ -112,11 +113,13 @@ class DistilledDetector(StudentWrapper):
         self._pairs = pair_levels(own, others, match, teacher.input_scale)
         # None for maps of equal cells, which are compared as they are.
         self._resampling = MATCHES[match] if teacher.input_scale > 1 else None
-        if self._resampling and distiller.teacher_parts:
-            raise ValueError(
-                f"MODEL.TEACHER.MATCH: got {match!r}, expected 'same_scale' for "
-                f"{type(distiller).__name__}, which runs the teacher's heads on these maps"
-            )
+        if self._resampling:
+            distiller.resampled_by = teacher.input_scale
+            if not distiller.takes_resampled:
+                raise ValueError(
+                    f"MODEL.TEACHER.MATCH: got {match!r}, expected 'same_scale' for "
+                    f"{type(distiller).__name__}, which runs the teacher's heads on these maps"
+                )
         thin = thin_maps(
             [own[name].channels for name in self._pairs],
             [others[name].channels for name in self._pairs.values()],
@@ -263,13 +266,15 @@ class DistilledDetector(StudentWrapper):
             **others,
         )
         storage = get_event_storage()
-        weight = self.loss_weight * self._warmup(storage.iter)
+        warmup = self._warmup(storage.iter)
+        weight, head_weight = warmup * self.loss_weight, warmup * self.distiller.head_weight
         storage.put_scalar("distiller/loss_weight", weight)
         named = {f"loss_{name}": loss for name, loss in losses.items()}
         log_scalars(named | self.distiller.metrics())
         if self.vis_period > 0 and storage.iter % self.vis_period == 0:
             put_feature_images(storage, student_features, teacher_features)
-        return weight * torch.stack(list(losses.values())).sum()
+        weights = [head_weight if name.startswith(HEAD) else weight for name in losses]
+        return torch.stack([w * x for w, x in zip(weights, losses.values(), strict=True)]).sum()
 
     def _on_cells_of(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Returns the teacher's map (N, C, H, W) on the cells of the student's."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.training.detection import load_config
@@ -56,4 +57,13 @@ def images(*sizes: tuple[int, int], seed: int = 0) -> list[dict[str, Any]]:
         instances.gt_classes = torch.tensor([0, 1])
         image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
         batch.append({"image": image, "instances": instances, "height": size[0], "width": size[1]})
+    return batch
+
+
+def with_teacher_images(*sizes: tuple[int, int], scale: float = 2.0) -> list[dict[str, Any]]:
+    """Such inputs with images for a teacher that sees larger ones."""
+    batch = images(*sizes)
+    for x in batch:
+        size = [round(side * scale) for side in x["image"].shape[1:]]
+        x["teacher_image"] = F.interpolate(x["image"][None].float(), size)[0].to(torch.uint8)
     return batch

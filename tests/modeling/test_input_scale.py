@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from fam_det.core.resample import resample
 from fam_det.modeling.basis import second_moments
 from fam_det.modeling.levels import pair_levels, paired_shapes
-from tests.modeling.small_detector import THIN, images, in_training
+from tests.modeling.small_detector import THIN, images, in_training, with_teacher_images
 
 from detectron2.layers import ShapeSpec
 from detectron2.utils.events import EventStorage
@@ -22,14 +21,6 @@ Build = Callable[..., Any]
 TWICE = ("MODEL.TEACHER.INPUT_SCALE", "2.0")
 SAME_SCALE = (*TWICE, "MODEL.TEACHER.MATCH", "same_scale")
 SHAPES = {f"p{i}": ShapeSpec(channels=8, stride=2**i) for i in range(2, 7)}
-
-
-def with_teacher_images(*sizes: tuple[int, int], scale: float = 2.0) -> list[dict[str, Any]]:
-    batch = images(*sizes)
-    for x in batch:
-        size = [round(side * scale) for side in x["image"].shape[1:]]
-        x["teacher_image"] = F.interpolate(x["image"][None].float(), size)[0].to(torch.uint8)
-    return batch
 
 
 def compared(model: Any, batch: list[dict[str, Any]]) -> dict[str, dict[str, torch.Tensor]]:
