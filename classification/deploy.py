@@ -5,12 +5,9 @@ An exported classifier takes images (N, 3, S, S), RGB, float32 of 0 to 255, and 
 """
 
 import contextlib
-import json
-import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +19,18 @@ from classification.data import build_test_loader, read_classes, read_test_image
 from classification.engine import AccuracyEvaluator
 from classification.models import load_weights
 from classification.snippets import usage
-from fam_det.analysis.checkpoint import find_checkpoint
-from fam_det.export.formats import OPSET, Runner, open_onnx, write_metadata
-from fam_det.export.measure import Network, Row, Subject, timed
+from fam_det.export.compare import Runner
+from fam_det.export.formats import OPSET, Format, open_onnx
+from fam_det.export.measure import Network, measure
 from fam_det.export.report import Report
-from fam_det.export.source import ABSENT, DEPLOYED, MAX_REASON
+from fam_det.export.source import ABSENT, DEPLOYED, MAX_REASON, find_weights
 from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
 
 from detectron2.config import CfgNode
-from detectron2.utils.analysis import FlopCountAnalysis
 
 TOLERANCE = 1e-3  # of a logit, relative to the largest
+NO_CLASSES = "the names of the classes are not known: DATASETS.ROOT has other images, or none"
 
 
 class DeployedClassifier(nn.Module):
@@ -46,7 +43,8 @@ class DeployedClassifier(nn.Module):
         super().__init__()
         self.network = network
         for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, 255.0 * torch.tensor(values)[:, None, None])
+            pixels = 255.0 * torch.tensor(values)[:, None, None]
+            self.register_buffer(name, pixels, persistent=False)  # no weights of the network
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the logits."""
@@ -61,14 +59,8 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> CfgNode
     """
     cfg = get_cfg()
     merge_config(cfg, path / "config.yaml" if path.is_dir() else path, list(opts))
-    if weights is None and path.is_dir():
-        weights = str(find_checkpoint(path) or path / DEPLOYED)
-        if not Path(weights).is_file():
-            raise ValueError(f"{path}: has no checkpoint such as model_final.pth yet")
-    weights = weights or cfg.MODEL.WEIGHTS
-    if not Path(weights).is_file():
-        raise ValueError(f"--weights: {weights or 'nothing'} is not there, expected a checkpoint")
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", weights
+    cfg.MODEL.WEIGHTS = find_weights(path, weights, cfg.MODEL.WEIGHTS)
+    cfg.MODEL.DEVICE = "cpu"
     return cfg
 
 
@@ -105,59 +97,42 @@ def deploy(
     Args:
         cfg: of ``read_source``.
         output: folder to write to.
-        formats: keys of ``WRITERS``.
+        formats: keys of ``FORMATS``.
         image: to compare and time on; noise without one.
         is_evaluated: whether every row gets its accuracy on the test images.
 
     Raises:
         ValueError: weights, an image or a data set that are not as they should be.
     """
-    if unknown := [name for name in formats if name not in WRITERS]:
+    if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(
-            f"--format: got {unknown[0]!r}, expected some of {list(WRITERS)} for a classifier"
+            f"--format: got {unknown[0]!r}, expected some of {list(FORMATS)} for a classifier"
         )
     student = load_student(cfg)
     pixels = _example(cfg, image)
     output.mkdir(parents=True, exist_ok=True)
     file = _save_student(cfg, student, output)
-    networks = [Network("student", student, cfg, pixels)]
+    networks = [Classifier("student", student, cfg, pixels)]
     teacher, note = load_teacher(cfg)
     if teacher is not None:
-        networks.insert(0, Network("teacher", teacher, cfg, pixels))
-    with tempfile.TemporaryDirectory() as folder:  # the teacher's files are not kept
-        folders = {"student": output, "teacher": Path(folder)}
-        subjects = [_in_pytorch(x, file if x.name == "student" else None) for x in networks]
-        subjects += [_exported(name, x, folders[x.name]) for name in formats for x in networks]
-        subjects = timed(subjects)
-        if is_evaluated:
-            subjects = [_evaluated(x, x.run) if x.run else x for x in subjects]
-    rows = [x.row for x in subjects]
+        networks.insert(0, Classifier("teacher", teacher, cfg, pixels))
+    rows = measure(networks, formats, file, ("teacher", "student") if is_evaluated else ())
     names = read_classes(cfg)
     if len(names) != cfg.MODEL.NUM_CLASSES:  # moved, or not what the training saw
         names = []
-    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
-    for row in rows:
-        if row.network == "student" and row.file.endswith(".onnx") and categories:
-            write_metadata(output / row.file, categories=json.dumps(categories))
     report = Report(
         checkpoint=cfg.MODEL.WEIGHTS,
-        categories=categories,
+        categories=[{"id": i, "name": name} for i, name in enumerate(names)],
         image_size=networks[-1].size,
         input_format="RGB",
         sizes=[cfg.INPUT.SIZE],
-        needs=[],
         rows=rows,
-        parts={},
         scores=f"Accuracy in percent on the test images of {cfg.DATASETS.ROOT}" * is_evaluated,
-        notes=[note] * bool(note) + [NO_CLASSES] * (not categories),
-        threads=torch.get_num_threads(),
+        notes=[note] * bool(note) + [NO_CLASSES] * (not names),
         code=usage([x.file for x in rows if x.network == "student"], cfg),
     )
     report.write(output)
     return report
-
-
-NO_CLASSES = "the names of the classes are not known: DATASETS.ROOT has other images, or none"
 
 
 def _example(cfg: CfgNode, file: Path | None) -> Tensor:
@@ -180,76 +155,40 @@ def _save_student(cfg: CfgNode, student: Any, folder: Path) -> Path:
     return file
 
 
-def _in_pytorch(network: Network, file: Path | None) -> Subject:
-    model, weights = network.detector, network.detector.network.state_dict().values()
-    flops: Any = FlopCountAnalysis(model, network.image)
-    flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    row = Row(
-        network.name,
-        "PyTorch",
-        file.name if file else "",
-        file.stat().st_size if file else sum(x.numel() * x.element_size() for x in weights),
-        sum(x.numel() for x in model.parameters()),
-        float(flops.total()),
-    )
-    return Subject(row, network, lambda x: {"logits": model(x)})
+class LogitError(NamedTuple):
+    """The largest difference of a logit from the network's, relative to its largest logit."""
+
+    error: float
+
+    @property
+    def close(self) -> bool:
+        """Whether the difference is that of rounding."""
+        return self.error < TOLERANCE
+
+    def describe(self) -> str:
+        """Returns a few words for the table."""
+        if self.close:
+            return f"logits within {self.error:.0e}"
+        return f"its logits differ by {self.error:.1%}"
 
 
-def _exported(name: str, network: Network, folder: Path) -> Subject:
-    """Exports a network and compares the file with it; what goes wrong is in the row."""
-    title, file_name, write = WRITERS[name]
-    file, row = folder / file_name, Row(network.name, title)
-    file.unlink(missing_ok=True)  # that of an earlier call is not this network
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tracing: the logits are compared instead
-            run = write(network.detector, network.image, file)
-        error = _largest_error(run, network)
-        reason = "" if error < TOLERANCE else f"removed: its logits differ by {error:.1%}"
-    except Exception as failed:  # whatever PyTorch's exporters or a network of one's own raise
-        kind = type(network.detector.network).__name__
-        reason = f"PyTorch cannot export {kind} ({one_line(failed, MAX_REASON)})"
-    if reason:
-        file.unlink(missing_ok=True)
-        reason = f"--format {name}: {reason}"
-        return Subject(row._replace(check="failed", error=reason), network, None)
-    check = f"logits within {error:.0e}"
-    return Subject(
-        row._replace(file=file_name, size=file.stat().st_size, check=check), network, run
-    )
-
-
-def _largest_error(run: Runner, network: Network) -> float:
-    """Compares logits on the image and on a batch of it, its mirror image and its negative."""
-    one = network.image
-    batch = torch.cat([one, one.flip(3), 255.0 - one])
+def compare(run: Runner, expected: Runner, image: Tensor) -> LogitError:
+    """Compares on the image and on a batch of it, its mirror image and its negative."""
     errors = []
-    for images in (one, batch):
-        expected, found = network.detector(images), run(images)["logits"]
-        errors.append(((found - expected).abs().max() / expected.abs().max()).item())
-    return max(errors)
+    for images in (image, torch.cat([image, image.flip(3), 255.0 - image])):
+        logits = expected(images)["logits"]
+        error = (run(images)["logits"] - logits).abs().max() / logits.abs().max()
+        errors.append(error.item())
+    return LogitError(max(errors))
 
 
-def _evaluated(subject: Subject, run: Runner) -> Subject:
-    """Adds the accuracy of what a row names on the images that its training evaluates."""
-    cfg = subject.network.cfg.clone()
-    cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = [0.0] * 3, [1.0 / 255.0] * 3  # raw pixels
-    evaluator = AccuracyEvaluator()
-    evaluator.reset()
-    for batch in tqdm(build_test_loader(cfg), subject.row.title, leave=False):
-        evaluator.process(batch, run(batch.images.contiguous())["logits"])
-    with contextlib.redirect_stdout(None):
-        found: Any = evaluator.evaluate()
-    return subject._replace(row=subject.row._replace(**found["accuracy"]))
-
-
-def _trace(model: nn.Module, image: Tensor, file: Path) -> Runner:
+def _trace(model: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
     torch.jit.trace(model, (image,)).save(str(file))
     loaded: Any = torch.jit.load(str(file))
     return lambda x: {"logits": loaded(x)}
 
 
-def _write_onnx(model: nn.Module, image: Tensor, file: Path) -> Runner:
+def _write_onnx(model: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
     torch.onnx.export(
         model,
         (image,),
@@ -263,8 +202,40 @@ def _write_onnx(model: nn.Module, image: Tensor, file: Path) -> Runner:
     return open_onnx(file)
 
 
-Writer = Callable[[nn.Module, Tensor, Path], Runner]
-WRITERS: dict[str, tuple[str, str, Writer]] = {  # title, file and function by format
-    "torchscript": ("TorchScript, traced", "model.ts", _trace),
-    "onnx": ("ONNX", "model.onnx", _write_onnx),
+FORMATS = {
+    "torchscript": Format("TorchScript, traced", "model.ts", _trace, compare=compare),
+    "onnx": Format("ONNX", "model.onnx", _write_onnx, compare=compare),
 }
+
+
+class Classifier(Network):
+    """A student or teacher that takes images (N, 3, S, S), of 0 to 255, and gives logits."""
+
+    formats = FORMATS
+
+    @property
+    def inputs(self) -> Tensor:
+        """The image as the network takes it."""
+        return self.image
+
+    @property
+    def kind(self) -> str:
+        """What it is, for messages."""
+        return type(self.detector.network).__name__
+
+    def run(self, image: Tensor) -> dict[str, Tensor]:
+        """Returns what an exported file gives for images."""
+        return {"logits": self.detector(image)}
+
+    def evaluate(self, run: Runner, title: str) -> dict[str, float]:
+        """Returns the accuracy of what runs it on the images that its training evaluates."""
+        cfg = self.cfg.clone()
+        cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = [0.0] * 3, [1.0 / 255.0] * 3  # raw pixels
+        evaluator = AccuracyEvaluator()
+        evaluator.reset()
+        for batch in tqdm(build_test_loader(cfg), title, leave=False):
+            evaluator.process(batch, run(batch.images.contiguous())["logits"])
+        with contextlib.redirect_stdout(None):
+            found: Any = evaluator.evaluate()
+        accuracy: dict[str, float] = found["accuracy"]
+        return accuracy

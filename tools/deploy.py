@@ -7,30 +7,19 @@ format: all of them for a detector, torchscript and onnx for a classifier.
 """
 
 import argparse
-import json
 import logging
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import classification.deploy as classifiers
 from classification.config import get_cfg as get_classifier_cfg
 from fam_det.analysis.runs import read_config
 from fam_det.data.coco import find_categories
 from fam_det.export.evaluate import register_validation
-from fam_det.export.formats import FORMATS, check_packages, write_metadata
-from fam_det.export.measure import (
-    Network,
-    class_count,
-    evaluated,
-    exported,
-    in_pytorch,
-    parts,
-    timed,
-)
+from fam_det.export.formats import FORMATS, check_packages
+from fam_det.export.measure import SECONDS, Network, class_count, measure
+from fam_det.export.parts import part_seconds
 from fam_det.export.report import Report
 from fam_det.export.snippets import usage
 from fam_det.export.source import (
@@ -136,31 +125,21 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     output.mkdir(parents=True, exist_ok=True)
     file = save_student(cfg, student, output)
     networks, notes = prepare(args, source, student)
-    with tempfile.TemporaryDirectory() as folder:  # the teacher's files are not kept
-        folders = {"student": output, "teacher": Path(folder)}
-        subjects = [in_pytorch(x, file if x.name == "student" else None) for x in networks]
-        subjects += [exported(form, x, folders[x.name]) for form in args.format for x in networks]
-        subjects = timed(subjects)
-        if dataset:
-            subjects = evaluated(subjects, dataset, class_count(student))
-    categories = find_categories(source)
-    for row in (x.row for x in subjects if x.network.name == "student"):
-        if row.file.endswith(".onnx") and categories:
-            write_metadata(output / row.file, categories=json.dumps(categories))
+    alike = [x.name for x in networks if class_count(x.detector) == class_count(student)]
+    rows = measure(networks, args.format, file, alike if dataset else ())
     sizes, needs = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), needed_packages(cfg, student)
-    files = [x.row.file for x in subjects]
+    files = [row.file for row in rows]
     report = Report(
         checkpoint=weights,
-        categories=categories,
+        categories=find_categories(source),
         image_size=networks[-1].size,
         input_format=cfg.INPUT.FORMAT,
         sizes=sizes,
         needs=needs,
-        rows=[x.row for x in subjects],
-        parts=parts(networks),
+        rows=rows,
+        parts={x.name: part_seconds(x.detector, x.image, SECONDS) for x in networks},
         scores=f"AP of boxes on {dataset}" if dataset else "",
         notes=notes,
-        threads=torch.get_num_threads(),
         code=usage(files, sizes, cfg.INPUT.FORMAT, needs_package=bool(needs)),
     )
     report.write(output)

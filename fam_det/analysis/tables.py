@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tabulate import tabulate
 from tqdm import tqdm
@@ -57,11 +57,15 @@ def section_cells(rows: Sequence[Row]) -> list[Cells]:
     return table
 
 
-def format_table(rows: Sequence[Cells], style: str) -> str:
-    """Formats cells by column; leaves out columns that are empty in every row."""
+def format_table(rows: Sequence[Cells], style: str, left: Collection[str] | None = None) -> str:
+    """Formats cells by column; leaves out columns that are empty in every row.
+
+    ``left`` are the columns that are aligned there, by default all.
+    """
     header = [title for title in rows[0] if any(row[title] for row in rows)]
     body = [[row[title] or NOTHING for title in header] for row in rows]
-    return str(tabulate(body, header, tablefmt=FORMATS[style], disable_numparse=True))
+    sides = ["left" if left is None or title in left else "right" for title in header]
+    return tabulate(body, header, FORMATS[style], disable_numparse=True, colalign=sides)
 
 
 def score_cells(row: Row) -> Cells:

@@ -1,6 +1,6 @@
 """How far an exported detector's detections are from the detector's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from fam_det.export.formats import Runner
+Runner = Callable[[Tensor], dict[str, Tensor]]  # image to detections by name
 
 INFINITE = float("inf")
 CLEAR = 0.5  # score that an object is clear from
@@ -85,9 +85,8 @@ def stable_sort() -> Iterator[None]:
 
 def _compare(run: Runner, expected: Runner, image: Tensor) -> Agreement:
     both = [agreement(run(x), expected(x)) for x in _image_and_part(image)]
-    return Agreement(
-        sum(x.detections for x in both), max(x.boxes for x in both), max(x.scores for x in both)
-    )
+    detections, boxes, scores = zip(*both, strict=True)
+    return Agreement(sum(detections), max(boxes), max(scores))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from fam_det.data import register_coco_datasets
-from fam_det.export.formats import Runner
+from fam_det.export.compare import Runner
 from fam_det.training.detection import Trainer
 
 from detectron2.config import CfgNode

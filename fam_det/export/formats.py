@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fam_det.export.compare import Runner, compare, compare_loosely
 from fam_det.export.detectron2_export import TracingAdapter, scripting_with_instances
 from fam_det.export.int8 import quantise
 from fam_det.export.one_image import one_image
 
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes
-
-Runner = Callable[[Tensor], dict[str, Tensor]]
 
 OPSET = 17  # ROIAlign is as Detectron2's from 16 on
 # Everything that detectors put into Instances, which scripting needs to know.
@@ -44,14 +43,27 @@ FIELDS = {
 
 
 class Format(NamedTuple):
-    """A file format; ``write`` returns what runs the file."""
+    """A file format."""
 
     title: str
     file: str
-    # A detector, traced with an image; the last are images to calibrate on.
+    # Returns what runs the file of a network, traced with an image; the last are images to
+    # calibrate on.
     write: Callable[[nn.Module, Tensor, Path, Iterable[Tensor]], Runner]
     packages: tuple[str, ...] = ()  # to install
-    is_exact: bool = True  # but for rounding
+    compare: Callable[[Runner, Runner, Tensor], Any] = compare
+
+    def export(
+        self, network: nn.Module, image: Tensor, file: Path, calibration: Iterable[Tensor] = ()
+    ) -> Runner:
+        """Writes a network, traced with an image, to a file; returns what runs the file.
+
+        An 8-bit format finds the ranges of its maps on the images of ``calibration``, as the
+        network expects them. Hides the warnings of tracing: the outputs are compared instead.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.write(network, image, file, calibration)
 
 
 @torch.no_grad()
@@ -67,20 +79,6 @@ def detect(detector: Any, image: Tensor) -> dict[str, Tensor]:
         instances = outputs["instances"]
     fields = instances.get_fields()
     return {name: getattr(fields[name], "tensor", fields[name]) for name in sorted(fields)}
-
-
-def export(
-    name: str, detector: nn.Module, image: Tensor, file: Path, calibration: Iterable[Tensor] = ()
-) -> Runner:
-    """Writes a detector in one of ``FORMATS``, traced with an image; returns what runs the file.
-
-    An 8-bit format finds the ranges of its maps on the images of ``calibration``, as the detector
-    expects them. Hides the warnings of tracing: the outputs are compared with the detector's
-    instead.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return FORMATS[name].write(detector, image, file, calibration)
 
 
 def _trace(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
@@ -195,7 +193,7 @@ FORMATS = {
     "scripted": Format("TorchScript, scripted", "model_scripted.ts", _script),
     "onnx": Format("ONNX", "model.onnx", _write_onnx, ONNX_PACKAGES),
     "onnx-int8": Format(
-        "ONNX, int8", "model_int8.onnx", _write_int8, ONNX_PACKAGES, is_exact=False
+        "ONNX, int8", "model_int8.onnx", _write_int8, ONNX_PACKAGES, compare_loosely
     ),
 }
 

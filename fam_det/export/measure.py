@@ -1,34 +1,36 @@
-"""How much a detector costs and finds, in PyTorch and exported: the rows of the table."""
+"""How much a network costs and finds, in PyTorch and exported: the rows of the table."""
 
 import itertools
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 # Before detectron2.utils.analysis, which imports detectron2.export.
-from fam_det.export.clock import read_clock
-from fam_det.export.compare import compare, compare_loosely
+from fam_det.export.compare import Runner
 from fam_det.export.evaluate import evaluate
-from fam_det.export.formats import FORMATS, Runner, detect, export
-from fam_det.export.parts import part_seconds
+from fam_det.export.formats import FORMATS, Format, detect
+from fam_det.export.parts import read_clock
 from fam_det.export.source import MAX_REASON
 from fam_det.files import one_line
 
 from detectron2.config import CfgNode
 from detectron2.utils.analysis import FlopCountAnalysis
 
-SECONDS = 3.0  # of the measurement of each detector
+SECONDS = 3.0  # of the measurement of each network
 WARMUP, MIN_ROUNDS, TURN = 2, 3, 0.1  # runs before it, turns of each, seconds of a turn
 
 
-class Network(NamedTuple):
-    """A student or teacher."""
+@dataclass(frozen=True)
+class Network:
+    """A student or teacher; ``classification.deploy`` has those of a classifier."""
 
     name: str
     detector: Any  # in eval mode on the CPU
@@ -36,13 +38,37 @@ class Network(NamedTuple):
     image: Tensor  # (3, H, W) as it expects it
     calibration: Iterable[Tensor] = ()  # training images as it expects them
 
+    formats: ClassVar[Mapping[str, Format]] = FORMATS
+
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the image."""
         return self.image.shape[-2], self.image.shape[-1]
 
+    @property
+    def inputs(self) -> Any:
+        """The image as the detector itself takes it."""
+        return [{"image": self.image}]
 
-class Row(NamedTuple):
+    @property
+    def kind(self) -> str:
+        """What it is, for messages."""
+        backbone = getattr(self.detector, "backbone", self.detector)
+        bottom_up = getattr(backbone, "bottom_up", backbone)  # below an FPN
+        return f"{type(self.detector).__name__} on {type(bottom_up).__name__}"
+
+    def run(self, image: Tensor) -> dict[str, Tensor]:
+        """Returns what an exported file gives for an image."""
+        return detect(self.detector, image)
+
+    def evaluate(self, run: Runner, title: str) -> dict[str, float]:
+        """Returns the scores of what runs it, by the fields of a row."""
+        ap = evaluate(run, self.cfg, self.cfg.DATASETS.TEST[0], title)
+        return {"ap": ap["AP"], "ap50": ap["AP50"]}
+
+
+@dataclass
+class Row:
     """A line of the table; None for what was not measured."""
 
     network: str
@@ -66,68 +92,88 @@ class Row(NamedTuple):
         return f"{self.network}, {self.format}"
 
 
-class Subject(NamedTuple):
-    """A row, and what it is measured on; nothing where an export failed."""
+def measure(
+    networks: Sequence[Network],
+    formats: Sequence[str],
+    weights: Path,
+    evaluated: Collection[str] = (),
+) -> list[Row]:
+    """Exports networks beside the student's ``weights``, and measures them.
 
-    row: Row
-    network: Network
-    run: Runner | None
+    Args:
+        networks: the teacher, if there is one, before the student. Its files are not kept.
+        formats: keys of their ``formats``.
+        weights: file of the student's weights.
+        evaluated: names of the networks whose rows get scores.
+
+    Returns:
+        The rows of PyTorch, then of each format.
+    """
+    subjects: list[tuple[Row, Network, Runner | None]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for x in networks:
+            subjects.append((in_pytorch(x, weights if x.name == "student" else None), x, x.run))
+        for name, x in itertools.product(formats, networks):
+            target = weights.parent if x.name == "student" else Path(folder)
+            row, run = exported(name, x, target)
+            subjects.append((row, x, run))
+        running = [(row, x, run) for row, x, run in subjects if run]
+        teacher: dict[str, float] = {}  # seconds by format
+        found = latencies([partial(run, x.image) for _, x, run in running])
+        for (row, x, run), row.seconds in zip(running, found, strict=True):
+            if x.name == "teacher":
+                teacher[row.format] = row.seconds
+            elif row.format in teacher:
+                row.speedup = teacher[row.format] / row.seconds
+            if x.name in evaluated:
+                vars(row).update(x.evaluate(run, row.title))
+    return [row for row, _, _ in subjects]
 
 
-def in_pytorch(network: Network, file: Path | None = None) -> Subject:
-    """Returns a network as it is; its file has the weights."""
+def in_pytorch(network: Network, file: Path | None) -> Row:
+    """Returns the row of a network as it is; its file has the weights."""
     weights = network.detector.state_dict().values()
-    row = Row(
+    return Row(
         network.name,
         "PyTorch",
         file.name if file else "",
         file.stat().st_size if file else sum(x.numel() * x.element_size() for x in weights),
         sum(x.numel() for x in network.detector.parameters()),
-        count_flops(network.detector, network.image),
+        count_flops(network.detector, network.inputs),
     )
-    return Subject(row, network, partial(detect, network.detector))
 
 
-def exported(name: str, network: Network, folder: Path) -> Subject:
-    """Exports a network to one of ``FORMATS`` and compares; what goes wrong is in the row."""
-    file = folder / FORMATS[name].file
-    row = Row(network.name, FORMATS[name].title)
+def exported(name: str, network: Network, folder: Path) -> tuple[Row, Runner | None]:
+    """Exports a network and compares the file with it; what goes wrong is in the row."""
+    form = network.formats[name]
+    file, row = folder / form.file, Row(network.name, form.title)
     file.unlink(missing_ok=True)  # that of an earlier call is not this network
     try:
-        run = export(name, network.detector, network.image, file, network.calibration)
-        beside = compare if FORMATS[name].is_exact else compare_loosely
-        found = beside(run, partial(detect, network.detector), network.image)
+        run = form.export(network.detector, network.image, file, network.calibration)
+        found = form.compare(run, network.run, network.image)
+        reason = "" if found.close else f"removed: {found.describe()}"
     except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
+        other = "; use --format torchscript instead" if name == "scripted" else ""
+        reason = one_line(error, MAX_REASON)
+        reason = f"PyTorch cannot export {network.kind}{other} ({reason})"
+    if reason:
         file.unlink(missing_ok=True)
-        reason = _failure(name, network.detector, error)
-        return Subject(row._replace(check="failed", error=reason), network, None)
-    if not found.close:
-        file.unlink()
-        reason = f"--format {name}: removed: {found.describe()}"
-        return Subject(row._replace(check="failed", error=reason), network, None)
-    row = row._replace(file=file.name, size=file.stat().st_size, check=found.describe())
-    return Subject(row, network, run)
-
-
-def _failure(name: str, detector: Any, error: Exception) -> str:
-    backbone = getattr(detector, "backbone", detector)
-    bottom_up = type(getattr(backbone, "bottom_up", backbone)).__name__  # below an FPN
-    described = f"{type(detector).__name__} on {bottom_up}"
-    other = "; use --format torchscript instead" if name == "scripted" else ""
-    reason = one_line(error, MAX_REASON)
-    return f"--format {name}: PyTorch cannot export {described}{other} ({reason})"
+        row.check, row.error = "failed", f"--format {name}: {reason}"
+        return row, None
+    row.file, row.size, row.check = file.name, file.stat().st_size, found.describe()
+    return row, run
 
 
 @torch.no_grad()
-def count_flops(detector: nn.Module, image: Tensor) -> float:
+def count_flops(model: Any, inputs: Any) -> float:
     """Returns multiply-adds of one image as fvcore counts them; the heads' depend on the image."""
-    analysis: Any = FlopCountAnalysis(detector, [{"image": image}])
+    analysis: Any = FlopCountAnalysis(model, inputs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     return float(analysis.tracer_warnings("none").total())
 
 
 @torch.no_grad()
-def latencies(runs: Sequence[Callable[[], Any]], seconds: float | None = None) -> list[float]:
+def latencies(runs: Sequence[Callable[[], Any]]) -> list[float]:
     """Returns the median seconds of each run, as ``read_clock`` has them.
 
     They take turns, so that their ratios hold on a machine with other work. The first run of a turn
@@ -137,60 +183,19 @@ def latencies(runs: Sequence[Callable[[], Any]], seconds: float | None = None) -
         for _ in range(WARMUP):
             run()
     measured: list[list[float]] = [[] for _ in runs]
-    start, total = time.perf_counter(), len(runs) * (SECONDS if seconds is None else seconds)
-    rounds = 0
-    while rounds < MIN_ROUNDS or time.perf_counter() - start < total:
+    start, rounds = time.perf_counter(), 0
+    while rounds < MIN_ROUNDS or time.perf_counter() - start < len(runs) * SECONDS:
         for run, times in zip(runs, measured, strict=True):
-            times += _turn(run)
+            clock = [read_clock("cpu")]
+            while len(clock) == 1 or clock[-1] - clock[0] < TURN:
+                run()
+                clock.append(read_clock("cpu"))
+            own = [after - before for before, after in itertools.pairwise(clock)]
+            times += own[1:] or own
         rounds += 1
     return [median(times) for times in measured]
-
-
-def _turn(run: Callable[[], Any]) -> list[float]:
-    clock = [read_clock("cpu")]
-    while len(clock) == 1 or clock[-1] - clock[0] < TURN:
-        run()
-        clock.append(read_clock("cpu"))
-    times = [after - before for before, after in itertools.pairwise(clock)]
-    return times[1:] or times
-
-
-def latency(run: Runner, image: Tensor) -> float:
-    """Returns the median seconds of an image."""
-    return latencies([partial(run, image)])[0]
-
-
-def timed(subjects: Sequence[Subject]) -> list[Subject]:
-    """Adds latencies, and the speedups over a teacher in the same format."""
-    runs = [partial(x.run, x.network.image) for x in subjects if x.run]
-    found = iter(latencies(runs))
-    rows = [x.row._replace(seconds=next(found)) if x.run else x.row for x in subjects]
-    teacher = {x.format: x.seconds for x in rows if x.network == "teacher" and x.seconds}
-    for i, row in enumerate(rows):
-        if row.network != "teacher" and row.seconds and row.format in teacher:
-            rows[i] = row._replace(speedup=teacher[row.format] / row.seconds)
-    return [x._replace(row=row) for x, row in zip(subjects, rows, strict=True)]
-
-
-def evaluated(subjects: Sequence[Subject], dataset: str, classes: int | None) -> list[Subject]:
-    """Adds the AP on a registered data set to those who find this number of classes."""
-    return [
-        _evaluated(x, x.run, dataset) if x.run and class_count(x.network.detector) == classes else x
-        for x in subjects
-    ]
 
 
 def class_count(detector: Any) -> int | None:
     """Returns how many classes a detector finds, if it says so as Detectron2's do."""
     return getattr(getattr(detector, "roi_heads", detector), "num_classes", None)
-
-
-def _evaluated(subject: Subject, run: Runner, dataset: str) -> Subject:
-    row = subject.row
-    ap = evaluate(run, subject.network.cfg, dataset, row.title)
-    return subject._replace(row=row._replace(ap=ap["AP"], ap50=ap["AP50"]))
-
-
-def parts(networks: Sequence[Network]) -> dict[str, dict[str, float]]:
-    """Returns the seconds of each part of each network in PyTorch."""
-    return {x.name: part_seconds(x.detector, x.image, SECONDS) for x in networks}

@@ -1,14 +1,14 @@
 """Where a detector's time goes: its backbone, FPN, RPN and heads."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from fam_det.export.clock import read_clock
 from fam_det.export.formats import detect
 
 REST = "the rest"
@@ -28,6 +28,19 @@ PARTS = {
 }
 
 
+def read_clock(device: str) -> float:
+    """Returns seconds, of which the differences count; ``device`` is "cpu" or "cuda".
+
+    One thread is timed by what it computes, as on a machine with nothing else to do: other
+    processes, which may take most of a shared machine, do not count. Several threads wait for one
+    another, and a GPU is waited for, so there it is the time that passes.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 @torch.no_grad()
 def part_seconds(
     detector: nn.Module, image: Tensor, seconds: float = 3.0, min_repeats: int = MIN_REPEATS
@@ -45,60 +58,39 @@ def part_seconds(
         normalising and padding the image and, of a dense detector, its anchors and NMS. The NMS of
         proposals counts as RPN, that of detections as box head.
     """
-    repeats: list[dict[str, float]] = []
-    with _stopwatch(detector) as stopwatch:
-        for _ in range(min(WARMUP, min_repeats // 2)):
-            detect(detector, image)
-        start = time.perf_counter()
-        while len(repeats) < min_repeats or time.perf_counter() - start < seconds:
-            stopwatch.reset()
-            detect(detector, image)
-            stopwatch.leave()
-            repeats.append(stopwatch.seconds)
-    return {part: median(x[part] for x in repeats) for part in repeats[0]}
-
-
-class _Stopwatch:
-    """Counts time for the innermost part that runs."""
-
-    def __init__(self, parts: Iterable[str], device: torch.device) -> None:
-        self.parts, self.device = [*dict.fromkeys(parts), REST], device
-        self.reset()
-
-    def reset(self) -> None:
-        """Starts at zero, with the rest."""
-        self.seconds, self.running = dict.fromkeys(self.parts, 0.0), [REST]
-        self.since = read_clock(self.device.type)
-
-    def enter(self, part: str) -> None:
-        """Counts for a part from here on."""
-        self._count()
-        self.running.append(part)
-
-    def leave(self) -> None:
-        """Counts for the part around it again."""
-        self._count()
-        self.running.pop()
-
-    def _count(self) -> None:
-        now = read_clock(self.device.type)
-        self.seconds[self.running[-1]] += now - self.since
-        self.since = now
-
-
-@contextmanager
-def _stopwatch(detector: nn.Module) -> Iterator[_Stopwatch]:
-    """Within this context the detector's parts enter and leave a stopwatch."""
     modules = dict(detector.named_modules())
     parts = {path: part for path, part in PARTS.items() if path in modules}
     if "backbone.bottom_up" not in parts:  # a backbone without an FPN
         parts["backbone"] = "backbone"
-    stopwatch = _Stopwatch(parts.values(), next(detector.parameters()).device)
+    device = next(detector.parameters()).device.type
+    repeats: list[dict[str, float]] = []
+    for _ in range(min(WARMUP, min_repeats // 2)):
+        detect(detector, image)
+    start = time.perf_counter()
+    while len(repeats) < min_repeats or time.perf_counter() - start < seconds:
+        with _marks({modules[path]: part for path, part in parts.items()}, device) as marks:
+            detect(detector, image)
+        repeats.append(dict.fromkeys([*parts.values(), REST], 0.0))
+        running: list[str] = []
+        for (moment, part), (after, _) in pairwise(marks):
+            running = [*running, part] if part else running[:-1]
+            repeats[-1][running[-1]] += after - moment
+    return {part: median(x[part] for x in repeats) for part in repeats[0]}
+
+
+@contextmanager
+def _marks(parts: dict[nn.Module, str], device: str) -> Iterator[list[tuple[float, str]]]:
+    """Within this context notes when a part, REST around all, begins; "" when the last one ends."""
+    marks: list[tuple[float, str]] = []
+
+    def mark(part: str) -> None:
+        marks.append((read_clock(device), part))
+
     with ExitStack() as stack:
-        for path, part in parts.items():
-            module = modules[path]
-            enter = module.register_forward_pre_hook(lambda *_, p=part: stopwatch.enter(p))
-            leave = module.register_forward_hook(lambda *_: stopwatch.leave())
+        for module, name in parts.items():
+            enter = module.register_forward_pre_hook(lambda *_, part=name: mark(part))
             stack.callback(enter.remove)
-            stack.callback(leave.remove)
-        yield stopwatch
+            stack.callback(module.register_forward_hook(lambda *_: mark("")).remove)
+        mark(REST)
+        yield marks
+        mark("")

@@ -4,19 +4,18 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
+from fam_det.analysis.tables import format_table
+from fam_det.export.formats import write_metadata
 from fam_det.export.measure import Row
 
-STYLES = {"text": "simple", "markdown": "pipe"}
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "": lambda row: row.title,
-    "file": lambda row: row.file or NOTHING,
+    "file": lambda row: row.file,
     "MB": lambda row: _scaled(row.size, 1e-6, 1),
     "parameters, M": lambda row: _scaled(row.parameters, 1e-6, 2),
     "GFLOPs": lambda row: _scaled(row.flops, 1e-9, 2),
@@ -26,10 +25,9 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "AP50": lambda row: _scaled(row.ap50, 1.0, 1),
     "top-1": lambda row: _scaled(row.top1, 1.0, 2),
     "top-5": lambda row: _scaled(row.top5, 1.0, 2),
-    "beside PyTorch": lambda row: row.check or NOTHING,
+    "beside PyTorch": lambda row: row.check,
 }
-LEFT = ("", "file", "beside PyTorch")
-NOTHING = "-"
+LEFT = ("", "file", "beside PyTorch")  # columns of texts
 
 
 @dataclass(frozen=True)
@@ -41,27 +39,34 @@ class Report:
     input_format: str  # order of its channels
     sizes: Sequence[int]  # INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST; a classifier's INPUT.SIZE
     categories: Sequence[Mapping[str, Any]]  # "id" and "name" by class index, none if not known
-    needs: list[str]  # packages besides Detectron2 that config.yaml needs
     rows: Sequence[Row]
-    parts: Mapping[str, Mapping[str, float]]  # seconds in PyTorch, by network
-    scores: str  # what was evaluated and on what, "" for nothing
     notes: Sequence[str]
-    threads: int  # that PyTorch computed with
     code: str  # Markdown with the Python that runs each file
+    scores: str = ""  # what was evaluated and on what, "" for nothing
+    parts: Mapping[str, Mapping[str, float]] | None = None  # seconds in PyTorch, by network
+    needs: Sequence[str] = ()  # packages besides Detectron2 that config.yaml needs
 
     def text(self, style: str) -> str:
-        """Returns table and notes in one of ``STYLES``."""
+        """Returns table and notes, as "text" or "markdown"."""
         height, width = self.image_size
+        threads = torch.get_num_threads()
         machine = (
-            f"One {self.input_format} image of {height} x {width} on the CPU, {self.threads} "
-            f"thread{'s' * (self.threads > 1)}, PyTorch {torch.__version__}; latency without "
+            f"One {self.input_format} image of {height} x {width} on the CPU, {threads} "
+            f"thread{'s' * (threads > 1)}, PyTorch {torch.__version__}; latency without "
             "resizing and drawing, GFLOPs are multiply-adds / 1e9."
         )
         if self.scores:
             machine += f" {self.scores}."
-        blocks = [format_rows(self.rows, style), machine]
+        cells = [{title: cell(row) for title, cell in COLUMNS.items()} for row in self.rows]
+        blocks = [format_table(cells, style, left=LEFT), machine]
         if self.parts:
-            blocks.append(f"Milliseconds in PyTorch by part:\n\n{format_parts(self.parts, style)}")
+            names = dict.fromkeys(name for seconds in self.parts.values() for name in seconds)
+            cells = [
+                {"": network, **{name: _scaled(seconds.get(name), 1e3, 1) for name in names}}
+                for network, seconds in self.parts.items()
+            ]
+            table = format_table(cells, style, left=LEFT)
+            blocks.append(f"Milliseconds in PyTorch by part:\n\n{table}")
         return "\n\n".join([*blocks, *self.lines()]) + "\n"
 
     def lines(self) -> list[str]:
@@ -77,45 +82,22 @@ class Report:
         return [needed, *lines]
 
     def write(self, folder: Path) -> None:
-        """Writes both files."""
+        """Writes both files, and the categories into the student's ONNX files."""
         page = f"# Deployed student\n\n{self.text('markdown')}\n{self.code}"
         (folder / "deploy.md").write_text(page, encoding="utf-8")
         content = asdict(self) | {
-            "rows": [row._asdict() for row in self.rows],
+            "parts": self.parts or {},
             "notes": self.lines(),
+            "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "machine": platform.machine(),
         }
         del content["code"]
         (folder / "deploy.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def format_rows(rows: Sequence[Row], style: str) -> str:
-    """Returns the table in one of ``STYLES``, without columns that were not measured."""
-    cells = [[cell(row) for cell in COLUMNS.values()] for row in rows]
-    used = [any(line[i] != NOTHING for line in cells) for i in range(len(COLUMNS))]
-    return _table(
-        list(compress(COLUMNS, used)), [list(compress(line, used)) for line in cells], style
-    )
-
-
-def format_parts(parts: Mapping[str, Mapping[str, float]], style: str) -> str:
-    """Returns the table of the time of each part of each network."""
-    names = list(dict.fromkeys(part for seconds in parts.values() for part in seconds))
-    lines = [
-        [network, *[_scaled(seconds.get(part), 1e3, 1) for part in names]]
-        for network, seconds in parts.items()
-    ]
-    return _table(["", *names], lines, style)
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]], style: str) -> str:
-    alignment = ["left" if name in LEFT else "right" for name in header]
-    table: str = tabulate(
-        lines, header, tablefmt=STYLES[style], disable_numparse=True, colalign=alignment
-    )
-    return table
+        for row in self.rows:
+            if row.network == "student" and row.file.endswith(".onnx") and self.categories:
+                write_metadata(folder / row.file, categories=json.dumps(self.categories))
 
 
 def _scaled(value: float | None, factor: float, digits: int) -> str:
-    return NOTHING if value is None else f"{factor * value:,.{digits}f}"
+    return "" if value is None else f"{factor * value:,.{digits}f}"

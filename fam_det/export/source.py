@@ -48,18 +48,23 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[C
     # Without the checks of a training: its data sets and its GPU may be elsewhere.
     cfg = default_config()
     merge_config(cfg, file, opts)
-    if weights is None and is_run:
+    return cfg, find_weights(path, weights, cfg.MODEL.WEIGHTS)
+
+
+def find_weights(path: Path, weights: str | None, default: str) -> str:
+    """Returns the checkpoint to deploy: ``weights``, that of an output folder, or a default."""
+    if weights is None and path.is_dir():
         weights = str(find_checkpoint(path) or path / DEPLOYED)
         if not Path(weights).is_file():
             raise ValueError(
                 f"{path}: has no checkpoint such as model_final.pth yet; add --weights FILE"
             )
-    weights = weights or cfg.MODEL.WEIGHTS
+    weights = weights or default
     if not weights:
         raise ValueError("MODEL.WEIGHTS: is empty, expected a checkpoint; add --weights FILE")
     if "://" not in weights and not Path(weights).is_file():
         raise ValueError(f"--weights: {weights} is not there, expected a checkpoint")
-    return cfg, weights
+    return weights
 
 
 def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:

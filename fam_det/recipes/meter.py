@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from fam_det.data.annotations import read_annotations
 from fam_det.data.images import find_image
-from fam_det.export.clock import read_clock
-from fam_det.export.formats import check_packages, detect, export
-from fam_det.export.parts import part_seconds
+from fam_det.export.formats import FORMATS, check_packages, detect
+from fam_det.export.parts import part_seconds, read_clock
 from fam_det.export.source import MAX_REASON, example_image, load_teacher
 from fam_det.export.student import student_config
 from fam_det.files import one_line
@@ -124,7 +123,7 @@ class Meter:
         if self.runtime == PYTORCH:
             return partial(detect, detector)
         try:
-            return export(self.runtime, detector, image, file)
+            return FORMATS[self.runtime].export(detector, image, file)
         except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
             raise ValueError(
                 f"--for {self.runtime}: {name} cannot be exported ({one_line(error, MAX_REASON)})"

@@ -64,7 +64,7 @@ def test_costs_are_those_of_the_student(run: Path) -> None:
     _, student = load_student(*read_source(run, None, []))
     image = torch.zeros(3, 96, 128)
     backbone = FlopCountAnalysis(student.backbone, image[None]).unsupported_ops_warnings(False)
-    whole = count_flops(student, image)
+    whole = count_flops(student, [{"image": image}])
     assert backbone.total() < whole < 3 * backbone.total()
 
 

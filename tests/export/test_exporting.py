@@ -9,7 +9,7 @@ import torch
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.export.compare import Agreement, agreement, compare
-from fam_det.export.formats import FORMATS, detect, export
+from fam_det.export.formats import FORMATS, detect
 
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
@@ -66,7 +66,7 @@ def test_exported_detector_gives_the_same_detections(form: str, name: str, tmp_p
         pytest.importorskip("onnxruntime")
     detector = build(name)
     image = 255 * torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(0))
-    run = export(form, detector, image, tmp_path / FORMATS[form].file)
+    run = FORMATS[form].export(detector, image, tmp_path / FORMATS[form].file)
     found = compare(run, partial(detect, detector), image)
     assert found.detections > 4
     assert found.close, found.describe()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fam_det.export.formats import detect, export
+from fam_det.export.formats import FORMATS, detect
 from fam_det.recipes.scene import Scene, fold_classes, stage, watch
 from fam_det.training.detection import load_config
 
@@ -85,7 +85,7 @@ def test_exported_student_finds_the_same(name: str, teacher: Any, tmp_path: Path
     student = build("MODEL.FPN.OUT_CHANNELS", "8")
     stage(student, IMAGE, watch(teacher, IMAGE))
     expected = detect(student, IMAGE)
-    found = export(name, student, IMAGE, tmp_path / "file")(IMAGE)
+    found = FORMATS[name].export(student, IMAGE, tmp_path / "file")(IMAGE)
     torch.testing.assert_close(found["scores"], expected["scores"])
 
 
