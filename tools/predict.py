@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,10 +23,11 @@ from fam_det.export.media import (
     picture_writer,
     read_pictures,
 )
-from fam_det.export.predictions import PredictionFile, open_predictions
+from fam_det.export.predictions import open_predictions
 from fam_det.export.predictor import Predictor, load_predictor
 
 from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.structures import Instances
 
 EXAMPLES = """
 examples:
@@ -91,17 +91,20 @@ def predict(
     info = {"description": description, "image_folder": str(root)}
     file = args.output / "predictions.json"
     total = sum(count_frames(root / name) if is_video(name) else 1 for name in names)
-    with open_predictions(file, info, predictor.categories) as predictions:
-        job = Job(predictor, root, args.threshold, pictures, predictions)
-        seconds = 0.1 if sys.stderr.isatty() else 10.0  # between two lines of a log
-        with tqdm(total=total, unit="image", mininterval=seconds) as bar:
-            for name in names:
-                try:
-                    for _ in job.detect_in(name):
-                        bar.update()
-                except UnreadableError as error:
-                    unreadable[name] = str(error)
-                    bar.write(f"not read: {name}: {error}", file=sys.stderr)
+    seconds = 0.1 if sys.stderr.isatty() else 10.0  # between two lines of a log
+    with (
+        open_predictions(file, info, predictor.categories) as predictions,
+        tqdm(total=total, unit="image", mininterval=seconds) as bar,
+    ):
+        for name in names:
+            target = pictures / name if pictures else None
+            try:
+                for image, found in detect_in(predictor, root / name, target, args.threshold):
+                    predictions.add({"file_name": name, **image}, found)
+                    bar.update()
+            except UnreadableError as error:
+                unreadable[name] = str(error)
+                bar.write(f"not read: {name}: {error}", file=sys.stderr)
     print(
         f"{file}: {predictions.num_objects:,} objects with a score of {args.threshold:g} or more "
         f"in {predictions.num_images:,} images" + (f"; drawn in {pictures}" if pictures else "")
@@ -109,33 +112,24 @@ def predict(
     return unreadable
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is done with every file below ``root``."""
+def detect_in(
+    predictor: Predictor, source: Path, target: Path | None, threshold: float
+) -> Iterator[tuple[dict[str, int], Instances]]:
+    """Yields the size of an image, or size and number of each frame, with its detections.
 
-    predictor: Predictor
-    root: Path
-    threshold: float
-    pictures: Path | None  # folder of those with boxes
-    predictions: PredictionFile
-
-    def detect_in(self, name: str) -> Iterator[None]:
-        """Writes the detections of a file; yields after each image or frame."""
-        source, order = self.root / name, self.predictor.input_format
-        class_names = [category["name"] for category in self.predictor.categories]
-        drawing = picture_writer(source, self.pictures / name) if self.pictures else nullcontext()
-        with drawing as write:
-            for number, image in enumerate(read_pictures(source, order)):
-                found = self.predictor(image)
-                found = found[found.scores >= self.threshold]
-                height, width = image.shape[:2]
-                record = {"file_name": name, "height": height, "width": width}
-                self.predictions.add(
-                    record | ({"frame_id": number} if is_video(name) else {}), found
-                )
-                if write:
-                    write(draw_detections(convert_image_to_rgb(image, order), class_names, found))
-                yield
+    Draws them in ``target``.
+    """
+    order = predictor.input_format
+    class_names = [category["name"] for category in predictor.categories]
+    with picture_writer(source, target) if target else nullcontext() as write:
+        for number, image in enumerate(read_pictures(source, order)):
+            found = predictor(image)
+            found = found[found.scores >= threshold]
+            if write:
+                write(draw_detections(convert_image_to_rgb(image, order), class_names, found))
+            height, width = image.shape[:2]
+            frame = {"frame_id": number} if is_video(source.name) else {}
+            yield {"height": height, "width": width, **frame}, found
 
 
 if __name__ == "__main__":

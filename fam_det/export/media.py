@@ -92,7 +92,8 @@ def read_pictures(file: Path, input_format: str) -> Iterator[Pixels]:
         found, frame = capture.read()
         while found:
             number += 1
-            yield convert_PIL_to_numpy(Image.fromarray(_swapped(frame)), input_format)
+            rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            yield convert_PIL_to_numpy(Image.fromarray(rgb), input_format)
             found, frame = capture.read()
     if number == 0:
         raise UnreadableError("not a video that OpenCV can read")
@@ -108,11 +109,6 @@ def _read_image(file: Path, input_format: str) -> Pixels:
         raise UnreadableError(error_reason(error, str(file))) from error
 
 
-def _swapped(picture: Pixels) -> Pixels:
-    """Turns RGB, which Pillow takes, to BGR, which OpenCV takes, or back."""
-    return np.ascontiguousarray(picture[:, :, ::-1])
-
-
 @contextmanager
 def picture_writer(source: Path, target: Path) -> Iterator[Callable[[Pixels], None]]:
     """Yields what writes RGB pictures to a file: an image, or the frames of a video like another.
@@ -126,34 +122,23 @@ def picture_writer(source: Path, target: Path) -> Iterator[Callable[[Pixels], No
         return
     with _opened(source) as capture:
         rate = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE
-    video = _Video(_with_suffix(target, (".mp4",), ".mp4"), rate)
+    file = _with_suffix(target, (".mp4",), ".mp4")
+    writers: list[Any] = []  # one, of the size of the first picture
+
+    def write(picture: Pixels) -> None:
+        if not writers:
+            code, size = cv2.VideoWriter.fourcc(*CODEC), picture.shape[1::-1]
+            writers.append(cv2.VideoWriter(str(file), code, rate, size))
+            if not writers[0].isOpened():
+                raise OSError(f"{file}: OpenCV cannot write this video")
+        writers[0].write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
     try:
-        yield video.write
+        yield write
     finally:
-        video.close()
+        for writer in writers:
+            writer.release()
 
 
 def _with_suffix(file: Path, known: Sequence[str], suffix: str) -> Path:
     return file if file.suffix.lower() in known else file.with_name(file.name + suffix)
-
-
-class _Video:
-    """A video that is written frame by frame, of the size of the first."""
-
-    def __init__(self, file: Path, rate: float) -> None:
-        self.file = file
-        self.rate = rate
-        self.writer: Any = None
-
-    def write(self, picture: Pixels) -> None:
-        if self.writer is None:
-            height, width = picture.shape[:2]
-            code = cv2.VideoWriter.fourcc(*CODEC)
-            self.writer = cv2.VideoWriter(str(self.file), code, self.rate, (width, height))
-            if not self.writer.isOpened():
-                raise OSError(f"{self.file}: OpenCV cannot write this video")
-        self.writer.write(_swapped(picture))
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.release()

@@ -5,7 +5,6 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,21 +91,14 @@ def detectron2_predictor(
     detector: Any, cfg: CfgNode, categories: Sequence[dict[str, Any]] = ()
 ) -> Predictor:
     """Returns the predictor of a detector in eval mode, whose ``INPUT`` and classes ``cfg`` has."""
+    classes = range(count_classes(cfg) or cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     return Predictor(
-        partial(_detect, detector),
+        lambda inputs: detector([inputs])[0]["instances"].to("cpu"),
         T.AugmentationList(build_augmentation(cfg, is_train=False)),
         cfg.INPUT.FORMAT,
-        categories or _numbered(count_classes(cfg) or cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+        categories or [{"id": number, "name": str(number)} for number in classes],
         has_names=bool(categories),
     )
-
-
-def _numbered(classes: int) -> list[dict[str, Any]]:
-    return [{"id": number, "name": str(number)} for number in range(classes)]
-
-
-def _detect(detector: Any, inputs: Inputs) -> Instances:
-    return detector([inputs])[0]["instances"].to("cpu")
 
 
 def _load_onnx(file: Path, weights: str | None, device: str) -> tuple[CfgNode, RunnerDetector]:
