@@ -17,8 +17,31 @@ def get_cfg() -> CN:
     # With a SEED, deterministic algorithms on GPUs where PyTorch has them; slower. CPUs need none.
     cfg.DETERMINISTIC = False
     cfg.VERSION = detection.VERSION
-    cfg.DATASETS = dataset_keys()
-    cfg.INPUT = input_keys()
+
+    cfg.DATASETS = CN()
+    # Name in DATASET_REGISTRY: "cifar10", "cifar100", "imagenet", "folder" (images by class, kept
+    # in memory), "digits" or "fake".
+    cfg.DATASETS.NAME = "cifar100"
+    # Where its files are.
+    cfg.DATASETS.ROOT = "datasets"
+    # Fetch CIFAR from its official address if it is not there.
+    cfg.DATASETS.DOWNLOAD = True
+    # Training images to hold out and evaluate on instead of the test set; 0: none.
+    cfg.DATASETS.VALIDATION = 0
+    # Train on so many images, the same share of each class; 0: on all.
+    cfg.DATASETS.TRAIN_SUBSET = 0
+
+    cfg.INPUT = CN()
+    # Height and width of the images in pixels.
+    cfg.INPUT.SIZE = 32
+    # Mean and standard deviation of each channel, red first, as fractions of full brightness.
+    cfg.INPUT.PIXEL_MEAN = [0.5071, 0.4867, 0.4408]
+    cfg.INPUT.PIXEL_STD = [0.2675, 0.2565, 0.2761]
+    # Zero pixels around an image before a crop of its own size is taken at random.
+    cfg.INPUT.CROP_PADDING = 4
+    # Mirror half of the images.
+    cfg.INPUT.FLIP = True
+
     cfg.DATALOADER = CN()
     # Worker processes that decode images; of use to data sets that don't fit in memory.
     cfg.DATALOADER.NUM_WORKERS = 4
@@ -27,9 +50,52 @@ def get_cfg() -> CN:
     # Different training images on disk that cannot be read and are skipped; one more ends the
     # training, as does the first with --strict. Those kept in memory must all be read.
     cfg.DATALOADER.MAX_UNREADABLE = 10
-    cfg.MODEL = model_keys()
+
+    cfg.MODEL = CN()
+    cfg.MODEL.DEVICE = "cuda"
+    cfg.MODEL.NUM_CLASSES = 100
+    # A checkpoint of the whole run to start from or to evaluate.
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.STUDENT = CN()
+    # Name in classification.models, such as "resnet20" (CIFAR) or "torchvision/resnet18".
+    cfg.MODEL.STUDENT.NAME = ""
+    # The student's initial weights: a checkpoint, the library's name of pretrained weights, or "".
+    cfg.MODEL.STUDENT.WEIGHTS = ""
+    cfg.MODEL.TEACHER = CN()
+    cfg.MODEL.TEACHER.NAME = ""
+    # The teacher's checkpoint, or the library's name of pretrained weights. "": random weights, to
+    # try a setup.
+    cfg.MODEL.TEACHER.WEIGHTS = ""
+    # As INPUT.PIXEL_MEAN and PIXEL_STD, for its images. []: those of the config.yaml beside its
+    # checkpoint or of the library's weights, and otherwise the student's.
+    cfg.MODEL.TEACHER.PIXEL_MEAN = []
+    cfg.MODEL.TEACHER.PIXEL_STD = []
     cfg.MODEL.DISTILLER = distiller_keys()
-    cfg.SOLVER = solver_keys(detection.SOLVER)
+
+    # Detectron2's keys, and the schedule in epochs.
+    cfg.SOLVER = detection.SOLVER
+    # Length of the training. The keys in epochs set Detectron2's in iterations (MAX_ITER, STEPS,
+    # CHECKPOINT_PERIOD, TEST.EVAL_PERIOD), unless this one is 0.
+    cfg.SOLVER.EPOCHS = 240
+    # Where the learning rate is multiplied by GAMMA.
+    cfg.SOLVER.DECAY_EPOCHS = (150, 180, 210)
+    # Multiplies EPOCHS, DECAY_EPOCHS and the distiller's warm-up: 0.1 for a tenth of the schedule.
+    cfg.SOLVER.SCHEDULE_SCALE = 1.0
+    # Epochs between checkpoints.
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 10
+    # How many of them to keep, beside the best one and the final one.
+    cfg.SOLVER.CHECKPOINT_KEEP = 1
+    # Evaluations in a row without a better top-1, after which the training ends; 0 for never.
+    cfg.SOLVER.PATIENCE = 0
+    # Iterations with a loss or gradient that is not finite, to skip; one more is an error.
+    cfg.SOLVER.MAX_NON_FINITE = 10
+    cfg.SOLVER.IMS_PER_BATCH = 64
+    cfg.SOLVER.BASE_LR = 0.05
+    cfg.SOLVER.WEIGHT_DECAY = 5e-4
+    # None: as the CIFAR literature does, the same on the weights of batch norm.
+    cfg.SOLVER.WEIGHT_DECAY_NORM = None
+    cfg.SOLVER.WARMUP_ITERS = 0
+
     cfg.TEST = CN()
     # Images a batch, over all devices.
     cfg.TEST.IMS_PER_BATCH = 256
@@ -40,62 +106,6 @@ def get_cfg() -> CN:
     cfg.TEST.EXPECTED_RESULTS = []
     cfg.TEST.PRECISE_BN = detection.TEST.PRECISE_BN
     return cfg
-
-
-def dataset_keys() -> CN:
-    """Returns the keys of ``DATASETS``."""
-    node = CN()
-    # Name in DATASET_REGISTRY: "cifar10", "cifar100", "imagenet", "folder" (images by class, kept
-    # in memory), "digits" or "fake".
-    node.NAME = "cifar100"
-    # Where its files are.
-    node.ROOT = "datasets"
-    # Fetch CIFAR from its official address if it is not there.
-    node.DOWNLOAD = True
-    # Training images to hold out and evaluate on instead of the test set; 0: none.
-    node.VALIDATION = 0
-    # Train on so many images, the same share of each class; 0: on all.
-    node.TRAIN_SUBSET = 0
-    return node
-
-
-def input_keys() -> CN:
-    """Returns the keys of ``INPUT``."""
-    node = CN()
-    # Height and width of the images in pixels.
-    node.SIZE = 32
-    # Mean and standard deviation of each channel, red first, as fractions of full brightness.
-    node.PIXEL_MEAN = [0.5071, 0.4867, 0.4408]
-    node.PIXEL_STD = [0.2675, 0.2565, 0.2761]
-    # Zero pixels around an image before a crop of its own size is taken at random.
-    node.CROP_PADDING = 4
-    # Mirror half of the images.
-    node.FLIP = True
-    return node
-
-
-def model_keys() -> CN:
-    """Returns the keys of ``MODEL`` but the distiller's."""
-    node = CN()
-    node.DEVICE = "cuda"
-    node.NUM_CLASSES = 100
-    # A checkpoint of the whole run to start from or to evaluate.
-    node.WEIGHTS = ""
-    node.STUDENT = CN()
-    # Name in classification.models, such as "resnet20" (CIFAR) or "torchvision/resnet18".
-    node.STUDENT.NAME = ""
-    # The student's initial weights: a checkpoint, the library's name of pretrained weights, or "".
-    node.STUDENT.WEIGHTS = ""
-    node.TEACHER = CN()
-    node.TEACHER.NAME = ""
-    # The teacher's checkpoint, or the library's name of pretrained weights. "": random weights, to
-    # try a setup.
-    node.TEACHER.WEIGHTS = ""
-    # As INPUT.PIXEL_MEAN and PIXEL_STD, for its images. []: those of the config.yaml beside its
-    # checkpoint or of the library's weights, and otherwise the student's.
-    node.TEACHER.PIXEL_MEAN = []
-    node.TEACHER.PIXEL_STD = []
-    return node
 
 
 def distiller_keys() -> CN:
@@ -125,13 +135,7 @@ def distiller_keys() -> CN:
     # ReviewKD's single width, at most 512, for the transform "conv3x3".
     node.MID_CHANNELS = []
     add_fam_config(node, filter="dense", loss="mse", relu=None)
-    _add_logit_keys(node)
-    _add_relation_keys(node)
-    _add_contrastive_keys(node)
-    return node
 
-
-def _add_logit_keys(node: CN) -> None:
     node.KD = CN()
     # Divides the logits of both networks before the softmax; the authors of mdistiller take 1 on
     # ImageNet, with LOSS_WEIGHT 0.5 and CE_WEIGHT 0.5.
@@ -151,8 +155,6 @@ def _add_logit_keys(node: CN) -> None:
     # Divides the logits of both networks; 1 on ImageNet.
     node.DIST.TEMPERATURE = 4.0
 
-
-def _add_relation_keys(node: CN) -> None:
     node.RKD = CN()
     # Weight of the distances between images.
     node.RKD.DISTANCE_WEIGHT = 25.0
@@ -162,8 +164,6 @@ def _add_relation_keys(node: CN) -> None:
     # Variance of the Gaussians at the start, above 1e-5.
     node.VID.INIT_VARIANCE = 5.0
 
-
-def _add_contrastive_keys(node: CN) -> None:
     for name in ("CRD", "WCORD"):
         node[name] = CN()
         # Channels of the embeddings that are compared.
@@ -180,32 +180,6 @@ def _add_contrastive_keys(node: CN) -> None:
     node.WCORD.LOCAL_WEIGHT = 0.05
     # Weight of the entropy in the transport; smaller is closer to the unregularised one.
     node.WCORD.ENTROPY = 0.1
-
-
-def solver_keys(detection: CN) -> CN:
-    """Returns the keys of ``SOLVER``: Detectron2's, and the schedule in epochs."""
-    node = detection.clone()
-    # Length of the training. The keys in epochs set Detectron2's in iterations (MAX_ITER, STEPS,
-    # CHECKPOINT_PERIOD, TEST.EVAL_PERIOD), unless this one is 0.
-    node.EPOCHS = 240
-    # Where the learning rate is multiplied by GAMMA.
-    node.DECAY_EPOCHS = (150, 180, 210)
-    # Multiplies EPOCHS, DECAY_EPOCHS and the distiller's warm-up: 0.1 for a tenth of the schedule.
-    node.SCHEDULE_SCALE = 1.0
-    # Epochs between checkpoints.
-    node.CHECKPOINT_EPOCHS = 10
-    # How many of them to keep, beside the best one and the final one.
-    node.CHECKPOINT_KEEP = 1
-    # Evaluations in a row without a better top-1, after which the training ends; 0 for never.
-    node.PATIENCE = 0
-    # Iterations with a loss or gradient that is not finite, to skip; one more is an error.
-    node.MAX_NON_FINITE = 10
-    node.IMS_PER_BATCH = 64
-    node.BASE_LR = 0.05
-    node.WEIGHT_DECAY = 5e-4
-    # None: as the CIFAR literature does, the same on the weights of batch norm.
-    node.WEIGHT_DECAY_NORM = None
-    node.WARMUP_ITERS = 0
     return node
 
 
