@@ -71,30 +71,25 @@ def build_network(cfg: CfgNode, role: str) -> nn.Module:
     Its weights lie channels last in memory: 1.3 times as fast on two CPU cores, and what a GPU's
     tensor cores want.
     """
-    node = cfg.MODEL[role]
+    node, own = cfg.MODEL[role], cfg.MODEL.NUM_CLASSES
     if not node.NAME:
         raise ValueError(f"MODEL.{role}.NAME: not given; expected a name such as 'resnet20'")
     try:
-        network = build_model(node.NAME, cfg.MODEL.NUM_CLASSES, weights=node.WEIGHTS)
+        network = build_model(node.NAME, own, weights=node.WEIGHTS)
     except (ValueError, OSError) as error:
         raise ValueError(f"MODEL.{role}: {error}") from error
     if node.WEIGHTS and not Path(node.WEIGHTS).is_file():
-        _check_classifier(cfg, role)
+        classes = pretrained_weights(node.NAME, node.WEIGHTS).num_classes
+        if classes != own and role == "TEACHER":
+            raise ValueError(
+                f"MODEL.TEACHER.WEIGHTS: {node.WEIGHTS!r} knows {classes} classes, not the data's "
+                f"{own}; train it on them as a student first, and name its checkpoint"
+            )
+        if classes != own:
+            logger.info(
+                "%s knows %d classes: the student's classifier is new", node.WEIGHTS, classes
+            )
     return network.to(memory_format=torch.channels_last)
-
-
-def _check_classifier(cfg: CfgNode, role: str) -> None:
-    """Says that a library's weights come without a classifier of these classes."""
-    node, own = cfg.MODEL[role], cfg.MODEL.NUM_CLASSES
-    classes = pretrained_weights(node.NAME, node.WEIGHTS).num_classes
-    if classes == own:
-        return
-    if role == "TEACHER":
-        raise ValueError(
-            f"MODEL.TEACHER.WEIGHTS: {node.WEIGHTS!r} knows {classes} classes, not the data's "
-            f"{own}; train it on them as a student first, and name its checkpoint"
-        )
-    logger.info("%s knows %d classes: the student's classifier is new", node.WEIGHTS, classes)
 
 
 def teacher_scale(cfg: CfgNode) -> tuple[Tensor, Tensor] | None:

@@ -48,13 +48,9 @@ _loaded: dict[str, Splits] = {}  # the last ones: several parts of a run ask for
 def load_splits(cfg: CfgNode) -> Splits:
     """Returns the images that a config describes; kept in memory until another config asks."""
     key = f"{cfg.DATASETS}\n{cfg.INPUT}\n{cfg.MODEL.NUM_CLASSES}"
-    if key not in _loaded:
-        _loaded.clear()
-        _loaded[key] = _load_splits(cfg)
-    return _loaded[key]
-
-
-def _load_splits(cfg: CfgNode) -> Splits:
+    if key in _loaded:
+        return _loaded[key]
+    _loaded.clear()
     train = load_images(cfg, train=True)
     evaluation: AnyImages
     if cfg.DATASETS.VALIDATION != 0:
@@ -69,7 +65,8 @@ def _load_splits(cfg: CfgNode) -> Splits:
             )
     if cfg.DATASETS.TRAIN_SUBSET != 0:
         _, train = _hold_out(train, cfg, "TRAIN_SUBSET")
-    return Splits(train, evaluation)
+    _loaded[key] = Splits(train, evaluation)
+    return _loaded[key]
 
 
 def _hold_out(images: AnyImages, cfg: CfgNode, key: str) -> tuple[AnyImages, AnyImages]:
@@ -134,18 +131,14 @@ def load_cifar(dataset: type[CIFAR10], root: str, *, train: bool, download: bool
         Path(root).mkdir(parents=True, exist_ok=True)
         # One of several processes fetches it, the others wait.
         with file_lock(str(Path(root) / dataset.filename)):
-            found = _download(dataset, root, train)
+            try:
+                found = dataset(root, train=train, download=True)
+            except (OSError, RuntimeError, tarfile.TarError) as failed:
+                raise ValueError(
+                    f"{dataset.url} can't be downloaded to {root} ({failed}); put it there by hand"
+                ) from failed
     images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
     return ImageSet(images, torch.tensor(found.targets), found.classes)
-
-
-def _download(dataset: type[CIFAR10], root: str, train: bool) -> CIFAR10:
-    try:
-        return dataset(root, train=train, download=True)
-    except (OSError, RuntimeError, tarfile.TarError) as error:
-        raise ValueError(
-            f"{dataset.url} can't be downloaded to {root} ({error}); put it there by hand"
-        ) from error
 
 
 @DATASET_REGISTRY.register()

@@ -169,7 +169,7 @@ class StreamingLoader(TrainLoader):
     max_unreadable: int = 0  # different files that may be skipped before it is an error
 
     def __post_init__(self) -> None:
-        """Counts the files that cannot be read."""
+        """Begins to count the files that cannot be read."""
         super().__post_init__()
         self.unreadable = UnreadableImages(self.max_unreadable)
 
@@ -227,14 +227,13 @@ class EvaluationLoader(BatchLoader):
         Raises:
             ValueError: an image that cannot be read; without it the accuracy would be another.
         """
-        yield from (self.to_batch(*batch) for batch in self.decoded or self._from_memory())
-
-    def _from_memory(self) -> Iterator[tuple[Tensor, ...]]:
+        if self.decoded is not None:
+            yield from (self.to_batch(*batch) for batch in self.decoded)
+            return
         assert isinstance(self.images, ImageSet)
         for positions in self.positions:
-            part = slice(positions.start, positions.stop)
-            indices = torch.arange(part.start, part.stop)
-            yield self.images.images[part], self.images.labels[part], indices
+            part, indices = slice(positions.start, positions.stop), torch.tensor(positions)
+            yield self.to_batch(self.images.images[part], self.images.labels[part], indices)
 
 
 def train_transform(size: int, flip: bool) -> Transform:

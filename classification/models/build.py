@@ -55,26 +55,20 @@ def build_model(name: str, num_classes: int = 100, weights: str = "") -> nn.Modu
         ImportError: a timm network without timm.
         ValueError: an unknown name or weights, or weights of another network.
     """
+    file = weights  # for the libraries' networks it may be a name
     if name.startswith((TORCHVISION_PREFIX, TIMM_PREFIX)):
-        return _build_library_model(name, num_classes, weights)
-    if name not in MODEL_REGISTRY:
+        file = weights if Path(weights).is_file() else ""
+        build = build_torchvision if name.startswith(TORCHVISION_PREFIX) else build_timm
+        model = build(name.partition("/")[2], num_classes, "" if file else weights)
+    elif name in MODEL_REGISTRY:
+        model = MODEL_REGISTRY[name](num_classes=num_classes)
+    else:
         raise ValueError(
             f"name: got {name!r}, expected one of {sorted(MODEL_REGISTRY)}, "
             f"{TORCHVISION_PREFIX}NAME or {TIMM_PREFIX}NAME"
         )
-    model = MODEL_REGISTRY[name](num_classes=num_classes)
-    if weights:
-        load_weights(model, weights)
-    return model
-
-
-def _build_library_model(name: str, num_classes: int, weights: str) -> nn.Module:
-    library, _, library_name = name.partition("/")
-    build = build_torchvision if f"{library}/" == TORCHVISION_PREFIX else build_timm
-    if not Path(weights).is_file():
-        return build(library_name, num_classes, weights)
-    model = build(library_name, num_classes, "")
-    load_weights(model, weights)
+    if file:
+        load_weights(model, file)
     return model
 
 
@@ -102,7 +96,16 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         ValueError: no file, one that holds more than tensors, numbers and containers, or another
             network's; the message names the file and the first names that differ.
     """
-    state_dict = read_state_dict(path)
+    with torch.serialization.safe_globals(NUMPY_NUMBERS):
+        state_dict = read_torch(path)
+    for key in ("model", "state_dict"):
+        if isinstance(state_dict.get(key), dict):
+            state_dict = state_dict[key]
+            break
+    check_weights(path, state_dict)
+    if all(name.startswith("module.") for name in state_dict):
+        state_dict = {name.removeprefix("module."): x for name, x in state_dict.items()}
+    state_dict = {k: x for k, x in state_dict.items() if not k.startswith("distiller.")}
     own = model.state_dict()
     shapes = [
         f"{name} {tuple(state_dict[name].shape)} (expected {tuple(own[name].shape)})"
@@ -119,20 +122,6 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         differing = "; ".join(found)
         raise ValueError(f"{path}: not the weights of this {type(model).__name__}; {differing}")
     model.load_state_dict(state_dict)
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads the state dict of a checkpoint, under the network's own names."""
-    with torch.serialization.safe_globals(NUMPY_NUMBERS):
-        checkpoint = read_torch(path)
-    for key in ("model", "state_dict"):
-        if isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-            break
-    check_weights(path, checkpoint)
-    if all(name.startswith("module.") for name in checkpoint):
-        checkpoint = {name.removeprefix("module."): value for name, value in checkpoint.items()}
-    return {k: v for k, v in checkpoint.items() if not k.startswith("distiller.")}
 
 
 def _first(names: list[str]) -> str:

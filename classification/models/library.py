@@ -6,7 +6,6 @@ timm is imported when one of its networks is asked for.
 Legend: N batch, C channels, H and W map size.
 """
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -131,7 +130,14 @@ def library_features(model: nn.Module, x: Tensor) -> Features:
             stack.enter_context(stage.register_forward_hook(keep_stage))
         stack.enter_context(classifier.register_forward_pre_hook(keep_pooled))
         logits = model(x)
-    check_maps(model, maps)
+    info = getattr(model, "feature_info", None)
+    channels = [stage["num_chs"] for stage in info] if info else [x.shape[1] for x in maps]
+    for y, c in zip(maps, channels, strict=True):
+        if y.dim() != 4 or y.shape[1] != c:  # the tokens of a transformer, or channels last
+            raise ValueError(
+                f"model: {type(model).__name__} has a stage of shape {tuple(y.shape)}, "
+                f"expected (N, C, H, W) with C = {c}"
+            )
     return Features(maps, preactivation, pooled[0], logits)
 
 
@@ -151,15 +157,3 @@ def stage_modules(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
             "a torchvision ResNet or MobileNetV2, or a timm network with feature_info"
         )
     return [model.get_submodule(name) for name in names], classifier
-
-
-def check_maps(model: nn.Module, maps: Sequence[Tensor]) -> None:
-    """Raises for the tokens of a transformer, and for maps with their channels last."""
-    info: Any = getattr(model, "feature_info", None)
-    channels = [stage["num_chs"] for stage in info] if info else [x.shape[1] for x in maps]
-    for x, c in zip(maps, channels, strict=True):
-        if x.dim() != 4 or x.shape[1] != c:
-            raise ValueError(
-                f"model: {type(model).__name__} has a stage of shape {tuple(x.shape)}, "
-                f"expected (N, C, H, W) with C = {c}"
-            )
