@@ -75,14 +75,14 @@ def is_buffer(name: str, weights: Mapping[str, Tensor]) -> bool:
 def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[Filter]:
     """Builds the global filters of a distiller from a state dict, shallow to deep.
 
-    ``MODEL.DISTILLER.FAM.FILTER`` tells dense from banded filters of the same shape.
+    ``MODEL.DISTILLER.FAM.FILTER`` tells dense from banded filters of the same shape. Where the
+    shape of a map is not known it is a square.
     """
     modules = [name.removesuffix(GAMMA) for name in weights if name.endswith(GAMMA)]
-    return [read_filter(weights, f"{module}.filter.", kind) for module in modules]
+    return [_read_filter(weights, f"{module}.filter.", kind) for module in modules]
 
 
-def read_filter(weights: Mapping[str, Tensor], prefix: str, kind: str) -> Filter:
-    """Builds one filter in the shape of its weights, for square maps where both would do."""
+def _read_filter(weights: Mapping[str, Tensor], prefix: str, kind: str) -> Filter:
     state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     state = {k.removeprefix("dense."): v for k, v in state.items()}  # what a pooled filter holds
     module: Filter

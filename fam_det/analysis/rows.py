@@ -110,17 +110,15 @@ def build_rows(runs: Sequence[Run]) -> list[Row]:
     """Builds one row per group of seeds, in the order of the first run of each."""
     groups = group_seeds(unify_names(runs))
     rows = [_build_row(group, text) for group, text in zip(groups, settings(groups), strict=True)]
-    teachers = [_find_teacher(row, rows) for row in rows]
+    teachers = []
+    for row in rows:
+        folders = teacher_folders(row.runs[0])
+        taught_by = (x for x in rows if folders & {run.folder.resolve() for run in x.runs})
+        teachers.append(next(taught_by, None))
     return [
         replace(row, teacher=teacher, is_teacher=any(row is other for other in teachers))
         for row, teacher in zip(rows, teachers, strict=True)
     ]
-
-
-def _find_teacher(student: Row, rows: Sequence[Row]) -> Row | None:
-    folders = teacher_folders(student.runs[0])
-    taught_by = (row for row in rows if folders & {run.folder.resolve() for run in row.runs})
-    return next(taught_by, None)
 
 
 def compare(rows: Sequence[Row]) -> tuple[str, list[float | None]]:

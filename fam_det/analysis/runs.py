@@ -60,13 +60,10 @@ class Run:
     @property
     def finished(self) -> bool:
         """Returns whether all iterations are done, or the training ended early."""
-        return self.iterations >= self.max_iter or self._ended_early
-
-    @property
-    def _ended_early(self) -> bool:
+        if self.iterations >= self.max_iter or self.config["SOLVER"].get("PATIENCE", 0) <= 0:
+            return self.iterations >= self.max_iter
         last = self.folder / "last_checkpoint"
-        may_end = self.config["SOLVER"].get("PATIENCE", 0) > 0
-        return may_end and last.is_file() and last.read_text().strip() == "model_final.pth"
+        return last.is_file() and last.read_text().strip() == "model_final.pth"
 
     @property
     def seconds(self) -> float:

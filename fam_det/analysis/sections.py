@@ -92,8 +92,11 @@ def image_sections(
     found = f"An object is found by a box of its class that covers it with an IoU of {MIN_IOU}."
     detections = [small_heading(x.example.name) + draw_found(x, lowest) for x in looks]
     maps = [small_heading(x.example.name) + draw_maps(x.planes) for x in looks]
+    class_names = examples[0].class_names
+    present = {a["category_id"] for example in examples for a in example.annotations}
+    key = [(class_colour(i), class_names[i]) for i in sorted(present) if i < len(class_names)]
     return [
-        Section("Detections", f"{note} {found}", detections, class_key(examples)),
+        Section("Detections", f"{note} {found}", detections, key),
         Section("Feature maps", MAPS, maps, bar="the number below a map"),
     ]
 
@@ -117,23 +120,12 @@ def draw_found(look: Look, lowest: Mapping[str, float]) -> str:
         instances = look.found[name][look.found[name].scores >= score]
         font_size = FONT * example.image.shape[1]
         drawn = draw_detections(example.image, example.class_names, instances, font_size)
-        images.append(photo(drawn, name, count_found(example, instances)))
+        objects = objects_of(example)
+        boxes = np.array([x["bbox"] for x in objects], dtype=np.float32).reshape(-1, 4)
+        classes = torch.tensor([x["category_id"] for x in objects])
+        found = match(torch.from_numpy(boxes), classes, instances)
+        images.append(photo(drawn, name, str(found)))
     return image_grid(images)
-
-
-def count_found(example: Example, detections: Instances) -> str:
-    """Returns how many objects are found, as text."""
-    objects = objects_of(example)
-    boxes = np.array([x["bbox"] for x in objects], dtype=np.float32).reshape(-1, 4)
-    classes = torch.tensor([x["category_id"] for x in objects])
-    return str(match(torch.from_numpy(boxes), classes, detections))
-
-
-def class_key(examples: Sequence[Example]) -> list[tuple[str, str]]:
-    """Returns colours and names of the classes in these images."""
-    names = examples[0].class_names
-    present = {a["category_id"] for example in examples for a in example.annotations}
-    return [(class_colour(i), names[i]) for i in sorted(present) if i < len(names)]
 
 
 def draw_maps(columns: Mapping[str, Mapping[str, Tensor]]) -> str:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from fam_det.analysis.checkpoint import Parameters
 from fam_det.analysis.published import GAMMAS, SUPPLEMENT
-from fam_det.analysis.rows import Estimate, Row, compare
+from fam_det.analysis.rows import Row, compare
 from fam_det.analysis.runs import SCORES
 
 FORMATS = {"text": "simple", "markdown": "pipe"}
@@ -123,8 +123,11 @@ def gamma_cells(rows: Sequence[Row]) -> list[Cells]:
     table = []
     for row in rows:
         if row.gammas:
-            texts = {s: _gamma_texts(row, pair) for s, pair in row.gammas.items()}
-            cells = {stage: " / ".join(texts.get(stage, [])) for stage in stages}
+            cells = dict.fromkeys(stages, "")
+            for stage, pair in row.gammas.items():
+                branches = zip(("global", "local"), pair, strict=True)
+                texts = [x.format(2) if name in row.branches else "off" for name, x in branches]
+                cells[stage] = " / ".join(texts)
             table.append({**name_cells(row), "settings": row.settings, **cells})
     for row in {row.experiment: row for row in rows if row.experiment in GAMMAS}.values():
         pairs = GAMMAS[row.experiment]
@@ -132,11 +135,6 @@ def gamma_cells(rows: Sequence[Row]) -> list[Cells]:
         cells = {s: "{:.2f} / {:.2f}".format(*pairs[s]) if s in pairs else "" for s in stages}
         table.append({**names, "settings": SUPPLEMENT, **cells})
     return table
-
-
-def _gamma_texts(row: Row, pair: Sequence[Estimate]) -> list[str]:
-    branches = zip(("global", "local"), pair, strict=True)
-    return [gamma.format(2) if name in row.branches else "off" for name, gamma in branches]
 
 
 def format_csv(rows: Sequence[Row]) -> str:

@@ -26,13 +26,15 @@ class RunnerDetector(nn.Module):
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
         """Returns ``instances`` in pixels of each input's ``height`` and ``width``."""
-        return [{"instances": self._instances(x)} for x in batched_inputs]
-
-    def _instances(self, inputs: dict[str, Any]) -> Instances:
-        height, width = inputs["image"].shape[1:]
-        fields = self.run(inputs["image"].float())
-        found = Instances((height, width), **fields | {"pred_boxes": Boxes(fields["pred_boxes"])})
-        return detector_postprocess(found, inputs.get("height", height), inputs.get("width", width))
+        outputs = []
+        for inputs in batched_inputs:
+            fields = self.run(inputs["image"].float())
+            height, width = inputs["image"].shape[1:]
+            boxes = {"pred_boxes": Boxes(fields["pred_boxes"])}
+            found = Instances((height, width), **fields | boxes)
+            size = inputs.get("height", height), inputs.get("width", width)
+            outputs.append({"instances": detector_postprocess(found, *size)})
+        return outputs
 
 
 def register_validation(cfg: CfgNode) -> str:

@@ -9,8 +9,9 @@ selects boxes.
 import importlib
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -37,14 +38,8 @@ def quantise(source: Path, file: Path, images: Iterable[Tensor]) -> None:
     pre_process: Any = importlib.import_module("onnxruntime.quantization.shape_inference")
     onnx: Any = importlib.import_module("onnx")
 
-    class Images(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left: Iterator[Tensor] = iter(images)
-
-        def get_next(self) -> dict[str, Any] | None:
-            image = next(self.left, None)
-            return None if image is None else {"image": image.numpy()}
-
+    inputs = ({"image": image.numpy()} for image in images)
+    reader = SimpleNamespace(get_next=lambda: next(inputs, None))
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         # Folds what is constant; shapes that depend on the image cannot be inferred.
@@ -52,7 +47,7 @@ def quantise(source: Path, file: Path, images: Iterable[Tensor]) -> None:
         quantization.quantize_static(
             str(prepared),
             str(file),
-            Images(),
+            reader,
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=[*COMPUTE, *BETWEEN],
             nodes_to_quantize=quantised_nodes(onnx.load(str(prepared)).graph.node),

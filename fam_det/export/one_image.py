@@ -37,12 +37,22 @@ LOWEST = -3e38  # above minus infinity, below every score
 def one_image(detector: nn.Module) -> Iterator[None]:
     """Within this context a detector that is traced computes as here, where it is Detectron2's."""
     changed: list[tuple[Any, str, Any]] = []
-    if type(detector) is GeneralizedRCNN and not _needs_square(detector.backbone):
+    padding = getattr(getattr(detector, "backbone", None), "padding_constraints", {})
+    if type(detector) is GeneralizedRCNN and not padding.get("square_size", 0):
         changed.append((detector, "preprocess_image", partial(preprocess_image, detector)))
-    for module in detector.modules():
-        if type(module) is RPN and _is_plain(module):
+    modules: list[Any] = list(detector.modules())
+    for module in modules:
+        if (
+            type(module) is RPN
+            and type(module.box2box_transform) is Box2BoxTransform
+            and type(module.anchor_generator) is DefaultAnchorGenerator
+        ):
             changed.append((module, "forward", partial(find_proposals, module)))
-        elif type(module) is ROIPooler and _has_levels(module):
+        elif (
+            type(module) is ROIPooler
+            and len(module.level_poolers) > 1
+            and all(type(pool) is ROIAlign for pool in module.level_poolers)
+        ):
             changed.append((module, "forward", partial(pool_boxes, module)))
     for module, name, function in changed:
         setattr(module, name, function)
@@ -55,20 +65,6 @@ def one_image(detector: nn.Module) -> Iterator[None]:
     finally:
         for module, name, _ in changed:
             delattr(module, name)
-
-
-def _needs_square(backbone: Any) -> bool:
-    return bool(getattr(backbone, "padding_constraints", {}).get("square_size", 0))
-
-
-def _is_plain(rpn: RPN) -> bool:
-    transform, anchors = rpn.box2box_transform, rpn.anchor_generator
-    return type(transform) is Box2BoxTransform and type(anchors) is DefaultAnchorGenerator
-
-
-def _has_levels(pooler: ROIPooler) -> bool:
-    pools = list(pooler.level_poolers)
-    return len(pools) > 1 and all(type(pool) is ROIAlign for pool in pools)
 
 
 def preprocess_image(detector: Any, batched_inputs: list[dict[str, Tensor]]) -> ImageList:
@@ -171,8 +167,8 @@ def pool_boxes(pooler: ROIPooler, maps: list[Tensor], boxes: list[Boxes]) -> Ten
     )
     places = [(levels == level).nonzero()[:, 0] for level in range(len(maps))]
     pooled = [
-        ROIAlign1.apply(
-            *(x, boxes[0].tensor[place], pooler.output_size),
+        roi_align(
+            *(x, F.pad(boxes[0].tensor[place], (1, 0)), pooler.output_size),  # of image 0
             *(pool.spatial_scale, pool.sampling_ratio, pool.aligned),
         )
         for pool, x, place in zip(pooler.level_poolers, maps, places, strict=True)
@@ -252,34 +248,3 @@ class NMS(torch.autograd.Function):
         constants = [g.op("Constant", value_t=x) for x in (torch.tensor([limit]), *floats)]
         axis = g.op("Constant", value_t=torch.tensor([1]))
         return g.op("NonMaxSuppression", boxes, g.op("Unsqueeze", scores, axis), *constants)
-
-
-class ROIAlign1(torch.autograd.Function):
-    """ROIAlign of one image, whose boxes need no index of their image."""
-
-    @staticmethod
-    def forward(
-        _: Any, x: Tensor, boxes: Tensor, size: list[int], scale: float, ratio: int, aligned: bool
-    ) -> Tensor:
-        """Returns (N, C, h, w) of a map (1, C, H, W), boxes (N, 4) and options of ``ROIAlign``."""
-        return roi_align(x, F.pad(boxes, (1, 0)), size, scale, ratio, aligned)
-
-    @staticmethod
-    def symbolic(
-        g: Any, x: Any, boxes: Any, size: list[int], scale: float, ratio: int, aligned: bool
-    ) -> Any:
-        """Writes the node; the index of the image is 0 for each box."""
-        count = g.op("Shape", boxes, start_i=0, end_i=1)
-        zeros = g.op("ConstantOfShape", count, value_t=torch.tensor([0]))
-        return g.op(
-            "RoiAlign",
-            x,
-            boxes,
-            zeros,
-            coordinate_transformation_mode_s="half_pixel" if aligned else "output_half_pixel",
-            mode_s="avg",
-            output_height_i=size[0],
-            output_width_i=size[1],
-            sampling_ratio_i=ratio,
-            spatial_scale_f=scale,
-        )
