@@ -54,13 +54,14 @@ class Runner:
         """
         with claimed(self.plan.outputs):
             for job in filter(self.plan.results.is_stale, self.plan.known_jobs()):
-                self.progress.log(f"{job.title}: its result is of another definition; done again")
+                text = f"{job.title}: its result is of another definition; done again\n"
+                self.progress.write(text)
             try:
                 while self._start(slots):
                     self._wait(len(slots))
             finally:
                 stop_all(self.running)
-                self.progress.clear()
+                self.progress.write("")
 
     def _start(self, slots: Sequence[Slot]) -> bool:
         """Fills the free slots; returns whether anything runs."""
@@ -110,7 +111,7 @@ class Runner:
             self.plan.results.write(job, result)
             self.on_result()
         text = result.failure or f"{metric} {result.figures[metric]:.2f}"
-        self.progress.log(f"{job.title}: {text}")
+        self.progress.write(f"{job.title}: {text}\n")
 
 
 class Progress:
@@ -142,19 +143,12 @@ class Progress:
         for training in running:
             text += f"; {training.job.title}: {done[training.job.name]:.0%}"
         if self._clear:
-            self._write(text[: shutil.get_terminal_size().columns - 1])
+            self.write(text[: shutil.get_terminal_size().columns - 1])
         else:
-            self.log(text)
+            self.write(f"{text}\n")
 
-    def log(self, text: str) -> None:
-        """Writes a line that stays."""
-        self._write(f"{text}\n")
-
-    def clear(self) -> None:
-        """Clears the line on a terminal."""
-        self._write("")
-
-    def _write(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Writes a line, which stays if it ends, in place of the one on a terminal."""
         print(f"{self._clear}{text}", end="", file=sys.stderr, flush=True)
 
     def _seconds_by_run(

@@ -84,10 +84,7 @@ def _study(name: str, node: Any) -> Study:
             if file_name(other) == file_name(run.name):  # they would share an output folder
                 raise ValueError(f"runs: name: got {run.name!r} beside {other!r}, too alike")
         runs[run.name] = run
-    placeholders = set()
-    for run in runs.values():
-        _check_needs(run, runs)
-        placeholders |= _placeholders(run) - {"needs"}
+    placeholders = {name for run in runs.values() for name in _placeholders(run, runs)}
     for key in ("baseline", "peer"):
         if node.get(key) is not None and node[key] not in runs:
             raise ValueError(f"{key}: got {node[key]!r}, expected the name of a run")
@@ -151,20 +148,16 @@ def _are_seeds(seeds: Any) -> bool:
     return 0 < len(seeds) == len(set(seeds))
 
 
-def _check_needs(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> None:
-    if run.needs is None:
-        return
-    where = f"run {run.name!r}: needs:"
-    if run.needs not in runs:
-        raise ValueError(f"{where} got {run.needs!r}, expected the name of a run")
-    needed = runs[run.needs]
-    if needed.needs or needed.choose or len(needed.seeds) != 1:
+def _placeholders(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> set[str]:
+    """Checks what a run needs; returns the names that --set gives values to."""
+    needed = runs.get(run.needs or "")
+    if run.needs is not None and needed is None:
+        raise ValueError(f"run {run.name!r}: needs: got {run.needs!r}, expected the name of a run")
+    if needed and (needed.needs or needed.choose or len(needed.seeds) != 1):
         raise ValueError(
-            f"{where} {run.needs!r} must have one seed, need no other run and choose no value"
+            f"run {run.name!r}: needs: {run.needs!r} must have one seed, need no other run and "
+            "choose no value"
         )
-
-
-def _placeholders(run: RunDefinition) -> set[str]:
     found = set()
     for key, value in run.overrides.items():
         for name in PLACEHOLDER.findall(str(value)):
@@ -176,7 +169,7 @@ def _placeholders(run: RunDefinition) -> set[str]:
                     "{needs} or a name in capitals, which --set gives"
                 )
             found.add(name)
-    return found
+    return found - {"needs"}
 
 
 def _check_keys(where: str, node: Any, known: set[str], required: set[str]) -> None:

@@ -54,31 +54,31 @@ class SummaryRow:
 
 def summarise(study: Study, results: Results) -> list[SummaryRow]:
     """Returns the rows of the table, in the order of the file."""
-    done = {run.name: _finished(study, run, results) for run in study.runs.values()}
-    scores = {
-        name: {seed: result.figures[study.metric] for seed, result in by_seed.items()}
-        for name, by_seed in done.items()
-    }
-    return [_row(study, run, results, done[run.name], scores) for run in study.runs.values()]
-
-
-def _finished(study: Study, run: RunDefinition, results: Results) -> dict[int, Result]:
-    """Returns a run's results with the study's metric, by seed."""
-    chosen = choose(study, run, results)
-    jobs = [] if chosen is None else reported_jobs(study, run, chosen)
-    found = {job.seed: results.read(job) for job in jobs}
-    return {seed: x for seed, x in found.items() if x is not None and study.metric in x.figures}
+    chosen = {run.name: choose(study, run, results) for run in study.runs.values()}
+    done: dict[str, dict[int, Result]] = {name: {} for name in study.runs}  # by seed
+    scores: dict[str, dict[int, float]] = {name: {} for name in study.runs}
+    for name, value in chosen.items():
+        jobs = [] if value is None else reported_jobs(study, study.runs[name], value)
+        for job in jobs:
+            result = results.read(job)
+            if result is not None and study.metric in result.figures:
+                done[name][job.seed] = result
+                scores[name][job.seed] = result.figures[study.metric]
+    return [
+        _row(study, run, results, chosen[run.name] or {}, done[run.name], scores)
+        for run in study.runs.values()
+    ]
 
 
 def _row(
     study: Study,
     run: RunDefinition,
     results: Results,
+    chosen: Mapping[str, Any],
     done: Mapping[int, Result],
     scores: Mapping[str, Mapping[int, float]],
 ) -> SummaryRow:
     own = scores[run.name]
-    chosen = choose(study, run, results) or {}
     jobs = [*trial_jobs(study, run), *reported_jobs(study, run, chosen)]
     found = [(job.title, results.read(job)) for job in jobs]
     figures = [result.figures for result in done.values()]

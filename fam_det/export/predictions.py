@@ -49,7 +49,10 @@ class PredictionFile:
         for found in entries:
             self.num_objects += 1
             category = self.categories[found["category_id"]]["id"]
-            entry = {"id": self.num_objects, "image_id": self.num_images, "area": _area(found)}
+            *_, width, height = found["bbox"]
+            mask = found.get("segmentation")
+            area = float(width * height if mask is None else mask_util.area(mask))
+            entry = {"id": self.num_objects, "image_id": self.num_images, "area": area}
             entry |= {"iscrowd": 0, **found, "category_id": category}
             _write_item(self.annotations, entry, self.num_objects)
 
@@ -64,13 +67,6 @@ def instances_to_entries(detections: Instances) -> list[dict[str, Any]]:
 
 def _write_item(file: IO[str], item: dict[str, Any], number: int) -> None:
     file.write(f"{',' if number > 1 else ''}\n{json.dumps(item)}")
-
-
-def _area(found: dict[str, Any]) -> float:
-    if "segmentation" in found:
-        return float(mask_util.area(found["segmentation"]))
-    *_, width, height = found["bbox"]
-    return float(width * height)
 
 
 @contextmanager

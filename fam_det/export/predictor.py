@@ -114,16 +114,6 @@ def _load_onnx(file: Path, weights: str | None, device: str) -> tuple[CfgNode, R
             "file, for sizes and order of channels"
         )
     cfg, _ = read_source(config, str(file), [])
-    session = _open_session(file, device)
-    names = [output.name for output in session.get_outputs()]
-    if not OUTPUTS.issubset(names):
-        raise ValueError(
-            f"{file}: got the outputs {names}, expected {sorted(OUTPUTS)} as of tools/deploy.py"
-        )
-    return cfg, RunnerDetector(run_session(session))
-
-
-def _open_session(file: Path, device: str) -> Any:
     if importlib.util.find_spec("onnxruntime") is None:
         raise ImportError(f"{file}: onnxruntime is not installed; pip install onnxruntime")
     onnxruntime: Any = importlib.import_module("onnxruntime")
@@ -134,6 +124,12 @@ def _open_session(file: Path, device: str) -> Any:
             "install onnxruntime-gpu"
         )
     try:
-        return open_session(file, provider)
+        session = open_session(file, provider)
     except Exception as error:  # onnxruntime's errors have no class of their own
         raise ValueError(f"{file}: {one_line(error, MAX_REASON)}") from error
+    names = [output.name for output in session.get_outputs()]
+    if not OUTPUTS.issubset(names):
+        raise ValueError(
+            f"{file}: got the outputs {names}, expected {sorted(OUTPUTS)} as of tools/deploy.py"
+        )
+    return cfg, RunnerDetector(run_session(session))

@@ -87,7 +87,12 @@ def cases(device: str) -> Iterator[Case]:
             yield gradient_case(f"{project.__name__} {n}x{c}x{h}x{w}", project, reference, *inputs)
         yield filter_case(SeparableFilter(c, c, 8), separable_filter, x, weight)
     yield filter_case(DenseFilter(c, c, h, w), dense_filter, x, weight)
-    yield half_precision(device)
+    frequencies = h * (w // 2 + 1)  # each a product, in half precision beside float32
+    a, b = (
+        torch.randn(frequencies, size, c, device=device, dtype=torch.complex64) for size in (n, c)
+    )
+    name = f"complex_matmul in bfloat16 {frequencies}x{n}x{c}"
+    yield gradient_case(name, partial(complex_matmul, dtype=torch.bfloat16), torch.matmul, a, b)
 
 
 def filter_case(module: nn.Module, reference: Any, x: Tensor, local: Tensor) -> Case:
@@ -102,17 +107,6 @@ def filter_case(module: nn.Module, reference: Any, x: Tensor, local: Tensor) -> 
         *(x, gamma, local),
         modules=(module, module),
     )
-
-
-def half_precision(device: str) -> Case:
-    """Returns the product of each frequency in bfloat16, against complex numbers in float32."""
-    n, c, h, w = SHAPES[1]
-    frequencies = h * (w // 2 + 1)
-    a, b = (
-        torch.randn(frequencies, size, c, device=device, dtype=torch.complex64) for size in (n, c)
-    )
-    name = f"complex_matmul in bfloat16 {frequencies}x{n}x{c}"
-    return gradient_case(name, partial(complex_matmul, dtype=torch.bfloat16), torch.matmul, a, b)
 
 
 def plain_weight_grad(grad: Tensor, maps: Tensor) -> Tensor:

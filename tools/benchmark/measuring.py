@@ -206,10 +206,14 @@ def peak_memory(function: Function, *, device: str = "cpu") -> int:
 
 def describe_machine(device: str) -> dict[str, Any]:
     """Returns what has to stand beside a figure, with the rate of a large float32 product."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    found = re.search(r"^model name\s*: (.+)", text, re.M)
+    processor = found[1] if found else platform.processor() or platform.machine()
     a = torch.randn(1024, 1024, device=device)
     product = Timer("a @ a", globals={"a": a}, num_threads=torch.get_num_threads())
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": [round(x, 1) for x in os.getloadavg()],
@@ -217,10 +221,3 @@ def describe_machine(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "matmul_gflops": round(2 * 1024**3 / product.blocked_autorange().median / 1e9, 1),
     }
-
-
-def processor() -> str:
-    """Returns the processor's name."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.+)", info.read_text() if info.exists() else "", re.M)
-    return found[1] if found else platform.processor() or platform.machine()
