@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from classification.config import get_cfg
-from classification.data import dataset_info
+from classification.data import load_splits
 from classification.data.build import check_statistics
 from classification.distilled_classifier import DistilledClassifier
 from classification.distillers import Distiller, build_distiller, feature_shapes
@@ -38,7 +38,7 @@ def build_classifier(cfg: CfgNode) -> DistilledClassifier:
             cfg,
             feature_shapes(student, cfg.INPUT.SIZE),
             feature_shapes(teacher, cfg.INPUT.SIZE),
-            dataset_info(cfg).labels,
+            load_splits(cfg).train.labels,
         )
     published = distiller or Distiller
     model = DistilledClassifier(
@@ -49,7 +49,7 @@ def build_classifier(cfg: CfgNode) -> DistilledClassifier:
         ce_weight=chosen(node.CE_WEIGHT, published.ce_weight),
         warmup_epochs=cfg.SOLVER.SCHEDULE_SCALE
         * chosen(node.WARMUP_EPOCHS, published.warmup_epochs),
-        epoch_iters=dataset_info(cfg).num_images / cfg.SOLVER.IMS_PER_BATCH,
+        epoch_iters=len(load_splits(cfg).train) / cfg.SOLVER.IMS_PER_BATCH,
         teacher_scale=teacher_scale(cfg) if teacher else None,
     )
     logger.info("Student: %s", describe_network(cfg, "STUDENT"))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classification.build import build_classifier
 from classification.config import get_cfg, resolve_schedule
-from classification.data import Batch, build_test_loader, build_train_loader, dataset_info
+from classification.data import Batch, build_test_loader, build_train_loader, load_splits
 from classification.distilled_classifier import DistilledClassifier
 from fam_det.files.config_file import merge_config
 from fam_det.training.trainer import ResumableTrainer, check_device
@@ -40,8 +40,8 @@ class Trainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Returns batches without end, of a new seed in each run unless the config has one."""
-        info = dataset_info(cfg)
-        logger.info("Training images: %d of %d classes", info.num_images, info.num_classes)
+        train = load_splits(cfg).train
+        logger.info("Training images: %d of %d classes", len(train), len(train.classes))
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         return build_train_loader(cfg, seed)
 
@@ -101,12 +101,12 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
     cfg = get_cfg()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
     check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
-    info = dataset_info(cfg)
-    if info.num_classes != cfg.MODEL.NUM_CLASSES:
+    train = load_splits(cfg).train
+    if len(train.classes) != cfg.MODEL.NUM_CLASSES:
         raise ValueError(
             f"MODEL.NUM_CLASSES: got {cfg.MODEL.NUM_CLASSES}, "
-            f"but DATASETS.NAME {cfg.DATASETS.NAME!r} has {info.num_classes} classes"
+            f"but DATASETS.NAME {cfg.DATASETS.NAME!r} has {len(train.classes)} classes"
         )
-    resolve_schedule(cfg, info.num_images)
+    resolve_schedule(cfg, len(train))
     cfg.freeze()
     return cfg

@@ -1,13 +1,12 @@
 """Builds the loaders of a run from its config."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from classification.data.datasets import load_splits
-from classification.data.folder import open_image, read_pixels
-from classification.data.images import ImageFiles
+from classification.data.images import ImageFiles, open_image, read_pixels
 from classification.data.loader import (
     EvaluationLoader,
     InMemoryLoader,
@@ -19,25 +18,6 @@ from fam_det.config import check_positive
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-
-
-class DatasetInfo(NamedTuple):
-    """The training images of a config, in numbers."""
-
-    num_images: int
-    num_classes: int
-    image_size: int  # height and width in pixels
-    labels: Tensor  # (num_images,) int64, in the order of Batch.indices
-
-
-def dataset_info(cfg: CfgNode) -> DatasetInfo:
-    """Returns the numbers of the training images of a config.
-
-    Raises:
-        ValueError: images that are missing or not as they should be; the message names the key.
-    """
-    train = load_splits(cfg).train
-    return DatasetInfo(len(train), len(train.classes), cfg.INPUT.SIZE, train.labels)
 
 
 def read_test_image(cfg: CfgNode, file: str) -> Tensor:

@@ -13,8 +13,14 @@ from iopath.common.file_io import file_lock
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.folder import find_classes
 
-from classification.data.folder import list_folder, load_folder
-from classification.data.images import AnyImages, ImageFiles, ImageSet, hold_out
+from classification.data.images import (
+    AnyImages,
+    ImageFiles,
+    ImageSet,
+    hold_out,
+    list_folder,
+    load_folder,
+)
 from fam_det.core.checks import check_choice
 
 from detectron2.config import CfgNode

@@ -21,8 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as T
 
 from classification.data.augment import crop_and_mirror, draw_crops, normalise
-from classification.data.folder import open_image
-from classification.data.images import AnyImages, Batch, ImageFiles, ImageSet
+from classification.data.images import AnyImages, Batch, ImageFiles, ImageSet, open_image
 from classification.data.order import batch_order, seeded_generator, share_of_rank
 from fam_det.data.dataset import SeededDataset
 from fam_det.data.images import UnreadableImages

@@ -16,8 +16,8 @@ from classification.data import (
     ImageSet,
     build_test_loader,
     build_train_loader,
-    dataset_info,
     datasets,
+    load_splits,
 )
 from classification.data.loader import StreamingLoader
 
@@ -51,27 +51,26 @@ def write_images(root: Path, split: str, classes: str, count: int = 3, size: int
 
 def test_fake_images_train_and_evaluate() -> None:
     cfg = config("fake", "INPUT.SIZE", 16, "TEST.IMS_PER_BATCH", 10)
-    info = dataset_info(cfg)
-    assert (info.num_images, info.num_classes, info.image_size) == (64, 4, 16)
-    assert info.labels.shape == (64,)
+    train = load_splits(cfg).train
+    assert (len(train), len(train.classes)) == (64, 4)
+    assert train.labels.shape == (64,)
     for batch in islice(build_train_loader(cfg, seed=1), 3):
         assert batch.images.shape == (8, 3, 16, 16)
-        assert torch.equal(batch.labels, info.labels[batch.indices])
+        assert torch.equal(batch.labels, train.labels[batch.indices])
     assert [len(batch.labels) for batch in build_test_loader(cfg)] == [10, 10, 10, 2]
 
 
 def test_held_out_images_replace_the_test_set() -> None:
     cfg = config("fake", "DATASETS.VALIDATION", 12)
-    assert dataset_info(cfg).num_images == 52
+    assert len(load_splits(cfg).train) == 52
     (batch,) = build_test_loader(cfg)
     assert torch.bincount(batch.labels).tolist() == [3] * 4
 
 
 def test_a_subset_is_taken_of_what_is_left() -> None:
     cfg = config("fake", "DATASETS.VALIDATION", 12, "DATASETS.TRAIN_SUBSET", 20)
-    info = dataset_info(cfg)
-    assert torch.bincount(info.labels).tolist() == [5] * 4
-    train, evaluation = datasets.load_splits(cfg)
+    train, evaluation = load_splits(cfg)
+    assert torch.bincount(train.labels).tolist() == [5] * 4
     assert isinstance(train, ImageSet)
     assert isinstance(evaluation, ImageSet)
     shown = {image.numpy().tobytes() for image in evaluation.images}
@@ -85,8 +84,8 @@ def test_folders_of_images(name: str, test_folder: str, tmp_path: Path) -> None:
     write_images(tmp_path, test_folder, "abcd", count=1)
     opts = ["DATASETS.ROOT", str(tmp_path), "INPUT.SIZE", 8, "DATALOADER.NUM_WORKERS", 0]
     cfg = config(name, *opts)
-    info = dataset_info(cfg)
-    assert (info.num_images, info.num_classes, info.image_size) == (12, 4, 8)
+    train = load_splits(cfg).train
+    assert (len(train), len(train.classes)) == (12, 4)
     loader = build_train_loader(cfg, seed=0)
     assert isinstance(loader, StreamingLoader) == (name == "imagenet")
     assert next(iter(loader)).images.shape == (8, 3, 8, 8)
@@ -102,11 +101,11 @@ def test_images_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(DATASET_REGISTRY._obj_map, "counted", counted)
     cfg = config("counted")
-    dataset_info(cfg)
+    load_splits(cfg)
     build_train_loader(cfg, seed=0)
     build_test_loader(cfg)
     assert calls == [True, False]
-    dataset_info(config("counted", "DATASETS.VALIDATION", 8))
+    load_splits(config("counted", "DATASETS.VALIDATION", 8))
     assert calls == [True, False, True]
 
 
@@ -115,9 +114,9 @@ def test_a_users_own_data_set_is_found_by_name(monkeypatch: pytest.MonkeyPatch) 
         return ImageSet(torch.zeros(6, 3, 32, 32, dtype=torch.uint8), torch.arange(6), [*"uvwxyz"])
 
     monkeypatch.setitem(DATASET_REGISTRY._obj_map, "own", own)
-    assert dataset_info(config("own")).num_classes == 6
+    assert len(load_splits(config("own")).train.classes) == 6
     with pytest.raises(ValueError, match="INPUT.SIZE: got 64, but the images of 'own' are 3x32x32"):
-        dataset_info(config("own", "INPUT.SIZE", 64))
+        load_splits(config("own", "INPUT.SIZE", 64))
 
 
 def test_classes_of_train_and_test_must_agree(tmp_path: Path) -> None:
@@ -125,18 +124,18 @@ def test_classes_of_train_and_test_must_agree(tmp_path: Path) -> None:
     write_images(tmp_path, "test", "abd")
     cfg = config("folder", "DATASETS.ROOT", str(tmp_path))
     with pytest.raises(ValueError, match=r"DATASETS.ROOT.*only one of them has \['c', 'd'\]"):
-        dataset_info(cfg)
+        load_splits(cfg)
 
 
 def test_a_missing_folder_says_what_is_expected(tmp_path: Path) -> None:
     cfg = config("folder", "DATASETS.ROOT", str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"DATASETS.ROOT: .*nowhere: expected train/<class>/"):
-        dataset_info(cfg)
+        load_splits(cfg)
     write_images(tmp_path / "nowhere", "train", "ab")
     with pytest.raises(ValueError, match="expected test/<class>/ or val/<class>/ in it"):
-        dataset_info(cfg)
+        load_splits(cfg)
     cfg.DATASETS.VALIDATION = 2  # no test set needed
-    assert dataset_info(cfg).num_images == 4
+    assert len(load_splits(cfg).train) == 4
 
 
 def test_missing_cifar_names_the_data_set(tmp_path: Path) -> None:
@@ -144,7 +143,7 @@ def test_missing_cifar_names_the_data_set(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"DATASETS.NAME 'cifar100': .*unpack https://.*cifar-100-python"
     ):
-        dataset_info(cfg)
+        load_splits(cfg)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from classification.data.folder import list_folder, load_folder, open_image, read_pixels
+from classification.data.images import list_folder, load_folder, open_image, read_pixels
 from tests.data.bad_images import BAD, GOOD, SIZE, rotated
 
 

@@ -15,7 +15,7 @@ from torchvision import transforms as T
 
 from classification.data import Batch, ImageFiles
 from classification.data import loader as loaders
-from classification.data.folder import list_folder, open_image
+from classification.data.images import list_folder, open_image
 from classification.data.loader import EvaluationLoader, StreamingLoader
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
