@@ -39,11 +39,6 @@ CLASSES = """classes = [x["name"] for x in json.load(open("deploy.json"))["categ
 scores = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 print(classes[scores.argmax()] if classes else scores.argmax(), scores.max())
 """
-FILES = {
-    "model.pth": "PyTorch",
-    "model.ts": "TorchScript",
-    "model.onnx": "ONNX",
-}
 
 
 def usage(files: Collection[str], cfg: CfgNode) -> str:
@@ -58,9 +53,13 @@ def usage(files: Collection[str], cfg: CfgNode) -> str:
         name=cfg.MODEL.STUDENT.NAME,
         classes=cfg.MODEL.NUM_CLASSES,
     )
-    codes = {"model.pth": pytorch, "model.ts": TORCHSCRIPT, "model.onnx": ONNX}
+    codes = {
+        "model.pth": ("PyTorch", pytorch),
+        "model.ts": ("TorchScript", TORCHSCRIPT),
+        "model.onnx": ("ONNX", ONNX),
+    }
     return "\n".join(
-        f"## {title}\n\n```python\n{image}\n{codes[file]}{CLASSES}```\n"
-        for file, title in FILES.items()
+        f"## {title}\n\n```python\n{image}\n{code}{CLASSES}```\n"
+        for file, (title, code) in codes.items()
         if file in files
     )

@@ -29,11 +29,7 @@ Stages = dict[str, list[Tensor]]  # by name the maps of each column, (N, H, W), 
 def plot_stage_maps(config: Path, checkpoint: Path, title: str, file: Path) -> bool:
     """Draws the maps of the first test images; returns False for a method that transforms none.
 
-    Args:
-        config: the run's ``config.yaml``; its data set and its teacher must still be there.
-        checkpoint: of the run.
-        title: of the picture.
-        file: PNG to write.
+    The data set and the teacher of the run's ``config.yaml`` must still be there.
 
     Raises:
         ValueError: a data set, teacher or checkpoint that is gone or does not fit.

@@ -53,6 +53,8 @@ class BatchLoader(ABC):
     def __post_init__(self) -> None:
         """Copies the statistics to the device."""
         self.device = torch.device(self.device)
+        pin_memory = self.device.type == "cuda"
+        self.decoding: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": pin_memory}
         self._statistics = [torch.tensor(x, device=self.device) for x in (self.mean, self.std)]
 
     @abstractmethod
@@ -65,11 +67,6 @@ class BatchLoader(ABC):
             x.to(self.device, non_blocking=True) for x in (pixels, labels, indices)
         )
         return Batch(normalise(pixels, *self._statistics), labels, indices)
-
-    def decoding(self) -> dict[str, Any]:
-        """Returns the options of PyTorch's loader for images on disk."""
-        pin_memory = torch.device(self.device).type == "cuda"
-        return {"num_workers": self.num_workers, "pin_memory": pin_memory}
 
 
 @dataclass(eq=False)
@@ -182,7 +179,7 @@ class StreamingLoader(TrainLoader):
             self.unreadable,
             collate=collate,
             timeout=self.timeout,
-            **self.decoding(),
+            **self.decoding,
         )
         yield from (self.to_batch(*batch) for batch in batches)
 
@@ -212,7 +209,7 @@ class EvaluationLoader(BatchLoader):
                 batch_sampler=self.positions,  # type: ignore[arg-type]
                 collate_fn=collate,
                 generator=torch.Generator(),  # leaves the default one alone
-                **self.decoding(),
+                **self.decoding,
             )
             self.decoded = RestartingLoader(loader, self.timeout)
 

@@ -12,13 +12,9 @@ CHECKPOINT = "model_final.pth"  # both training tools write it last, and other r
 
 
 class Plan:
-    """The jobs of a study, and which of them come next.
+    """The jobs of a study, whose trainings write to ``outputs``, and which of them come next.
 
-    Args:
-        study: definition of the runs.
-        results: where results are kept.
-        outputs: where the trainings write.
-        only: names of the runs to do; the runs that these need are done as well.
+    ``only`` names the runs to do; the runs that these need are done as well.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,24 +41,21 @@ FILTERS = (
 GAMMAS = "The factor of each level's branches over the training; a branch that is off has none."
 
 
-@dataclass(frozen=True)
-class Look:
-    """What the detectors make of an image: detections by detector, maps (h, w) by column."""
+def look_at(
+    example: Example, detectors: Sequence[Detector], levels: Sequence[str]
+) -> tuple[dict[str, Instances], dict[str, dict[str, Tensor]]]:
+    """Runs every detector on an image.
 
-    example: Example
-    found: Mapping[str, Instances]
-    planes: Mapping[str, Mapping[str, Tensor]]  # of a column by level
-
-
-def look_at(example: Example, detectors: Sequence[Detector], levels: Sequence[str]) -> Look:
-    """Runs every detector on an image."""
+    Returns:
+        Detections by detector, and maps (h, w) by column and level.
+    """
     found, planes = {}, {}
     for detector in detectors:
         found[detector.name], maps = detector.detect(example.inputs, levels)
         planes[detector.name] = _mean_squares(maps)
         if transformed := detector.transform(maps):
             planes[TRANSFORMED] = _mean_squares(transformed)
-    return Look(example, found, planes)
+    return found, planes
 
 
 def _mean_squares(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -79,24 +75,27 @@ def image_sections(
     shared = set.intersection(*map(set, shapes))
     levels = sorted(shared, key=lambda level: shapes[0][level].stride)
     looks = [look_at(example, detectors, levels) for example in examples]
+    found = {x.name: [instances[x.name] for instances, _ in looks] for x in detectors}
     count = sum(len(objects_of(example)) for example in examples)
-    names = [detector.name for detector in detectors]
     if threshold is None:
-        lowest = {x: lowest_score([look.found[x] for look in looks], count) for x in names}
+        lowest = {name: lowest_score(instances, count) for name, instances in found.items()}
         scores = ", ".join(f"{score:.2g} or more ({name})" for name, score in lowest.items())
         note = f"The {count} boxes of each detector that score highest, as these images have"
         note = f"{note} {count} objects. Their scores: {scores}."
     else:
-        lowest = dict.fromkeys(names, threshold)
+        lowest = dict.fromkeys(found, threshold)
         note = f"Boxes with a score of {threshold:g} or more."
-    found = f"An object is found by a box of its class that covers it with an IoU of {MIN_IOU}."
-    detections = [small_heading(x.example.name) + draw_found(x, lowest) for x in looks]
-    maps = [small_heading(x.example.name) + draw_maps(x.planes) for x in looks]
+    note += f" An object is found by a box of its class that covers it with an IoU of {MIN_IOU}."
+    detections, maps = [], []
+    for example, (instances, planes) in zip(examples, looks, strict=True):
+        heading = small_heading(example.name)
+        detections.append(heading + draw_found(example, instances, lowest))
+        maps.append(heading + draw_maps(planes))
     class_names = examples[0].class_names
     present = {a["category_id"] for example in examples for a in example.annotations}
     key = [(class_colour(i), class_names[i]) for i in sorted(present) if i < len(class_names)]
     return [
-        Section("Detections", f"{note} {found}", detections, key),
+        Section("Detections", note, detections, key),
         Section("Feature maps", MAPS, maps, bar="the number below a map"),
     ]
 
@@ -112,19 +111,20 @@ def objects_of(example: Example) -> list[dict[str, Any]]:
     return [x for x in example.annotations if not x.get("iscrowd", 0)]
 
 
-def draw_found(look: Look, lowest: Mapping[str, float]) -> str:
+def draw_found(
+    example: Example, found: Mapping[str, Instances], lowest: Mapping[str, float]
+) -> str:
     """Draws an image's ground truth and, beside it, the boxes from each detector's score on."""
-    example = look.example
     images = [photo(draw_truth(example), "ground truth", f"{len(example.annotations)} annotated")]
     for name, score in lowest.items():
-        instances = look.found[name][look.found[name].scores >= score]
+        instances = found[name][found[name].scores >= score]
         font_size = FONT * example.image.shape[1]
         drawn = draw_detections(example.image, example.class_names, instances, font_size)
         objects = objects_of(example)
         boxes = np.array([x["bbox"] for x in objects], dtype=np.float32).reshape(-1, 4)
         classes = torch.tensor([x["category_id"] for x in objects])
-        found = match(torch.from_numpy(boxes), classes, instances)
-        images.append(photo(drawn, name, str(found)))
+        matches = match(torch.from_numpy(boxes), classes, instances)
+        images.append(photo(drawn, name, str(matches)))
     return image_grid(images)
 
 

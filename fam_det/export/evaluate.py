@@ -51,16 +51,9 @@ def register_validation(cfg: CfgNode) -> str:
 
 @torch.no_grad()
 def evaluate(run: Runner, cfg: CfgNode, dataset: str, title: str) -> dict[str, float]:
-    """Evaluates boxes on a registered data set.
+    """Returns "AP", "AP50" and others of boxes on a registered data set, in percent.
 
-    Args:
-        run: what finds objects.
-        cfg: whose ``INPUT`` says how it expects images.
-        dataset: to evaluate on.
-        title: of the progress bar.
-
-    Returns:
-        "AP", "AP50" and others, in percent.
+    ``INPUT`` of ``cfg`` says how what finds objects expects images; ``title`` is of the progress.
     """
     detector = RunnerDetector(run)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):

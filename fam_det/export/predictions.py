@@ -19,12 +19,8 @@ from detectron2.structures import Instances
 class PredictionFile:
     """Images and objects of a data set in COCO's format, whose objects have a score.
 
-    Ids count from 1. Nothing but their numbers is kept in memory.
-
-    Args:
-        annotations: where the objects go.
-        images: where the images go.
-        categories: ``id`` and ``name`` by class index.
+    Ids count from 1; ``categories`` have ``id`` and ``name`` by class index. Nothing but the
+    numbers of images and objects is kept in memory.
     """
 
     def __init__(
