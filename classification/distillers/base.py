@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classification.config import distiller_keys
 from classification.models import Features, stage_features
-from fam_det.config import warn_of_unread_keys
+from fam_det.config import check_positive, warn_of_unread_keys
 from fam_det.core.checks import check_choice
 
 from detectron2.config import CfgNode, configurable
@@ -22,6 +22,9 @@ Registry of distillers for classifiers: subclasses of :class:`Distiller`, built 
 ``(cfg, student_shapes, teacher_shapes, labels)``.
 """
 SHARED_KEYS = {"NAME", "LOSS_WEIGHT", "CE_WEIGHT", "WARMUP_EPOCHS"}
+# Of the peers' own keys, those that may be 0, and those that a method checks itself.
+WEIGHTS = ("WEIGHT", "ALPHA", "BETA", "GAMMA")
+OWN_RANGE = ("MOMENTUM", "INIT_VARIANCE")
 STAGE_KEYS = ("STUDENT_STAGES", "TEACHER_STAGES", "STUDENT_PREACT", "TEACHER_PREACT")
 
 
@@ -108,7 +111,11 @@ class PeerDistiller(Distiller):
         cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
     ) -> dict[str, Any]:
         """Returns the values of the method's own node, such as ``MODEL.DISTILLER.KD``."""
-        node = cfg.MODEL.DISTILLER.get(cls.__name__.upper(), {})
+        name = cls.__name__.upper()
+        node = cfg.MODEL.DISTILLER.get(name, {})
+        for key, value in node.items():
+            if key not in OWN_RANGE:
+                check_positive(f"{name}.{key}", value, zero=key.endswith(WEIGHTS))
         return {key.lower(): value for key, value in node.items()}
 
     def forward(

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes, PeerDistiller
 from classification.distillers.torchdistill_losses import import_losses
 from classification.models import Features
-from fam_det.config import check_option, check_positive
+from fam_det.config import check_option
 
 from detectron2.config import CfgNode, configurable
 
@@ -58,12 +58,10 @@ class ContrastiveDistiller(PeerDistiller):
     features and the labels of the whole training set, int64 (M,), besides its options.
     """
 
-    def __init__(self, *, labels: Tensor, dim: int, negatives: int, momentum: float) -> None:
+    def __init__(self, *, labels: Tensor, negatives: int, momentum: float) -> None:
         super().__init__()
-        method = type(self).__name__.upper()
-        check_positive(f"{method}.DIM", dim)
-        check_positive(f"{method}.NEGATIVES", negatives)
-        check_option(f"{method}.MOMENTUM", momentum, 0 <= momentum < 1, "0 or more, below 1")
+        key = f"{type(self).__name__.upper()}.MOMENTUM"
+        check_option(key, momentum, 0 <= momentum < 1, "0 or more, below 1")
         self.negatives = negatives
         self.momentum = momentum
         self.sampler = NegativeSampler(labels)
@@ -103,8 +101,7 @@ class CRD(ContrastiveDistiller):
         temperature: float,
         momentum: float,
     ) -> None:
-        super().__init__(labels=labels, dim=dim, negatives=negatives, momentum=momentum)
-        check_positive("CRD.TEMPERATURE", temperature)
+        super().__init__(labels=labels, negatives=negatives, momentum=momentum)
         self.embed_student = nn.Linear(student_dim, dim)
         self.embed_teacher = nn.Linear(teacher_dim, dim)
         self.contrast = contrast_memory(len(labels), dim, negatives, temperature, momentum)
@@ -196,10 +193,7 @@ class WCoRD(ContrastiveDistiller):
         local_weight: float,
         entropy: float,
     ) -> None:
-        super().__init__(labels=labels, dim=dim, negatives=negatives, momentum=momentum)
-        check_positive("WCORD.GLOBAL_WEIGHT", global_weight, zero=True)
-        check_positive("WCORD.LOCAL_WEIGHT", local_weight, zero=True)
-        check_positive("WCORD.ENTROPY", entropy)
+        super().__init__(labels=labels, negatives=negatives, momentum=momentum)
         self.term_weights = {"global": global_weight, "local": local_weight}
         self.entropy = entropy
         self.embed_student = LipschitzEmbedding(student_dim, dim)

@@ -8,7 +8,6 @@ from torch import Tensor
 from classification.distillers.base import DISTILLER_REGISTRY, PeerDistiller
 from classification.distillers.torchdistill_losses import MODULES, TorchdistillLoss
 from classification.models import Features
-from fam_det.config import check_positive
 from fam_det.core.peer_losses import decoupled_divergences
 
 from detectron2.config import configurable
@@ -28,7 +27,6 @@ class KD(PeerDistiller):
     @configurable
     def __init__(self, *, temperature: float) -> None:
         super().__init__()
-        check_positive("KD.TEMPERATURE", temperature)
         self.temperature = temperature
         self.loss = TorchdistillLoss("KDLoss", temperature=temperature, beta=1.0, **MODULES)
 
@@ -52,9 +50,6 @@ class DKD(PeerDistiller):
     @configurable
     def __init__(self, *, alpha: float, beta: float, temperature: float) -> None:
         super().__init__()
-        check_positive("DKD.ALPHA", alpha, zero=True)
-        check_positive("DKD.BETA", beta, zero=True)
-        check_positive("DKD.TEMPERATURE", temperature)
         self.temperature = temperature
         self.term_weights = {"target": alpha, "others": beta}
 
@@ -83,9 +78,6 @@ class DIST(PeerDistiller):
     @configurable
     def __init__(self, *, beta: float, gamma: float, temperature: float) -> None:
         super().__init__()
-        check_positive("DIST.BETA", beta, zero=True)
-        check_positive("DIST.GAMMA", gamma, zero=True)
-        check_positive("DIST.TEMPERATURE", temperature)
         self.term_weights = {"inter": beta, "intra": gamma}
         self.inter, self.intra = (
             TorchdistillLoss("DISTLoss", beta=b, gamma=g, tau=temperature, **MODULES)

@@ -8,7 +8,6 @@ from torch import Tensor
 from classification.distillers.base import DISTILLER_REGISTRY, PeerDistiller
 from classification.distillers.torchdistill_losses import MODULES, OUTPUTS, TorchdistillLoss
 from classification.models import Features
-from fam_det.config import check_positive
 
 from detectron2.config import configurable
 
@@ -48,8 +47,6 @@ class RKD(PeerDistiller):
     @configurable
     def __init__(self, *, distance_weight: float, angle_weight: float) -> None:
         super().__init__()
-        check_positive("RKD.DISTANCE_WEIGHT", distance_weight, zero=True)
-        check_positive("RKD.ANGLE_WEIGHT", angle_weight, zero=True)
         self.term_weights = {"distance": distance_weight, "angle": angle_weight}
         self.distance, self.angle = (
             TorchdistillLoss("RKDLoss", dist_factor=d, angle_factor=a, reduction="mean", **OUTPUTS)
