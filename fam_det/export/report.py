@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class Report:
     notes: Sequence[str]
     code: str  # Markdown with the Python that runs each file
     scores: str = ""  # what was evaluated and on what, "" for nothing
-    parts: Mapping[str, Mapping[str, float]] | None = None  # seconds in PyTorch, by network
+    # Seconds in PyTorch, by network.
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     needs: Sequence[str] = ()  # packages besides Detectron2 that config.yaml needs
 
     def text(self, style: str) -> str:
@@ -86,7 +87,6 @@ class Report:
         page = f"# Deployed student\n\n{self.text('markdown')}\n{self.code}"
         (folder / "deploy.md").write_text(page, encoding="utf-8")
         content = asdict(self) | {
-            "parts": self.parts or {},
             "notes": self.lines(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

