@@ -20,7 +20,7 @@ from classification.engine import AccuracyEvaluator
 from classification.models import load_weights
 from classification.snippets import usage
 from fam_det.export.compare import Runner
-from fam_det.export.formats import OPSET, Format, open_onnx
+from fam_det.export.formats import Format, export_onnx
 from fam_det.export.measure import Network, measure
 from fam_det.export.report import Report
 from fam_det.export.source import ABSENT, DEPLOYED, MAX_REASON, find_weights
@@ -189,17 +189,8 @@ def _trace(model: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
 
 
 def _write_onnx(model: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
-    torch.onnx.export(
-        model,
-        (image,),
-        str(file),
-        dynamo=False,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
-    )
-    return open_onnx(file)
+    axes = {"images": {0: "batch"}, "logits": {0: "batch"}}
+    return export_onnx(model, image, file, axes)
 
 
 FORMATS = {

@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,26 +119,34 @@ class _DenseAdapter(_RCNNAdapter):
 
 
 def _write_onnx(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
-    """Writes a graph with the input ``image`` and outputs by name.
+    """Writes a graph with the input ``image`` and outputs by name."""
+    adapter: Any = TracingAdapter(detector, image, detect).eval()
+    adapter(image)  # to know the names of the outputs
+    names = adapter.outputs_schema.keys
+    axes = {"image": {1: "height", 2: "width"}} | {name: {0: "detections"} for name in names}
+    with one_image(detector):
+        return export_onnx(adapter, image, file, axes)
+
+
+def export_onnx(
+    model: nn.Module, image: Tensor, file: Path, axes: Mapping[str, Mapping[int, str]]
+) -> Runner:
+    """Writes a graph whose ``axes`` are dynamic, by the names of its input and then its outputs.
 
     PyTorch's newer exporter (``dynamo=True``) refuses shapes that depend on the image's content,
     which Detectron2 has from the padding on.
     """
-    adapter: Any = TracingAdapter(detector, image, detect).eval()
-    adapter(image)  # to know the names of the outputs
-    names = adapter.outputs_schema.keys
-    axes: dict[str, dict[int, str]] = {"image": {1: "height", 2: "width"}}
-    with one_image(detector):
-        torch.onnx.export(
-            adapter,
-            (image,),
-            str(file),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=names,
-            dynamic_axes=axes | {name: {0: "detections"} for name in names},
-        )
+    name, *outputs = axes
+    torch.onnx.export(
+        model,
+        (image,),
+        str(file),
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=[name],
+        output_names=outputs,
+        dynamic_axes=axes,
+    )
     return open_onnx(file)
 
 
