@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fam_det.analysis.checkpoint import Parameters, count_parameters, read_weights
 from fam_det.analysis.experiment import (
@@ -80,10 +81,14 @@ class Row:
         return min(run.iterations for run in self.counted)
 
     @property
+    def fam(self) -> dict[str, Any]:
+        """Returns the config of its frequency attention modules, empty without any."""
+        return dict(self.counted[0].config["MODEL"].get("DISTILLER", {}).get("FAM", {}))
+
+    @property
     def branches(self) -> Collection[str]:
         """Returns the branches of the frequency attention modules that are on."""
-        node = self.counted[0].config["MODEL"].get("DISTILLER", {}).get("FAM", {})
-        return tuple(node.get("BRANCHES", ("global", "local")))  # a key that older runs lack
+        return tuple(self.fam.get("BRANCHES", ("global", "local")))  # a key that older runs lack
 
     @property
     def published(self) -> PublishedScore | None:

@@ -170,7 +170,7 @@ def describe_spread(plane: Tensor) -> str:
 def filter_planes(row: Row) -> dict[str, Tensor]:
     """Returns |K| of the first run's modules by stage, without 1x1 stages, which have one value."""
     run = row.counted[0]
-    modules = read_filters(read_weights(run.folder), _fam(row).get("FILTER", ""))
+    modules = read_filters(read_weights(run.folder), row.fam.get("FILTER", ""))
     planes = [magnitude(module) for module in modules]
     names = run.stages()
     if len(names) != len(planes):
@@ -180,15 +180,10 @@ def filter_planes(row: Row) -> dict[str, Tensor]:
 
 def edge_name(row: Row) -> str:
     """Returns the legend of the line in the plots of filters; empty without a line."""
-    fam = _fam(row)
+    fam = row.fam
     if high_pass_edge(fam) is None:
         return ""
     return f"edge of the {fam['HIGH_PASS']} high-pass filter, cut-off {fam['CUTOFF']:g} of Nyquist"
-
-
-def _fam(row: Row) -> dict[str, Any]:
-    node: dict[str, Any] = row.counted[0].config["MODEL"].get("DISTILLER", {}).get("FAM", {})
-    return node
 
 
 def _draw_filter(figure: Figure, axes: Any, row: Row, plane: Tensor) -> None:
@@ -203,7 +198,7 @@ def _draw_filter(figure: Figure, axes: Any, row: Row, plane: Tensor) -> None:
     bar.update_ticks()
     axes.set(xlabel="horizontal frequency / Nyquist", ylabel="vertical", xticks=TICKS, yticks=TICKS)
     axes.set(xlim=(left, right), ylim=(bottom, top))
-    if edge := high_pass_edge(_fam(row)):
+    if edge := high_pass_edge(row.fam):
         shape, radius = edge
         square = Rectangle((-radius, -radius), 2 * radius, 2 * radius, **EDGE)
         axes.add_patch(square if shape == "box" else Circle((0.0, 0.0), radius, **EDGE))
