@@ -123,7 +123,7 @@ def measure(
         for (row, x, run), row.seconds in zip(running, found, strict=True):
             if x.name == "teacher":
                 teacher[row.format] = row.seconds
-            elif row.format in teacher:
+            elif row.seconds and row.format in teacher:
                 row.speedup = teacher[row.format] / row.seconds
             if x.name in evaluated:
                 vars(row).update(x.evaluate(run, row.title))
