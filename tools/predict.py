@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fam_det.analysis.images import draw_detections
 from fam_det.export.media import (
     UnreadableError,
@@ -21,6 +19,7 @@ from fam_det.export.media import (
     is_video,
     list_media,
     picture_writer,
+    progress,
     read_pictures,
 )
 from fam_det.export.predictions import open_predictions
@@ -91,10 +90,9 @@ def predict(
     info = {"description": description, "image_folder": str(root)}
     file = args.output / "predictions.json"
     total = sum(count_frames(root / name) if is_video(name) else 1 for name in names)
-    seconds = 0.1 if sys.stderr.isatty() else 10.0  # between two lines of a log
     with (
         open_predictions(file, info, predictor.categories) as predictions,
-        tqdm(total=total, unit="image", mininterval=seconds) as bar,
+        progress(None, "detecting", total) as bar,
     ):
         for name in names:
             target = pictures / name if pictures else None

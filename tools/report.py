@@ -10,13 +10,13 @@ run is among them, otherwise to the student alone.
 import argparse
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.rows import Row, build_rows, title
 from fam_det.analysis.run_plots import plot_filters, plot_gammas, plot_learning_curves
-from fam_det.analysis.runs import read_run
+from fam_det.analysis.runs import Run, read_run
 from fam_det.analysis.tables import FORMATS, by_test_set, format_csv, format_report
 
 EXAMPLE = """
@@ -41,11 +41,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Writes the report; returns the exit status. Standard output has the table alone."""
+    """Writes the report; returns 1 if a folder is left out. Standard output has the table alone."""
     args = parse_arguments()
     folders = dict.fromkeys(folder.resolve() for folder in args.runs)  # each once
+    runs = read_runs(folders)
+    if not runs:
+        return 1
     try:
-        rows = build_rows([read_run(folder) for folder in folders])
+        rows = build_rows(runs)
         args.output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         log(str(error))
@@ -59,7 +62,18 @@ def main() -> int:
     (args.output / "report.md").write_text(text, encoding="utf-8")
     (args.output / "report.csv").write_text(format_csv(rows), encoding="utf-8")
     log(f"written to {args.output}: report.md, report.csv and {len(pictures)} plots")
-    return 0
+    return int(len(runs) < len(folders))
+
+
+def read_runs(folders: Iterable[Path]) -> list[Run]:
+    """Reads the runs; prints why a folder is left out."""
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except (ValueError, OSError) as error:
+            log(f"left out: {error}")
+    return runs
 
 
 def log(text: str) -> None:

@@ -52,8 +52,11 @@ def describe(run: Run) -> Experiment:
         student = name_detector(model)
     if not is_distilled(run):
         return Experiment(name_data_set(run), None, student, ALONE)
-    method = name_method(model["DISTILLER"], run.task)
-    if model["DISTILLER"].get("LOSS_WEIGHT") == 0:  # what is left of the teacher
+    node = model["DISTILLER"]
+    method = name_method(node, run.task)
+    if node.get("HEAD_WEIGHT", 0) > 0:
+        method += ", heads' loss"
+    elif node.get("LOSS_WEIGHT") == 0:  # what is left of the teacher
         method = HEADS if model["TEACHER"].get("INHERIT") else NO_LOSS
     return Experiment(name_data_set(run), teacher, student, method)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from fam_det.data import register_coco_datasets
 from fam_det.export.compare import Runner
+from fam_det.export.media import progress
 from fam_det.training.detection import Trainer
 
 from detectron2.config import CfgNode
@@ -60,7 +60,7 @@ def evaluate(run: Runner, cfg: CfgNode, dataset: str, title: str) -> dict[str, f
         evaluator = Trainer.build_evaluator(cfg, dataset, folder)
         evaluator.reset()
         loader = Trainer.build_test_loader(cfg, dataset)
-        for inputs in tqdm(loader, title, leave=False):
+        for inputs in progress(loader, title):
             evaluator.process(inputs, detector(inputs))
         results = evaluator.evaluate()
     return results["bbox"]

@@ -1,7 +1,8 @@
 """Images and videos to detect in, and those with boxes; one picture at a time is in memory."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm import tqdm
 
 from fam_det.data.images import error_reason, open_checked_image
 
@@ -26,6 +28,12 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 class UnreadableError(ValueError):
     """An image or a video that cannot be read; the message is the reason alone."""
+
+
+def progress(items: Iterable[Any] | None, title: str, total: int | None = None) -> "tqdm[Any]":
+    """Shows how many of some images are done and the time left; in a log every ten seconds."""
+    seconds = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(items, title, total, unit="image", mininterval=seconds, leave=False)
 
 
 def list_media(paths: Sequence[Path]) -> tuple[Path, list[str]]:

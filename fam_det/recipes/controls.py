@@ -29,6 +29,6 @@ def controls(config: Path) -> dict[str, tuple[Path, list[str]]]:
         alone += ["DATASETS.TRAIN_SHARES", "[]"]
     found = {"student alone": (config.parent / "alone", alone)}
     if teacher.get("INHERIT"):
-        without_loss = ["MODEL.DISTILLER.LOSS_WEIGHT", "0.0"]
+        without_loss = ["MODEL.DISTILLER.LOSS_WEIGHT", "0.0", "MODEL.DISTILLER.HEAD_WEIGHT", "0.0"]
         found["teacher's heads, no loss"] = (config.parent / "heads", without_loss)
     return found

@@ -9,7 +9,6 @@ objects, those of a low one crowds, which are neither object nor background (see
 import json
 import logging
 import os
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from fam_det.data.audit import list_names
 from fam_det.data.images import check_files, error_reason, open_checked_image, turned_size
-from fam_det.export.media import IMAGES, UnreadableError, read_pictures
+from fam_det.export.media import IMAGES, UnreadableError, progress, read_pictures
 from fam_det.export.predictions import instances_to_entries, open_predictions
 from fam_det.export.predictor import Predictor, detectron2_predictor
 from fam_det.export.source import load_teacher, teacher_input
@@ -125,10 +122,7 @@ class LabelFile:
         Args:
             detect: returns the line of an image, but for its name.
         """
-        seconds = 0.1 if sys.stderr.isatty() else 10.0  # between two lines of a log
-        names = tqdm(
-            self.names(), "labelling", self.total, unit="image", mininterval=seconds, leave=False
-        )
+        names = progress(self.names(), "labelling", self.total)
         with self.file.open("a", buffering=1) as file:
             for number, name in enumerate(names):
                 if number < self.done:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
-from tqdm import tqdm
 
 from fam_det.data.annotations import read_annotations
+from fam_det.export.media import progress
 from fam_det.recipes.data import CocoData
 
 Json = dict[str, Any]
@@ -59,7 +59,7 @@ def best_scores(detect: Callable[[Path], Json], data: CocoData, names: Sequence[
             truth[entry["image_id"]].append(entry)
     found: list[list[tuple[float, bool]]] = [[] for _ in names]
     counts = [0] * len(names)
-    for image in tqdm(content["images"][::step], "choosing scores", leave=False):
+    for image in progress(content["images"][::step], "choosing scores"):
         line = detect(Path(data.images) / image["file_name"])
         for index in range(len(names)):
             objects = [x for x in truth[image["id"]] if numbers[x["category_id"]] == index]

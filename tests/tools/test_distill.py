@@ -88,7 +88,8 @@ def test_distil_and_resume(data: list[str], tmp_path: Path) -> None:
         (
             "",
             f" MODEL.META_ARCHITECTURE GeneralizedRCNN OUTPUT_DIR {tmp_path}/alone",
-            f" MODEL.DISTILLER.LOSS_WEIGHT 0.0 OUTPUT_DIR {tmp_path}/heads",
+            " MODEL.DISTILLER.LOSS_WEIGHT 0.0 MODEL.DISTILLER.HEAD_WEIGHT 0.0"
+            f" OUTPUT_DIR {tmp_path}/heads",
         ),
         strict=True,
     ):

@@ -71,6 +71,14 @@ def test_teacher_that_is_gone_costs_the_maps_alone(trained: Path, tmp_path: Path
     assert not (tmp_path / "report" / "maps_moved.png").exists()
 
 
+def test_a_folder_without_a_run_is_left_out(trained: Path, tmp_path: Path) -> None:
+    folders = [str(trained), str(tmp_path), "--output", str(tmp_path / "report")]
+    done = run_tool("report", *folders)
+    assert done.returncode == 1
+    assert f"left out: {tmp_path}/config.yaml: not there" in done.stderr
+    assert (tmp_path / "report" / "report.md").is_file()
+
+
 def test_missing_run_ends_in_one_line(tmp_path: Path) -> None:
     done = run_tool("report", str(tmp_path / "nowhere"))
     assert done.returncode == 1
