@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from fam_det.files.checkpointer import is_below
 from fam_det.modeling.anchors import warn_of_other_anchors
 from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.distillers.base import Distiller, build_distiller
-from fam_det.modeling.head_loss import PREFIX as HEAD
+from fam_det.modeling.head_loss import HEAD_LOSSES, head_losses, head_parts
 from fam_det.modeling.hooks import captured_backbone
 from fam_det.modeling.ignored import ignoring
 from fam_det.modeling.inherit import check_class_order, first_layers, inherit
@@ -61,6 +62,7 @@ class DistilledDetector(StudentWrapper):
         distiller: returns unweighted losses by name, most of them one a level.
         strides: stride of each level of the distiller.
         loss_weight: weight of the sum of the levels' losses.
+        head_weight: weight of the sum of the losses through the teacher's heads, 0 for none.
         warmup_iters: iterations over which the weight rises linearly from 0.
         vis_period: iterations between images of the maps for TensorBoard, 0 for none.
         inherited: parts that ``load_teacher`` starts from the teacher's weights; see ``inherit``.
@@ -87,6 +89,7 @@ class DistilledDetector(StudentWrapper):
         distiller: Distiller,
         strides: dict[str, int],
         loss_weight: float = 1.0,
+        head_weight: float = 0.0,
         warmup_iters: int = 0,
         vis_period: int = 0,
         inherited: Sequence[str] = (),
@@ -97,12 +100,14 @@ class DistilledDetector(StudentWrapper):
     ) -> None:
         super().__init__(student, teacher)
         check_positive("MODEL.DISTILLER.LOSS_WEIGHT", loss_weight, zero=True)
+        check_positive("MODEL.DISTILLER.HEAD_WEIGHT", head_weight, zero=True)
         check_positive("MODEL.DISTILLER.WARMUP_ITERS", warmup_iters, zero=True)
         check_positive("MODEL.TEACHER.BASIS_IMAGES", basis_images)
         distiller.check(student, teacher.detector)
         self.distiller = distiller
         self.strides = strides
         self.loss_weight = loss_weight
+        self.head_weight = head_weight
         self.warmup_iters = warmup_iters
         self.vis_period = vis_period
         self._to_inherit = list(inherited)
@@ -113,13 +118,17 @@ class DistilledDetector(StudentWrapper):
         self._pairs = pair_levels(own, others, match, teacher.input_scale)
         # None for maps of equal cells, which are compared as they are.
         self._resampling = MATCHES[match] if teacher.input_scale > 1 else None
-        if self._resampling:
-            distiller.resampled_by = teacher.input_scale
-            if not distiller.takes_resampled:
-                raise ValueError(
-                    f"MODEL.TEACHER.MATCH: got {match!r}, expected 'same_scale' for "
-                    f"{type(distiller).__name__}, which runs the teacher's heads on these maps"
-                )
+        if self._resampling and distiller.teacher_parts:
+            raise ValueError(
+                f"MODEL.TEACHER.MATCH: got {match!r}, expected 'same_scale' for "
+                f"{type(distiller).__name__}, which runs the teacher's heads on these maps"
+            )
+        if head_weight > 0 and match == "same_scale" and teacher.input_scale > 1:
+            raise ValueError(
+                f"MODEL.TEACHER.MATCH: got {match!r}, expected 'same_level' with "
+                "MODEL.DISTILLER.HEAD_WEIGHT: the teacher's heads know its maps by their own names"
+            )
+        self._head_parts = head_parts(teacher.detector, strides) if head_weight > 0 else []
         thin = thin_maps(
             [own[name].channels for name in self._pairs],
             [others[name].channels for name in self._pairs.values()],
@@ -169,7 +178,8 @@ class DistilledDetector(StudentWrapper):
         if self.teacher.is_loaded:
             return
         parts = [part for part in self._to_inherit if not self._has_loaded(part)]
-        self.teacher.load_weights([*parts, *self.distiller.teacher_parts])
+        needed = [*parts, *self.distiller.teacher_parts, *self._head_parts]
+        self.teacher.load_weights(needed)
         inherit(
             self.student,
             self.teacher.detector,
@@ -193,6 +203,8 @@ class DistilledDetector(StudentWrapper):
         yield (
             f"Distilled: {', '.join(self.strides)}, {type(self.distiller).__name__}, "
             f"loss weight {self.loss_weight:g}"
+            + f", of its heads {self.head_weight:g}"
+            * (self.head_weight > 0)
         )
         if inherited:
             yield f"The student starts with the teacher's {', '.join(inherited)}"
@@ -259,21 +271,30 @@ class DistilledDetector(StudentWrapper):
         }
         # Of the unpadded images: cells of padding do not count in any loss.
         image_sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
+        cells = {level: valid_sizes(image_sizes, stride) for level, stride in self.strides.items()}
+        if self.head_weight > 0:
+            others["compare_heads"] = partial(
+                head_losses,
+                self.teacher.detector,
+                others=teacher_features,
+                valid_sizes=cells,
+                image_sizes=image_sizes,
+                input_scale=self.teacher.input_scale,
+            )
         losses: dict[str, Tensor] = self.distiller(
-            student_features,
-            teacher_features,
-            {level: valid_sizes(image_sizes, stride) for level, stride in self.strides.items()},
-            **others,
+            student_features, teacher_features, cells, **others
         )
         storage = get_event_storage()
         warmup = self._warmup(storage.iter)
-        weight, head_weight = warmup * self.loss_weight, warmup * self.distiller.head_weight
+        weight, head_weight = warmup * self.loss_weight, warmup * self.head_weight
         storage.put_scalar("distiller/loss_weight", weight)
+        if head_weight > 0:
+            storage.put_scalar("distiller/head_weight", head_weight)
         named = {f"loss_{name}": loss for name, loss in losses.items()}
         log_scalars(named | self.distiller.metrics())
         if self.vis_period > 0 and storage.iter % self.vis_period == 0:
             put_feature_images(storage, student_features, teacher_features)
-        weights = [head_weight if name.startswith(HEAD) else weight for name in losses]
+        weights = [head_weight if name in HEAD_LOSSES else weight for name in losses]
         return torch.stack([w * x for w, x in zip(weights, losses.values(), strict=True)]).sum()
 
     def _on_cells_of(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -321,6 +342,7 @@ def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str
         "distiller": distiller,
         "strides": {level: student_shape[level].stride for level in levels},
         "loss_weight": cfg.MODEL.DISTILLER.LOSS_WEIGHT,
+        "head_weight": cfg.MODEL.DISTILLER.HEAD_WEIGHT if distiller.compares_heads else 0.0,
         "warmup_iters": cfg.MODEL.DISTILLER.WARMUP_ITERS,
         "vis_period": cfg.VIS_PERIOD,
         "inherited": inherited,

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from fam_det.modeling.head_loss import MAX_BOXES, head_losses
+from fam_det.modeling.levels import valid_sizes
 from tests.modeling.small_detector import (
     STUDENTS,
+    images,
     in_training,
     small_config,
     with_teacher_images,
@@ -22,6 +24,7 @@ from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage
 
 Build = Callable[..., Any]
+Maps = dict[str, Tensor]
 SIZES = [(96, 64), (64, 64)]
 WEIGHT = ("MODEL.DISTILLER.NAME", "LayerToLayerDistiller", "MODEL.DISTILLER.HEAD_WEIGHT", "2.0")
 
@@ -38,7 +41,7 @@ def teacher(request: pytest.FixtureRequest) -> Any:
     return detector
 
 
-def maps(detector: Any, seed: int) -> dict[str, Tensor]:
+def maps(detector: Any, seed: int) -> Maps:
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(
@@ -51,11 +54,18 @@ def maps(detector: Any, seed: int) -> dict[str, Tensor]:
     } | {"p6": torch.randn(2, 16, 2, 1, generator=generator, dtype=torch.float64)}
 
 
+def losses_of(teacher: Any, own: Maps, others: Maps, scale: float = 1.0) -> dict[str, float]:
+    strides = {name: shape.stride for name, shape in teacher.backbone.output_shape().items()}
+    cells = {name: valid_sizes(SIZES, stride) for name, stride in strides.items()}
+    given = {"others": others, "valid_sizes": cells, "image_sizes": SIZES, "input_scale": scale}
+    return {name: x.item() for name, x in head_losses(teacher, own, **given).items()}
+
+
 def test_equal_maps_lose_nothing(teacher: Any) -> None:
     own = maps(teacher, 0)
-    losses = head_losses(teacher, own, own, SIZES)
+    losses = losses_of(teacher, own, own)
     assert len(losses) == (4 if hasattr(teacher, "roi_heads") else 2)
-    assert all(abs(x.item()) < 1e-5 for x in losses.values())
+    assert all(abs(x) < 1e-5 for x in losses.values())
 
 
 def bernoulli(p: float, q: float) -> float:
@@ -69,11 +79,12 @@ def test_anchors_as_a_loop(teacher: Any) -> None:
     names = teacher.head_in_features if is_dense else teacher.proposal_generator.in_features
     total = divergence = distance = 0.0
     outputs = [x for side in (own, others) for x in head([side[name] for name in names])]
-    for q, b, p, a in zip(*outputs, strict=True):
+    for name, q, b, p, a in zip(names, *outputs, strict=True):
         anchors = a.shape[1] // 4
-        for n in range(2):
-            for y in range(p.shape[2]):
-                for x in range(p.shape[3]):
+        stride = teacher.backbone.output_shape()[name].stride
+        for n, (height, width) in enumerate(SIZES):
+            for y in range(math.ceil(height / stride)):
+                for x in range(math.ceil(width / stride)):
                     deltas = (a - b)[n, :, y, x].view(anchors, 4).abs().sum(1).tolist()
                     for anchor in range(anchors):
                         score = p[n, :, y, x].view(anchors, -1)[anchor].sigmoid().tolist()
@@ -81,10 +92,10 @@ def test_anchors_as_a_loop(teacher: Any) -> None:
                         total += sum(score)
                         divergence += sum(map(bernoulli, score, other))
                         distance += sum(score) * deltas[anchor]
-    losses = head_losses(teacher, own, others, SIZES)
+    losses = losses_of(teacher, own, others)
     assert total > 1
-    assert losses["head_anchor_classes"].item() == pytest.approx(divergence / total, rel=1e-9)
-    assert losses["head_anchor_deltas"].item() == pytest.approx(distance / total, rel=1e-9)
+    assert losses["head_anchor_classes"] == pytest.approx(divergence / total, rel=1e-9)
+    assert losses["head_anchor_deltas"] == pytest.approx(distance / total, rel=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])
@@ -114,10 +125,10 @@ def test_boxes_as_a_loop(teacher: Any, scale: float) -> None:
             for score, apart in zip(p[:-1].tolist(), sums, strict=True):
                 total += score
                 distance += score * apart
-    losses = head_losses(teacher, own, others, SIZES, scale)
+    losses = losses_of(teacher, own, others, scale)
     assert count > 2
-    assert losses["head_box_classes"].item() == pytest.approx(divergence / count, rel=1e-4)
-    assert losses["head_box_deltas"].item() == pytest.approx(distance / max(total, 1), rel=1e-4)
+    assert losses["head_box_classes"] == pytest.approx(divergence / count, rel=1e-4)
+    assert losses["head_box_deltas"] == pytest.approx(distance / max(total, 1), rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", ["1.0", "2.0"])
@@ -140,7 +151,10 @@ def test_it_is_added_by_its_weight_and_reaches_the_student(
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("MODEL.DISTILLER.LEVELS", "['p3', 'p4']"), r"HEAD_WEIGHT: .* heads read p2, which is no"),
+        (
+            ("MODEL.DISTILLER.LEVELS", "['p3', 'p4']"),
+            r"HEAD_WEIGHT: .* heads read p2, the distilled",
+        ),
         (
             (
                 "MODEL.TEACHER.OPTS",
@@ -149,9 +163,31 @@ def test_it_is_added_by_its_weight_and_reaches_the_student(
             ),
             r"HEAD_WEIGHT: the teacher is GeneralizedRCNN, RPN, CascadeROIHeads, expected a Reti",
         ),
+        (
+            (
+                "MODEL.TEACHER.OPTS",
+                "['MODEL.PROPOSAL_GENERATOR.NAME', 'RRPN', "
+                "'MODEL.ANCHOR_GENERATOR.NAME', 'RotatedAnchorGenerator', "
+                "'MODEL.RPN.BBOX_REG_WEIGHTS', (1.0, 1.0, 1.0, 1.0, 1.0)]",
+            ),
+            r"HEAD_WEIGHT: the teacher is GeneralizedRCNN, RRPN, StandardROIHeads, expected a Ret",
+        ),
+        (
+            ("MODEL.TEACHER.INPUT_SCALE", "2.0", "MODEL.TEACHER.MATCH", "same_scale"),
+            "MODEL.TEACHER.MATCH: got 'same_scale', expected 'same_level' with",
+        ),
         (("MODEL.DISTILLER.HEAD_WEIGHT", "-1.0"), r"HEAD_WEIGHT: got -1.0, expected 0 or more"),
     ],
 )
 def test_what_cannot_be_compared_is_said(build: Build, opts: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(*WEIGHT, *opts)
+
+
+def test_a_method_that_hands_on_no_maps_ignores_it(
+    build: Build, storage: EventStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = in_training(build(*WEIGHT, "MODEL.DISTILLER.NAME", "FGFIDistiller"))
+    assert "MODEL.DISTILLER.HEAD_WEIGHT: no effect on FGFIDistiller" in caplog.text
+    assert model.head_weight == 0
+    model(images((64, 64)))

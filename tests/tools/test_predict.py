@@ -79,7 +79,7 @@ def output(run: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) ->
     ended = predict(run, images, "--output", folder, "--threshold", 0)
     assert ended.returncode == 0, ended.stderr
     assert "15 objects with a score of 0 or more in 3 images" in ended.stdout
-    assert "3/3" in ended.stderr  # the progress
+    assert "/3 [" in ended.stderr  # the progress
     return folder
 
 

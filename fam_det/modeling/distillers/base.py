@@ -1,20 +1,18 @@
 """The base of the methods that compare the student's feature maps with the teacher's."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fam_det.config import check_positive, default_config, warn_of_unread_keys
+from fam_det.config import default_config, warn_of_unread_keys
 from fam_det.core import FrequencyAttention
 from fam_det.core.checks import check_choice
 from fam_det.core.losses import LOSSES, ValidSizes
-from fam_det.modeling.head_loss import KEY as HEAD_KEY
-from fam_det.modeling.head_loss import head_losses, head_parts
 from fam_det.modeling.metrics import gammas
 from fam_det.modeling.sync_batch_norm import set_norm
 
@@ -29,7 +27,8 @@ Registry of distillers: ``Distiller`` built from ``(cfg, levels, student_shape, 
 ``levels`` are the names of the feature maps, shallow to deep; the shapes map them to ``ShapeSpec``.
 A call with the student's maps, the teacher's maps (dictionaries by level), the valid sizes of each
 level, and what ``capture`` recorded, as keywords, returns a dictionary of unweighted scalar losses
-by name.
+by name. One whose call has the keyword ``compare_heads`` hands its transformed maps to that, where
+it is given, and returns its losses as well; see ``fam_det.modeling.head_loss``.
 """
 
 # MID_CHANNELS is a size: a base config may set it for whatever method needs one.
@@ -44,12 +43,6 @@ class Distiller(nn.Module):
 
     # Parts of the teacher whose weights it needs, besides the backbone.
     teacher_parts: Sequence[str] = ()
-    # Weight of its losses through the teacher's heads; see fam_det.modeling.head_loss.
-    head_weight: float = 0.0
-    # Whether the teacher's maps may be resampled; where they are, its pixels for one of the
-    # student's.
-    takes_resampled: bool = True
-    resampled_by: float = 1.0
     # Keys of ``MODEL.DISTILLER`` that it reads, besides those that every distiller shares. None
     # for a method that does not say.
     reads: Collection[str] | None = None
@@ -58,6 +51,11 @@ class Distiller(nn.Module):
     def reads_fam(self) -> bool:
         """Returns whether it has frequency attention modules."""
         return "FAM" in (self.reads or ())
+
+    @property
+    def compares_heads(self) -> bool:
+        """Returns whether it reads ``MODEL.DISTILLER.HEAD_WEIGHT``."""
+        return "compare_heads" in inspect.signature(self.forward).parameters
 
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises a ValueError for detectors that the method cannot be used with."""
@@ -105,19 +103,14 @@ class FeatureDistiller(Distiller):
         levels: names of the feature maps, shallow to deep.
         transform: list of student maps -> list of maps of the teacher's channels.
         loss: of two maps and the valid sizes of the images, such as those of ``LOSSES``.
-        head_weight: as ``MODEL.DISTILLER.HEAD_WEIGHT``; 0 leaves out the teacher's heads.
     """
 
     @configurable
-    def __init__(
-        self, *, levels: Sequence[str], transform: nn.Module, loss: Loss, head_weight: float = 0.0
-    ) -> None:
+    def __init__(self, *, levels: Sequence[str], transform: nn.Module, loss: Loss) -> None:
         super().__init__()
-        check_positive(HEAD_KEY, head_weight, zero=True)
         self.levels = list(levels)
         self.transform = transform
         self.loss = loss
-        self.head_weight = head_weight
 
     @classmethod
     def from_config(
@@ -135,7 +128,6 @@ class FeatureDistiller(Distiller):
             "levels": levels,
             "transform": transform,
             "loss": cls.build_loss(cfg.MODEL.DISTILLER),
-            "head_weight": cfg.MODEL.DISTILLER.HEAD_WEIGHT,
         }
 
     @classmethod
@@ -151,33 +143,17 @@ class FeatureDistiller(Distiller):
     ) -> nn.Module:
         """Builds the transform for a ``MODEL.DISTILLER`` node and the channels of each level."""
 
-    def check(self, student: nn.Module, teacher: nn.Module) -> None:
-        """Raises a ValueError for a teacher whose heads cannot be compared, where they are."""
-        if self.head_weight > 0:
-            self.teacher_parts = head_parts(teacher, self.levels)
-
-    def capture(
-        self, student: nn.Module, teacher: nn.Module, batched_inputs: Sequence[dict[str, Any]]
-    ) -> AbstractContextManager[dict[str, Any]]:
-        """Records what compares the teacher's heads on two sets of maps, if that is weighed."""
-        if self.head_weight == 0:
-            return nullcontext({})
-        sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
-        compare = partial(head_losses, teacher, image_sizes=sizes, input_scale=self.resampled_by)
-        return nullcontext({"compare_heads": compare})
-
     def forward(
         self,
         student: Mapping[str, Tensor],
         teacher: Mapping[str, Tensor],
         valid_sizes: Mapping[str, ValidSizes],
         *,
-        compare_heads: Callable[..., dict[str, Tensor]] | None = None,
+        compare_heads: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
         """Returns the unweighted loss of each level, of maps (N, C, H, W) and (N, C_teacher, H, W).
 
-        ``valid_sizes`` are for each level (h, w) of each image in cells, without the padding. With
-        ``compare_heads`` its losses follow.
+        ``valid_sizes`` are for each level (h, w) of each image in cells, without the padding.
         """
         maps = self.transform([student[level] for level in self.levels])
         transformed = dict(zip(self.levels, maps, strict=True))
@@ -185,7 +161,7 @@ class FeatureDistiller(Distiller):
             level: self.loss(x, teacher[level], valid_sizes[level])
             for level, x in transformed.items()
         }
-        return losses | (compare_heads(transformed, teacher) if compare_heads else {})
+        return losses | (compare_heads(transformed) if compare_heads else {})
 
     def start_at(self, basis: Tensor) -> None:
         """Starts every frequency attention module and every adapter at it."""
@@ -210,7 +186,7 @@ def build_distiller(
     check_choice("MODEL.DISTILLER.NAME", name, sorted(known for known, _ in DISTILLER_REGISTRY))
     distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, levels, student, teacher)
     default = default_config()
-    shared = SHARED_KEYS | ({"HEAD_WEIGHT"} if isinstance(distiller, FeatureDistiller) else set())
+    shared = SHARED_KEYS | ({"HEAD_WEIGHT"} if distiller.compares_heads else set())
     reads = None if distiller.reads is None else shared | set(distiller.reads)
     warn_of_unread_keys(cfg.MODEL.DISTILLER, default.MODEL.DISTILLER, reads)
     set_norm(distiller, cfg.MODEL.DISTILLER.NORM)

@@ -38,7 +38,6 @@ class DKDDistiller(Distiller):
 
     teacher_parts = ("roi_heads",)
     reads = ("DKD",)
-    takes_resampled = False  # the student's boxes lie elsewhere in the teacher's maps
 
     @configurable
     def __init__(
