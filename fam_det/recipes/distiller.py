@@ -1,13 +1,11 @@
 """The distiller's keys: its levels, and whether the student starts with the teacher's heads."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
 
 from fam_det.data.audit import list_names
-from fam_det.modeling.head_loss import head_parts
 from fam_det.modeling.inherit import inherit
 from fam_det.modeling.levels import match_levels, paired_shapes, thin_maps
 from fam_det.recipes.overrides import Override, Overrides
@@ -24,7 +22,6 @@ DISTILLER: Overrides = {
     "MODEL.DISTILLER.LOSS_WEIGHT": Override(18.0, "the best one depends on data and schedule"),
     "MODEL.DISTILLER.FAM.BRANCHES": Override(["global"], "leaves the lowest frequencies alone"),
 }
-HEAD_WEIGHT = 5.0  # of the blood cells
 
 
 def distiller_overrides(
@@ -59,10 +56,6 @@ def distiller_overrides(
         "MODEL.TEACHER.CLASSES": Override(classes, "the teacher's classes, -1 for a new one"),
         "MODEL.DISTILLER.FAM.INIT": Override("identity", "these heads read the teacher's maps"),
     }
-    if not (match == "same_scale" and input_scale > 1):
-        with suppress(ValueError):  # heads that cannot be compared
-            head_parts(teacher.detector, levels)
-            overrides["MODEL.DISTILLER.HEAD_WEIGHT"] = Override(HEAD_WEIGHT, "see docs/choosing.md")
     return DISTILLER | overrides, lines
 
 

@@ -93,7 +93,6 @@ def test_zoo_teacher(
     assert cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG is False
     assert (cfg.MODEL.TEACHER.CONFIG, cfg.MODEL.TEACHER.WEIGHTS) == (name, "auto")
     assert cfg.MODEL.TEACHER.INHERIT == []
-    assert cfg.MODEL.DISTILLER.HEAD_WEIGHT == 0.0
     assert distils_as(cfg, "student_global_branch")
     assert learning_rate == cfg.SOLVER.BASE_LR
     assert cfg.SOLVER.MAX_ITER == 1288  # 180000 sqrt(6 / 117266) = 1287.5
@@ -127,7 +126,6 @@ def test_same_classes_inherit_the_heads(teacher: Path, coco: Coco) -> None:
     assert model.TEACHER.INHERIT == HEADS
     assert model.DISTILLER.LEVELS == P2_TO_P6  # the heads read p2
     assert distils_as(recipe.cfg, "student_fam")
-    assert model.DISTILLER.HEAD_WEIGHT == 5.0
     # Its own sizes, without which the weights would not fit.
     assert (model.FPN.OUT_CHANNELS, model.ROI_BOX_HEAD.FC_DIM) == (64, 256)
     assert model.ANCHOR_GENERATOR.SIZES == [[16], [32], [64], [128], [256]]
