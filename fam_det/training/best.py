@@ -64,8 +64,10 @@ class BestCheckpointer(hooks.BestCheckpointer):
             return
         repeated = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
         results = repeated or read_evaluation(self.folder / "metrics.json", start) or {}
-        with at_iteration(self.trainer, start - 1):
-            self._count(results, start - 1)
+        # The evaluation at the end has the number of the end.
+        evaluated = start - (start < self.trainer.max_iter)
+        with at_iteration(self.trainer, evaluated):
+            self._count(results, evaluated)
         self._end_if_due(start)
 
     def after_step(self) -> None:
