@@ -1,8 +1,7 @@
 """Split the training images of a data set in two halves, and a tenth of the labels of both.
 
 python split.py DATA OUTPUT: DATA has annotations/train.json, val.json and images. Writes first.json
-(the teacher's), second.json, tenth.json, rest.json and the folders of images first, second, rest;
-and val_even.json and val_odd.json, every other image to validate on.
+(the teacher's), second.json, tenth.json, rest.json and the folders of images first, second, rest.
 """
 
 import json
@@ -38,7 +37,3 @@ for name, part in parts.items():
     (output / name).mkdir(exist_ok=True)
     for image in part:
         shutil.copy(data / "images" / image["file_name"], output / name)
-content = json.loads((data / "annotations/val.json").read_text())
-images = sorted(content["images"], key=lambda x: x["file_name"])
-write("val_even", content, images[::2])
-write("val_odd", content, images[1::2])
