@@ -276,7 +276,7 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
     _check_links(labels, cfg.DATASETS.FOLLOW_LINKS)
 
     @cache
-    def load_detector() -> Callable[[Path], Json]:  # where there is something left to label
+    def build_lazy_detector() -> Callable[[Path], Json]:  # where there is something left to label
         frozen, missing = load_teacher(cfg)
         if frozen is None or missing:
             raise ValueError(f"--teacher: {missing}")
@@ -285,7 +285,7 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
         return detector_of(predictor, [known.index(x) for x in names])
 
     def detect(file: Path) -> Json:
-        return load_detector()(file)
+        return build_lazy_detector()(file)
 
     labels.label(read_header if headers_only else detect)
     if request.labelled and not (request.scores or headers_only):

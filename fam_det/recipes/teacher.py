@@ -8,7 +8,7 @@ from typing import Any
 from fam_det.data.audit import warn
 from fam_det.data.coco import find_categories
 from fam_det.modeling.lazy_detector import lazy_datasets, read_config
-from fam_det.modeling.teacher import describe_teacher, find_config, teacher_config
+from fam_det.modeling.teacher import build_teacher_detector, find_config, teacher_config
 from fam_det.recipes.overrides import Override, Overrides, given_weights
 
 from detectron2 import model_zoo
@@ -101,7 +101,7 @@ def read_teacher(cfg: CfgNode) -> Teacher:
     name = cfg.MODEL.TEACHER.CONFIG
     in_python = name.endswith(".py")
     try:
-        detector = describe_teacher(cfg).detector
+        detector = build_teacher_detector(cfg).detector
         architecture = _student_architecture(detector)
         if in_python:
             template = model_zoo.get_config(TEMPLATES[architecture])
