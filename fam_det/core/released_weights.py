@@ -1,4 +1,4 @@
-"""Load weights of the released FAM-KD research code (github.com/cuong-pv/FAM-KD) into this package.
+"""Loads weights of the released FAM-KD research code (github.com/cuong-pv/FAM-KD).
 
 The released filter is a full complex spectrum; its high-pass filter zeroes, in the centred
 spectrum, rows [cy - r, cy + r) with cy = H // 2 and r = int(0.1 * cy), columns alike. That window
@@ -127,7 +127,7 @@ def _convert_block(block: ReviewBlock, released: StateDict, prefix: str) -> Stat
 
 
 def half_spectrum(weights: Tensor) -> Tensor:
-    """Returns the storage of the dense filter for a released one, its high-pass folded in.
+    """Returns the storage of the dense filter for a released one, including its high-pass filter.
 
     Args:
         weights: complex (C_in, C_out, H, W).

@@ -13,7 +13,7 @@ from fam_det.core import LayerToLayer, hierarchical_context_loss
 from fam_det.modeling import DistilledDetector, FeatureDistiller, FrozenTeacher
 from fam_det.modeling.lazy import build_teacher, distill
 from fam_det.modeling.teacher import build_teacher_detector
-from fam_det.training.detection import LazyTrainer, build_ours, load_lazy_config
+from fam_det.training.detection import LazyTrainer, instantiate_ours, load_lazy_config
 from fam_det.training.evaluation import FastCOCOEvaluator
 from tests.modeling.small_detector import small_config
 from tests.modeling.test_detectors import batch, fcos
@@ -174,7 +174,7 @@ def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(
     ]
     assert [len(LazyTrainer.build_train_loader(cfg).records) for cfg in configs] == [6, 2]
     node = L(COCOEvaluator)(dataset_name="bccd_train")
-    assert [type(x) for x in build_ours(OmegaConf.create([node]))] == [FastCOCOEvaluator]
+    assert [type(x) for x in instantiate_ours(OmegaConf.create([node]))] == [FastCOCOEvaluator]
 
 
 @pytest.mark.parametrize("masks", [False, True])
