@@ -89,12 +89,13 @@ def put_feature_images(
         norms = [
             x[0].detach().float().square().mean(0).sqrt() for x in (student[level], teacher_map)
         ]
-        storage.put_image(f"distiller/{level}: student, teacher", _grey(torch.cat(norms, dim=1)))
+        plane = torch.cat(norms, dim=1)
+        rank = max(1, int(WHITE_QUANTILE * plane.numel()))
+        white = plane.flatten().kthvalue(rank).values
+        storage.put_image(f"distiller/{level}: student, teacher", grey_image(plane, white))
 
 
-def _grey(plane: Tensor) -> Tensor:
-    """Returns a grey image (3, CELL * H, CELL * W) in [0, 1] of a plane (H, W), 0 or more."""
-    rank = max(1, int(WHITE_QUANTILE * plane.numel()))
-    white = plane.flatten().kthvalue(rank).values.clamp(min=1e-12)
-    grey = (plane / white).clamp(max=1.0)
+def grey_image(plane: Tensor, white: Tensor) -> Tensor:
+    """Returns an image (3, CELL * H, CELL * W) in [0, 1] of a plane (H, W) from 0 to ``white``."""
+    grey = (plane / white.clamp(min=1e-12)).clamp(max=1.0)
     return grey.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1).expand(3, -1, -1).cpu()

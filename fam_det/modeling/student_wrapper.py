@@ -5,12 +5,6 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-
-def parts_of_student(model: nn.Module) -> list[str]:
-    """Returns the names of the submodules that inference runs: all but the distiller."""
-    return [name for name, _ in model.named_children() if name != "distiller"]
-
-
 Wrapper = TypeVar("Wrapper", bound="StudentWrapper")
 
 

@@ -12,12 +12,13 @@ from fam_det.core.filters import (
     PooledFilter,
     SeparableFilter,
 )
+from fam_det.core.kernels.spectrum import full_plane
+from fam_det.modeling.metrics import grey_image
 
 from detectron2.engine import HookBase
 
 Filter = DenseFilter | BandedFilter | SeparableFilter
 SEPARABLE_SIZE = 32  # side of the image of a separable filter, which takes any map size
-PIXEL = 4  # pixels of the image per frequency, in height and width
 
 
 class FilterImages(HookBase):
@@ -42,9 +43,8 @@ class FilterImages(HookBase):
             if isinstance(module, PooledFilter):
                 module = module.dense
             plane = magnitude(cast(Filter, module))
-            plane = (plane / plane.max().clamp(min=1e-12)).cpu()
-            image = plane.repeat_interleave(PIXEL, 0).repeat_interleave(PIXEL, 1)
-            self.trainer.storage.put_image(f"distiller/filter of {level}", image.expand(3, -1, -1))
+            image = grey_image(plane, plane.max())
+            self.trainer.storage.put_image(f"distiller/filter of {level}", image)
 
 
 @torch.no_grad()
@@ -57,24 +57,13 @@ def magnitude(module: Filter) -> Tensor:
         # K = mix * gain: the mean of |K| without forming (H, V, C_in, C_out).
         gains = module.gains(SEPARABLE_SIZE, SEPARABLE_SIZE).abs()  # (C_in, H, V)
         mix = module.mix.weight[:, :, 0, 0].abs().mean(0)  # (C_in,)
-        return full_plane((gains * mix[:, None, None]).mean(0), SEPARABLE_SIZE)
+        return _centred((gains * mix[:, None, None]).mean(0), SEPARABLE_SIZE)
     if isinstance(module, DenseFilter):
         height, width = module.height, module.width
     else:
         height = width = module.grid
-    return full_plane(module.spectrum(height, width).abs().mean((-2, -1)), width)
+    return _centred(module.spectrum(height, width).abs().mean((-2, -1)), width)
 
 
-def full_plane(half: Tensor, width: int) -> Tensor:
-    """Completes a magnitude, equal at mirrored frequencies, from its half plane.
-
-    Args:
-        half: (H, V), zero frequency first.
-        width: W.
-
-    Returns:
-        (H, W), zero frequency at (H // 2, W // 2).
-    """
-    mirrored = torch.roll(half.flip(0), 1, 0)  # row i to H - i, row 0 stays
-    right = mirrored[:, 1 : (width + 1) // 2].flip(1)  # columns -1, -2, ... without Nyquist
-    return torch.fft.fftshift(torch.cat([half, right], dim=1))
+def _centred(half: Tensor, width: int) -> Tensor:
+    return torch.fft.fftshift(full_plane(half, width))

@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 from fam_det.data.audit import kept_warnings
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.metrics_file import LOG_PERIOD
-from fam_det.modeling.student_wrapper import parts_of_student
 from fam_det.training.best import MAIN_METRICS, BestCheckpointer, EarlyStop, read_patience
 from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers, config_options
 from fam_det.training.evaluation import Evaluation
@@ -224,8 +223,8 @@ class ResumableTrainer(DefaultTrainer):
 
     @classmethod
     def parts_to_load(cls, cfg: Any, model: nn.Module) -> Sequence[str]:
-        """Returns the parts of a model for which an evaluation needs weights."""
-        return parts_of_student(model)
+        """Returns the parts of a model for which an evaluation needs weights: no distiller."""
+        return [name for name, _ in model.named_children() if name != "distiller"]
 
     @classmethod
     def evaluate(cls, cfg: Any, model: nn.Module) -> dict[str, Any]:
