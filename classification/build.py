@@ -14,7 +14,7 @@ from classification.data.build import check_statistics
 from classification.distilled_classifier import DistilledClassifier
 from classification.distillers import Distiller, build_distiller, feature_shapes
 from classification.models import build_model
-from classification.models.library import pretrained_weights
+from classification.models.imagenet import pretrained_weights
 from fam_det.files.config_file import merge_config
 
 from detectron2.config import CfgNode
@@ -45,12 +45,12 @@ def build_classifier(cfg: CfgNode) -> DistilledClassifier:
         student,
         teacher,
         distiller,
-        loss_weight=chosen(node.LOSS_WEIGHT, published.loss_weight),
-        ce_weight=chosen(node.CE_WEIGHT, published.ce_weight),
+        loss_weight=configured_or(node.LOSS_WEIGHT, published.loss_weight),
+        ce_weight=configured_or(node.CE_WEIGHT, published.ce_weight),
         warmup_epochs=cfg.SOLVER.SCHEDULE_SCALE
-        * chosen(node.WARMUP_EPOCHS, published.warmup_epochs),
+        * configured_or(node.WARMUP_EPOCHS, published.warmup_epochs),
         epoch_iters=len(load_splits(cfg).train) / cfg.SOLVER.IMS_PER_BATCH,
-        teacher_scale=teacher_scale(cfg) if teacher else None,
+        teacher_affine=teacher_affine(cfg) if teacher else None,
     )
     logger.info("Student: %s", describe_network(cfg, "STUDENT"))
     if node.NAME:
@@ -60,7 +60,7 @@ def build_classifier(cfg: CfgNode) -> DistilledClassifier:
 
 
 def describe_network(cfg: CfgNode, role: str) -> str:
-    """Returns the name of ``MODEL.STUDENT`` or ``MODEL.TEACHER`` and where its weights are from."""
+    """Returns the name and the weights of ``MODEL.STUDENT`` or ``MODEL.TEACHER``."""
     node = cfg.MODEL[role]
     return f"{node.NAME}, {node.WEIGHTS or 'random weights'}"
 
@@ -68,63 +68,65 @@ def describe_network(cfg: CfgNode, role: str) -> str:
 def build_network(cfg: CfgNode, role: str) -> nn.Module:
     """Builds the network of ``MODEL.STUDENT`` or ``MODEL.TEACHER`` with its weights.
 
-    Its weights lie channels last in memory: 1.3 times as fast on two CPU cores, and what a GPU's
-    tensor cores want.
+    Its weights are channels last in memory: 1.3 times as fast on two CPU cores, and the layout of
+    a GPU's tensor cores.
     """
-    node, own = cfg.MODEL[role], cfg.MODEL.NUM_CLASSES
+    node, num_classes = cfg.MODEL[role], cfg.MODEL.NUM_CLASSES
     if not node.NAME:
         raise ValueError(f"MODEL.{role}.NAME: not given; expected a name such as 'resnet20'")
     try:
-        network = build_model(node.NAME, own, weights=node.WEIGHTS)
+        network = build_model(node.NAME, num_classes, weights=node.WEIGHTS)
     except (ValueError, OSError) as error:
         raise ValueError(f"MODEL.{role}: {error}") from error
     if node.WEIGHTS and not Path(node.WEIGHTS).is_file():
         classes = pretrained_weights(node.NAME, node.WEIGHTS).num_classes
-        if classes != own and role == "TEACHER":
+        if classes != num_classes and role == "TEACHER":
             raise ValueError(
                 f"MODEL.TEACHER.WEIGHTS: {node.WEIGHTS!r} knows {classes} classes, not the data's "
-                f"{own}; train it on them as a student first, and name its checkpoint"
+                f"{num_classes}; train it on them as a student first, and name its checkpoint"
             )
-        if classes != own:
+        if classes != num_classes:
             logger.info(
                 "%s knows %d classes: the student's classifier is new", node.WEIGHTS, classes
             )
     return network.to(memory_format=torch.channels_last)
 
 
-def teacher_scale(cfg: CfgNode) -> tuple[Tensor, Tensor] | None:
-    """Returns what to multiply the student's images with, and then to add, for the teacher's.
+def teacher_affine(cfg: CfgNode) -> tuple[Tensor, Tensor] | None:
+    """Returns factor and offset that turn the student's normalised images into the teacher's.
 
-    Both are (3, 1, 1); None where the two are normalised alike.
+    Both are (3, 1, 1); None if the two have the same normalisation.
     """
-    own = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
-    teachers = teacher_statistics(cfg)
-    check_statistics("MODEL.TEACHER", *teachers)
-    if [list(x) for x in own] == [list(x) for x in teachers]:
+    student = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
+    teacher = teacher_statistics(cfg)
+    check_statistics("MODEL.TEACHER", *teacher)
+    if [list(x) for x in student] == [list(x) for x in teacher]:
         return None
-    logger.info("the teacher's images have mean and deviation %s, the student's %s", teachers, own)
-    mean, std, teachers_mean, teachers_std = (
-        torch.tensor(x, device=cfg.MODEL.DEVICE)[:, None, None] for x in (*own, *teachers)
+    logger.info(
+        "the teacher's images have mean and deviation %s, the student's %s", teacher, student
     )
-    return std / teachers_std, (mean - teachers_mean) / teachers_std
+    mean, std, teacher_mean, teacher_std = (
+        torch.tensor(x, device=cfg.MODEL.DEVICE)[:, None, None] for x in (*student, *teacher)
+    )
+    return std / teacher_std, (mean - teacher_mean) / teacher_std
 
 
 def teacher_statistics(cfg: CfgNode) -> tuple[Sequence[float], Sequence[float]]:
     """Returns mean and deviation of the channels of the teacher's images."""
-    node, own = cfg.MODEL.TEACHER, cfg.INPUT
+    node, inputs = cfg.MODEL.TEACHER, cfg.INPUT
     if node.PIXEL_MEAN or node.PIXEL_STD:
         return node.PIXEL_MEAN, node.PIXEL_STD
     if node.WEIGHTS and not Path(node.WEIGHTS).is_file():
-        known = pretrained_weights(node.NAME, node.WEIGHTS)
-        return known.mean, known.std
-    beside = Path(node.WEIGHTS).with_name("config.yaml") if node.WEIGHTS else None
-    with suppress(ValueError):  # of another kind of run
-        if beside and beside.is_file():
-            merge_config(teachers := get_cfg(), beside)
-            own = teachers.INPUT
-    return own.PIXEL_MEAN, own.PIXEL_STD
+        pretrained = pretrained_weights(node.NAME, node.WEIGHTS)
+        return pretrained.mean, pretrained.std
+    config_file = Path(node.WEIGHTS).with_name("config.yaml") if node.WEIGHTS else None
+    with suppress(ValueError):  # a config of another program
+        if config_file and config_file.is_file():
+            merge_config(teacher_cfg := get_cfg(), config_file)
+            inputs = teacher_cfg.INPUT
+    return inputs.PIXEL_MEAN, inputs.PIXEL_STD
 
 
-def chosen(value: float | None, published: float) -> float:
-    """Returns a config's value, or the published one."""
+def configured_or(value: float | None, published: float) -> float:
+    """Returns a config's value, or the published one if that is None."""
     return published if value is None else value

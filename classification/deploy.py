@@ -1,4 +1,4 @@
-"""The student of a run alone: its weights, TorchScript, ONNX, and what each costs and gets right.
+"""Exports the student of a run, and measures its cost and accuracy.
 
 An exported classifier takes images (N, 3, S, S), RGB, float32 of 0 to 255, and returns logits
 (N, K): the normalisation is inside. S is ``INPUT.SIZE``.
@@ -73,7 +73,7 @@ def load_student(cfg: CfgNode) -> nn.Module:
 
 
 def load_teacher(cfg: CfgNode) -> tuple[nn.Module | None, str]:
-    """Returns the teacher of a run as far as it is there, and a note on what is missing."""
+    """Returns the teacher of a run, or None and a note on why it cannot be loaded."""
     if not cfg.MODEL.DISTILLER.NAME:
         return None, ""
     try:
@@ -99,10 +99,10 @@ def deploy(
         output: folder to write to.
         formats: keys of ``FORMATS``.
         image: to compare and time on; noise without one.
-        is_evaluated: whether every row gets its accuracy on the test images.
+        is_evaluated: whether to evaluate every row on the test images.
 
     Raises:
-        ValueError: weights, an image or a data set that are not as they should be.
+        ValueError: invalid weights, an invalid image or data set.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(
@@ -118,7 +118,7 @@ def deploy(
         networks.insert(0, Classifier("teacher", teacher, cfg, pixels))
     rows = measure(networks, formats, file, ("teacher", "student") if is_evaluated else ())
     names = read_classes(cfg)
-    if len(names) != cfg.MODEL.NUM_CLASSES:  # moved, or not what the training saw
+    if len(names) != cfg.MODEL.NUM_CLASSES:  # the data is gone, or has changed
         names = []
     report = Report(
         checkpoint=cfg.MODEL.WEIGHTS,
@@ -162,18 +162,18 @@ class LogitError(NamedTuple):
 
     @property
     def close(self) -> bool:
-        """Whether the difference is that of rounding."""
+        """Returns whether the difference is one of rounding."""
         return self.error < TOLERANCE
 
     def describe(self) -> str:
-        """Returns a few words for the table."""
+        """Returns the text for the table."""
         if self.close:
             return f"logits within {self.error:.0e}"
         return f"its logits differ by {self.error:.1%}"
 
 
 def compare(run: Runner, expected: Runner, image: Tensor) -> LogitError:
-    """Compares on the image and on a batch of it, its mirror image and its negative."""
+    """Compares logits of the image, and of a batch with its mirror image and its negative."""
     errors = []
     for images in (image, torch.cat([image, image.flip(3), 255.0 - image])):
         logits = expected(images)["logits"]
@@ -206,20 +206,20 @@ class Classifier(Network):
 
     @property
     def inputs(self) -> Tensor:
-        """The image as the network takes it."""
+        """Returns the network's input."""
         return self.image
 
     @property
     def kind(self) -> str:
-        """What it is, for messages."""
+        """Returns the network's class name, for messages."""
         return type(self.detector.network).__name__
 
     def run(self, image: Tensor) -> dict[str, Tensor]:
-        """Returns what an exported file gives for images."""
+        """Returns the outputs that an exported file has for images."""
         return {"logits": self.detector(image)}
 
     def evaluate(self, run: Runner, title: str) -> dict[str, float]:
-        """Returns the accuracy of what runs it on the images that its training evaluates."""
+        """Returns the accuracy of ``run`` on the images on which the training evaluates."""
         cfg = self.cfg.clone()
         cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = [0.0] * 3, [1.0 / 255.0] * 3  # raw pixels
         evaluator = AccuracyEvaluator()
@@ -227,6 +227,6 @@ class Classifier(Network):
         for batch in tqdm(build_test_loader(cfg), title, leave=False):
             evaluator.process(batch, run(batch.images.contiguous())["logits"])
         with contextlib.redirect_stdout(None):
-            found: Any = evaluator.evaluate()
-        accuracy: dict[str, float] = found["accuracy"]
+            results: Any = evaluator.evaluate()
+        accuracy: dict[str, float] = results["accuracy"]
         return accuracy

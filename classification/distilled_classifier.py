@@ -23,14 +23,14 @@ class DistilledClassifier(StudentWrapper):
     Args:
         student: the network to train.
         teacher: the network to learn from, on the student's classes; None without a distiller.
-        distiller: what compares the two; None to learn from the labels alone.
+        distiller: compares the two; None to learn only from the labels.
         loss_weight: of the distillation loss.
         ce_weight: of the cross entropy.
         warmup_epochs: ``loss_weight`` is multiplied by min(epoch / warmup_epochs, 1), the first
             epoch being 1.
-        epoch_iters: iterations an epoch.
-        teacher_scale: what the student's images are multiplied with, and what is then added, for
-            the teacher's, (3, 1, 1) each; None where they are normalised alike.
+        epoch_iters: iterations per epoch.
+        teacher_affine: factor and offset, (3, 1, 1) each, that turn the student's images into the
+            teacher's; None if they have the same normalisation.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class DistilledClassifier(StudentWrapper):
         ce_weight: float = 1.0,
         warmup_epochs: float = 0.0,
         epoch_iters: float = 1.0,
-        teacher_scale: tuple[Tensor, Tensor] | None = None,
+        teacher_affine: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         if (teacher is None) != (distiller is None):
             raise ValueError("teacher, distiller: got one of them, expected both or none")
@@ -59,7 +59,7 @@ class DistilledClassifier(StudentWrapper):
         self.ce_weight = ce_weight
         self.warmup_iters = warmup_epochs * epoch_iters
         self.epoch_iters = epoch_iters
-        self.teacher_scale = teacher_scale
+        self.teacher_affine = teacher_affine
         self._hits: Tensor | int = 0
         self._images = 0
 
@@ -77,10 +77,10 @@ class DistilledClassifier(StudentWrapper):
         return losses
 
     def teacher_images(self, images: Tensor) -> Tensor:
-        """Returns the student's images (N, 3, H, W) as the teacher takes them."""
-        if self.teacher_scale is None:
+        """Returns the student's images (N, 3, H, W) with the teacher's normalisation."""
+        if self.teacher_affine is None:
             return images
-        factor, offset = (x.to(images) for x in self.teacher_scale)
+        factor, offset = (x.to(images) for x in self.teacher_affine)
         return images * factor + offset
 
     def _distill(self, teacher: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -98,7 +98,7 @@ class DistilledClassifier(StudentWrapper):
         return {"loss_distill": weight * total}, student.logits
 
     def _warmup(self, iteration: int) -> float:
-        """Returns the share of the full weight at an iteration, counted from 0."""
+        """Returns the warm-up factor of an iteration, counted from 0."""
         if self.warmup_iters == 0:
             return 1.0
         epoch = 1 + int(iteration / self.epoch_iters)
@@ -106,7 +106,7 @@ class DistilledClassifier(StudentWrapper):
 
     def _log_accuracy(self, logits: Tensor, labels: Tensor) -> None:
         """Logs the accuracy on the images since it was last logged."""
-        # Summed on the device: to read a value is to wait for it.
+        # Summed on the device: reading a value waits for it.
         self._hits = self._hits + (logits.detach().argmax(1) == labels).sum()
         self._images += len(labels)
         storage = get_event_storage()

@@ -39,7 +39,7 @@ class Trainer(ResumableTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Returns batches without end, of a new seed in each run unless the config has one."""
+        """Returns endless batches, with a random seed unless the config has one."""
         train = load_splits(cfg).train
         logger.info("Training images: %d of %d classes", len(train), len(train.classes))
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -47,7 +47,7 @@ class Trainer(ResumableTrainer):
 
     @classmethod
     def parts_to_load(cls, cfg: CfgNode, model: nn.Module) -> Sequence[str]:
-        """Returns none without ``MODEL.WEIGHTS``: those of ``MODEL.STUDENT`` may be enough."""
+        """Returns none without ``MODEL.WEIGHTS``: ``MODEL.STUDENT`` may have weights itself."""
         return super().parts_to_load(cfg, model) if cfg.MODEL.WEIGHTS else ()
 
     @classmethod
@@ -60,10 +60,7 @@ class Trainer(ResumableTrainer):
 
 
 class AccuracyEvaluator(DatasetEvaluator):
-    """Share of images whose label is among the k highest logits, in percent, for k in ``TOP``.
-
-    With fewer than k classes every image counts.
-    """
+    """Top-k accuracy in percent for k in ``TOP``; 100 with at most k classes."""
 
     def reset(self) -> None:
         """Forgets the images so far."""
@@ -95,8 +92,8 @@ def load_config(config_file: str, opts: list[str], *, allow_unsafe: bool = False
     """Returns a frozen config of a file and KEY VALUE pairs, its schedule in iterations.
 
     Raises:
-        ValueError: a file that is wrong or would run code, a device or data set that is not there,
-            or an impossible value.
+        ValueError: a file that is invalid or would run code, a missing device or data set, or an
+            impossible value.
     """
     cfg = get_cfg()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)

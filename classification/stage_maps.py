@@ -1,4 +1,4 @@
-"""Draws a classifier's maps before and after the transform, beside its teacher's.
+"""Draws a classifier's maps before and after the transform, and its teacher's.
 
 Legend: N images, H and W map size.
 """
@@ -27,12 +27,12 @@ Stages = dict[str, list[Tensor]]  # by name the maps of each column, (N, H, W), 
 
 
 def plot_stage_maps(config: Path, checkpoint: Path, title: str, file: Path) -> bool:
-    """Draws the maps of the first test images; returns False for a method that transforms none.
+    """Draws the maps of the first test images; returns False for a method without a transform.
 
-    The data set and the teacher of the run's ``config.yaml`` must still be there.
+    The data set and the teacher of the run's ``config.yaml`` must still exist.
 
     Raises:
-        ValueError: a data set, teacher or checkpoint that is gone or does not fit.
+        ValueError: a data set, teacher or checkpoint that is missing or does not fit.
     """
     cfg = get_cfg()
     merge_config(cfg, config)
@@ -75,7 +75,7 @@ def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, Stages]:
 
 
 def draw_maps(images: Tensor, stages: Stages, title: str, file: Path) -> None:
-    """Draws a row an image, three columns a stage; maps that are compared share their colours."""
+    """Draws a row per image, three columns per stage; compared maps share a colour scale."""
     count, columns = len(images), 1 + len(COLUMNS) * len(stages)
     figure = Figure(figsize=(1.35 * columns, 1.45 * count + 1.0), layout="constrained")
     grid = figure.subplots(count, columns, squeeze=False)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The student alone: a checkpoint for plain Detectron2, TorchScript, ONNX, and what they cost.
+"""Export the student: a checkpoint for plain Detectron2, TorchScript, ONNX, and their cost.
 
 RUN is an output folder of tools/train_net.py or tools/train_classifier.py, CONFIG a config file in
 YAML, distilled or not. Writes model.pth, config.yaml, deploy.md, deploy.json, and a file for each
@@ -44,7 +44,7 @@ examples:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Returns the arguments, the formats once each."""
+    """Parses the command line; every format is there once."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -66,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--size", nargs=2, type=int, metavar=pair, help="default: as INPUT.MIN_SIZE_TEST")
     args = parser.parse_intermixed_args()
     keys = [i for i, word in enumerate(args.format) if word[:1].isupper()]
-    if keys:  # pairs behind the names of formats are the config's
+    if keys:  # argparse takes KEY VALUE pairs after --format for names of formats
         args.opts, args.format = args.format[keys[0] :] + args.opts, args.format[: keys[0]]
     unknown = [name for name in args.format if name not in (DETECTRON2, *FORMATS)]
     if unknown:
@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Writes the files and prints the table; returns the exit status."""
     args = parse_arguments()
-    logging.disable(logging.WARNING)  # the table has what matters
+    logging.disable(logging.WARNING)  # only the table is printed
     default = args.source / "deploy" if args.source.is_dir() else Path("output/deploy")
     try:
         check_packages(args.format)
@@ -104,7 +104,7 @@ def reads_as_classifier(source: Path) -> bool:
 
 
 def deploy_classifier(args: argparse.Namespace, output: Path) -> Report:
-    """Does for a classifier what ``deploy`` does."""
+    """Writes the files of a classifier and measures; otherwise as ``deploy``."""
     if args.size:
         raise ValueError("--size: a classifier's images are of INPUT.SIZE; add INPUT.SIZE 64")
     cfg = classifiers.read_source(args.source, args.weights, args.opts)
@@ -117,7 +117,7 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     """Writes the files and measures.
 
     Raises:
-        ValueError: a source, checkpoint or image that is not as it should be.
+        ValueError: an invalid source, checkpoint or image.
     """
     source, weights = read_source(args.source, args.weights, args.opts)
     dataset = register_validation(source) if args.evaluate else ""
@@ -125,8 +125,8 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     output.mkdir(parents=True, exist_ok=True)
     file = save_student(cfg, student, output)
     networks, notes = prepare(args, source, student)
-    alike = [x.name for x in networks if class_count(x.detector) == class_count(student)]
-    rows = measure(networks, args.format, file, alike if dataset else ())
+    evaluated = [x.name for x in networks if class_count(x.detector) == class_count(student)]
+    rows = measure(networks, args.format, file, evaluated if dataset else ())
     sizes, needs = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), needed_packages(cfg, student)
     files = [row.file for row in rows]
     report = Report(
@@ -149,7 +149,7 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
 def prepare(
     args: argparse.Namespace, source: CfgNode, student: Any
 ) -> tuple[list[Network], list[str]]:
-    """Returns the teacher, as far as it is there, and the student, with notes on the teacher."""
+    """Returns the teacher, if it can be loaded, and the student, with notes on the teacher."""
 
     def network(name: str, detector: Any, cfg: CfgNode) -> Network:
         image = example_image(cfg, args.image, tuple(args.size) if args.size else None)

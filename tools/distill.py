@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Distil a detector into a small one on data of your own: derive the config, save it and run it."""
+"""Distil a detector into a small one on your data: derive the config, save it and run it."""
 
 import argparse
 import shlex
@@ -19,8 +19,8 @@ example:
 docs/your_data.md says what is derived how; KEY VALUE pairs of config keys override it.
 """
 RUNTIMES = ("pytorch", "torchscript", "onnx")
-# Of a student, and so of no use to --train-teacher.
-OF_STUDENT = {
+# Defaults of arguments that --train-teacher does not take.
+STUDENT_DEFAULTS = {
     **dict.fromkeys(("student", "student_weights", "speedup", "latency"), None),
     **dict.fromkeys(("images", "classes", "inherit_heads"), None),
     **dict.fromkeys(("ladder", "features_only", "compare"), False),
@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     optional = argparse.BooleanOptionalAction
     add("--inherit-heads", action=optional, help="the teacher's (default: if classes fit)")
     add("--output", metavar="DIR", help="default: output/distill, or output/teacher")
-    add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
+    add("--device", choices=["cuda", "cpu"], help="default: cuda if there is a GPU")
     add("--num-gpus", type=int, default=1, metavar="N", help="default: 1")
     add("--compare", action="store_true", help="then train it alone, and with heads alone")
     add("--resume", action="store_true", help="resume from the last checkpoint")
@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raises a ValueError for numbers that cannot be, or a folder that holds another run."""
+    """Raises a ValueError for impossible numbers, or a folder with another run."""
     for flag, value in (("--batch", args.batch), ("--num-gpus", args.num_gpus)):
         if value < 1:
             raise ValueError(f"{flag}: got {value}, expected 1 or more")
@@ -85,12 +85,12 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise ValueError(f"{flag}: got {goal}, expected a number above 0")
     if args.train_teacher:
         check_teacher_arguments(args)
-    sized = args.ladder or args.speedup or args.latency
-    if not (args.student or sized or args.train_teacher):
+    is_measured = args.ladder or args.speedup or args.latency
+    if not (args.student or is_measured or args.train_teacher):
         raise ValueError(
             "--student: missing; give one, or --speedup N or --latency MS to choose it"
         )
-    if args.runtime and not sized:
+    if args.runtime and not is_measured:
         raise ValueError("--for: says what --speedup, --latency or --ladder measure; add one")
     check_data_arguments(args)
     if args.batch % args.num_gpus:
@@ -103,8 +103,8 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_teacher_arguments(args: argparse.Namespace) -> None:
-    """Raises a ValueError for a flag that has no effect on a teacher that is trained."""
-    for name, default in OF_STUDENT.items():
+    """Raises a ValueError for a flag without an effect on ``--train-teacher``."""
+    for name, default in STUDENT_DEFAULTS.items():
         if getattr(args, name) != default:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: is of a student; leave it out with --train-teacher")
@@ -113,7 +113,7 @@ def check_teacher_arguments(args: argparse.Namespace) -> None:
 
 
 def check_data_arguments(args: argparse.Namespace) -> None:
-    """Raises a ValueError for data that is missing, or flags that do not go together."""
+    """Raises a ValueError for missing data, or flags that exclude each other."""
     if not (args.train or args.images):
         raise ValueError("--train: missing; give it, or --images of which the teacher labels all")
     if not args.val and (not args.images or args.features_only):
@@ -149,18 +149,18 @@ def read_data(args: argparse.Namespace, device: str) -> dict[str, Any]:
         output=Path(args.output) / "labels",
         teacher_weights=args.teacher_weights,
         classes=args.classes or (train.class_names if train else val.class_names if val else ()),
-        labelled=val or train,  # a teacher is surer of images that it was trained on
+        labelled=val or train,  # val first: a teacher's scores on its training images are higher
         device=device,
         options=args.options,
     )
-    # The size of a student does not depend on labels.
+    # --ladder needs no labels: the size of a student does not depend on them.
     return read_folders(request, train, val, features_only=args.features_only or args.ladder)
 
 
 def read_request(args: argparse.Namespace) -> "Request":
     """Reads the data; raises a ValueError that names a wrong flag."""
     check_arguments(args)
-    import torch  # seconds, as the next ones
+    import torch  # here, as these imports take seconds
 
     from fam_det.recipes.recipe import Request
     from fam_det.recipes.student import check_student
@@ -168,7 +168,7 @@ def read_request(args: argparse.Namespace) -> "Request":
 
     if args.student:
         check_student(args.student)
-    if args.teacher:  # and is it there? Reading the data may take minutes
+    if args.teacher:  # checks that it exists, before minutes of reading data
         teacher_overrides(args.teacher, args.teacher_weights)
     random = "none" if args.from_scratch else None
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -188,10 +188,10 @@ def read_request(args: argparse.Namespace) -> "Request":
     )
 
 
-def size(request: "Request", args: argparse.Namespace) -> "Request":
-    """Chooses the student for --speedup or --latency, and prints how fast it is.
+def choose_student(request: "Request", args: argparse.Namespace) -> "Request":
+    """Chooses the student for --speedup or --latency, and prints its speed.
 
-    With --ladder measures all students, and prints what it would choose.
+    With --ladder it measures all students, and prints its choice.
     """
     from fam_det.recipes.sizing import Sizing, Target, size_student
 
@@ -209,10 +209,10 @@ def size(request: "Request", args: argparse.Namespace) -> "Request":
 
 
 def write_config(recipe: "Recipe", args: argparse.Namespace) -> Path:
-    """Prints the config, and saves it unless it would replace a finished run's.
+    """Prints the config, and saves it; a dry run does not replace another config.
 
     Raises:
-        ValueError: a resumed run that would be another one.
+        ValueError: a changed config that a run cannot be resumed with.
     """
     from fam_det.recipes.overrides import changed_keys, check_resumable
 
@@ -231,7 +231,7 @@ def write_config(recipe: "Recipe", args: argparse.Namespace) -> Path:
 
 
 def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
-    """Trains in a process of its own; leaves with its exit code if that is not 0."""
+    """Trains in another process; exits with its exit code if that is not 0."""
     from fam_det.analysis.processes import run_attached
 
     tool = Path(sys.argv[0]).with_name("train_net.py")
@@ -246,37 +246,37 @@ def run_training(args: argparse.Namespace, config: Path, *options: str) -> None:
 
 
 def run_trainings(args: argparse.Namespace, request: "Request", recipe: "Recipe") -> None:
-    """Trains, with --compare the same student twice more; prints the cost before, a table after."""
+    """Trains, with --compare also the controls; prints the cost before, and a table after."""
     from fam_det.data.audit import kept_warnings
     from fam_det.recipes.controls import controls
     from fam_det.recipes.cost import describe_cost
 
     warnings = kept_warnings()
     config = write_config(recipe, args)
-    found = controls(config) if args.compare else {}
-    if not args.resume:  # its log has real figures
-        print(f"\n{describe_cost(request, recipe.cfg, 1 + len(found))}")
+    trainings = controls(config) if args.compare else {}
+    if not args.resume:  # the log of a resumed run has the real times
+        print(f"\n{describe_cost(request, recipe.cfg, 1 + len(trainings))}")
     run_training(args, config)
-    for folder, options in found.values():
+    for folder, options in trainings.values():
         run_training(args, config, *options, "OUTPUT_DIR", str(folder))
     if not args.dry_run:
         from fam_det.recipes.outcome import summarize, summarize_teacher
 
-        others = {title: folder for title, (folder, _) in found.items()}
+        others = {title: folder for title, (folder, _) in trainings.items()}
         folder = config.parent
         table = summarize_teacher(folder) if args.train_teacher else summarize(folder, others)
-        # What was decided, which the log of the training has long scrolled away.
+        # The decisions again: the log of the training has scrolled them away.
         notes = [line[2:] for line in config.read_text().splitlines() if line.startswith("# ")]
         print("", *notes, *warnings, "", table, sep="\n", end="")
 
 
 def main() -> None:
-    """Writes the config, trains, and prints what came of it."""
+    """Writes the config, trains, and prints the results."""
     args = parse_arguments()
     try:
         request = read_request(args)
         if args.ladder or args.speedup or args.latency:
-            request = size(request, args)
+            request = choose_student(request, args)
         if args.ladder:
             return
         from fam_det.recipes.recipe import derive, derive_teacher
@@ -285,7 +285,7 @@ def main() -> None:
         run_trainings(args, request, recipe)
     except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))  # on one line
-    except KeyboardInterrupt:  # at the table: a training answers itself
+    except KeyboardInterrupt:  # outside of a training, which handles it itself
         sys.exit(130)
 
 

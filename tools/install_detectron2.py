@@ -1,13 +1,12 @@
-"""Puts Detectron2 into the environment of the Python that runs this, unless it has one already.
+"""Installs Detectron2 for the Python that runs this, unless any version is installed.
 
-An installed Detectron2, of any version, is left as it is. Where there is none, this builds v0.6
-without its compiled extension. The source is the archive that the package index has as
-`pb1-detectron2`: its Python files are those of the official tag, its C++ files are missing, so that
-pip alone cannot install it. With a compiler, rather build the official main branch from source.
+It builds v0.6 without its compiled extension. The source is the archive `pb1-detectron2` of the
+package index: its Python files are those of the official tag, its C++ files are missing, so pip
+alone cannot install it. With a compiler, build the official main branch from source instead.
 
-The wheel carries fam_det/detectron2_compat.py as `detectron2/_compat.py`, and its
-`detectron2/__init__.py` applies that first: it works on today's libraries in any process, also in
-one that never imports fam_det. Needs torch and setuptools; `make` installs requirements.txt first.
+The wheel contains fam_det/detectron2_compat.py as `detectron2/_compat.py`, which its
+`detectron2/__init__.py` applies first. So it works with today's libraries also in processes that
+never import fam_det. Needs torch and setuptools; `make` installs requirements.txt first.
 """
 
 import argparse
@@ -27,8 +26,8 @@ ARCHIVE = "pb1-detectron2"
 VERSION = "0.6"
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 
-# pip 26.3 refuses to download this archive, because an optional extra of it, which nothing here
-# uses, names a URL. So an earlier release does the download, from a temporary folder.
+# pip 26.3 refuses this archive, as an optional extra of it, unused here, names a URL. So an earlier
+# release, in a temporary folder, downloads it.
 PIP_VERSION = "26.2.1"
 PIP_SHA256 = "71138adf1f4ca900cdb7d289c21b7494329f2332b6d85f0e1c42108c0384ed3e"
 
@@ -74,7 +73,7 @@ def run_pip(*arguments: str, path: Path | None = None) -> None:
 
 
 def download(folder: Path) -> Path:
-    """Fetches the source archive into `folder` with pip, checks its hash, returns its path."""
+    """Downloads the source archive into `folder` with pip, checks its hash, returns its path."""
     requirements = folder / "requirements.txt"
     hashed = ("--no-deps", "--require-hashes", "--requirement", str(requirements))
     requirements.write_text(f"pip=={PIP_VERSION} --hash=sha256:{PIP_SHA256}\n")
@@ -83,9 +82,9 @@ def download(folder: Path) -> Path:
     source = ("--no-binary", ":all:", "--no-build-isolation")
     run_pip("download", *hashed, *source, "--dest", str(folder), path=folder / "pip")
     archive = folder / f"{ARCHIVE}-{VERSION}.tar.gz"
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != SHA256:
-        fail(f"{archive.name} has sha256 {found}, expected {SHA256}")
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if sha256 != SHA256:
+        fail(f"{archive.name} has sha256 {sha256}, expected {SHA256}")
     return archive
 
 
@@ -107,7 +106,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def installed() -> str | None:
-    """Returns version and place of the Detectron2 that this Python would import, or None."""
+    """Returns version and folder of the Detectron2 that this Python would import, or None."""
     spec = importlib.util.find_spec("detectron2")
     if spec is None:
         return None
@@ -121,15 +120,15 @@ def installed() -> str | None:
 def main() -> None:
     """Installs Detectron2, or only builds its wheel."""
     parser = argparse.ArgumentParser(
-        description="Install Detectron2 unless it is there already.",
+        description="Install Detectron2 unless it is installed.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     text = "only build the pure-Python wheel, into this folder"
     parser.add_argument("--wheel-dir", type=Path, help=text)
     wheel_dir: Path | None = parser.parse_args().wheel_dir
-    if wheel_dir is None and (found := installed()):
-        print(f"Using the installed {found}")
+    if wheel_dir is None and (existing := installed()):
+        print(f"Using the installed {existing}")
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

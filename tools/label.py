@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     scores = "objects have a score of HIGH, uncertain ones of LOW (default: 0.25 0.5, or chosen)"
     add("--scores", nargs=2, type=float, metavar=("LOW", "HIGH"), help=scores)
     add("--output", default="output/labels", type=Path, metavar="DIR", help="default: %(default)s")
-    add("--device", choices=["cuda", "cpu"], help="default: cuda where there is a GPU")
+    add("--device", choices=["cuda", "cpu"], help="default: cuda if there is a GPU")
     add("options", nargs="*", metavar="KEY VALUE", help="such as MODEL.TEACHER.OPTS")
     args = parser.parse_intermixed_args()
     if args.scores and not 0.05 <= args.scores[0] <= args.scores[1] <= 1:
@@ -37,9 +37,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Writes the files and says what is in them."""
+    """Writes the files and prints their contents."""
     args = parse_arguments()
-    import torch  # seconds, as the next one
+    import torch  # here, as these imports take seconds
 
     from fam_det.recipes.data import read_coco
     from fam_det.recipes.labels import LabelRequest, label_images, write_dataset, write_unreadable
@@ -57,8 +57,8 @@ def main() -> None:
             options=args.options,
         )
         labelled = label_images(request)
-        written = write_dataset(labelled, args.output / "labels.json")
-        print(f"{written}; image folder: {labelled.labels.root}")
+        line = write_dataset(labelled, args.output / "labels.json")
+        print(f"{line}; image folder: {labelled.labels.root}")
         print(write_unreadable(labelled.labels, args.output / "unreadable.txt"), end="")
     except (ValueError, OSError) as error:
         sys.exit(" ".join(str(error).split()))

@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Writes the files; returns the exit status, 1 where a file could not be read."""
+    """Writes the files; returns the exit status, 1 if a file could not be read."""
     args = parse_arguments()
     logging.disable(logging.WARNING)
     try:
@@ -84,7 +84,7 @@ def predict(
     names: list[str],
     pictures: Path | None,
 ) -> dict[str, str]:
-    """Writes the files; returns the reason by name of what could not be read."""
+    """Writes the files; returns the reasons by name for unreadable files."""
     unreadable = {}
     description = f"{args.detector}: detections with a score of {args.threshold:g} or more"
     info = {"description": description, "image_folder": str(root)}
@@ -97,8 +97,8 @@ def predict(
         for name in names:
             target = pictures / name if pictures else None
             try:
-                for image, found in detect_in(predictor, root / name, target, args.threshold):
-                    predictions.add({"file_name": name, **image}, found)
+                for image, instances in detect_in(predictor, root / name, target, args.threshold):
+                    predictions.add({"file_name": name, **image}, instances)
                     bar.update()
             except UnreadableError as error:
                 unreadable[name] = str(error)
@@ -113,21 +113,21 @@ def predict(
 def detect_in(
     predictor: Predictor, source: Path, target: Path | None, threshold: float
 ) -> Iterator[tuple[dict[str, int], Instances]]:
-    """Yields the size of an image, or size and number of each frame, with its detections.
+    """Yields the size of an image, or size and number of each frame, with the detections.
 
-    Draws them in ``target``.
+    Draws them into ``target``.
     """
     order = predictor.input_format
     class_names = [category["name"] for category in predictor.categories]
     with picture_writer(source, target) if target else nullcontext() as write:
         for number, image in enumerate(read_pictures(source, order)):
-            found = predictor(image)
-            found = found[found.scores >= threshold]
+            instances = predictor(image)
+            instances = instances[instances.scores >= threshold]
             if write:
-                write(draw_detections(convert_image_to_rgb(image, order), class_names, found))
+                write(draw_detections(convert_image_to_rgb(image, order), class_names, instances))
             height, width = image.shape[:2]
             frame = {"frame_id": number} if is_video(source.name) else {}
-            yield {"height": height, "width": width, **frame}, found
+            yield {"height": height, "width": width, **frame}, instances
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 """A table and plots of runs: scores over seeds beside published ones, gammas, filters, maps.
 
 RUN is an output folder of tools/train_net.py or tools/train_classifier.py, finished or not.
-Runs that differ in their seed alone are one row: mean and sample standard deviation. Runs that
-were evaluated on the same data are one table, with the differences to their teacher if its own
-run is among them, otherwise to the student alone.
+Runs that differ only in their seed are one row: mean and sample standard deviation. Runs that were
+evaluated on the same data are one table, with the differences to their teacher if its run is among
+them, otherwise to the student alone.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Writes the report; returns 1 if a folder is left out. Standard output has the table alone."""
+    """Writes the report; returns 1 if a folder is left out. Only the table goes to stdout."""
     args = parse_arguments()
-    folders = dict.fromkeys(folder.resolve() for folder in args.runs)  # each once
+    folders = dict.fromkeys(folder.resolve() for folder in args.runs)  # without duplicates
     runs = read_runs(folders)
     if not runs:
         return 1
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:
-    """Reads the runs; prints why a folder is left out."""
+    """Reads the runs; prints the reason for each folder that is left out."""
     runs = []
     for folder in folders:
         try:
@@ -77,16 +77,16 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
 
 
 def log(text: str) -> None:
-    """Prints to standard error, as standard output has the table."""
+    """Prints to standard error: standard output has the table."""
     print(text, file=sys.stderr, flush=True)
 
 
 def write_plots(rows: Sequence[Row], output: Path) -> dict[str, str]:
     """Draws every plot that the runs have data for; returns captions by the names of the files."""
     pictures: dict[str, str] = {}
-    for test_set, own in by_test_set(rows).items():
+    for test_set, section in by_test_set(rows).items():
         name = file_name(f"curves {test_set}", pictures)
-        if plot_learning_curves(own, output / name):
+        if plot_learning_curves(section, output / name):
             pictures[name] = f"Learning curves, {test_set}"
     plots = {"Gammas": plot_gammas, "Filters": plot_filters, "Maps": plot_maps}
     for row in rows:
@@ -97,17 +97,17 @@ def write_plots(rows: Sequence[Row], output: Path) -> dict[str, str]:
     return pictures
 
 
-def file_name(text: str, taken: Collection[str]) -> str:
-    """Returns a name for a plot that is not taken, such as ``gammas_fam_kd_s1.png``."""
+def file_name(text: str, used: Collection[str]) -> str:
+    """Returns an unused file name for a plot, such as ``gammas_fam_kd_s1.png``."""
     stem = re.sub(r"[^a-z0-9.-]+", "_", text.lower()).strip("_")
     name, number = f"{stem}.png", 2
-    while name in taken:
+    while name in used:
         name, number = f"{stem}_{number}.png", number + 1
     return name
 
 
 def plot_maps(row: Row, file: Path) -> bool:
-    """Draws a classifier's stage maps; prints why there are none if its data or teacher is gone."""
+    """Draws a classifier's stage maps; prints the reason if its data or teacher is missing."""
     run = row.counted[0]
     checkpoint = find_checkpoint(run.folder)
     if run.task != "classification" or row.experiment.teacher is None or checkpoint is None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run a study: a list of runs over seeds in, one table out; call it again to resume."""
+"""Run a study, a list of runs over seeds, and write its table; call it again to resume."""
 
 import argparse
 import os
@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def parse_settings(pairs: list[str], study: Study) -> dict[str, str]:
-    """Parses NAME=PATH pairs; raises a ValueError for an unknown name or a path not there."""
+    """Parses NAME=PATH pairs; raises a ValueError for an unknown name or a missing path."""
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -81,7 +81,7 @@ def parse_options(opts: list[str]) -> dict[str, str]:
 
 
 def make_plan(args: argparse.Namespace, study: Study) -> Plan:
-    """Makes the plan for a command line; raises a ValueError for a wrong one."""
+    """Makes the plan of a command line; raises a ValueError if no run matches."""
     names = [name for name in study.runs if re.search(args.only or "", name)]
     if not names:
         raise ValueError(f"--only: no run matches {args.only!r}, there are {list(study.runs)}")
@@ -90,7 +90,7 @@ def make_plan(args: argparse.Namespace, study: Study) -> Plan:
 
 
 def list_jobs(args: argparse.Namespace, plan: Plan) -> None:
-    """Prints what is to do, and what a run lacks; raises as that would for a wrong command."""
+    """Prints the remaining jobs, and missing settings; raises a ValueError for a wrong command."""
     parse_options(args.opts)
     settings = parse_settings(args.set, plan.study)
     print(*[job.title for job in plan.to_do()], sep="\n")
@@ -102,7 +102,7 @@ def list_jobs(args: argparse.Namespace, plan: Plan) -> None:
 
 
 def run_study(args: argparse.Namespace, plan: Plan) -> None:
-    """Runs the jobs that are to do; raises a ValueError for a wrong command line."""
+    """Runs the remaining jobs; raises a ValueError for a wrong command line."""
     study, options = plan.study, parse_options(args.opts)
     settings = parse_settings(args.set, study)
     if missing := sorted(study.placeholders - set(settings)):
@@ -132,7 +132,7 @@ def visible_gpus() -> list[str]:
 
 
 def write_tables(study: Study, results: Results, *, plots: bool = False) -> str:
-    """Writes the tables beside the results, plots too if asked; returns the table for people."""
+    """Writes the tables, and plots if asked, to the results; returns the table in Markdown."""
     rows, folder = summarise(study, results), results.folder
     table = format_markdown(study, rows, results)
     atomic_write_text(folder / "README.md", f"# {study.name}\n\n{table}")
@@ -148,7 +148,7 @@ def main() -> int:
     """Returns the exit status: 0 if all runs have a result, 1 if some failed, 130 if stopped."""
     args = parse_arguments()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, signal.default_int_handler)
     try:
         study = load_study(args.study)

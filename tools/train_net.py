@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def invoke_main() -> None:
-    """Starts one process a device, as the command line says."""
+    """Starts one process per device."""
     start_tool(main, EXAMPLES, also_strict=", and at boxes that cannot be used as they are")
 
 

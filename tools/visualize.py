@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Show what a run learnt: teacher, student alone and distilled student on the same images.
 
-RUN is an output folder of tools/train_net.py. Writes one page, index.html, that has its images in
-it and needs no network: detections beside the ground truth, feature maps, filters, gammas.
+RUN is an output folder of tools/train_net.py. Writes one page with embedded images, index.html:
+detections beside the ground truth, feature maps, filters, gammas.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> int:
         run = read_run(args.run)
         alone = read_run(args.alone) if args.alone else None
         cfg, detectors = load_detectors(run, alone, args.device)
-        (cfg := cfg.clone()).defrost()  # what reads the teacher sets its device
+        (cfg := cfg.clone()).defrost()  # find_teacher sets its device
         detectors = [with_classes(x, cfg) if x.name == TEACHER else x for x in detectors]
         examples = choose_examples(cfg, args.image, args.count)
         output.mkdir(parents=True, exist_ok=True)
@@ -79,18 +79,18 @@ def main() -> int:
 
 
 def with_classes(teacher: Detector, cfg: CfgNode) -> Detector:
-    """Returns the teacher with the data's classes; without any where it lacks one of them."""
+    """Returns the teacher with the data's classes; without classes if it lacks one of them."""
     data = read_validation(cfg)
     if not data.names:
         return teacher
     try:
         return replace(teacher, classes=student_classes(cfg, data))
-    except ValueError:  # which the line of its AP says
+    except ValueError:  # teacher_scores reports it
         return replace(teacher, classes=())
 
 
 def teacher_facts(cfg: CfgNode, folder: Path) -> list[tuple[str, str]]:
-    """Returns the teacher's line: its scores are read, or found once and kept with the run."""
+    """Returns the teacher's line, with its scores, which are evaluated once and saved."""
     if cfg.MODEL.META_ARCHITECTURE != "DistilledDetector":
         return []
     data = read_validation(cfg)

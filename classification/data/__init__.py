@@ -1,4 +1,4 @@
-"""Labelled images: CIFAR, folders by class, ImageNet, digits; and loaders that resume exactly."""
+"""Labelled images: CIFAR, folders by class, ImageNet, digits; and loaders with exact resume."""
 
 from classification.data.build import (
     build_test_loader,

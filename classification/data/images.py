@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from classification.data.order import seeded_generator
+from classification.data.sampling import seeded_generator
 from fam_det.data.images import error_reason, open_checked_image
 
 
@@ -50,7 +50,7 @@ class ImageSet:
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """Returns the same set on a device; itself where it is there already."""
+        """Returns the set on a device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
@@ -82,7 +82,7 @@ Images = TypeVar("Images", ImageSet, ImageFiles, AnyImages)
 
 
 def hold_out(images: Images, count: int, seed: int = 0) -> tuple[Images, Images]:
-    """Splits off ``count`` images, the same share of every class up to one image.
+    """Splits off ``count`` images, with the same share of every class up to one image.
 
     Args:
         images: the set.
@@ -90,7 +90,7 @@ def hold_out(images: Images, count: int, seed: int = 0) -> tuple[Images, Images]
         seed: 0 or more; the same seed gives the same split.
 
     Returns:
-        The images that are left, and those held out; both in the order of the set.
+        The remaining images, and those held out; both in the order of the set.
 
     Raises:
         ValueError: a count that leaves one part empty.
@@ -105,20 +105,20 @@ def hold_out(images: Images, count: int, seed: int = 0) -> tuple[Images, Images]
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """Returns a random order, (N,) int64; every beginning of it has the same share of each class.
+    """Returns a random order (N,), int64, whose every prefix has the same share of each class.
 
-    The r-th image of a class of n has the place (r + 1/2) / n; images are sorted by place, those
-    at the same place at random.
+    The r-th image of a class of n has the position (r + 1/2) / n; images are sorted by position,
+    those at the same position at random.
     """
     order = torch.randperm(len(labels), generator=seeded_generator(seed, "split"))
     by_class = order[labels[order].sort(stable=True).indices]  # (N,), random within a class
     sizes = torch.bincount(labels)  # (K,)
     firsts = sizes.cumsum(0) - sizes  # (K,), where each class begins in by_class
-    own = labels[by_class]
-    ranks = torch.arange(len(labels)) - firsts[own]
-    places = torch.empty(len(labels), dtype=torch.float64)
-    places[by_class] = (ranks.double() + 0.5) / sizes[own]
-    return order[places[order].sort(stable=True).indices]
+    sorted_labels = labels[by_class]
+    ranks = torch.arange(len(labels)) - firsts[sorted_labels]
+    positions = torch.empty(len(labels), dtype=torch.float64)
+    positions[by_class] = (ranks.double() + 0.5) / sizes[sorted_labels]
+    return order[positions[order].sort(stable=True).indices]
 
 
 def list_folder(root: str | Path) -> ImageFiles:
@@ -159,10 +159,10 @@ def read_pixels(path: str, size: int) -> Tensor:
 
 
 def open_image(path: str) -> Image.Image:
-    """Reads an image file in RGB; not turned as its EXIF says, as in torchvision.
+    """Reads an image file in RGB; like torchvision it ignores the EXIF orientation.
 
     Raises:
-        ValueError: a file that is no image, or one that could do harm; the message names it.
+        ValueError: a file that is no image, or not safe to decode; the message names it.
     """
     try:
         with Path(path).open("rb") as stream, open_checked_image(stream) as image:

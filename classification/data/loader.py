@@ -1,7 +1,7 @@
-"""Batches of an image set, for training without end and for one evaluation.
+"""Loaders of an image set: endless for training, and for one evaluation.
 
-Images in memory are augmented a batch at a time on the device; images on disk are decoded by worker
-processes in torchvision's own pipeline.
+Images in memory are augmented in whole batches on the device; images on disk are decoded by worker
+processes with torchvision's transforms.
 
 Legend: N batch, S height and width in pixels.
 """
@@ -22,7 +22,7 @@ from torchvision import transforms as T
 
 from classification.data.augment import crop_and_mirror, draw_crops, normalise
 from classification.data.images import AnyImages, Batch, ImageFiles, ImageSet, open_image
-from classification.data.order import batch_order, seeded_generator, share_of_rank
+from classification.data.sampling import batch_order, rank_range, seeded_generator
 from fam_det.data.dataset import SeededDataset
 from fam_det.data.images import UnreadableImages
 from fam_det.data.loader import RestartingLoader, seeded_batches
@@ -35,7 +35,7 @@ Decoded: TypeAlias = tuple[Tensor, int, int]  # pixels (3, S, S) uint8, label, p
 
 @dataclass(eq=False)
 class BatchLoader(ABC):
-    """Base of the loaders of normalised batches, each a process's part of the images."""
+    """Base of the loaders of normalised batches of this process's part of the images."""
 
     images: AnyImages
     batch_size: int
@@ -45,7 +45,7 @@ class BatchLoader(ABC):
     device: torch.device | str = "cpu"  # of the batches
     rank: int = 0  # number of this process
     world_size: int = 1  # number of processes
-    # Of images on disk alone:
+    # Only for images on disk:
     size: int = 0  # S of the crops
     num_workers: int = 4  # processes that decode; 0 decodes in this one
     timeout: float = 0.0  # seconds after which a worker counts as stuck; 0 for never
@@ -71,14 +71,14 @@ class BatchLoader(ABC):
 
 @dataclass(eq=False)
 class TrainLoader(BatchLoader):
-    """Base of the loaders of shuffled and augmented batches without end.
+    """Base of the loaders of endless shuffled and augmented batches.
 
-    A batch is a function of the seed and the iteration alone; ``batch_size`` images of it are in
-    all processes together, of which each takes its part.
+    A batch is a function of the seed and the iteration alone. Its ``batch_size`` images are divided
+    among all processes.
 
     Attributes:
-        start_iter: the iteration that comes first; read when the first batch is asked for.
-        seed: a resumed run sets that of its checkpoint; read at the same time.
+        start_iter: the first iteration; read when iteration starts.
+        seed: a resumed run sets its checkpoint's before iteration starts.
 
     Raises:
         ValueError: a batch size that is no multiple of the number of processes.
@@ -97,21 +97,21 @@ class TrainLoader(BatchLoader):
                 f"SOLVER.IMS_PER_BATCH: got {self.batch_size}, "
                 f"expected a positive multiple of the {self.world_size} processes"
             )
-        part = share_of_rank(self.batch_size, self.rank, self.world_size)
+        part = rank_range(self.batch_size, self.rank, self.world_size)
         self.part = slice(part.start, part.stop)
 
-    def own_order(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Returns epochs and positions of this process's images of an iteration, int64."""
+    def rank_order(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Returns epochs and positions (int64) of this process's images of an iteration."""
         epochs, positions = batch_order(len(self.images), self.seed, self.batch_size, iteration)
         return epochs[self.part], positions[self.part]
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Computes on one thread of the CPU, as the workers of PyTorch's loader do.
+    """Computes on one CPU thread, as workers of PyTorch's loader do.
 
-    A second one gains little on a batch of small images, and where the machine's cores are busy
-    every operation waits for it: 1,000 images a second instead of 90,000.
+    A second one gains little for a batch of small images. On a busy machine every operation waits
+    for it: 1,000 images a second instead of 90,000.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -123,7 +123,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(eq=False)
 class InMemoryLoader(TrainLoader):
-    """Augments whole batches on the device, to which the images are copied."""
+    """Augments whole batches on the device, to which all images are copied."""
 
     images: ImageSet
     _: KW_ONLY
@@ -142,22 +142,22 @@ class InMemoryLoader(TrainLoader):
     @one_thread()
     def batch(self, iteration: int) -> Batch:
         """Returns this process's part of the batch of an iteration, counted from 0."""
-        _, own = self.own_order(iteration)
-        # Drawn for all processes, so that their number changes nothing.
+        _, positions = self.rank_order(iteration)
+        # Drawn for the batches of all processes, so that their number has no effect.
         generator = seeded_generator(self.seed, "augmentation", iteration)
         crops = draw_crops(self.batch_size, self.padding, self.flip, generator)
-        own = own.to(self.device, non_blocking=True)
-        # index_select copies whole images, where indexing goes pixel by pixel: 8 times as fast
-        pixels = self.images.images.index_select(0, own)
+        positions = positions.to(self.device, non_blocking=True)
+        # index_select copies whole images, indexing single pixels: 8 times as fast
+        pixels = self.images.images.index_select(0, positions)
         pixels = crop_and_mirror(pixels, crops[:, self.part], self.padding)
-        return self.to_batch(pixels, self.images.labels[own], own)
+        return self.to_batch(pixels, self.images.labels[positions], positions)
 
 
 @dataclass(eq=False)
 class StreamingLoader(TrainLoader):
-    """Decodes and augments images in worker processes, whose number changes no batch.
+    """Decodes and augments images in worker processes, whose number does not change batches.
 
-    The random draws of an image depend on the seed, the epoch and its position alone.
+    The augmentation of an image depends only on the seed, the epoch and its position.
     """
 
     images: ImageFiles
@@ -165,12 +165,13 @@ class StreamingLoader(TrainLoader):
     max_unreadable: int = 0  # different files that may be skipped before it is an error
 
     def __post_init__(self) -> None:
-        """Begins to count the files that cannot be read."""
+        """Initialises the count of unreadable files."""
         super().__post_init__()
         self.unreadable = UnreadableImages(self.max_unreadable)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields batches from ``start_iter`` on; raises a ValueError for too many bad files."""
+        # The sampler's keys are (epoch, position for the seed, index into the images).
         mapper = partial(decode, train_transform(self.size, self.flip))
         batches = seeded_batches(
             SeededDataset(self.images, mapper, self.seed, "augmentation"),
@@ -185,7 +186,7 @@ class StreamingLoader(TrainLoader):
 
     def _keys_from(self, start: int) -> Iterator[list[tuple[int, int, int]]]:
         for iteration in count(start):
-            epochs, positions = (x.tolist() for x in self.own_order(iteration))
+            epochs, positions = (x.tolist() for x in self.rank_order(iteration))
             yield list(zip(epochs, positions, positions, strict=True))
 
 
@@ -199,7 +200,7 @@ class EvaluationLoader(BatchLoader):
     def __post_init__(self) -> None:
         """Cuts the share into batches."""
         super().__post_init__()
-        share = share_of_rank(len(self.images), self.rank, self.world_size)
+        share = rank_range(len(self.images), self.rank, self.world_size)
         starts = range(0, len(share), self.batch_size)
         self.positions = [share[start : start + self.batch_size] for start in starts]
         self.decoded: RestartingLoader | None = None
@@ -208,7 +209,7 @@ class EvaluationLoader(BatchLoader):
                 MapDataset(self.images, partial(decode, evaluation_transform(self.size))),
                 batch_sampler=self.positions,  # type: ignore[arg-type]
                 collate_fn=collate,
-                generator=torch.Generator(),  # leaves the default one alone
+                generator=torch.Generator(),  # does not draw from the default one
                 **self.decoding,
             )
             self.decoded = RestartingLoader(loader, self.timeout)
@@ -221,7 +222,7 @@ class EvaluationLoader(BatchLoader):
         """Yields the batches.
 
         Raises:
-            ValueError: an image that cannot be read; without it the accuracy would be another.
+            ValueError: an image that cannot be read: skipping it would change the accuracy.
         """
         if self.decoded is not None:
             yield from (self.to_batch(*batch) for batch in self.decoded)
@@ -233,26 +234,26 @@ class EvaluationLoader(BatchLoader):
 
 
 def train_transform(size: int, flip: bool) -> Transform:
-    """Builds ImageNet's augmentation: a crop of random size and shape, half of them mirrored."""
+    """Builds ImageNet's augmentation: a crop of random size and shape, and a random flip."""
     mirror = [T.RandomHorizontalFlip()] if flip else []
     transform: Transform = T.Compose([T.RandomResizedCrop(size), *mirror, T.PILToTensor()])
     return transform
 
 
 def evaluation_transform(size: int) -> Transform:
-    """Builds ImageNet's evaluation: the shorter side at 256 for crops of 224 at the centre."""
+    """Builds ImageNet's evaluation transform: a centre crop, 224 of a shorter side of 256."""
     resize = T.Resize(evaluation_resize(size))
     transform: Transform = T.Compose([resize, T.CenterCrop(size), T.PILToTensor()])
     return transform
 
 
 def evaluation_resize(size: int) -> int:
-    """Returns the shorter side of an image that a crop at the centre is taken from."""
+    """Returns the shorter side to which an image is resized before the centre crop."""
     return round(size * 256 / 224)
 
 
 def decode(transform: Transform, record: dict[str, Any]) -> Decoded:
-    """Reads an image; raises a ValueError that names the file if it cannot."""
+    """Reads an image; raises a ValueError that names an unreadable file."""
     return transform(open_image(record["file_name"])), record["label"], record["position"]
 
 

@@ -1,4 +1,4 @@
-"""Base of the distillation methods: losses of a student's features beside a teacher's."""
+"""Base of the distillation methods, which compare a student's features with a teacher's."""
 
 from abc import abstractmethod
 from collections.abc import Collection
@@ -22,7 +22,7 @@ Registry of distillers for classifiers: subclasses of :class:`Distiller`, built 
 ``(cfg, student_shapes, teacher_shapes, labels)``.
 """
 SHARED_KEYS = {"NAME", "LOSS_WEIGHT", "CE_WEIGHT", "WARMUP_EPOCHS"}
-# Of the peers' own keys, those that may be 0, and those that a method checks itself.
+# Of the peers' keys: suffixes of those that may be 0, and those that a method checks itself.
 WEIGHTS = ("WEIGHT", "ALPHA", "BETA", "GAMMA")
 OWN_RANGE = ("MOMENTUM", "INIT_VARIANCE")
 STAGE_KEYS = ("STUDENT_STAGES", "TEACHER_STAGES", "STUDENT_PREACT", "TEACHER_PREACT")
@@ -47,8 +47,8 @@ class Distiller(nn.Module):
 
     Attributes:
         term_weights: weight of each term; 1 for a term without an entry.
-        reads: keys of ``MODEL.DISTILLER`` that the method reads, beside those that every one
-            shares; None if it does not say.
+        reads: keys of ``MODEL.DISTILLER`` that the method reads, besides ``SHARED_KEYS``: others
+            that were set get a warning. None turns the warning off.
     """
 
     loss_weight: float = 1.0
@@ -89,16 +89,16 @@ class Distiller(nn.Module):
         """
 
     def metrics(self) -> dict[str, Tensor]:
-        """Returns what to log beside the losses, tensors of one value by name."""
+        """Returns scalars to log beside the losses, one-element tensors by name."""
         return {}
 
 
 class PeerDistiller(Distiller):
-    """Base of the peers: a subclass computes its terms from features in float32 or float64.
+    """Base of the other methods: a subclass computes its terms in float32 or float64.
 
     The arguments of a subclass are the keys of its node of ``MODEL.DISTILLER``, such as ``KD``, in
-    lower case; ``classification.config`` documents them. A ValueError names the key of a
-    value that is out of range.
+    lower case; ``classification.config`` documents them. A ValueError names the key of a value that
+    is out of range.
     """
 
     @configurable
@@ -110,7 +110,7 @@ class PeerDistiller(Distiller):
     def from_config(
         cls, cfg: CfgNode, student: FeatureShapes, teacher: FeatureShapes, labels: Tensor
     ) -> dict[str, Any]:
-        """Returns the values of the method's own node, such as ``MODEL.DISTILLER.KD``."""
+        """Returns the values of the method's node, such as ``MODEL.DISTILLER.KD``."""
         name = cls.__name__.upper()
         node = cfg.MODEL.DISTILLER.get(name, {})
         for key, value in node.items():
@@ -121,7 +121,7 @@ class PeerDistiller(Distiller):
     def forward(
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """Returns unweighted terms, in full precision also under autocast."""
+        """Returns unweighted terms, computed in full precision also under autocast."""
         with torch.autocast(labels.device.type, enabled=False):
             return self.terms(
                 full_precision(student), full_precision(teacher, detach=True), labels, indices
@@ -135,7 +135,7 @@ class PeerDistiller(Distiller):
 
 
 def full_precision(features: Features, *, detach: bool = False) -> Features:
-    """Returns the features in float32, or in float64 if they are; cut from the graph if asked."""
+    """Returns the features in float32 or better, and detached if asked."""
 
     def convert(x: Tensor) -> Tensor:
         x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -150,7 +150,7 @@ def full_precision(features: Features, *, detach: bool = False) -> Features:
 
 
 def feature_shapes(model: nn.Module, image_size: int) -> FeatureShapes:
-    """Finds the shapes of a network's features for a square image, by a pass over zeros."""
+    """Returns the shapes of a network's features for a square image, from a forward pass."""
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -172,7 +172,7 @@ def build_distiller(
     check_choice("MODEL.DISTILLER.NAME", name, sorted(known for known, _ in DISTILLER_REGISTRY))
     try:
         distiller: Distiller = DISTILLER_REGISTRY.get(name)(cfg, student, teacher, labels)
-    except ValueError as error:  # the core names its argument; say whose it is
+    except ValueError as error:  # the core names its argument: add the node of the config
         raise ValueError(f"MODEL.DISTILLER: {error}") from error
     reads = None if distiller.reads is None else SHARED_KEYS | set(distiller.reads)
     warn_of_unread_keys(cfg.MODEL.DISTILLER, distiller_keys(), reads)

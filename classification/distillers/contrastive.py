@@ -44,18 +44,19 @@ class NegativeSampler(nn.Module):
     def forward(self, labels: Tensor, number: int) -> Tensor:
         """Returns positions in the training set: int64 (N,) -> (N, K)."""
         start, count = (x[labels][:, None] for x in (self.start, self.count))  # (N, 1)
-        others = len(self.order) - count
-        big = torch.randint(2**62, (len(labels), number), device=labels.device)
-        rank = big % others  # among the images of other classes, sorted by class
-        return self.order[rank + count * (rank >= start)]
+        num_others = len(self.order) - count
+        # randint has no bound per row; the modulo of a large number is practically uniform.
+        draws = torch.randint(2**62, (len(labels), number), device=labels.device)
+        rank = draws % num_others  # among the images of other classes, sorted by class
+        return self.order[rank + count * (rank >= start)]  # skips the label's own class
 
 
 class ContrastiveDistiller(PeerDistiller):
     """Base of the methods with a memory of every training image's embedding in either network.
 
-    The memories are in the checkpoint. In a run on several devices each updates its own with its
-    own images, and the checkpoint has the first one's. A subclass takes the channels of both pooled
-    features and the labels of the whole training set, int64 (M,), besides its options.
+    The memories are in the checkpoint. On several devices each updates its memory with its own
+    images, and the checkpoint has the first one's. Besides its options a subclass takes the
+    channels of both pooled features and the labels of the whole training set, int64 (M,).
     """
 
     def __init__(self, *, labels: Tensor, negatives: int, momentum: float) -> None:
@@ -80,11 +81,11 @@ class ContrastiveDistiller(PeerDistiller):
 class CRD(ContrastiveDistiller):
     """Contrastive representation distillation, Tian et al., ICLR 2020, arXiv 1910.10699.
 
-    Both pooled features are embedded, linearly and at unit length. Noise contrastive estimation
-    tells the embedding that the other network has of the same image (from a memory of all training
-    images) from those it has of K images of other classes; see :func:`contrast_memory`. The
+    Both pooled features are embedded linearly and normalised. Noise contrastive estimation
+    distinguishes the other network's embedding of the same image, from a memory of all training
+    images, from its embeddings of K images of other classes; see :func:`contrast_memory`. The
     positive is the image itself, RepDistiller's mode "exact". A batch reads N (K + 1) D numbers of
-    each memory: 540 MB for 64 images at the defaults.
+    each memory: 540 MB for 64 images with the defaults.
     """
 
     loss_weight = 0.8
@@ -121,7 +122,7 @@ class CRD(ContrastiveDistiller):
             {"embedding": {"output": embedded_student}, "positions": {"input": positions}},
             {"embedding": {"output": embedded_teacher}},
         )
-        # The loss writes its normalisation into a buffer along with the graph of its first batch.
+        # The loss stores its normalisation in a buffer, with the autograd graph of the first batch.
         self.contrast.get_buffer("params").detach_()
         return {"crd": loss.squeeze(0)}
 
@@ -142,7 +143,7 @@ def contrast_memory(
 
     class ContrastMemory(import_losses().CRDLoss):  # type: ignore[misc]
         def init_prob_alias(self, probs: Tensor) -> None:
-            """Leaves out the tables of its own sampling, whose negatives are of any class."""
+            """Skips the tables of torchdistill's sampling, which draws negatives of any class."""
             self.probs = self.alias = probs
 
     return ContrastMemory(
@@ -223,7 +224,7 @@ class WCoRD(ContrastiveDistiller):
 
 
 class LipschitzEmbedding(nn.Module):
-    """Unit length, then a linear map of spectral norm 1, found by one power iteration a step."""
+    """Normalises, then maps linearly with spectral norm 1, by one power iteration per step."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

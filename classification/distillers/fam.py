@@ -1,4 +1,4 @@
-"""FAM-KD, FAM + ReviewKD, ReviewKD and layer-to-layer FAM: the core's distillers on stage maps."""
+"""FAM-KD, FAM + ReviewKD, ReviewKD and layer-to-layer FAM on the stages of classifiers."""
 
 from abc import abstractmethod
 from collections.abc import Collection
@@ -22,8 +22,7 @@ from fam_det.modeling.metrics import gammas
 
 from detectron2.config import CfgNode, configurable
 
-# The widest map of ReviewKD's review.
-MAX_REVIEW_WIDTH = 512
+MAX_REVIEW_WIDTH = 512  # channels of the fused maps in ReviewKD's code
 
 
 class StageDistiller(Distiller):
@@ -100,7 +99,7 @@ class KnowledgeReviewDistiller(StageDistiller):
 
 @DISTILLER_REGISTRY.register()
 class LayerToLayerDistiller(StageDistiller):
-    """One transform a stage, without a review."""
+    """One transform per stage, without a review."""
 
     @classmethod
     def build_transform(cls, node: CfgNode, **options: Any) -> nn.Module:
@@ -111,11 +110,11 @@ class LayerToLayerDistiller(StageDistiller):
 def mid_channels(node: CfgNode, student_channels: list[int]) -> list[int]:
     """Returns the width of the fused map of each stage."""
     stages = len(student_channels)
-    chosen = list(node.MID_CHANNELS)
-    if len(chosen) not in (0, 1, stages):
-        raise ValueError(f"MID_CHANNELS: got {chosen}, expected none, one or {stages} numbers")
-    if chosen:
-        return chosen * stages if len(chosen) == 1 else chosen
+    widths = list(node.MID_CHANNELS)
+    if len(widths) not in (0, 1, stages):
+        raise ValueError(f"MID_CHANNELS: got {widths}, expected none, one or {stages} numbers")
+    if widths:
+        return widths * stages if len(widths) == 1 else widths
     if node.TRANSFORM == "conv3x3":
         return [min(MAX_REVIEW_WIDTH, student_channels[-1])] * stages
     return student_channels

@@ -57,10 +57,10 @@ class DKD(PeerDistiller):
         self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
         """Returns TCKD as ``target``, NCKD as ``others``."""
-        target, others = decoupled_divergences(
+        tckd, nckd = decoupled_divergences(
             student.logits / self.temperature, teacher.logits / self.temperature, labels
         )
-        return {"target": self.temperature**2 * target, "others": self.temperature**2 * others}
+        return {"target": self.temperature**2 * tckd, "others": self.temperature**2 * nckd}
 
 
 @DISTILLER_REGISTRY.register()

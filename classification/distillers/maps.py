@@ -1,6 +1,4 @@
-"""AT, FitNet, VID and SP: the student's stage maps against the teacher's.
-
-They compare maps alone: the pooled feature is never one of them.
+"""AT, FitNet, VID and SP compare stage maps, without the pooled feature.
 
 Legend: N batch, C channels, H and W map size.
 """
@@ -26,14 +24,13 @@ from fam_det.config import check_option
 
 from detectron2.config import CfgNode, configurable
 
-# The smallest variance of VID.
-EPS = 1e-5
+EPS = 1e-5  # minimal variance of VID
 
 
 class MapDistiller(PeerDistiller):
     """Base of the peers on stage maps: a subclass compares the two maps of a stage."""
 
-    # The one stage that the authors compare, -1 for the last; None for every stage but the stem.
+    # The only stage that the authors compare, -1 for the last; None for all except the stem.
     published: int | None = None
 
     @configurable
@@ -91,9 +88,9 @@ class AT(MapDistiller):
 class FitNet(MapDistiller):
     """FitNets, Romero et al., ICLR 2015, arXiv 1412.6550.
 
-    The mean squared error between the teacher's map and what a regressor makes of the student's, of
-    stage 2 as in RepDistiller and mdistiller. As in RepDistiller, the hint is trained with the
-    labels from the start, not in a stage before.
+    The mean squared error between the teacher's map and a regression from the student's, by default
+    of stage 2 as in RepDistiller and mdistiller. As in RepDistiller, the hint is trained together
+    with the labels, not in a stage before.
     """
 
     loss_weight = 100.0
@@ -115,8 +112,8 @@ class FitNet(MapDistiller):
 class VID(MapDistiller):
     """Variational information distillation, Ahn et al., CVPR 2019, arXiv 1904.05835.
 
-    The teacher's map is taken for a Gaussian whose mean a regressor makes of the student's map and
-    whose variance is learned for each channel; the loss is the mean of
+    The teacher's map is modelled as a Gaussian: its mean is a regression from the student's map,
+    its variance is learned for each channel. The loss is the mean of
     ((mean - map)^2 / variance + log variance) / 2, so it can be negative. The larger of two maps is
     first average-pooled to the smaller one's size. Compares every stage but the stem.
 

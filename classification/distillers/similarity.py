@@ -1,4 +1,4 @@
-"""PKT and RKD: how the pooled features of a batch's images relate to each other.
+"""PKT and RKD compare relations between the pooled features of a batch's images.
 
 Legend: N batch.
 """

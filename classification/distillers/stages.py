@@ -1,4 +1,4 @@
-"""The stages of student and teacher that a distiller compares."""
+"""Pairs the stages of student and teacher that a distiller compares."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ class Stages:
 
 @dataclass(frozen=True)
 class StagePairs:
-    """As many stages of the student as of the teacher, which are compared in pairs."""
+    """Pairs of stages of student and teacher."""
 
     student: Stages
     teacher: Stages
 
     @property
     def names(self) -> list[str]:
-        """A name for each pair: the student's stage number, or ``pooled``."""
+        """Returns the name of each pair: the student's stage number, or ``pooled``."""
         return [f"stage{i}" for i in self.student.indices] + ["pooled"] * self.student.pooled
 
     def maps(self, student: Features, teacher: Features) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -53,10 +53,10 @@ def stage_pairs(
     pooled: bool = False,
     published: int | None = None,
 ) -> StagePairs:
-    """Returns the pairs that a ``MODEL.DISTILLER`` node asks for, shallow to deep.
+    """Returns the pairs of a ``MODEL.DISTILLER`` node, shallow to deep.
 
-    With ``pooled`` the pooled features are one more pair. Where the config names no stage it is the
-    one that the authors ``published``, -1 for the last, or without one every stage but the stem.
+    With ``pooled`` the pooled features are one more pair. If the config names no stages, it is the
+    one that the authors ``published``, -1 for the last, or without it every stage but the stem.
     """
     if node.STUDENT_STAGES or node.TEACHER_STAGES:
         published = None
@@ -77,8 +77,8 @@ def choose_stages(
 ) -> Stages:
     """Returns the stages that the config names for a role, or those that the authors compare."""
     number = len(shapes.maps)
-    own = number - 1 if published == -1 else published
-    default = range(1, number) if own is None else [own]
+    published = number - 1 if published == -1 else published
+    default = range(1, number) if published is None else [published]
     indices = list(node[f"{role}_STAGES"] or default)
     if any(not 0 <= stage < number for stage in indices) or indices != sorted(set(indices)):
         raise ValueError(

@@ -1,7 +1,7 @@
-"""torchdistill's losses as modules of two tensors; the package is imported when one is asked for.
+"""torchdistill's losses as modules of two tensors; the package is imported when one is built.
 
-Its losses read the outputs of modules by path. Here there is one path, ``features``, with the
-tensor that is compared.
+Its losses read outputs of modules by their paths. Here the only path is ``features``, which has the
+tensor to compare.
 """
 
 from types import ModuleType
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# Where a loss finds its tensors, in the three ways torchdistill asks for it.
+# The path in the three forms of torchdistill's arguments.
 PATH = "features"
 MODULES = {
     "student_module_path": PATH,
@@ -22,7 +22,7 @@ PAIR = {role: {"path": PATH, "io": "output"} for role in ("student", "teacher")}
 
 
 class TorchdistillLoss(nn.Module):
-    """The loss of this name in ``torchdistill.losses.mid_level``, with its own options."""
+    """The loss of this name in ``torchdistill.losses.mid_level``, with its options."""
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The features of a network, and what the CIFAR networks share.
+"""The features of a network, and shared parts of the CIFAR networks.
 
-No ReLU works in place: a distiller may ask for the map before it, too.
+No ReLU works in place: a distiller may need the map before it.
 
 Legend: N batch, C channels, H and W map size, K classes.
 """
@@ -20,7 +20,7 @@ class Features(NamedTuple):
         maps: (N, C, H, W) each, shallow to deep: the outputs of the stages, after their last ReLU.
             The stages of pre-activation networks (WRN) end without one.
         preactivation: the same stages before the last ReLU (WRN: after the next batch norm, before
-            its ReLU). The stem's entry equals ``maps[0]`` where a network has no such map of it.
+            its ReLU). The stem's entry is ``maps[0]`` if a network has no map before its ReLU.
         pooled: (N, C), the input of the classifier.
         logits: (N, K).
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from classification.models.base import Features, StagedNetwork
-from classification.models.library import (
+from classification.models.imagenet import (
     TIMM_PREFIX,
     TORCHVISION_PREFIX,
     build_timm,
@@ -30,7 +30,7 @@ MODEL_REGISTRY: dict[str, Callable[..., StagedNetwork]] = {
     **SHUFFLENETS,
 }
 
-# Old training scripts saved their accuracy as a numpy number; its function has had two homes.
+# Old training scripts saved their accuracy as a numpy scalar, whose module numpy has moved.
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 NUMPY_NUMBERS: list[Any] = [
     (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
@@ -106,21 +106,21 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if all(name.startswith("module.") for name in state_dict):
         state_dict = {name.removeprefix("module."): x for name, x in state_dict.items()}
     state_dict = {k: x for k, x in state_dict.items() if not k.startswith("distiller.")}
-    own = model.state_dict()
+    expected = model.state_dict()
     shapes = [
-        f"{name} {tuple(state_dict[name].shape)} (expected {tuple(own[name].shape)})"
-        for name in own
-        if name in state_dict and state_dict[name].shape != own[name].shape
+        f"{name} {tuple(state_dict[name].shape)} (expected {tuple(expected[name].shape)})"
+        for name in expected
+        if name in state_dict and state_dict[name].shape != expected[name].shape
     ]
     differences = {
-        "missing": [name for name in own if name not in state_dict],
-        "unexpected": [name for name in state_dict if name not in own],
+        "missing": [name for name in expected if name not in state_dict],
+        "unexpected": [name for name in state_dict if name not in expected],
         "wrong shape": shapes,
     }
-    found = [f"{kind}: {_first(names)}" for kind, names in differences.items() if names]
-    if found:
-        differing = "; ".join(found)
-        raise ValueError(f"{path}: not the weights of this {type(model).__name__}; {differing}")
+    texts = [f"{kind}: {_first(names)}" for kind, names in differences.items() if names]
+    if texts:
+        text = "; ".join(texts)
+        raise ValueError(f"{path}: not the weights of this {type(model).__name__}; {text}")
     model.load_state_dict(state_dict)
 
 

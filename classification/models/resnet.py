@@ -115,7 +115,7 @@ class WideBlock(nn.Module):
         return self.after_norm(x, self.bn1(x))
 
     def after_norm(self, x: Tensor, normalized: Tensor) -> Tensor:
-        """Runs what follows ``normalized = bn1(x)``; a change of width has its shortcut there."""
+        """Runs the block after ``normalized = bn1(x)``; a 1x1 shortcut starts there."""
         activated = F.relu(normalized)
         out = self.conv2(F.relu(self.bn2(self.conv1(activated))))
         return out + (x if self.convShortcut is None else self.convShortcut(activated))
@@ -130,8 +130,8 @@ class WideStage(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the input after the first norm (N, C_in, H, W), and the map (N, C, H', W')."""
-        # The released code calls that norm once more to get its output, which in training updates
-        # the running statistics twice. Here it is the value that the block uses anyway.
+        # The released code calls this norm a second time for its output, which in training updates
+        # the running statistics twice. Here it is computed once.
         first: Any = self.layer[0]
         normalized = first.bn1(x)
         x = first.after_norm(x, normalized)

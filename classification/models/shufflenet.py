@@ -32,7 +32,7 @@ class ShuffleUnit(ActivatedBlock):
         self.stride = stride
         branch = channels - in_channels if stride == 2 else channels
         mid = branch // 4
-        # the stem has too few channels to be split
+        # The stem has too few channels for groups.
         self.groups = 1 if in_channels == STEM_CHANNELS else GROUPS
         self.conv1 = conv1x1(in_channels, mid, groups=self.groups)
         self.bn1 = nn.BatchNorm2d(mid)

@@ -1,4 +1,4 @@
-"""Checkpoints of runs: parameter counts and the global filters K of a distiller.
+"""Reads checkpoints of runs: parameter counts, and the global filters K of a distiller.
 
 Legend: H, W size of a plane of frequencies, V = W // 2 + 1 columns of the half plane, G grid size.
 """
@@ -32,7 +32,7 @@ class Parameters(NamedTuple):
 def find_checkpoint(folder: Path) -> Path | None:
     """Returns a run's last checkpoint, else the final one, else the best; None before the first.
 
-    The final one is the last, unless the run is being made longer.
+    The final one is not the last if a finished run is being prolonged.
     """
     tag = folder / "last_checkpoint"
     last = tag.read_text().strip() if tag.exists() else ""
@@ -63,11 +63,11 @@ def count_parameters(weights: Mapping[str, Tensor]) -> Parameters:
 
 
 def is_buffer(name: str, weights: Mapping[str, Tensor]) -> bool:
-    """Returns whether an entry is not trained."""
+    """Returns whether an entry of a state dict is not trained."""
     module, _, leaf = name.rpartition(".")
     if leaf in BUFFERS or ANCHORS in name:
         return True
-    # a frozen batch norm counts no batches
+    # FrozenBN has no num_batches_tracked.
     frozen = f"{module}.running_mean" in weights and f"{module}.num_batches_tracked" not in weights
     return frozen and leaf in ("weight", "bias")
 
@@ -75,8 +75,8 @@ def is_buffer(name: str, weights: Mapping[str, Tensor]) -> bool:
 def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[Filter]:
     """Builds the global filters of a distiller from a state dict, shallow to deep.
 
-    ``MODEL.DISTILLER.FAM.FILTER`` tells dense from banded filters of the same shape. Where the
-    shape of a map is not known it is a square.
+    ``kind`` is ``MODEL.DISTILLER.FAM.FILTER``: dense and banded filters have the same shapes. Maps
+    whose width the shape leaves open are taken to be square.
     """
     modules = [name.removesuffix(GAMMA) for name in weights if name.endswith(GAMMA)]
     return [_read_filter(weights, f"{module}.filter.", kind) for module in modules]
@@ -84,9 +84,9 @@ def read_filters(weights: Mapping[str, Tensor], kind: str) -> list[Filter]:
 
 def _read_filter(weights: Mapping[str, Tensor], prefix: str, kind: str) -> Filter:
     state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    state = {k.removeprefix("dense."): v for k, v in state.items()}  # what a pooled filter holds
+    state = {k.removeprefix("dense."): v for k, v in state.items()}  # inside a pooled filter
     module: Filter
-    with torch.device("meta"):  # no memory and no random numbers for weights that are given
+    with torch.device("meta"):  # without allocating and drawing initial weights
         if "gain" in state:
             grid, _, c_in, _ = state["gain"].shape
             module = SeparableFilter(c_in, state["mix.weight"].shape[0], grid)
@@ -103,9 +103,9 @@ def _read_filter(weights: Mapping[str, Tensor], prefix: str, kind: str) -> Filte
 
 
 def extent(height: int, width: int) -> tuple[float, float, float, float]:
-    """Returns the left, right, bottom and top edge of a centred plane, in units of Nyquist.
+    """Returns the left, right, bottom and top edge of a centred plane in units of Nyquist.
 
-    Each frequency is in the middle of its cell; rows run downwards.
+    Each frequency is at the centre of its cell; rows run downwards.
     """
     left, right = (-(width // 2) - 0.5) * 2 / width, ((width + 1) // 2 - 0.5) * 2 / width
     top, bottom = (-(height // 2) - 0.5) * 2 / height, ((height + 1) // 2 - 0.5) * 2 / height
@@ -113,10 +113,10 @@ def extent(height: int, width: int) -> tuple[float, float, float, float]:
 
 
 def high_pass_edge(fam: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Returns where the response of ``MODEL.DISTILLER.FAM``'s high-pass filter is a half.
+    """Returns the contour where the high-pass filter of ``MODEL.DISTILLER.FAM`` is a half.
 
-    That is ``"box"`` and half its side, or ``"circle"`` and its radius, in units of Nyquist; None
-    without such an edge.
+    It is ``"box"`` and half its side, or ``"circle"`` and its radius, in units of Nyquist; None
+    without a contour.
     """
     kind, cutoff = fam["HIGH_PASS"], float(fam["CUTOFF"])
     if kind == "none" or cutoff == 0.0:

@@ -1,6 +1,6 @@
-"""A data set in COCO format in a few lines and a picture, for ``python -m fam_det.doctor --data``.
+"""Reports on a data set in COCO format, for ``python -m fam_det.doctor --data``.
 
-N: objects, A: anchors of a cell. Sizes are width, height.
+Legend: N objects. Sizes are (width, height).
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ from detectron2.structures import BoxMode
 Array = NDArray[Any]
 
 QUANTILES = {"smallest": 0, "tenth": 0.1, "median": 0.5, "nine tenths": 0.9, "largest": 1}
-MAX_UNFIT = 0.05  # share of boxes that no anchor fits, above which others are proposed
-PICTURES = 3  # a side
-TILE = (480, 360)  # pixels of an image in the picture, at most
+MAX_UNFIT = 0.05  # share of boxes without a fitting anchor above which other anchors are proposed
+PICTURES = 3  # images per row and per column
+TILE = (480, 360)  # maximal size of an image in the picture, in pixels
 
 
 class Row(NamedTuple):
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 def describe(content: dict[str, Any]) -> Iterator[Row]:
-    """Yields what an annotation file that ``check_annotations`` admits holds."""
+    """Yields the contents of a valid annotation file."""
     objects, images = read_objects(content), content["images"]
     names = class_names(content["categories"])
     empty = len(images) - len(np.unique(objects.images))
@@ -58,19 +58,18 @@ def describe(content: dict[str, Any]) -> Iterator[Row]:
 def _quantiles(values: Array) -> str:
     if not len(values):
         return "none"
-    found = np.quantile(values, list(QUANTILES.values()))
-    pairs = zip(QUANTILES, found, strict=True)
+    pairs = zip(QUANTILES, np.quantile(values, list(QUANTILES.values())), strict=True)
     return ", ".join(f"{name} {value:.4g}" for name, value in pairs)
 
 
 def _sides(sizes: Array) -> Array:
-    """Returns the sides of squares of the areas of N sizes."""
+    """Returns the square roots (N,) of the areas of N sizes."""
     sides: Array = np.sqrt(sizes.clip(0).prod(1))
     return sides
 
 
 def read_anchor_config(file: str) -> CfgNode:
-    """Reads a config in YAML, as ``tools/train_net.py`` does but for its data."""
+    """Reads a YAML config as ``tools/train_net.py``, without its data sets."""
     cfg = default_config()
     merge_config(cfg, file, [])
     cfg.MODEL.DEVICE = "cpu"
@@ -78,10 +77,10 @@ def read_anchor_config(file: str) -> CfgNode:
 
 
 def describe_anchors(content: dict[str, Any], cfg: CfgNode) -> Iterator[Row]:
-    """Yields how boxes, resized as in an evaluation, fit the anchors, and which would fit better.
+    """Yields how boxes, resized as in an evaluation, fit the anchors, and better anchors.
 
-    An anchor does not fit that the config counts as background wherever it lies: by the lower one
-    of ``IOU_THRESHOLDS``.
+    An anchor fits a box if its IoU, centred on the box, reaches the lower one of
+    ``IOU_THRESHOLDS``: below it is background wherever it lies.
     """
     architecture = cfg.MODEL.META_ARCHITECTURE
     if architecture == "DistilledDetector":
@@ -99,48 +98,48 @@ def describe_anchors(content: dict[str, Any], cfg: CfgNode) -> Iterator[Row]:
     by_level = ", ".join(f"{x} {share:.0%}" for x, share in zip(levels, shares, strict=True))
     yield Row("levels", f"boxes by their nearest anchor: {by_level}")
     unfit = (best < lowest).mean()
-    found = f"{unfit:.1%} of the boxes fit none (IoU under {lowest} wherever it lies)"
-    other = propose(boxes, cfg, len(levels))
-    rest = (fit(boxes, other, len(levels))[0] < lowest).mean()
+    proposed = propose(boxes, cfg, len(levels))
+    still_unfit = (fit(boxes, proposed, len(levels))[0] < lowest).mean()
     advice = ""
-    if unfit > MAX_UNFIT and rest < unfit / 2:
-        node = other.MODEL.ANCHOR_GENERATOR
+    if unfit > MAX_UNFIT and still_unfit < unfit / 2:
+        node = proposed.MODEL.ANCHOR_GENERATOR
         advice = f'set MODEL.ANCHOR_GENERATOR.SIZES "{node.SIZES}" '
-        advice += f'MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS "{node.ASPECT_RATIOS}": {rest:.1%}'
-    yield Row("anchors", found, advice)
+        advice += f'MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS "{node.ASPECT_RATIOS}": {still_unfit:.1%}'
+    text = f"{unfit:.1%} of the boxes fit none (IoU under {lowest} wherever it lies)"
+    yield Row("anchors", text, advice)
 
 
 def resized(objects: Objects, cfg: CfgNode) -> Array:
-    """Returns width and height of boxes that are not empty, (N, 2), as an evaluation resizes."""
+    """Returns width and height (N, 2) of non-empty boxes, resized as in an evaluation."""
     is_box = (objects.boxes[:, 2:] > 0).all(1) & ~objects.is_crowd
     boxes, sizes = objects.boxes[is_box, 2:], objects.sizes[is_box]
     shortest, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     if not shortest:
         return boxes
-    known, index = np.unique(sizes, axis=0, return_inverse=True)
+    old, index = np.unique(sizes, axis=0, return_inverse=True)
     new = [
         ResizeShortestEdge.get_output_shape(int(height), int(width), shortest, longest)[::-1]
-        for width, height in known
+        for width, height in old
     ]
-    scaled: Array = boxes * (np.array(new).reshape(-1, 2) / known)[index.reshape(-1)]
+    scaled: Array = boxes * (np.array(new).reshape(-1, 2) / old)[index.reshape(-1)]
     return scaled
 
 
 def fit(boxes: Array, cfg: CfgNode, levels: int) -> tuple[Array, Array]:
-    """Returns the IoU (N,) of boxes with their nearest anchor laid over them, and its level."""
+    """Returns the IoU (N,) of boxes with the best anchor centred on them, and its level (N,)."""
     best, level = np.zeros(len(boxes)), np.zeros(len(boxes), int)
     cells = build_anchor_generator(cfg, [ShapeSpec(stride=1)] * levels).cell_anchors
     for i, anchors in enumerate(cells):
         for width, height in (anchors[:, 2:] - anchors[:, :2]).tolist():
-            common = np.minimum(boxes[:, 0], width) * np.minimum(boxes[:, 1], height)
-            iou = common / (boxes.prod(1) + width * height - common)
+            intersection = np.minimum(boxes[:, 0], width) * np.minimum(boxes[:, 1], height)
+            iou = intersection / (boxes.prod(1) + width * height - intersection)
             level[iou > best] = i
             best = np.maximum(best, iou)
     return best, level
 
 
 def propose(boxes: Array, cfg: CfgNode, levels: int) -> CfgNode:
-    """Returns a config with as many anchors, their sizes and ratios spread over those of boxes."""
+    """Returns a config with as many anchors, whose sizes and ratios cover those of the boxes."""
     cfg = cfg.clone()
     node = cfg.MODEL.ANCHOR_GENERATOR
     count, ratios = levels * len(node.SIZES[0]), len(node.ASPECT_RATIOS[0])
@@ -154,28 +153,25 @@ def propose(boxes: Array, cfg: CfgNode, levels: int) -> CfgNode:
 
 
 def save_picture(content: dict[str, Any], folder: Path, file: Path) -> int:
-    """Draws nine random images with their boxes; returns how many could be read.
-
-    The same nine each time. Boxes are drawn as the file has them.
-    """
+    """Draws nine random images, always the same, with their boxes; returns how many were read."""
     names = class_names(content["categories"])
-    places = {
+    indices = {
         x["id"]: i for i, x in enumerate(sorted(content["categories"], key=lambda x: x["id"]))
     }
     order = np.random.default_rng(0).permutation(
         sorted({x["image_id"] for x in content["annotations"]})
     )
-    chosen = order[: PICTURES**2].tolist()
-    images = {x["id"]: x["file_name"] for x in content["images"] if x["id"] in set(chosen)}
-    objects: dict[int, list[dict[str, Any]]] = {number: [] for number in chosen}
+    image_ids = order[: PICTURES**2].tolist()
+    files = {x["id"]: x["file_name"] for x in content["images"] if x["id"] in set(image_ids)}
+    objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
     for x in content["annotations"]:
         if x["image_id"] in objects:
-            box = {"bbox": x["bbox"], "category_id": places[x["category_id"]]}
+            box = {"bbox": x["bbox"], "category_id": indices[x["category_id"]]}
             objects[x["image_id"]].append(box)
     tiles = [
         tile
-        for number in chosen
-        if (tile := _tile(folder / images[number], objects[number], names)) is not None
+        for image_id in image_ids
+        if (tile := _tile(folder / files[image_id], objects[image_id], names)) is not None
     ]
     sheet = Image.new("RGB", (PICTURES * TILE[0], PICTURES * TILE[1]), "white")
     for i, tile in enumerate(tiles):
@@ -189,7 +185,7 @@ def _tile(
     file: Path, objects: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> Image.Image | None:
     try:
-        if read_size(file) == (None, None):  # or one that is not safe to decode
+        if read_size(file) == (None, None):  # unreadable, or not safe to decode
             return None
         image = read_image(str(file), format="RGB")
     except Exception:  # a broken file makes Pillow raise errors of many types
@@ -202,5 +198,5 @@ def _tile(
         {**x, "bbox": [scale * v for v in x["bbox"]], "bbox_mode": BoxMode.XYWH_ABS}
         for x in objects
     ]
-    shown = Example(file.name, resize.apply_image(image), annotations, {}, names)
-    return Image.fromarray(draw_truth(shown))
+    example = Example(file.name, resize.apply_image(image), annotations, {}, names)
+    return Image.fromarray(draw_truth(example))

@@ -1,4 +1,4 @@
-"""The detectors of runs on an image: detections, feature maps, and how many objects are found."""
+"""Loads the detectors of runs, runs them on an image, and matches detections with objects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +24,10 @@ MIN_IOU = 0.5
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector with its name; ``flip_channels`` if it takes RGB where inputs are BGR.
+    """A detector with a name.
 
-    ``classes`` are its own numbers of the data's classes, in their order; None for the same.
+    ``flip_channels`` converts inputs from BGR to RGB or back. ``classes`` are its indices of the
+    data's classes; None if they are the same.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Detector:
     def detect(
         self, inputs: dict[str, Any], levels: Sequence[str]
     ) -> tuple[Instances, dict[str, Tensor]]:
-        """Returns detections in the image's own size, and maps (C, h, w) by level, unpadded."""
+        """Returns detections in pixels of the image, and unpadded maps (C, h, w) by level."""
         if self.name == TEACHER and "teacher_image" in inputs:
             inputs = inputs | {"image": inputs["teacher_image"]}
         if self.flip_channels:
@@ -69,11 +70,11 @@ class Detector:
 
 
 def renumber(instances: Instances, classes: Tensor) -> Instances:
-    """Returns the detections of these classes (C,), by their positions there."""
+    """Returns the detections of these classes (C,), renumbered by their positions."""
     same = instances.pred_classes[:, None] == classes  # (N, C)
-    found = instances[same.any(1)]
-    found.pred_classes = same[same.any(1)].int().argmax(1) if len(found) else found.pred_classes
-    return found
+    kept = instances[same.any(1)]
+    kept.pred_classes = same[same.any(1)].int().argmax(1) if len(kept) else kept.pred_classes
+    return kept
 
 
 def load_run(run: Run, device: str) -> tuple[CfgNode, Any]:
@@ -93,7 +94,7 @@ def load_detectors(run: Run, alone: Run | None, device: str) -> tuple[CfgNode, l
     """Loads the detectors to compare: teacher, student alone and distilled student, if they exist.
 
     Raises:
-        ValueError: A run has no checkpoint, or is of another tool.
+        ValueError: a run has no checkpoint, or is of a classifier.
     """
     cfg, model = load_run(run, device)
     if not isinstance(model, DistilledDetector):
@@ -110,7 +111,7 @@ def load_detectors(run: Run, alone: Run | None, device: str) -> tuple[CfgNode, l
 
 
 class Matches(NamedTuple):
-    """Numbers of objects, of objects found, and of detections that match no object."""
+    """Numbers of objects, true positives and false positives."""
 
     objects: int
     found: int
@@ -124,17 +125,20 @@ class Matches(NamedTuple):
 
 
 def match(boxes: Tensor, classes: Tensor, detections: Instances) -> Matches:
-    """Matches detections, in order of score, to the object of their class that they cover best.
+    """Matches detections, in order of score, with the unmatched object of the highest IoU.
 
-    The objects' boxes are (N, 4), xyxy; their classes (N,).
+    Args:
+        boxes: of the objects, xyxy, (N, 4).
+        classes: of the objects, (N,).
+        detections: of the same image.
     """
     detections = detections[detections.scores.argsort(descending=True)]
-    overlaps = pairwise_iou(detections.pred_boxes, Boxes(boxes))  # (M, N)
-    overlaps[detections.pred_classes[:, None] != classes[None, :]] = 0.0
-    free = torch.ones(len(boxes), dtype=torch.bool)
-    for overlap in overlaps if len(boxes) else ():
-        best, index = (overlap * free).max(0)
+    iou = pairwise_iou(detections.pred_boxes, Boxes(boxes))  # (M, N)
+    iou[detections.pred_classes[:, None] != classes[None, :]] = 0.0
+    unmatched = torch.ones(len(boxes), dtype=torch.bool)
+    for row in iou if len(boxes) else ():
+        best, index = (row * unmatched).max(0)
         if best >= MIN_IOU:
-            free[index] = False
-    found = int((~free).sum())
+            unmatched[index] = False
+    found = int((~unmatched).sum())
     return Matches(len(boxes), found, len(detections) - found)

@@ -17,17 +17,17 @@ REVIEWS = {
     ("abf", "conv3x3"): "ReviewKD",
 }
 TRANSFORMS = {"fam": "FAM", "conv3x3": "3x3 convolution"}
-# A name leaves out these filters.
-USUAL_FILTER = {"classification": "dense", "detection": "separable"}
-USUAL_HIGH_PASS = "ideal"
-# Keys without an effect on what is learnt, and the seed.
+# Names mention only other filters than these.
+DEFAULT_FILTER = {"classification": "dense", "detection": "separable"}
+DEFAULT_HIGH_PASS = "ideal"
+# The seed, and keys without an effect on the trained weights.
 NO_EFFECT = re.compile(
     r"SEED|OUTPUT_DIR|DATASETS\.(COCO|ROOT)|VERSION|VIS_PERIOD|CUDNN_BENCHMARK|MODEL\.DEVICE|DATALOADER\.NUM_WORKERS"
     r"|MODEL\.TEACHER\.CACHE\w*|DETERMINISTIC|DATASETS\.DOWNLOAD|SOLVER\.CHECKPOINT_\w+"
     r"|TEST\.(EVAL_\w+|EXPECTED_RESULTS|IMS_PER_BATCH)"
 )
 NAMES = ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.UNLABELLED")
-OF_TEACHER = ("MODEL.TEACHER.", "MODEL.DISTILLER.", "MODEL.STUDENT.META")
+TEACHER_KEYS = ("MODEL.TEACHER.", "MODEL.DISTILLER.", "MODEL.STUDENT.META")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def describe(run: Run) -> Experiment:
         student, teacher = str(model["STUDENT"]["NAME"]), str(model["TEACHER"]["NAME"])
     else:
         config = Path(model.get("TEACHER", {}).get("CONFIG", ""))
-        # a teacher that was trained here goes by its output folder
+        # A teacher that was trained here is named by its output folder.
         teacher = config.parent.name if config.stem == "config" else config.stem
         student = name_detector(model)
     if not is_distilled(run):
@@ -56,7 +56,7 @@ def describe(run: Run) -> Experiment:
     method = name_method(node, run.task)
     if node.get("HEAD_WEIGHT", 0) > 0:
         method += ", heads' loss"
-    elif node.get("LOSS_WEIGHT") == 0:  # what is left of the teacher
+    elif node.get("LOSS_WEIGHT") == 0:
         method = HEADS if model["TEACHER"].get("INHERIT") else NO_LOSS
     return Experiment(name_data_set(run), teacher, student, method)
 
@@ -79,15 +79,15 @@ def name_data_set(run: Run) -> str:
 
 
 def name_test_set(run: Run) -> str:
-    """Names the data that the scores are of: only where it is the same can they be compared."""
+    """Names the test data: only scores on the same data can be compared."""
     tests = run.config["DATASETS"].get("TEST") if run.task == "detection" else ()
     return ", ".join(run.names.get(name, name) for name in tests or ()) or name_data_set(run)
 
 
 def unify_names(runs: Sequence[Run]) -> list[Run]:
-    """Gives data sets of the same content one name, and those of other contents others.
+    """Gives data sets of the same content one name, and those of different contents different ones.
 
-    A user's names go before those that ``tools/distill.py`` gives.
+    A user's names take precedence over those of ``tools/distill.py``.
     """
     names: dict[str, str] = {}  # by content
     pairs = [(name, content or name) for run in runs for name, content in run.data.items()]
@@ -102,7 +102,7 @@ def unify_names(runs: Sequence[Run]) -> list[Run]:
 
 
 def name_method(node: dict[str, Any], task: str) -> str:
-    """Names the method of a ``MODEL.DISTILLER`` node, with unusual filters."""
+    """Names the method of a ``MODEL.DISTILLER`` node, with filters other than the default."""
     if node["NAME"] == "KnowledgeReviewDistiller":
         fusion, transform = node["FUSION"], node["TRANSFORM"]
         name = REVIEWS.get((fusion, transform), f"review ({fusion}, {transform})")
@@ -113,9 +113,9 @@ def name_method(node: dict[str, Any], task: str) -> str:
     if node["TRANSFORM"] != "fam":
         return name
     fam = node["FAM"]
-    if fam["HIGH_PASS"] != USUAL_HIGH_PASS:
+    if fam["HIGH_PASS"] != DEFAULT_HIGH_PASS:
         name += ", no HPF" if fam["HIGH_PASS"] == "none" else f", {fam['HIGH_PASS']} HPF"
-    if fam["FILTER"] != USUAL_FILTER[task]:
+    if fam["FILTER"] != DEFAULT_FILTER[task]:
         name += f", {fam['FILTER']} filter"
     return name
 
@@ -148,11 +148,11 @@ def name_backbone(model: dict[str, Any]) -> str:
 
 
 def relevant_values(run: Run) -> dict[str, Any]:
-    """Returns the values that decide what a run learns, by key, apart from its seed.
+    """Returns the config values, by key, that have an effect on the trained weights, but the seed.
 
-    The teacher in the config of a student alone has no effect.
+    The teacher in the config of a student alone has none.
     """
-    ignored = () if is_distilled(run) else OF_TEACHER
+    ignored = () if is_distilled(run) else TEACHER_KEYS
     return {
         key: [run.names.get(name, name) for name in value] if key in NAMES else value
         for key, value in flatten(run.config).items()
@@ -161,13 +161,13 @@ def relevant_values(run: Run) -> dict[str, Any]:
 
 
 def differing_keys(first: Run, second: Run) -> set[str]:
-    """Returns the keys with different values; a key that one lacks is of another version."""
+    """Returns the keys with different values; keys that one lacks are of another version."""
     a, b = relevant_values(first), relevant_values(second)
     return {key for key in a.keys() & b.keys() if a[key] != b[key]}
 
 
 def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
-    """Groups runs that differ in nothing but the seed, in the order of the first of each."""
+    """Groups runs that differ only in the seed, in the order of the first run of each."""
     groups: list[list[Run]] = []
     for run in runs:
         for group in groups:
@@ -180,7 +180,7 @@ def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def settings(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """Returns what tells apart the groups of one experiment, such as ``LOSS_WEIGHT 5.0``."""
+    """Returns the differences between groups of one experiment, such as ``LOSS_WEIGHT 5.0``."""
     texts = []
     for group in groups:
         peers = [peer for peer in groups if describe(peer[0]) == describe(group[0])]
@@ -191,7 +191,7 @@ def settings(groups: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def teacher_folders(run: Run) -> set[Path]:
-    """Returns the folders of a run's teacher, of its config and its checkpoint; none without."""
+    """Returns the folders of the config and the checkpoint of a run's teacher."""
     node = run.config["MODEL"].get("TEACHER", {}) if is_distilled(run) else {}
     files = [Path(node.get(key) or "") for key in ("CONFIG", "WEIGHTS")]
     return {file.resolve().parent for file in files if file.suffix}

@@ -1,4 +1,4 @@
-"""Test images with their ground truth, and drawings of boxes, masks and feature maps."""
+"""Reads test images with their ground truth, and draws boxes, masks and feature maps."""
 
 import copy
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from detectron2.data.transforms import ResizeTransform
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils.visualizer import Visualizer
 
-MIN_WIDTH = 640  # pixels of a picture: boxes need room for their names
+MIN_WIDTH = 640  # of a picture in pixels: boxes need room for their names
 CLASS_COLOURS = (VERMILION, SKY, GREEN, ORANGE, PURPLE, BLUE)
 FONT = 0.028  # points per pixel of a picture's width, for one that fills a quarter of a screen
-TOP_QUANTILE = 0.99  # end of a map's colour scale: one bright cell would hide the others
+TOP_QUANTILE = 0.99  # end of a map's colour scale: the maximum would make most cells dark
 
 
 @dataclass(frozen=True)
@@ -40,58 +40,61 @@ class Example:
     class_names: Sequence[str]
 
 
-def choose_examples(cfg: CfgNode, wanted: Sequence[str], count: int) -> list[Example]:
-    """Reads images of the first test set by id or file name; else those with the most objects.
+def choose_examples(cfg: CfgNode, names: Sequence[str], count: int) -> list[Example]:
+    """Reads images of the first test set by id or file name, or those with the most objects.
 
     Raises:
-        ValueError: There is no test set, or it does not have an image.
+        ValueError: there is no test set, or it lacks an image.
     """
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST: is empty; expected a data set to take images from")
-    name = cfg.DATASETS.TEST[0]
-    records: list[dict[str, Any]] = DatasetCatalog.get(name)
-    if wanted:
-        chosen = [_find(records, text, name) for text in wanted]
+    data_set = cfg.DATASETS.TEST[0]
+    dataset_dicts: list[dict[str, Any]] = DatasetCatalog.get(data_set)
+    if names:
+        chosen = [_find(dataset_dicts, name, data_set) for name in names]
     else:
-        chosen = sorted(records, key=lambda x: -len(x.get("annotations", [])))[:count]
+        chosen = sorted(dataset_dicts, key=lambda x: -len(x.get("annotations", [])))[:count]
     mapper = DatasetMapper(cfg, is_train=False)
     two_sizes = in_two_sizes(mapper, input_scale(cfg))
     hidden = set() if cfg.MODEL.MASK_ON else {"segmentation"}  # the detector predicts no masks
-    class_names = MetadataCatalog.get(name).get("thing_classes") or []
-    return [_example(record, (two_sizes, mapper), class_names, hidden) for record in chosen]
+    class_names = MetadataCatalog.get(data_set).get("thing_classes") or []
+    return [_example(x, (two_sizes, mapper), class_names, hidden) for x in chosen]
 
 
-def _find(records: Sequence[dict[str, Any]], text: str, data_set: str) -> dict[str, Any]:
-    for record in records:
-        if text in (str(record["image_id"]), Path(record["file_name"]).name, record["file_name"]):
-            return record
-    first = records[0]
+def _find(dataset_dicts: Sequence[dict[str, Any]], name: str, data_set: str) -> dict[str, Any]:
+    for x in dataset_dicts:
+        if name in (str(x["image_id"]), Path(x["file_name"]).name, x["file_name"]):
+            return x
+    first = dataset_dicts[0]
     raise ValueError(
-        f"--image: {data_set} has no {text!r}; expected an id such as {first['image_id']} or a "
+        f"--image: {data_set} has no {name!r}; expected an id such as {first['image_id']} or a "
         f"file name such as {Path(first['file_name']).name}"
     )
 
 
 def _example(
-    record: dict[str, Any], mappers: Sequence[Any], class_names: Sequence[str], hidden: set[str]
+    dataset_dict: dict[str, Any],
+    mappers: Sequence[Any],
+    class_names: Sequence[str],
+    hidden: set[str],
 ) -> Example:
-    """Reads an image; the last mapper gives the student's image as an evaluation does."""
-    image = read_image(record["file_name"], format="RGB")
+    """Reads an image without hidden annotation keys; later mappers override earlier ones."""
+    image = read_image(dataset_dict["file_name"], format="RGB")
     height, width = image.shape[:2]
-    times = -(-MIN_WIDTH // width)
-    size = (times * height, times * width)
+    factor = -(-MIN_WIDTH // width)
+    size = (factor * height, factor * width)
     enlarge = ResizeTransform(height, width, *size)
     annotations = [
         transform_instance_annotations(
             {k: copy.deepcopy(v) for k, v in annotation.items() if k not in hidden}, enlarge, size
         )
-        for annotation in record.get("annotations", [])
+        for annotation in dataset_dict.get("annotations", [])
     ]
     inputs: dict[str, Any] = {}
     for mapper in mappers:
-        inputs |= mapper(record)
+        inputs |= mapper(dataset_dict)
     return Example(
-        Path(record["file_name"]).name,
+        Path(dataset_dict["file_name"]).name,
         enlarge.apply_image(image),
         annotations,
         inputs | {"height": size[0], "width": size[1]},
@@ -144,13 +147,13 @@ def _draw(
     masks: Any,
     scores: Sequence[str] = (),
 ) -> NDArray[np.uint8]:
-    """Draws boxes, names, and masks where every object has one, in the colours of the classes."""
+    """Draws boxes, names and, if every object has one, masks in the colours of the classes."""
     names = class_names or range(max(classes or [0]) + 1)
     labels = [f"{names[int(c)]}{s}" for c, s in zip_longest(classes, scores, fillvalue="")]
     visualizer = Visualizer(image)
     visualizer._default_font_size = font_size or visualizer._default_font_size
     boxes, colours = np.asarray(boxes, dtype=float).reshape(-1, 4), map(class_colour, classes)
-    for box, colour in zip(boxes, colours, strict=True):  # opaque lines below the names
+    for box, colour in zip(boxes, colours, strict=True):  # the visualizer's own are transparent
         visualizer.draw_box(box, alpha=1.0, edge_color=colour)
     drawn = visualizer.overlay_instances(
         boxes=boxes,
@@ -162,7 +165,7 @@ def _draw(
 
 
 def colour_limit(plane: Tensor) -> float:
-    """Returns the value of the brightest colour."""
+    """Returns the value that gets the brightest colour."""
     return max(float(plane.quantile(TOP_QUANTILE)), 1e-12)
 
 

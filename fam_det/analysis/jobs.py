@@ -1,4 +1,4 @@
-"""A study's jobs: each trains one network once."""
+"""The jobs of a study, each of which is one training."""
 
 import hashlib
 import json
@@ -12,18 +12,18 @@ from fvcore.common.config import CfgNode
 
 from fam_det.analysis.study import PLACEHOLDER, RunDefinition, Study, file_name
 
-MARK = "definition"  # file in an output folder with the definition of its job
+DEFINITION_FILE = "definition"  # file in an output folder with the definition of its job
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run with one seed; or, to choose a value, with one of the values on the extra seed."""
+    """A run with one seed, or a trial of one of the values to choose from, on the extra seed."""
 
     run: RunDefinition
     seed: int
-    definition: str  # digest of all that decides the outcome; results of another are stale
+    definition: str  # digest of everything that determines the result; others' results are stale
     chosen: Mapping[str, Any] = field(default_factory=dict)  # chosen key with this job's value
-    trial: bool = False  # whether it only helps to choose
+    trial: bool = False  # whether it is a trial
     needs: Optional["Job"] = None  # job whose output folder is {needs}
 
     @property
@@ -47,9 +47,9 @@ class Job:
         return pairs
 
     def owns(self, folder: Path) -> bool:
-        """Returns whether an output folder is of this very job."""
-        mark = folder / MARK
-        return mark.exists() and mark.read_text() == self.definition
+        """Returns whether an output folder is of this job with the same definition."""
+        file = folder / DEFINITION_FILE
+        return file.exists() and file.read_text() == self.definition
 
 
 def make_job(
@@ -60,7 +60,7 @@ def make_job(
     *,
     trial: bool = False,
 ) -> Job:
-    """Makes a job with the digest of all that decides its outcome, the job it needs included."""
+    """Makes a job with the digest of its definition and that of the job that it needs."""
     chosen = chosen or {}
     parts = [study.tool, _read_config(run.config), dict(run.overrides), seed, dict(chosen)]
     needs = None
@@ -74,7 +74,7 @@ def make_job(
 
 
 def trial_jobs(study: Study, run: RunDefinition) -> list[Job]:
-    """Returns the jobs that choose a run's value, none if nothing is chosen."""
+    """Returns the jobs that choose a run's value; none if nothing is to choose."""
     if run.choose is None:
         return []
     key, seed = run.choose.key, run.choose.seed

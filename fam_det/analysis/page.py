@@ -1,4 +1,4 @@
-"""An HTML page that includes its images: it opens from a disk and needs no network."""
+"""HTML pages with embedded images, which need no other files and no network."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class Section:
 def format_page(
     title: str, lead: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]
 ) -> str:
-    """Returns the HTML of the page, whose texts are all plain; ``facts`` are a table at its top."""
+    """Returns the HTML of a page of plain texts; ``facts`` are a table at its top."""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts)
     links = "".join(
         f'<a href="#part{i}">{escape(section.heading)}</a>' for i, section in enumerate(sections)

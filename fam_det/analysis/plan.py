@@ -1,4 +1,4 @@
-"""The jobs of a study that are still to do, by its results and output folders."""
+"""Determines the remaining jobs of a study from its results and output folders."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ from fam_det.analysis.jobs import Job, reported_jobs, trial_jobs
 from fam_det.analysis.results import Results
 from fam_det.analysis.study import RunDefinition, Study
 
-CHECKPOINT = "model_final.pth"  # both training tools write it last, and other runs need it
+CHECKPOINT = "model_final.pth"  # the training tools write it last; it is the teacher of other runs
 
 
 class Plan:
-    """The jobs of a study, whose trainings write to ``outputs``, and which of them come next.
+    """The remaining jobs of a study, whose trainings write to ``outputs``.
 
-    ``only`` names the runs to do; the runs that these need are done as well.
+    ``only`` names the runs to do, by default all; the runs that these need are done as well.
     """
 
     def __init__(
@@ -22,14 +22,14 @@ class Plan:
     ) -> None:
         self.study, self.results, self.outputs = study, results, outputs
         self.runs = [study.runs[name] for name in (study.runs if only is None else only)]
-        self.failed: dict[str, str] = {}  # reasons in this call, by the job's name
+        self.failed: dict[str, str] = {}  # reasons by the names of jobs that failed in this call
 
     def folder(self, job: Job) -> Path:
         """Returns the job's output folder."""
         return self.outputs / job.name
 
     def known_jobs(self) -> Iterator[Job]:
-        """Yields every job whose definition is known now; trials first, then seed by seed."""
+        """Yields every job whose definition is known by now: trials first, then seed by seed."""
         for run in self.runs:
             yield from trial_jobs(self.study, run)
         reported: list[Job] = []
@@ -41,7 +41,7 @@ class Plan:
         yield from sorted(reported, key=lambda job: job.seed)
 
     def chosen(self, run: RunDefinition) -> Mapping[str, Any] | None:
-        """Returns the chosen value by its key, {} if nothing is chosen, None while it is open."""
+        """Returns the chosen value by its key, {} without a choice, None while it is undecided."""
         return choose(self.study, run, self.results, self.failed)
 
     def undecided(self) -> list[RunDefinition]:
@@ -49,7 +49,7 @@ class Plan:
         return [run for run in self.runs if self.chosen(run) is None]
 
     def to_do(self) -> list[Job]:
-        """Returns the jobs without a result; those that others need come first."""
+        """Returns the jobs without a result, first those that others need."""
         todo: dict[str, Job] = {}
         for job in self.known_jobs():
             if job.name in self.failed or not self.is_open(job):
@@ -68,7 +68,7 @@ class Plan:
         return result is None or bool(result.failure)
 
     def is_ready(self, job: Job) -> bool:
-        """Returns whether the job that this one needs has left its checkpoint."""
+        """Returns whether the checkpoint of the job that this one needs exists."""
         if job.needs is None:
             return True
         folder = self.folder(job.needs)
@@ -78,13 +78,13 @@ class Plan:
 def choose(
     study: Study, run: RunDefinition, results: Results, failed: Mapping[str, str] | None = None
 ) -> Mapping[str, Any] | None:
-    """Chooses the value that did best on the extra seed, the first of equals.
+    """Chooses the value with the best score on the extra seed, the first of equals.
 
-    A failed trial, such as a diverged one, loses; if ``failed`` names those of this call, the other
-    failed ones are open, to be tried again.
+    A failed trial, such as a diverged one, has no score. If ``failed`` names those of this call,
+    trials that failed in earlier calls are repeated.
 
     Returns:
-        The value by its key; {} if nothing is chosen; None while a trial is open or if all failed.
+        The value by its key; {} without a choice; None while a trial remains or if all failed.
     """
     if run.choose is None:
         return {}

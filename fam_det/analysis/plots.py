@@ -32,7 +32,7 @@ def method_colour(method: str) -> str:
 
 
 def plot_scores(study: Study, rows: Sequence[SummaryRow], file: Path) -> None:
-    """Draws a line per run, best on top: seeds as dots, mean and standard deviation as a bar."""
+    """Draws a line per run, the best at the top: seeds, mean and standard deviation."""
     rows = sorted((row for row in rows if row.mean is not None), key=lambda row: row.mean or 0.0)
     figure = Figure(figsize=(8.0, 0.4 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()

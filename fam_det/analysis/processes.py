@@ -1,4 +1,4 @@
-"""Operating system processes: one per folder, and trainings as children on their own cores."""
+"""Locks folders, and runs trainings as child processes on separate cores."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from fam_det.analysis.jobs import MARK, Job
+from fam_det.analysis.jobs import DEFINITION_FILE, Job
 from fam_det.files.atomic_write import atomic_write_text
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -26,8 +26,8 @@ MAX_JOBS = 4  # trainings at once by default, of about 1.5 GB each
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Locks a folder until this process ends in any way; BlockingIOError if another one has."""
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Locks a folder, at most until this process ends; BlockingIOError if another has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,7 +36,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Slot:
-    """Resources of one training: CPU cores, and a GPU's name or None to leave the GPUs as is."""
+    """Resources of one training: CPU cores, and a GPU's name or None to set no GPU."""
 
     number: int
     cores: tuple[int, ...]
@@ -44,14 +44,14 @@ class Slot:
 
 
 def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[Slot]:
-    """Shares out the cores, and one GPU by its name per training if there are any.
+    """Divides the cores among trainings, with one of the GPUs for each if there are any.
 
-    Without a number of jobs at once it is one per GPU, or one per core but at most four.
+    By default ``jobs`` is the number of GPUs or, without one, of cores, at most four.
     """
     on_linux = sys.platform == "linux"
     cores = sorted(os.sched_getaffinity(0)) if on_linux else list(range(os.cpu_count() or 1))
     count = jobs or len(gpus) or min(len(cores), MAX_JOBS)
-    # Two trainings on the same cores would wait for each other in every parallel loop.
+    # Trainings on shared cores would wait for each other in every parallel loop.
     share = max(len(cores) // count, 1)
     starts = [i * share % len(cores) for i in range(count)]
     return [
@@ -63,11 +63,10 @@ def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[Slot]:
 class Training:
     """A running job.
 
-    In the job's output folder, files of another definition are deleted, and those of this one are
-    resumed.
+    It resumes what its output folder has of the same definition, and deletes another definition's.
 
     Raises:
-        ValueError: The folder holds files that no study has written.
+        ValueError: the folder has files that no study has written.
     """
 
     def __init__(
@@ -89,12 +88,12 @@ class Training:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches it through stop_all alone
+                start_new_session=True,  # Ctrl-C must not reach it: stop_all ends it
                 preexec_fn=_prepare_child(slot.cores),
             )
 
     def failure(self, settings: Mapping[str, str]) -> str:
-        """Returns the last line of the log that names an error, without paths of this machine."""
+        """Returns the log's last line that looks like an error, without paths of this machine."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         lines = [line.strip() for line in lines if line.strip()] or ["no output"]
         last = next((line for line in reversed(lines[-20:]) if ERROR.match(line)), lines[-1])
@@ -110,68 +109,72 @@ class Training:
 
 
 def run_attached(command: Sequence[str]) -> int:
-    """Runs a command to its end, which gets SIGTERM and Ctrl-C from this process.
+    """Runs a command to its end, and forwards SIGTERM and Ctrl-C to it.
 
-    Returns its exit code, 128 and the number of a signal that ended it or came meanwhile.
+    Returns its exit code, or 128 plus the number of a signal that ended it or was forwarded.
     """
     received: list[int] = []
     children: list[subprocess.Popen[bytes]] = []
 
-    def pass_on(number: int, _: FrameType | None) -> None:
+    def forward_signal(number: int, _: FrameType | None) -> None:
         received.append(number)
         for child in children:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    old_handlers = {number: signal.signal(number, forward_signal) for number in SIGNALS}
     try:
         child = subprocess.Popen(command, preexec_fn=_prepare_child())
         children.append(child)
-        for number in received:  # before there was a child
+        for number in received:  # before the child was started
             child.send_signal(number)
         code = child.wait()
     finally:
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
     return 128 - code if code < 0 else code or (128 + received[0] if received else 0)
 
 
 def stop_all(trainings: Sequence[Training]) -> None:
-    """Ends the processes and their children, by force if they take too long."""
+    """Terminates the processes and their children, and kills those that take too long."""
     for training in trainings:
         training.signal_group(signal.SIGTERM)
     end = time.monotonic() + STOP_SECONDS
     for training in trainings:
         with contextlib.suppress(subprocess.TimeoutExpired):
             training.process.wait(timeout=max(end - time.monotonic(), 0.1))
-        training.signal_group(signal.SIGKILL)  # children that are left
+        training.signal_group(signal.SIGKILL)  # remaining children
         training.process.wait()
 
 
 def prepare_folder(job: Job, folder: Path) -> bool:
-    """Makes an output folder ready; returns whether it has a checkpoint to resume from."""
+    """Prepares an output folder; returns whether it has a checkpoint to resume from."""
     tag = folder / "last_checkpoint"
     if job.owns(folder) and tag.exists() and (folder / tag.read_text().strip()).is_file():
         return True
     removed = folder.with_name(f"{folder.name}.removed")
     shutil.rmtree(removed, ignore_errors=True)
     if folder.exists():
-        others = [file for file in folder.iterdir() if not file.name.startswith(f".{MARK}")]
-        if others and not (folder / MARK).exists():
-            raise ValueError(f"{folder}: holds files, but none is {MARK!r}: not a study's; move it")
-        folder.rename(removed)  # first, so that an interrupted removal leaves no half folder
+        others = [
+            file for file in folder.iterdir() if not file.name.startswith(f".{DEFINITION_FILE}")
+        ]
+        if others and not (folder / DEFINITION_FILE).exists():
+            raise ValueError(
+                f"{folder}: holds files, but none is {DEFINITION_FILE!r}: not a study's; move it"
+            )
+        folder.rename(removed)  # first, so that a killed removal leaves no incomplete folder
         shutil.rmtree(removed)
-    atomic_write_text(folder / MARK, job.definition)
+    atomic_write_text(folder / DEFINITION_FILE, job.definition)
     return False
 
 
 def _prepare_child(cores: Sequence[int] = ()) -> Callable[[], None] | None:
-    """Keeps the child to some cores, and ends it with us, even on ``kill -9``; on Linux only.
+    """Binds a child to some cores, and makes it end with this process, even on ``kill -9``.
 
-    A training left behind would write into the same folder as the one that resumes it.
+    An orphaned training would write into the same folder as the one that resumes it. Linux only.
     """
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, after which less is safe
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: loading after it is not safe
 
     def prepare() -> None:
         if cores:

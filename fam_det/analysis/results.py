@@ -1,4 +1,4 @@
-"""The results of a study: one file with a line a job, which is kept with the code."""
+"""The results of a study: a file of JSON lines, one per job, which is versioned with the code."""
 
 import fcntl
 import importlib.metadata
@@ -22,7 +22,7 @@ FIGURES = ("bbox/", "segm/", "keypoints/", "accuracy/", "distiller/gamma")
 class Result:
     """The outcome of a job."""
 
-    definition: str  # of the job that was done
+    definition: str  # of the job
     figures: Mapping[str, float]  # last value of each score, by its key in metrics.json
     curve: list[tuple[int, float]]  # (iterations done, value) of the study's metric
     seconds: float  # of training, without evaluations
@@ -30,27 +30,27 @@ class Result:
 
 
 class Results:
-    """A folder of results: ``runs.jsonl``, one line a result, of which the newest one counts.
+    """A folder with ``runs.jsonl``, one line per result; a job's last line counts.
 
-    Results that earlier versions wrote, a ``JOB.json`` each, are read as well.
+    Results of earlier versions, one ``JOB.json`` each, are read as well.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "runs.jsonl"
         self._results: dict[str, dict[str, Result]] = {}  # by job name, then by definition
-        self._state: tuple[int, int] | None = None  # of the file that they were read from
+        self._state: tuple[int, int] | None = None  # time and size of the file when it was read
 
     def read(self, job: Job) -> Result | None:
-        """Returns the job's result; None if there is none, or only that of another definition.
+        """Returns the job's result; None if there is none of the same definition.
 
         Raises:
-            ValueError: A line or file is not a result.
+            ValueError: a line or file is not a result.
         """
         return self._by_definition(job).get(job.definition)
 
     def is_stale(self, job: Job) -> bool:
-        """Returns whether there is a result, but only of another definition."""
+        """Returns whether there are only results of other definitions."""
         results = self._by_definition(job)
         return bool(results) and job.definition not in results
 
@@ -72,20 +72,20 @@ class Results:
     def _by_definition(self, job: Job) -> dict[str, Result]:
         if self.file.exists():
             self._read_lines()
-        old = self.folder / f"{job.name}.json"
-        if job.name not in self._results and old.exists():
-            self._add(parse(old.read_text(encoding="utf-8")), str(old), job.name)
+        old_file = self.folder / f"{job.name}.json"
+        if job.name not in self._results and old_file.exists():
+            self._add(parse(old_file.read_text(encoding="utf-8")), str(old_file), job.name)
         return self._results.get(job.name, {})
 
     def _read_lines(self) -> None:
-        status = self.file.stat()
-        state = (status.st_mtime_ns, status.st_size)
-        if state == self._state:  # otherwise changed, perhaps by another process
+        stat = self.file.stat()
+        state = (stat.st_mtime_ns, stat.st_size)
+        if state == self._state:  # another process may have changed it
             return
         self._results = {}
         lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(lines, start=1):
-            if node := parse(line):  # a killed process may have left half a line
+            if node := parse(line):  # a killed process may have left an incomplete line
                 self._add(node, f"{self.file}: line {number}")
         self._state = state
 
@@ -99,7 +99,7 @@ class Results:
 
 
 def parse(text: str) -> Any:
-    """Parses JSON; returns None for a text that is not whole."""
+    """Parses JSON; returns None for an incomplete text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -107,7 +107,7 @@ def parse(text: str) -> Any:
 
 
 def append_line(file: Path, line: str) -> None:
-    """Adds a line to a file that other processes may add to, after ending a half line there."""
+    """Appends a line under a lock, after ending an incomplete last line."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -124,11 +124,11 @@ def read_output(job: Job, folder: Path, metric: str) -> Result:
     """Reads the result of a finished job from its output folder.
 
     Raises:
-        ValueError: The metric is missing at the end of the training.
+        ValueError: the metric is missing at the end of the training.
     """
     run = read_run(folder)
     for line in run.metrics:
-        # AP of a detector that finds nothing at all; without these runs the mean would be too high
+        # AP of a detector without detections. Leaving such runs out would raise the mean.
         if math.isnan(line.get(metric, 0.0)):
             line[metric] = 0.0
     curve = list(dict(run.series(metric)).items())  # a resumed run evaluates its end twice

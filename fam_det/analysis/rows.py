@@ -1,4 +1,4 @@
-"""A row of the report: means over runs that differ in their seed alone."""
+"""Rows of the report: means over runs that differ only in their seed."""
 
 import statistics
 from collections.abc import Collection, Sequence
@@ -37,23 +37,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of runs that differ in their seed alone."""
+    """The scores of runs that differ only in their seed."""
 
     experiment: Experiment
     settings: str  # keys that differ from other rows of the same experiment, as text
     runs: Sequence[Run]  # finished or not
-    counted: Sequence[Run]  # those that the means are of: the finished ones, all if none is
+    counted: Sequence[Run]  # those in the means: the finished ones, or all if none is
     scores: dict[str, Estimate]  # last value of each, by its key in metrics.json
     best: Estimate | None  # highest main score, None if no run has evaluated twice
     gammas: dict[str, tuple[Estimate, Estimate]]  # gamma1, gamma2 at the end, shallow to deep
     parameters: Parameters | None  # None before the first checkpoint
     seconds: float  # mean of the trainings, without evaluations
-    is_teacher: bool = False  # of another row
-    teacher: "Row | None" = None  # if it is a row, too
+    is_teacher: bool = False  # whether it is the teacher of another row
+    teacher: "Row | None" = None  # None if the teacher is no row
 
     @property
     def method(self) -> str:
-        """Returns the method; that of a teacher, which is mostly trained alone, is to teach."""
+        """Returns the method; "teacher" for a teacher that was trained alone."""
         method = self.experiment.method
         if not self.is_teacher:
             return method
@@ -61,19 +61,19 @@ class Row:
 
     @property
     def teacher_name(self) -> str | None:
-        """Returns the network of the teacher, or else its name in the config; None without one."""
+        """Returns the teacher's network, or its name in the config; None without a teacher."""
         return self.teacher.experiment.student if self.teacher else self.experiment.teacher
 
     @property
     def test_set(self) -> str:
-        """Returns the data that the scores are of."""
+        """Returns the name of the test data."""
         return name_test_set(self.runs[0])
 
     @property
     def score(self) -> float | None:
-        """Returns the score that methods are compared by."""
-        found = self.scores.get(self.runs[0].main_score)
-        return found.mean if found else None
+        """Returns the main score, by which methods are compared."""
+        estimate = self.scores.get(self.runs[0].main_score)
+        return estimate.mean if estimate else None
 
     @property
     def iterations(self) -> int:
@@ -87,8 +87,8 @@ class Row:
 
     @property
     def branches(self) -> Collection[str]:
-        """Returns the branches of the frequency attention modules that are on."""
-        return tuple(self.fam.get("BRANCHES", ("global", "local")))  # a key that older runs lack
+        """Returns the enabled branches of the frequency attention modules."""
+        return tuple(self.fam.get("BRANCHES", ("global", "local")))  # older runs lack the key
 
     @property
     def published(self) -> PublishedScore | None:
@@ -127,28 +127,30 @@ def build_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def compare(rows: Sequence[Row]) -> tuple[str, list[float | None]]:
-    """Returns what rows of one test set are compared with, and the differences of their scores.
+    """Returns the kind of reference of rows of one test set, and the differences to it.
 
-    That is the row's own teacher, or the only one; without any teacher among them, which another
-    test set may have, it is the only row of the same network alone.
+    The reference of a row is its teacher or, if that is no row, the only teacher. If there are no
+    teachers among the rows, it is the only row of the same network trained alone.
     """
     teachers = [row for row in rows if row.is_teacher]
     differences = []
     for row in rows:
         student = row.experiment.student
         alone = [x for x in rows if (x.method, x.experiment.student) == (ALONE, student)]
-        others = teachers or alone
-        own = row.teacher if row.teacher and row.teacher.test_set == row.test_set else None
-        reference = own or (others[0] if len(others) == 1 else None)
-        is_own = row.is_teacher or reference is row
-        score = None if reference is None or is_own else reference.score
+        candidates = teachers or alone
+        reference = candidates[0] if len(candidates) == 1 else None
+        if row.teacher and row.teacher.test_set == row.test_set:
+            reference = row.teacher
+        score = None
+        if reference is not None and reference is not row and not row.is_teacher:
+            score = reference.score
         differences.append(None if row.score is None or score is None else row.score - score)
     return TEACHER if teachers else ALONE, differences
 
 
 def _build_row(runs: Sequence[Run], text: str) -> Row:
     counted = [run for run in runs if run.finished] or list(runs)
-    weights = next((found for run in counted if (found := read_weights(run.folder))), None)
+    weights = next((state for run in counted if (state := read_weights(run.folder))), None)
     scores = {key: estimate_last(counted, key) for key in SCORES[runs[0].task]}
     curves = [[value for _, value in run.series(run.main_score)] for run in counted]
     gammas = {}
@@ -170,7 +172,7 @@ def _build_row(runs: Sequence[Run], text: str) -> Row:
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """Returns the mean and sample standard deviation; None of no values."""
+    """Returns the mean and sample standard deviation; None without values."""
     if not values:
         return None
     return Estimate(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fam_det.analysis.checkpoint import extent, high_pass_edge, read_filters, read_weights
 from fam_det.analysis.plots import STAGES, method_colour
 from fam_det.analysis.rows import Row, title
-from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run, columns
+from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run, split_points
 from fam_det.training.filter_images import magnitude
 
 LINES = ("-", "--", ":", "-.")
@@ -27,16 +27,16 @@ EDGE: dict[str, Any] = {  # a pink that stands out from every shade of viridis
     "edgecolor": "#FF6DB6",
     "linewidth": 1.6,
 }
-MIN_SPAN = 0.1  # that a plot reaches to either side of a mean, at least: for |K|, times that mean
+MIN_SPAN = 0.1  # minimal half range of a plot around a mean; for |K| as a fraction of the mean
 TICKS = [-1, -0.5, 0, 0.5, 1]
-SMALL = (4.4, 3.6)  # inches of a plot that is shown on a phone
+SMALL = (4.4, 3.6)  # inches of a plot that is readable on a phone
 SMALL_DPI = 200
 
 
 def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
     """Draws the main score and the training metric of one test set; False before any score.
 
-    A colour is a method, a line style one of its settings, a line a seed.
+    Colours are methods, line styles their settings, lines seeds.
     """
     rows = [row for row in rows if row.scores]
     if not rows:
@@ -46,13 +46,14 @@ def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
     used: list[str] = []  # colours of the rows so far
     for row in rows:
         colour = method_colour(row.method)
-        look = {"color": colour, "linestyle": LINES[used.count(colour) % len(LINES)]}
+        style = {"color": colour, "linestyle": LINES[used.count(colour) % len(LINES)]}
         used.append(colour)
         for run in row.runs:
-            scores.plot(*columns(run.series(run.main_score)), marker="o", markersize=4, **look)
-            training.plot(*columns(training_metric(run)), alpha=0.8, **look)
+            points = split_points(run.series(run.main_score))
+            scores.plot(*points, marker="o", markersize=4, **style)
+            training.plot(*split_points(training_metric(run)), alpha=0.8, **style)
         names = (row.method, row.experiment.student, row.settings)
-        scores.plot([], [], marker="o", label=", ".join(filter(None, names)), **look)
+        scores.plot([], [], marker="o", label=", ".join(filter(None, names)), **style)
     task = rows[0].runs[0].task
     name, _ = next(iter(SCORES[task].values()))
     scores.set(ylabel=name, title=f"{name}, test images")
@@ -71,14 +72,14 @@ def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
 
 
 def training_metric(run: Run) -> list[tuple[int, float]]:
-    """Returns a classifier's top-1 on its batches; a detector's loss without distillation.
+    """Returns a classifier's top-1 on its batches, or a detector's loss without distillation.
 
-    A classifier's losses are weighted by method and cannot be compared.
+    A classifier's losses have weights of the method and cannot be compared.
     """
     if run.task == "classification":
         return run.series("train/top1")
-    added = dict(run.series("loss_distill"))
-    return [(i, value - added.get(i, 0.0)) for i, value in run.series("total_loss")]
+    distillation = dict(run.series("loss_distill"))
+    return [(i, value - distillation.get(i, 0.0)) for i, value in run.series("total_loss")]
 
 
 def plot_gammas(row: Row, file: Path) -> bool:
@@ -99,7 +100,7 @@ def plot_gammas(row: Row, file: Path) -> bool:
 
 
 def plot_each_gamma(row: Row) -> Iterator[tuple[str, bytes]]:
-    """Draws gamma1 and gamma2, or the one whose branch is on; yields captions and PNGs."""
+    """Draws the gammas of the enabled branches; yields captions and PNGs."""
     for branch in row.branches if row.gammas else ():
         name, prefix = GAMMAS[branch]
         figure = Figure(figsize=SMALL, layout="constrained")
@@ -119,7 +120,7 @@ def _to_png(figure: Figure) -> bytes:
 def _draw_gammas(axes: Any, row: Row, prefix: str) -> None:
     for stage, colour in zip(row.gammas, cycle(STAGES), strict=False):
         for number, run in enumerate(row.runs):
-            points = columns(run.series(f"{prefix}{stage}"))
+            points = split_points(run.series(f"{prefix}{stage}"))
             dot = "o" if len(points[0]) == 1 else None
             label = None if number else stage
             axes.plot(*points, color=colour, alpha=0.9, label=label, marker=dot)
@@ -152,7 +153,7 @@ def plot_filters(row: Row, file: Path) -> bool:
 
 
 def plot_each_filter(row: Row) -> Iterator[tuple[str, str, bytes]]:
-    """Draws |K| of every stage; yields captions, how far each is from flat, and PNGs."""
+    """Draws |K| of every stage; yields captions, descriptions of its spread, and PNGs."""
     for name, plane in filter_planes(row).items():
         figure = Figure(figsize=SMALL, layout="constrained")
         _draw_filter(figure, figure.subplots(), row, plane)
@@ -161,14 +162,14 @@ def plot_each_filter(row: Row) -> Iterator[tuple[str, str, bytes]]:
 
 
 def describe_spread(plane: Tensor) -> str:
-    """Returns in words how far |K| is from flat, such as ``0.997 to 1.003, within 0.3 %``."""
+    """Describes the range of |K|, such as ``0.997 to 1.003, within 0.3 % of the mean``."""
     low, high, mean = float(plane.min()), float(plane.max()), float(plane.mean())
-    most = max(high - mean, mean - low) / mean if mean > 0 else 0.0
-    return f"{low:.4g} to {high:.4g}, within {most:.1%} of the mean".replace("%", " %")
+    deviation = max(high - mean, mean - low) / mean if mean > 0 else 0.0
+    return f"{low:.4g} to {high:.4g}, within {deviation:.1%} of the mean".replace("%", " %")
 
 
 def filter_planes(row: Row) -> dict[str, Tensor]:
-    """Returns |K| of the first run's modules by stage, without 1x1 stages, which have one value."""
+    """Returns |K| of the first run's modules by stage, without 1x1 stages."""
     run = row.counted[0]
     modules = read_filters(read_weights(run.folder), row.fam.get("FILTER", ""))
     planes = [magnitude(module) for module in modules]
@@ -179,7 +180,7 @@ def filter_planes(row: Row) -> dict[str, Tensor]:
 
 
 def edge_name(row: Row) -> str:
-    """Returns the legend of the line in the plots of filters; empty without a line."""
+    """Returns the legend of the high-pass filter's edge in the plots; "" without an edge."""
     fam = row.fam
     if high_pass_edge(fam) is None:
         return ""
@@ -189,7 +190,7 @@ def edge_name(row: Row) -> str:
 def _draw_filter(figure: Figure, axes: Any, row: Row, plane: Tensor) -> None:
     left, right, bottom, top = box = extent(*plane.shape)
     low, high, mean = float(plane.min()), float(plane.max()), float(plane.mean())
-    # otherwise half a percent would look like everything
+    # The colours span at least MIN_SPAN of the mean, or half a percent would fill the scale.
     low, high = min(low, (1 - MIN_SPAN) * mean), max(high, (1 + MIN_SPAN) * mean)
     image = axes.imshow(plane.numpy(), extent=box, cmap="viridis", vmin=low, vmax=high)
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.9)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from fam_det.analysis.jobs import Job
 from fam_det.analysis.plan import CHECKPOINT, Plan
-from fam_det.analysis.processes import Slot, Training, claimed, stop_all
+from fam_det.analysis.processes import Slot, Training, lock_folder, stop_all
 from fam_det.analysis.results import Result, read_output
 from fam_det.analysis.runs import read_config
 from fam_det.files.metrics_file import iterations_done
@@ -20,15 +20,15 @@ DRAW_SECONDS = 1  # between two updates of the line on a terminal
 
 
 class Runner:
-    """Works through the jobs of a plan.
+    """Runs the jobs of a plan.
 
     Args:
-        plan: jobs to do.
+        plan: the jobs.
         settings: values of the placeholders.
         command: the training tool.
         options: KEY VALUE pairs for every training, which change no result.
         on_result: called after every result.
-        line_seconds: between two lines of progress if there is no terminal.
+        line_seconds: time between two lines of progress without a terminal.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Runner:
         self.running: list[Training] = []
 
     def run(self, slots: Sequence[Slot]) -> None:
-        """Does all jobs, one per slot at a time; whatever ends this call stops the trainings.
+        """Runs all jobs, one per slot at a time; stops the trainings whenever this call ends.
 
         Raises:
-            BlockingIOError: Another process runs this study.
+            BlockingIOError: another process runs this study.
         """
-        with claimed(self.plan.outputs):
+        with lock_folder(self.plan.outputs):
             for job in filter(self.plan.results.is_stale, self.plan.known_jobs()):
                 text = f"{job.title}: its result is of another definition; done again\n"
                 self.progress.write(text)
@@ -101,13 +101,14 @@ class Runner:
                 raise ValueError(f"it ended without a {CHECKPOINT}; see {training.log}")
             result = read_output(job, training.folder, metric)
             for checkpoint in training.folder.glob("model_[0-9]*.pth"):
-                checkpoint.unlink()  # those of a whole study are large; the final one stays
+                checkpoint.unlink()  # saves disk space; the final one stays
         except ValueError as error:
             result = Result(job.definition, {}, [], 0.0, str(error))
             self.plan.failed[job.name] = str(error)
-            if training.resumed:  # from scratch next time: perhaps the checkpoint is to blame
+            if training.resumed:  # the checkpoint may be the cause: start from scratch next time
                 (training.folder / "last_checkpoint").unlink(missing_ok=True)
-        if self.plan.is_open(job):  # a teacher may be trained again for others beside its result
+        # A teacher that has a result is trained again if others need its lost checkpoint.
+        if self.plan.is_open(job):
             self.plan.results.write(job, result)
             self.on_result()
         text = result.failure or f"{metric} {result.figures[metric]:.2f}"
@@ -115,7 +116,7 @@ class Runner:
 
 
 class Progress:
-    """Shows what runs and how long the rest takes: one line on a terminal, otherwise a log."""
+    """Shows the running jobs and the remaining time: one line on a terminal, otherwise a log."""
 
     def __init__(self, plan: Plan, line_seconds: float) -> None:
         self._plan = plan
@@ -138,7 +139,7 @@ class Progress:
             mean = statistics.mean(by_run.values())
             left = [by_run.get(job.run.name, mean) * (1 - done.get(job.name, 0)) for job in jobs]
             total = (sum(left) + waiting * mean) / slots
-            seconds = max([total, *left])  # the longest job cannot be shared
+            seconds = max([total, *left])  # a single job cannot be divided among slots
             text += f", about {tqdm.format_interval(seconds)} left"
         for training in running:
             text += f"; {training.job.title}: {done[training.job.name]:.0%}"
@@ -148,19 +149,19 @@ class Progress:
             self.write(f"{text}\n")
 
     def write(self, text: str) -> None:
-        """Writes a line, which stays if it ends, in place of the one on a terminal."""
+        """Replaces the line on a terminal; a text that ends in a newline stays."""
         print(f"{self._clear}{text}", end="", file=sys.stderr, flush=True)
 
     def _seconds_by_run(
         self, running: Sequence[Training], done: Mapping[str, float]
     ) -> dict[str, float]:
-        """Estimates a job's seconds by the finished seeds of its run, else by the running one."""
-        known: dict[str, list[float]] = {}
+        """Estimates a job's seconds from finished seeds of its run, or from the running one."""
+        finished: dict[str, list[float]] = {}
         for job in self._plan.known_jobs():
             result = self._plan.results.read(job)
             if result is not None and not result.failure:
-                known.setdefault(job.run.name, []).append(result.seconds)
-        by_run = {name: statistics.mean(seconds) for name, seconds in known.items()}
+                finished.setdefault(job.run.name, []).append(result.seconds)
+        by_run = {name: statistics.mean(seconds) for name, seconds in finished.items()}
         for training in running:
             fraction = done[training.job.name]
             if fraction > 0.1 and not training.resumed:
@@ -170,9 +171,9 @@ class Progress:
 
 
 def fraction_done(training: Training) -> float:
-    """Returns the fraction of a running training's iterations that are done."""
+    """Returns the fraction of done iterations of a running training."""
     try:
         max_iter = int(read_config(training.folder / "config.yaml")["SOLVER"]["MAX_ITER"])
         return iterations_done(training.folder / "metrics.json", max_iter, time.time()) / max_iter
-    except (ValueError, KeyError, OSError):  # it has not written them yet
+    except (ValueError, KeyError, OSError):  # the files are not written yet
         return 0.0

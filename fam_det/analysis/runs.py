@@ -1,4 +1,4 @@
-"""Runs: the output folders of ``tools/train_net.py`` and ``tools/train_classifier.py``."""
+"""Reads runs: output folders of ``tools/train_net.py`` and ``tools/train_classifier.py``."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from fam_det.files import one_line
 from fam_det.files.data_file import read_data_file
 from fam_det.files.metrics_file import parse_metrics, read_metrics, training_seconds
 
-# Scores by task, the main one first: key in metrics.json, title, digits behind the point.
+# Scores by task, the main one first: key in metrics.json, title, decimal places.
 SCORES = {
     "classification": {"accuracy/top1": ("top-1, %", 2), "accuracy/top5": ("top-5, %", 2)},
     "detection": {
@@ -34,8 +34,8 @@ class Run:
     config: dict[str, Any]  # contents of config.yaml
     metrics: list[dict[str, float]]  # lines of metrics.json, ordered by iteration
     notes: list[str] = field(default_factory=list)  # warnings about the files, for the user
-    data: Mapping[str, str] = field(default_factory=dict)  # what tells contents apart, by data set
-    names: Mapping[str, str] = field(default_factory=dict)  # of data sets beside other runs
+    data: Mapping[str, str] = field(default_factory=dict)  # digest or path by data set
+    names: Mapping[str, str] = field(default_factory=dict)  # of data sets, see unify_names
 
     @property
     def task(self) -> str:
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def main_score(self) -> str:
-        """Returns the key of the score that methods are compared by."""
+        """Returns the key of the score by which methods are compared."""
         return next(iter(SCORES[self.task]))
 
     @property
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def iterations(self) -> int:
-        """Returns how many iterations are done, as far as they are logged."""
+        """Returns the number of done iterations, as far as they are logged."""
         return self._done(self.metrics[-1]) if self.metrics else 0
 
     @property
@@ -71,9 +71,9 @@ class Run:
         return training_seconds(self.metrics)
 
     def series(self, key: str) -> list[tuple[int, float]]:
-        """Returns (iterations done, value) of each line that has a number under the key.
+        """Returns (iterations done, value) of each line with a number under the key.
 
-        With several test sets Detectron2 puts their names before the key; the first one counts.
+        With several test sets Detectron2 prefixes keys with their names; the first one counts.
         """
         tests = self.config["DATASETS"].get("TEST") or [""]
         points = []
@@ -84,17 +84,17 @@ class Run:
         return points
 
     def stages(self) -> list[str]:
-        """Returns the names of the stages that have gammas, shallow to deep, ``pooled`` last."""
+        """Returns the names of the stages with gammas, shallow to deep, ``pooled`` last."""
         keys = {key for line in self.metrics for key in line if key.startswith(GAMMA_GLOBAL)}
         names = [key.removeprefix(GAMMA_GLOBAL) for key in keys]
         return sorted(names, key=lambda name: (name == "pooled", len(name), name))
 
     def _done(self, line: dict[str, float]) -> int:
-        # Detectron2 counts from 0, except in the line of the evaluation after the last iteration.
+        # Detectron2 counts from 0, but writes the last evaluation as MAX_ITER.
         return min(int(line["iteration"]) + 1, self.max_iter)
 
 
-def columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+def split_points(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     """Splits points into abscissas and ordinates."""
     return [x for x, _ in points], [y for _, y in points]
 
@@ -103,7 +103,7 @@ def read_run(folder: Path) -> Run:
     """Reads an output folder.
 
     Raises:
-        ValueError: A file is missing or not as a training writes it; the message names it.
+        ValueError: a file is missing or invalid; the message names it.
     """
     config = read_config(folder / "config.yaml")
     file = folder / "metrics.json"
@@ -122,17 +122,17 @@ def read_run(folder: Path) -> Run:
 
 
 def read_data(folder: Path, node: Mapping[str, Any]) -> Mapping[str, str]:
-    """Returns what tells the contents of a run's data sets apart, by their names there."""
+    """Returns a digest or path of each data set, to tell contents apart, by name."""
     if "NAME" not in node:
         return read_data_file(folder, node.get("COCO", []))
     root = str(Path(node.get("ROOT", "")).resolve())
     if node["NAME"] == "folder":
         return {Path(root).name: root}
-    return {node["NAME"]: root if node["NAME"] == "imagenet" else ""}  # others are as published
+    return {node["NAME"]: root if node["NAME"] == "imagenet" else ""}  # others cannot differ
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Reads the ``config.yaml`` of a training; a ValueError names one that is missing or other."""
+    """Reads the ``config.yaml`` of a training; a ValueError names a missing or invalid one."""
     if not file.exists():
         tools = "tools/train_net.py or tools/train_classifier.py"
         raise ValueError(f"{file}: not there; expected an output folder of {tools}")

@@ -41,7 +41,7 @@ FILTERS = (
 GAMMAS = "The factor of each level's branches over the training; a branch that is off has none."
 
 
-def look_at(
+def run_detectors(
     example: Example, detectors: Sequence[Detector], levels: Sequence[str]
 ) -> tuple[dict[str, Instances], dict[str, dict[str, Tensor]]]:
     """Runs every detector on an image.
@@ -49,16 +49,16 @@ def look_at(
     Returns:
         Detections by detector, and maps (h, w) by column and level.
     """
-    found, planes = {}, {}
+    detections, planes = {}, {}
     for detector in detectors:
-        found[detector.name], maps = detector.detect(example.inputs, levels)
-        planes[detector.name] = _mean_squares(maps)
+        detections[detector.name], maps = detector.detect(example.inputs, levels)
+        planes[detector.name] = _root_mean_squares(maps)
         if transformed := detector.transform(maps):
-            planes[TRANSFORMED] = _mean_squares(transformed)
-    return found, planes
+            planes[TRANSFORMED] = _root_mean_squares(transformed)
+    return detections, planes
 
 
-def _mean_squares(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _root_mean_squares(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the root mean square over the channels of maps (C, h, w)."""
     return {level: x.square().mean(0).sqrt() for level, x in maps.items()}
 
@@ -68,28 +68,27 @@ def image_sections(
 ) -> list[Section]:
     """Draws detections and maps of every image.
 
-    Without a threshold each detector has its own, from which on it finds as many boxes as there are
-    objects.
+    Without a threshold each detector has one at which it finds as many boxes as there are objects.
     """
     shapes = [detector.model.backbone.output_shape() for detector in detectors]
     shared = set.intersection(*map(set, shapes))
     levels = sorted(shared, key=lambda level: shapes[0][level].stride)
-    looks = [look_at(example, detectors, levels) for example in examples]
-    found = {x.name: [instances[x.name] for instances, _ in looks] for x in detectors}
-    count = sum(len(objects_of(example)) for example in examples)
+    outputs = [run_detectors(example, detectors, levels) for example in examples]
+    by_detector = {x.name: [instances[x.name] for instances, _ in outputs] for x in detectors}
+    count = sum(len(non_crowd_annotations(example)) for example in examples)
     if threshold is None:
-        lowest = {name: lowest_score(instances, count) for name, instances in found.items()}
-        scores = ", ".join(f"{score:.2g} or more ({name})" for name, score in lowest.items())
+        thresholds = {name: lowest_score(x, count) for name, x in by_detector.items()}
+        scores = ", ".join(f"{score:.2g} or more ({name})" for name, score in thresholds.items())
         note = f"The {count} boxes of each detector that score highest, as these images have"
         note = f"{note} {count} objects. Their scores: {scores}."
     else:
-        lowest = dict.fromkeys(found, threshold)
+        thresholds = dict.fromkeys(by_detector, threshold)
         note = f"Boxes with a score of {threshold:g} or more."
     note += f" An object is found by a box of its class that covers it with an IoU of {MIN_IOU}."
     detections, maps = [], []
-    for example, (instances, planes) in zip(examples, looks, strict=True):
+    for example, (instances, planes) in zip(examples, outputs, strict=True):
         heading = small_heading(example.name)
-        detections.append(heading + draw_found(example, instances, lowest))
+        detections.append(heading + draw_all_detections(example, instances, thresholds))
         maps.append(heading + draw_maps(planes))
     class_names = examples[0].class_names
     present = {a["category_id"] for example in examples for a in example.annotations}
@@ -100,31 +99,33 @@ def image_sections(
     ]
 
 
-def lowest_score(found: Sequence[Instances], count: int) -> float:
-    """Returns the score of the box that is ``count``-th best over images, 1 or more of them."""
-    scores = torch.cat([x.scores for x in found]).sort(descending=True).values[: max(count, 1)]
+def lowest_score(detections: Sequence[Instances], count: int) -> float:
+    """Returns the ``count``-th highest score over all images, at least the first."""
+    scores = torch.cat([x.scores for x in detections]).sort(descending=True).values
+    scores = scores[: max(count, 1)]
     return float(scores[-1]) if len(scores) else 0.0
 
 
-def objects_of(example: Example) -> list[dict[str, Any]]:
-    """Returns the annotations of single objects; crowds do not count."""
+def non_crowd_annotations(example: Example) -> list[dict[str, Any]]:
+    """Returns the annotations without crowds."""
     return [x for x in example.annotations if not x.get("iscrowd", 0)]
 
 
-def draw_found(
-    example: Example, found: Mapping[str, Instances], lowest: Mapping[str, float]
+def draw_all_detections(
+    example: Example, detections: Mapping[str, Instances], thresholds: Mapping[str, float]
 ) -> str:
-    """Draws an image's ground truth and, beside it, the boxes from each detector's score on."""
-    images = [photo(draw_truth(example), "ground truth", f"{len(example.annotations)} annotated")]
-    for name, score in lowest.items():
-        instances = found[name][found[name].scores >= score]
+    """Draws an image's ground truth and, beside it, each detector's boxes above its threshold."""
+    note = f"{len(example.annotations)} annotated"
+    images = [jpeg_image(draw_truth(example), "ground truth", note)]
+    for name, threshold in thresholds.items():
+        instances = detections[name][detections[name].scores >= threshold]
         font_size = FONT * example.image.shape[1]
         drawn = draw_detections(example.image, example.class_names, instances, font_size)
-        objects = objects_of(example)
+        objects = non_crowd_annotations(example)
         boxes = np.array([x["bbox"] for x in objects], dtype=np.float32).reshape(-1, 4)
         classes = torch.tensor([x["category_id"] for x in objects])
         matches = match(torch.from_numpy(boxes), classes, instances)
-        images.append(photo(drawn, name, str(matches)))
+        images.append(jpeg_image(drawn, name, str(matches)))
     return image_grid(images)
 
 
@@ -155,13 +156,14 @@ def training_sections(row: Row) -> list[Section]:
     return sections
 
 
-def photo(image: NDArray[np.uint8], name: str, note: str) -> CaptionedImage:
-    """Returns an RGB array as JPEG, which is a tenth of a PNG."""
+def jpeg_image(image: NDArray[np.uint8], name: str, note: str) -> CaptionedImage:
+    """Returns an RGB array as JPEG, which has a tenth of a PNG's size."""
     return CaptionedImage(encode(image, "jpeg"), name, note, "jpeg")
 
 
 def encode(image: NDArray[np.uint8], kind: str) -> bytes:
-    """Returns the file of an RGB array; a JPEG with the colours of its lines."""
+    """Encodes an RGB array as "png" or "jpeg"."""
     data = io.BytesIO()
+    # Without chroma subsampling, which would blur thin coloured lines.
     Image.fromarray(image).save(data, kind, quality=90, subsampling=0)
     return data.getvalue()

@@ -1,4 +1,4 @@
-"""A study's file: runs, their seeds, and the row that they are compared with."""
+"""Reads the file of a study: its runs, their seeds, and the run that they are compared with."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ PLACEHOLDER = re.compile(r"\{(\w[\w -]*)\}")
 
 @dataclass(frozen=True)
 class Choice:
-    """Values of a config key, of which one is chosen on a seed that is not reported."""
+    """Values of a config key, one of which is chosen on a seed that is not reported."""
 
     key: str
     values: Sequence[Any]
@@ -33,8 +33,8 @@ class RunDefinition:
     name: str
     config: str  # file
     overrides: Mapping[str, Any]  # values by config key, with placeholders
-    seeds: Sequence[int]  # that are reported
-    choose: Choice | None = None  # what to choose first
+    seeds: Sequence[int]  # in the report
+    choose: Choice | None = None  # made before these seeds are trained
     needs: str | None = None  # name of the run whose output folder is {needs}: the teacher
 
 
@@ -56,7 +56,7 @@ def load_study(file: Path) -> Study:
     """Reads a study's file.
 
     Raises:
-        ValueError: The file is wrong; one line names the file, the key, and what was expected.
+        ValueError: an invalid file; one line names the file, the key, and what is expected.
     """
     try:
         return _study(file.stem, yaml.safe_load(file.read_text()))
@@ -67,7 +67,7 @@ def load_study(file: Path) -> Study:
 
 
 def file_name(text: str) -> str:
-    """Returns a text as part of a file name."""
+    """Replaces characters of a text that a file name should not have."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
 
 
@@ -149,7 +149,7 @@ def _are_seeds(seeds: Any) -> bool:
 
 
 def _placeholders(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> set[str]:
-    """Checks what a run needs; returns the names that --set gives values to."""
+    """Checks a run's ``needs``; returns the placeholders to which --set gives values."""
     needed = runs.get(run.needs or "")
     if run.needs is not None and needed is None:
         raise ValueError(f"run {run.name!r}: needs: got {run.needs!r}, expected the name of a run")
@@ -158,7 +158,7 @@ def _placeholders(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> set[
             f"run {run.name!r}: needs: {run.needs!r} must have one seed, need no other run and "
             "choose no value"
         )
-    found = set()
+    names = set()
     for key, value in run.overrides.items():
         for name in PLACEHOLDER.findall(str(value)):
             if name == "needs" and run.needs is None:
@@ -168,8 +168,8 @@ def _placeholders(run: RunDefinition, runs: Mapping[str, RunDefinition]) -> set[
                     f"run {run.name!r}: overrides: {key}: unknown placeholder {{{name}}}, expected "
                     "{needs} or a name in capitals, which --set gives"
                 )
-            found.add(name)
-    return found - {"needs"}
+            names.add(name)
+    return names - {"needs"}
 
 
 def _check_keys(where: str, node: Any, known: set[str], required: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""A study's table: mean, spread, and the difference to the baseline, paired by seed."""
+"""The table of a study: mean, deviation, and the difference to the baseline, paired by seed."""
 
 import csv
 import io
@@ -80,7 +80,7 @@ def _row(
 ) -> SummaryRow:
     own = scores[run.name]
     jobs = [*trial_jobs(study, run), *reported_jobs(study, run, chosen)]
-    found = [(job.title, results.read(job)) for job in jobs]
+    outcomes = [(job.title, results.read(job)) for job in jobs]
     figures = [result.figures for result in done.values()]
     keys = set(figures[0]).intersection(*figures) - {study.metric} if figures else set()
     return SummaryRow(
@@ -94,13 +94,13 @@ def _row(
         difference(own, scores[study.peer]) if study.peer not in (None, run.name) else None,
         statistics.mean(result.seconds for result in done.values()) / 60 if done else None,
         [seed for seed in run.seeds if seed not in own],
-        [f"{title}: {x.failure}" for title, x in found if x is not None and x.failure],
+        [f"{title}: {x.failure}" for title, x in outcomes if x is not None and x.failure],
         {seed: result.curve for seed, result in done.items()},
     )
 
 
 def difference(own: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
-    """Returns the mean of own minus other over common seeds; from two on with a 95 % t-interval."""
+    """Returns the mean of own minus other over common seeds, for two or more with a t-interval."""
     pairs = [own[seed] - other[seed] for seed in own if seed in other]
     if not pairs:
         return None
@@ -146,11 +146,11 @@ def _cells(study: Study, row: SummaryRow) -> list[str]:
 
 def _choice_cells(study: Study, run: RunDefinition, results: Results) -> list[str]:
     """Returns the scores of a run's trials; empty if there are none yet."""
-    found = [results.read(job) for job in trial_jobs(study, run)]
-    if run.choose is None or not any(found):
+    outcomes = [results.read(job) for job in trial_jobs(study, run)]
+    if run.choose is None or not any(outcomes):
         return []
     texts = []
-    for value, result in zip(run.choose.values, found, strict=True):
+    for value, result in zip(run.choose.values, outcomes, strict=True):
         score = result.figures.get(study.metric) if result else None
         text = "-" if result is None else "failed" if score is None else f"{score:.1f}"
         texts.append(f"{value}: {text}")
@@ -175,5 +175,5 @@ def format_csv(study: Study, rows: Sequence[SummaryRow]) -> str:
 
 
 def format_json(rows: Sequence[SummaryRow]) -> str:
-    """Returns everything."""
+    """Returns the rows with all their values as JSON."""
     return json.dumps([asdict(row) for row in rows], indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""The tables of a report: scores over seeds beside the published figures, and the gammas."""
+"""The tables of a report: scores over seeds with published figures, and gammas."""
 
 import csv
 import io
@@ -21,17 +21,17 @@ Cells = dict[str, str]  # by the titles of their columns
 def format_report(rows: Sequence[Row], style: str) -> str:
     """Returns all tables, a section per test set, in one of ``FORMATS``."""
     parts = []
-    for test_set, own in by_test_set(rows).items():
+    for test_set, section in by_test_set(rows).items():
         parts.append(f"## {test_set}" if style == "markdown" else test_set.upper())
-        parts += [format_table(section_cells(own), style), *footnotes(own)]
-        if any(row.gammas for row in own):
+        parts += [format_table(section_cells(section), style), *footnotes(section)]
+        if any(row.gammas for row in section):
             parts.append("gamma1 / gamma2 (global / local branch) after training, by stage:")
-            parts.append(format_table(gamma_cells(own), style))
+            parts.append(format_table(gamma_cells(section), style))
     return "\n\n".join(parts) + "\n"
 
 
 def by_test_set(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Returns the rows whose scores are of the same data, teachers first."""
+    """Groups rows by their test data, teachers first."""
     sections: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: not row.is_teacher):
         sections.setdefault(row.test_set, []).append(row)
@@ -60,7 +60,7 @@ def section_cells(rows: Sequence[Row]) -> list[Cells]:
 def format_table(rows: Sequence[Cells], style: str, left: Collection[str] | None = None) -> str:
     """Formats cells by column; leaves out columns that are empty in every row.
 
-    ``left`` are the columns that are aligned there, by default all.
+    ``left`` are the left-aligned columns, by default all.
     """
     header = [title for title in rows[0] if any(row[title] for row in rows)]
     body = [[row[title] or NOTHING for title in header] for row in rows]
@@ -114,7 +114,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
 
 
 def gamma_cells(rows: Sequence[Row]) -> list[Cells]:
-    """Returns gamma1 / gamma2 by stage, as the supplement's tables A.3 and A.4, then the published.
+    """Returns gamma1 / gamma2 by stage as the supplement's tables A.3 and A.4, then published ones.
 
     The rows are of one data set.
     """
@@ -138,13 +138,12 @@ def gamma_cells(rows: Sequence[Row]) -> list[Cells]:
 
 
 def format_csv(rows: Sequence[Row]) -> str:
-    """Returns everything as one table of plain numbers; a column that a row lacks is empty."""
-    records = [
-        record(row) | {f"to {reference}": difference}
-        for own in by_test_set(rows).values()
-        for reference, differences in [compare(own)]
-        for row, difference in zip(own, differences, strict=True)
-    ]
+    """Returns all rows as one table of plain numbers; missing values are empty."""
+    records = []
+    for section in by_test_set(rows).values():
+        reference, differences = compare(section)
+        for row, difference in zip(section, differences, strict=True):
+            records.append(record(row) | {f"to {reference}": difference})
     text = io.StringIO()
     header = list(dict.fromkeys(key for entry in records for key in entry))
     writer = csv.DictWriter(text, header, lineterminator="\n")
@@ -154,7 +153,7 @@ def format_csv(rows: Sequence[Row]) -> str:
 
 
 def record(row: Row) -> dict[str, object]:
-    """Returns a row's plain figures by column; None is an empty cell."""
+    """Returns a row's numbers by column, None for an empty cell."""
     published, parameters = row.published, row.parameters
     entry: dict[str, object] = {
         **vars(row.experiment),

@@ -12,8 +12,8 @@ Hermitian part (K(u) + conj K(-u)) / 2 acts on a real map, and it is taken expli
 libraries disagree on what an inverse transform does with the rest.
 
 Each is called with maps x (N, C_in, H, W), the response h (H, V) of a high-pass filter at
-``transform_size(H, W)`` and the matrix ``local`` (C_out, C_in) of the module's local branch, and
-gives the sum of both branches, (N, C_out, H, W). Both mix the channels in the dtype of ``local``.
+``transform_size(H, W)`` and the matrix ``local`` (C_out, C_in) of the module's local branch. It
+returns the sum of both branches, (N, C_out, H, W). Both mix the channels in the dtype of ``local``.
 
 Legend: N batch, C_in and C_out channels, H and W map size, G grid size (even, points over the full
 circle of frequencies), V = W // 2 + 1 columns of the half plane, F = H * V frequencies.
@@ -39,14 +39,14 @@ class GlobalFilter(nn.Module):
     """Base of the filters."""
 
     def transform_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (H, W) of what is Fourier transformed for maps of a size."""
+        """Returns the size (H, W) that is Fourier transformed for maps of a size."""
         return height, width
 
     def start_at(self, mix: Tensor) -> None:
-        """Makes the filter mix channels alone: its output is ``mix`` (C_out, C_in) times its input.
+        """Initialises the filter as a 1x1 mix of channels: ``mix`` (C_out, C_in) times its input.
 
         Raises:
-            ValueError: a filter that sees less than the whole map, as any that doesn't say how.
+            ValueError: a filter that cannot represent it, as it sees less than the whole map.
         """
         raise ValueError(
             f"init: got 'identity', expected 'paper' for a {type(self).__name__} without a local "
@@ -69,7 +69,7 @@ class DenseFilter(GlobalFilter):
         return applied_spectrum(self.weight, self.width)
 
     def start_at(self, mix: Tensor) -> None:
-        """Stores the mix at every frequency."""
+        """Sets every frequency to the mix."""
         fill_with_mix(self.weight, self.width, mix)
 
     def _check(self, height: int, width: int) -> None:
@@ -136,7 +136,7 @@ class BandedFilter(GlobalFilter):
         return applied_spectrum(self.weight, self.grid)[rows][:, columns]
 
     def start_at(self, mix: Tensor) -> None:
-        """Stores the mix in every cell."""
+        """Sets every cell to the mix."""
         fill_with_mix(self.weight, self.grid, mix)
 
     def _nearest_cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -149,7 +149,7 @@ class BandedFilter(GlobalFilter):
         n, c_in, height, width = x.shape
         rows, columns = self._nearest_cells(height, width)
         cell = (rows[:, None] * (self.grid // 2 + 1) + columns).flatten()  # (F,)
-        # Sorted on the CPU, which needs the counts: a GPU is never waited for.
+        # Sorted on the CPU: split() needs the counts there, and reading them would wait for a GPU.
         order = cell.argsort(stable=True)
         back = order.argsort().to(x.device)
         counts = torch.bincount(cell, minlength=self.grid * (self.grid // 2 + 1)).tolist()
@@ -187,7 +187,7 @@ class SeparableFilter(GlobalFilter):
 
     @torch.no_grad()
     def start_at(self, mix: Tensor) -> None:
-        """Mixes by it; the gains start at 1 in any case."""
+        """Sets the mix; the initial gains are 1."""
         self.mix.weight.copy_(mix[..., None, None])
 
     def gains(self, height: int, width: int) -> Tensor:
@@ -219,7 +219,7 @@ class SeparableFilter(GlobalFilter):
 
 
 def check_grid(grid: int) -> None:
-    """Raises unless the grid has a column of its own for the Nyquist frequency."""
+    """Raises unless the grid is even, so that it has a column for the Nyquist frequency."""
     if grid < 2 or grid % 2:
         raise ValueError(f"grid: got {grid}, expected an even number >= 2")
 
@@ -236,7 +236,7 @@ def init_half_spectrum(height: int, width: int, in_channels: int, out_channels: 
     image. (H, V, C_in, C_out, 2).
     """
     shape = (width // 2 + 1, in_channels, out_channels)
-    # All draws are independent, so another one serves as that of the mirror image.
+    # All draws are independent, so a second one stands for the mirror image's.
     at_frequency = torch.rand(height, *shape, 2)
     at_mirror = torch.rand(height, *shape, 2) * torch.tensor([1.0, -1.0])
     stored = (at_frequency + at_mirror) / 2.0

@@ -35,11 +35,11 @@ class FAMOptions:
 
     Args:
         branches: one or both of ``BRANCHES``; the paper's module has both.
-        init: one of ``INITS``. ``"paper"`` starts as published. ``"identity"`` starts one branch as
-            the identity at weight 1: the local one or, without it, the global one, which then
-            returns what its high-pass filter passes. The student's maps are then drawn to the
-            teacher's own, with no change of basis in between, so that heads which read the
-            teacher's maps can read the student's.
+        init: one of ``INITS``. ``"paper"`` is as published. ``"identity"`` initialises one branch
+            as the identity at weight 1: the local one or, without it, the global one, which then
+            returns what its high-pass filter passes. The loss then pulls the student's maps to the
+            teacher's with no change of basis in between, so that heads which read the teacher's
+            maps can read the student's.
         filter: storage of the global filter K, one of ``FILTERS``; see ``core.filters``. None is
             ``"dense"``, the paper's, for maps of one size and ``"separable"`` for maps of any size.
         grid: grid points of every filter but the dense one over the full circle of frequencies,
@@ -70,7 +70,7 @@ class FAMOptions:
 
 
 class FrequencyAttention(nn.Module):
-    """Turns student features into the teacher's shape, seeing all of the map at once.
+    """Transforms student features to the teacher's channels, with a global receptive field.
 
     With K a learnable global filter and h a high-pass filter::
 
@@ -84,7 +84,7 @@ class FrequencyAttention(nn.Module):
     Args:
         in_channels: C_in, of the student.
         out_channels: C_out, of the teacher.
-        options: what the module is made of.
+        options: of the module; None for the defaults.
         size: H and W of the maps, an int for square ones. The dense filter needs it; with the
             others it is only checked. None takes maps of any size.
 
@@ -131,10 +131,10 @@ class FrequencyAttention(nn.Module):
 
     @torch.no_grad()
     def start_at(self, mix: Tensor) -> None:
-        """Makes one branch a mix of channels at weight 1: the local or, without it, the global one.
+        """Initialises one branch as a mix of channels at weight 1: local or, without it, global.
 
         Args:
-            mix: (C_out, C_in); the identity matrix is what ``init="identity"`` starts from.
+            mix: (C_out, C_in); the identity matrix for ``init="identity"``.
         """
         if self.local is not None and self.local.bias is not None:
             self.local.weight.copy_(mix[..., None, None])
@@ -170,7 +170,7 @@ class FrequencyAttention(nn.Module):
             return self._both_branches(x.to(compute_dtype), mixing_dtype).to(x.dtype)
 
     def _both_branches(self, x: Tensor, mixing_dtype: torch.dtype) -> Tensor:
-        # Both branches are linear, so each gamma scales the smallest thing that it can.
+        # Both branches are linear, so each gamma scales the smallest tensor of its branch.
         gamma_global, gamma_local = (g.to(x.dtype) for g in (self.gamma_global, self.gamma_local))
         local = x.new_zeros(self.out_channels, self.in_channels)
         if self.local is not None:
@@ -186,7 +186,7 @@ class FrequencyAttention(nn.Module):
 
     def _response(self, x: Tensor) -> Tensor:
         assert self.filter is not None
-        # A 1x1 map has no frequency but zero, which no student could match once it is removed.
+        # A 1x1 map has only the zero frequency: without it no student could match the teacher.
         single_cell = x.shape[2] == x.shape[3] == 1
         return high_pass_response(
             "none" if single_cell else self.high_pass,
@@ -215,7 +215,7 @@ class FrequencyAttention(nn.Module):
 
 
 def autocast_dtype(dtype: torch.dtype, device_type: str) -> torch.dtype:
-    """Returns the dtype that autocast runs matrix products in; float64 stays, as everywhere."""
+    """Returns the dtype of matrix products under autocast, which leaves float64 as it is."""
     if dtype == torch.float64 or not torch.amp.autocast_mode.is_autocast_available(device_type):
         return dtype
     enabled = torch.is_autocast_enabled(device_type)
@@ -232,7 +232,7 @@ def build_filter(
     """
     kind = options.filter or ("separable" if size is None else "dense")
     if kind == "banded" and size == (1, 1):
-        # One frequency: the dense filter is the same function without the cells never read.
+        # With one frequency the dense filter is the same function, without unused cells.
         logger.warning("filter: 'banded' is 'dense' on a 1x1 map, which has a single frequency")
         kind = "dense"
     if kind == "dense":

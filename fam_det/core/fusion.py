@@ -1,4 +1,4 @@
-"""How a knowledge review joins a student map with the residual that comes from the deeper stages.
+"""Fuses a student map with the residual from the deeper stages of a knowledge review.
 
 Legend: N batch, C channels, H and W map size, k window side.
 """
@@ -15,10 +15,10 @@ class WindowCrossAttention(nn.Module):
 
     It builds on the stand-alone self-attention of Ramachandran et al., NeurIPS 2019.
 
-    The residual asks (query), the student map answers (key and value) from the k x k window around
-    each position, zero-padded at the border. A learned offset is added to the key: by window row in
-    the first half of the channels, by window column in the second. The softmax runs over the
-    window, for each channel on its own.
+    The query comes from the residual, key and value from the k x k window around each position of
+    the student map, zero-padded at the border. A learned offset is added to the key: by window row
+    in the first half of the channels, by window column in the second. The softmax runs over the
+    window, separately for each channel.
 
     Args:
         channels: C, even.
@@ -46,7 +46,7 @@ class WindowCrossAttention(nn.Module):
             ValueError: other channels, or another number of residuals.
         """
         check_pair(student_map, residual, self.channels)
-        # A 1x1 convolution commutes with resizing: the query is made where the map is smaller.
+        # A 1x1 convolution commutes with resizing: it runs before, on the smaller map.
         query, key, value = (
             pointwise(x, conv.weight.flatten(1))
             for x, conv in (

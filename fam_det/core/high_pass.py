@@ -15,7 +15,7 @@ HIGH_PASS_FILTERS = ("none", "ideal", "gaussian", "butterworth")
 
 
 def check_high_pass(kind: str, cutoff: float, order: int) -> None:
-    """Raises a ValueError that names the argument when no such high-pass filter exists."""
+    """Raises a ValueError that names an argument outside its range."""
     check_choice("high_pass", kind, HIGH_PASS_FILTERS)
     if not 0.0 <= cutoff <= 1.0:
         raise ValueError(f"cutoff: got {cutoff}, expected a fraction of Nyquist in [0, 1]")
@@ -64,7 +64,7 @@ def high_pass_response(
     check_high_pass(kind, cutoff, order)
     if kind == "none" or cutoff == 0.0 or (height == 1 and width == 1):
         return torch.ones(height, width // 2 + 1, dtype=dtype, device=device)
-    # float64, so that a frequency on the cut-off falls on the same side at every size
+    # float64, so that a frequency equal to the cut-off is on the same side for every size
     u = 2.0 * torch.fft.fftfreq(height, dtype=torch.float64).abs()[:, None]  # (H, 1), Nyquist = 1
     v = 2.0 * torch.fft.rfftfreq(width, dtype=torch.float64)[None, :]  # (1, W // 2 + 1)
     if kind == "ideal":

@@ -1,4 +1,4 @@
-"""Losses between two feature maps that a config can name.
+"""Losses between two feature maps, the choices of ``MODEL.DISTILLER.LOSS``.
 
 Legend: N batch, C channels, H and W map size, V = W // 2 + 1 columns of the half plane, B bands, L
 cells of all images; valid sizes (h, w), in cells of the map, of each image without its padding.
@@ -75,13 +75,14 @@ def spectral_correlation_loss(
 ) -> Tensor:
     """Computes one minus the correlation of the maps in each channel and band of frequencies.
 
-    The mean squared error, and Pearson's correlation (PKD) with it, hear little but the lowest
-    frequencies, which hold most of a feature map's energy. Here each channel is cut into bands, and
-    each band counts alike, whatever its energy. With a single band it is PKD's loss, by Parseval.
+    The mean squared error and Pearson's correlation (PKD) depend mainly on the lowest frequencies,
+    which hold most of a feature map's energy. Here each channel is split into bands of frequencies,
+    and each band has the same weight, whatever its energy. With a single band it is PKD's loss, by
+    Parseval.
 
-    A band holds the frequencies whose larger coordinate lies between two edges: boxes, as of the
-    ideal high-pass filter. A band that no frequency of the maps falls into does not count. Maps are
-    centred by each channel's mean over the batch, so a map's own mean is in the lowest band.
+    A band holds the frequencies whose larger coordinate lies between two edges: square rings, as of
+    the ideal high-pass filter. A band without a frequency of the maps is left out. Maps are centred
+    by each channel's mean over the batch, so an image's own mean is in the lowest band.
 
     ``edges`` lie between the bands, rising, as fractions of the Nyquist frequency. The loss is in
     [0, 2]; otherwise as :func:`mse_loss`.
@@ -90,7 +91,7 @@ def spectral_correlation_loss(
     mean_x, mean_y = (_channel_means(side) for side in zip(*maps, strict=True))
     counts = [_bands(x.shape[2], x.shape[3], edges).to(x) for x, _ in maps]  # (H, V, B) each
     sums = [band_energies(x, y, mean_x, mean_y, n) for (x, y), n in zip(maps, counts, strict=True)]
-    # Energies of the whole batch come first: one correlation a channel and band, as in PKD.
+    # Energies are summed over the batch: one correlation for each channel and band, as in PKD.
     xx, yy, xy = torch.stack(sums).sum(0)  # (C, B) each
     bins = torch.stack([len(x) * n.sum((0, 1)) for (x, _), n in zip(maps, counts, strict=True)])
     floor = EPSILON * bins.sum(0)  # (B,), 0 for a band that no frequency falls into
@@ -125,21 +126,21 @@ def mean_over_images(
 def image_stacks(
     student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields both maps of all images of one size, (n, C, h, w), without their padding.
+    """Yields both maps of all images of each size, (n, C, h, w), without their padding.
 
-    In float32 or better; arguments and errors are those of :func:`mse_loss`.
+    They are in float32 or better; arguments and errors are those of :func:`mse_loss`.
     """
     student, teacher = matching_maps(student, teacher)
     if valid_sizes is None:
         valid_sizes = [(student.shape[2], student.shape[3])] * len(student)
     check_valid_sizes(valid_sizes, student)
-    different = sorted(set(valid_sizes))
-    if len(different) == 1:
-        ((h, w),) = different
+    sizes = sorted(set(valid_sizes))
+    if len(sizes) == 1:  # views, without a copy
+        ((h, w),) = sizes
         yield student[..., :h, :w], teacher[..., :h, :w]
         return
     images = list(zip(student, teacher, valid_sizes, strict=True))
-    for h, w in different:
+    for h, w in sizes:
         of_size = [(x[:, :h, :w], y[:, :h, :w]) for x, y, size in images if size == (h, w)]
         x, y = (torch.stack(side) for side in zip(*of_size, strict=True))
         yield x, y
@@ -182,9 +183,9 @@ def _standardised(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _channel_means(maps: Sequence[Tensor]) -> Tensor:
-    """Returns mean of each channel over all cells of (n, C, h, w) each: (C,).
+    """Returns the mean of each channel over all cells of maps (n, C, h, w): (C,).
 
-    No gradient passes: what the mean does to one map's energies it takes back from the others'.
+    Without a gradient: the deviations from the mean sum to zero, and with them its gradient.
     """
     sums = torch.stack([m.sum((0, 2, 3)) for m in maps])
     return sums.sum(0) / sum(m[:, 0].numel() for m in maps)

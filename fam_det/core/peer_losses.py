@@ -1,4 +1,4 @@
-"""Losses of other methods that are no choice of ``MODEL.DISTILLER.LOSS``.
+"""Losses of other methods, which are no choices of ``MODEL.DISTILLER.LOSS``.
 
 Legend: N batch, C channels, H and W map size, K classes.
 """
@@ -39,10 +39,9 @@ def wavelet_band_loss(
 ) -> Tensor:
     """Averages absolute differences of the high Haar bands (FreeKD, Zhang et al., CVPR 2024).
 
-    Without the masks of the paper, which come from prompts that the teacher is fine-tuned with
-    first. The low band is left out, as in the released code, which takes three levels of the
-    transform and adds the mean of each. Arguments and result are those of
-    :func:`fam_det.core.losses.mse_loss`.
+    Without the paper's masks, which need prompts that a fine-tuning of the teacher learns first. As
+    in the released code the low band is left out, and the means of three levels of the transform
+    are added. Arguments and result are those of :func:`fam_det.core.losses.mse_loss`.
     """
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ def haar_bands(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def haar_pyramid(x: Tensor, levels: int) -> list[Tensor]:
-    """Returns the three high bands of each of so many levels, fine to coarse.
+    """Returns the three high bands of each level, fine to coarse.
 
     Args:
         x: (..., H, W), real.
@@ -108,10 +107,10 @@ def haar_pyramid(x: Tensor, levels: int) -> list[Tensor]:
 def decoupled_divergences(
     student: Tensor, teacher: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Computes TCKD and NCKD, equation 5 of DKD (Zhao et al., CVPR 2022), teacher's side first.
+    """Computes TCKD and NCKD, equation 5 of DKD (Zhao et al., CVPR 2022): KL(teacher || student).
 
-    In logarithms throughout, so that a probability of 0 gives no NaN; the released code subtracts
-    1000 from the target's logit where this leaves the target out.
+    In log space throughout, so that a probability of 0 gives no NaN. For NCKD the released code
+    subtracts 1000 from the target's logit; this leaves the target out.
 
     Args:
         student: logits (N, K), divided by the temperature.
@@ -137,7 +136,7 @@ def _mean_divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
 
 
 def _without_target(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits of the other classes: (N, K) and a mask (N, K) -> (N, K - 1)."""
+    """Returns the logits of the other classes: (N, K) and a mask (N, K) -> (N, K - 1)."""
     return logits[~target].reshape(len(logits), logits.shape[1] - 1)
 
 

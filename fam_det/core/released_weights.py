@@ -1,4 +1,4 @@
-"""Load weights of the released FAM-KD research code (github.com/cuong-pv/FAM-KD) into this package.
+"""Loads weights of the released FAM-KD research code (github.com/cuong-pv/FAM-KD).
 
 The released filter is a full complex spectrum; its high-pass filter zeroes, in the centred
 spectrum, rows [cy - r, cy + r) with cy = H // 2 and r = int(0.1 * cy), columns alike. That window
@@ -112,13 +112,14 @@ def _convert_block(block: ReviewBlock, released: StateDict, prefix: str) -> Stat
     """Converts project, residual projection, fusion, and the FAM with its BatchNorm."""
     fam, norm = block.transform[0], block.transform[1]  # type: ignore[index]
     converted = _with_prefix(_convert(fam, released, f"{prefix}conv2.0."), "transform.0.")
-    for own, theirs, part in (
+    for name_here, released_name, part in (
         ("transform.1.", "conv2.1.", norm),
         ("project.", "conv1_x.", block.project),
         ("project_residual.", "conv1.", block.project_residual),
     ):
         converted |= {
-            f"{own}{name}": _take(released, f"{prefix}{theirs}{name}") for name in part.state_dict()
+            f"{name_here}{name}": _take(released, f"{prefix}{released_name}{name}")
+            for name in part.state_dict()
         }
     if block.fusion is not None:
         fusion = _convert(block.fusion, released, f"{prefix}att_conv.")
@@ -127,7 +128,7 @@ def _convert_block(block: ReviewBlock, released: StateDict, prefix: str) -> Stat
 
 
 def half_spectrum(weights: Tensor) -> Tensor:
-    """Returns the storage of the dense filter for a released one, its high-pass folded in.
+    """Returns the storage of the dense filter for a released one, including its high-pass filter.
 
     Args:
         weights: complex (C_in, C_out, H, W).

@@ -1,4 +1,4 @@
-"""Feature maps on fewer cells, for a student that sees a smaller image than its teacher.
+"""Resamples feature maps to fewer cells, for a student with a smaller image than its teacher.
 
 With a scale s, cell i of the result covers the cells from s i to s (i + 1) of the source, so its
 centre is at s (i + 1/2) - 1/2 in cells of the source. All methods are linear and act on rows and
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def spectrum_matrix(cells: int, count: int, scale: float) -> Tensor:
-    """Returns the matrix that crops the spectrum: what is below the new Nyquist frequency stays.
+    """Returns the matrix that crops the spectrum at the new Nyquist frequency.
 
     The spectrum is that of the map mirrored at its edges (the DCT-II), so no seam joins opposite
     edges and a constant map stays constant. On the mirrored map it is sinc interpolation.
@@ -40,7 +40,7 @@ def spectrum_matrix(cells: int, count: int, scale: float) -> Tensor:
 def area_matrix(cells: int, count: int, scale: float) -> Tensor:
     """Returns the matrix of the mean over the area that each cell covers; see ``spectrum_matrix``.
 
-    A cell that reaches beyond the source's edge takes the mean of what there is.
+    A cell that extends beyond the source's edge is the mean over its part inside.
     """
     start = torch.arange(count).double()[:, None] * scale
     cell = torch.arange(cells).double()

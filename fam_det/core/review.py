@@ -1,4 +1,4 @@
-"""The two ways to guide a student through its feature maps: knowledge review and layer to layer.
+"""The two ways to pair feature maps of student and teacher: knowledge review, layer to layer.
 
 FAM-KD, FAM + ReviewKD and ReviewKD are one structure with different parts:
 
@@ -29,10 +29,10 @@ TRANSFORMS = ("fam", "conv3x3")
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` that normalises a lone value by its running statistics.
+    """``nn.BatchNorm2d`` that normalises a single value per channel by its running statistics.
 
-    The variance of one value is zero and PyTorch raises; the deepest level of a small image, or the
-    pooled feature with one image a device, has no more than that.
+    PyTorch raises an error for one, as its variance is zero. The deepest level of a small image has
+    no more, nor has the pooled feature with one image per device.
     """
 
     def forward(self, x: Tensor) -> Tensor:

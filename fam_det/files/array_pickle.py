@@ -1,7 +1,8 @@
-"""Pickles of arrays and plain containers, such as the ``.pkl`` files of Detectron2's model zoo.
+"""Unpickles arrays and plain containers, such as the ``.pkl`` files of Detectron2's model zoo.
 
-Nothing in one runs, and none asks for more memory than its own size: an array of objects, a record
-of a gigabyte or a far index into the memo would do so in NumPy or in the unpickler written in C.
+No code in a file is run, and a file cannot allocate more memory than its own size. NumPy and the
+unpickler written in C would for an array of objects, a record of a claimed gigabyte, or a large
+index into the memo.
 """
 
 import codecs
@@ -67,21 +68,21 @@ _KNOWN: dict[str, Callable[..., Any] | str] = {
 
 
 def _check_keys(keys: Iterable[Any]) -> None:
-    """Refuses nested keys: Python's hash of one a million deep would overflow the stack."""
+    """Refuses nested keys: hashing a deeply nested tuple overflows Python's stack."""
     for key in keys:
         if not isinstance(key, str | bytes | int | float | None):
             raise pickle.UnpicklingError(f"a key that is a {type(key).__name__}")
 
 
 def _check_dtype_state(state: Any) -> None:
-    """Accepts a byte order alone; NumPy itself does not check the rest."""
+    """Accepts only a byte order as state; NumPy does not check the rest."""
     is_plain = isinstance(state, tuple) and len(state) == 8 and state[2:5] == (None,) * 3
     if not is_plain or state[:2] not in [(3, order) for order in "<>|="]:
         raise pickle.UnpicklingError("a kind of number with fields, or of an unknown byte order")
 
 
 def _with_checked_keys(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
-    """Returns an instruction that checks the keys on the stack first."""
+    """Returns a pickle instruction that checks the keys on the stack first."""
 
     def load_checked(unpickler: Any) -> None:
         _check_keys(unpickler.stack[keys])
@@ -91,21 +92,21 @@ def _with_checked_keys(load: Callable[[Any], None], keys: slice) -> Callable[[An
 
 
 class ArrayUnpickler(_Unpickler):
-    """The unpickler in Python, which knows arrays and plain containers and calls nothing else."""
+    """Python's own unpickler, restricted to arrays and plain containers."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns one of the few functions that arrays are made with."""
+        """Returns one of the few functions that build arrays; refuses all others."""
         known = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)  # NumPy 2 and 1
         if known not in _KNOWN:
             raise pickle.UnpicklingError(f"it would call {module[:80]}.{name[:80]}")
         return _KNOWN[known]
 
     def _build(self) -> None:
-        made, state = self.stack[-2:]
-        if isinstance(made, np.dtype):
+        instance, state = self.stack[-2:]
+        if isinstance(instance, np.dtype):
             _check_dtype_state(state)
-        elif not isinstance(made, np.ndarray):
-            raise pickle.UnpicklingError(f"a state for a {type(made).__name__}")
+        elif not isinstance(instance, np.ndarray):
+            raise pickle.UnpicklingError(f"a state for a {type(instance).__name__}")
         _Unpickler.load_build(self)
 
     def _bytearray(self) -> None:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whenever the process or the machine stops."""
+"""Writes files atomically: after a kill or a power failure they are complete or unchanged."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pathlib import Path
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary file in the same folder, which replaces ``path`` when the context ends.
 
-    If the context ends in an exception, the old file stays as it is.
+    If the context ends in an exception, the old file is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -32,25 +32,27 @@ def atomic_write_text(path: Path, text: str) -> None:
 def remove_leftovers(folder: Path, pattern: str) -> None:
     """Removes the temporary files of killed processes whose targets match a ``glob`` pattern.
 
-    Call it before this process writes any: in a container the killed one had the same number.
+    Call it before this process writes any: in a container the killed one had the same PID.
     """
     for file in folder.glob(f".{pattern}.*"):
-        number = file.suffix[1:]
-        if number.isdigit() and (int(number) == os.getpid() or not _is_running(int(number))):
+        pid = file.suffix[1:]
+        if pid.isdigit() and (int(pid) == os.getpid() or not _is_running(int(pid))):
             file.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
-        os.kill(process, 0)
-    except (OSError, OverflowError) as error:  # another user's, or no process number, may be
-        return not isinstance(error, ProcessLookupError)
+        os.kill(pid, 0)  # signal 0 only checks
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's process, or a number that is no PID
+        return True
     return True
 
 
 def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     finally:
-        os.close(number)
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Checkpoint files: tensors, arrays and plain containers come out of them, and nothing runs."""
+"""Reads checkpoint files of tensors, arrays and plain containers without running code."""
 
 import zipfile
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from fam_det.files.array_pickle import ArrayUnpickler
 
 
 def read_pickle(file: str | Path) -> dict[str, Any]:
-    """Reads a ``.pkl`` of Detectron2's model zoo; a ValueError names one that is damaged."""
+    """Reads a ``.pkl`` of Detectron2's model zoo; a ValueError names a damaged file."""
 
     def unpickle(path: str | Path) -> Any:
         with Path(path).open("rb") as stream:
@@ -22,15 +22,15 @@ def read_pickle(file: str | Path) -> dict[str, Any]:
 
 
 def read_torch(file: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint of PyTorch onto the CPU; a ValueError names one that is damaged."""
+    """Reads a PyTorch checkpoint onto the CPU; a ValueError names a damaged file."""
     return _read(file, lambda path: torch.load(path, map_location="cpu", weights_only=True))
 
 
 def check_weights(file: str | Path, weights: Any) -> None:
     """Raises a ValueError that names the file unless it is tensors or numeric arrays by name."""
     if not isinstance(weights, dict) or not weights:
-        found = "nothing" if isinstance(weights, dict) else type(weights).__name__
-        raise ValueError(f"{file}: holds {found} for a model, expected its weights by name")
+        kind = "nothing" if isinstance(weights, dict) else type(weights).__name__
+        raise ValueError(f"{file}: holds {kind} for a model, expected its weights by name")
     for name, value in weights.items():
         is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
         if not isinstance(name, str) or not (is_array or isinstance(value, torch.Tensor)):
@@ -40,7 +40,7 @@ def check_weights(file: str | Path, weights: Any) -> None:
 
 
 def is_whole(file: str | Path) -> bool:
-    """Returns whether every part of a PyTorch checkpoint has the checksum it was written with."""
+    """Returns whether the checksums of all parts of a PyTorch checkpoint are right."""
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.testzip() is None
@@ -68,6 +68,6 @@ def _reason(file: Path, error: Exception) -> str:
         if "GLOBAL" in line or "it would call" in line:
             return f"refused, holds more than weights ({line}); save its state dict alone"
     if lines and lines[0].startswith("Weights only load failed"):
-        # PyTorch's own text goes on with advice to load the file unsafely.
+        # PyTorch's text then advises to load the file unsafely.
         lines = ["neither a zip archive nor a pickle of weights"]
     return f"damaged, or not a checkpoint ({lines[0] if lines else type(error).__name__})"

@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, which runs nothing from a file and leaves no half-written one."""
+"""Detectron2's checkpointer with atomic writes, and without running code from files."""
 
 import logging
 from collections.abc import Sequence
@@ -20,25 +20,24 @@ from detectron2.utils.file_io import Detectron2Handler
 BEST = "model_best"  # Detectron2's name for what its BestCheckpointer writes
 logger = logging.getLogger(__name__)
 _COUNTER = "num_batches_tracked"
-# Buffers that PyTorch's and Detectron2's norms fill in where a checkpoint has none.
-_FILLED_IN = (_COUNTER, "running_mean", "running_var")
+# Buffers that PyTorch's and Detectron2's norms initialise if a checkpoint lacks them.
+_OPTIONAL_BUFFERS = (_COUNTER, "running_mean", "running_var")
 
 
 class WeightsMismatchError(ValueError):
-    """Weights that are not the model's."""
+    """Weights of another model."""
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Reads weights alone; writes a checkpoint whole or not at all.
+    """Reads weights without running code, and writes checkpoints atomically.
 
-    A ``.pkl`` of the model zoo may hold arrays and plain containers, a ``.pth`` what PyTorch's
-    ``weights_only`` admits. A new checkpoint is read back before it counts, and the one before it
-    stays until then. Raises a ValueError, one line that names the file, for one that is damaged,
-    missing or would call anything, that has no weight of the model or lacks some that are needed.
+    A ``.pkl`` of the model zoo may hold arrays and plain containers, a ``.pth`` whatever PyTorch's
+    ``weights_only`` allows. A new checkpoint is read back before it replaces the last one. A
+    ValueError of one line names a file that is damaged, missing or would run code, that has no
+    weight of the model, or that lacks a needed one.
 
-    No checkpoint may lack the parts in ``needed``, with the wildcards of ``fnmatch``. Without them
-    it may lack anything, such as the heads of a detector for other classes. A run that is resumed
-    always needs all.
+    A checkpoint must have the weights of the parts in ``needed``, with the wildcards of
+    ``fnmatch``; others may be missing, such as heads for other classes. Resuming needs all.
     """
 
     def __init__(
@@ -51,9 +50,9 @@ class SafeCheckpointer(DetectionCheckpointer):
                 remove_leftovers(Path(save_dir), pattern)
 
     def save(self, name: str, **extra: Any) -> None:
-        """Writes ``name.pth``, reads it back, and only then calls it the last checkpoint.
+        """Writes ``name.pth``, reads it back, and then tags it as the last checkpoint.
 
-        A run never resumes from ``model_best``, which may be long past.
+        ``model_best``, which may be many iterations old, is not tagged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -76,21 +75,21 @@ class SafeCheckpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(file.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Notes which checkpoint a run resumes from."""
+        """Writes the name of the checkpoint that a run resumes from."""
         atomic_write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def resume_or_load(self, path: str | None, *, resume: bool = True) -> dict[str, Any]:
         """As Detectron2's; a run whose last checkpoint is damaged falls back to the one before."""
         if resume and self.has_checkpoint():
             self.needed = ["*"]
-            return self.load(str(self._last_whole()))
+            return self.load(str(self._last_undamaged()))
         return self.load(path, checkpointables=[])
 
     def load(self, path: str | None, *args: Any, **options: Any) -> dict[str, Any]:
-        """As Detectron2's; None and "none" are as good as ""."""
+        """As Detectron2's; None and "none" mean ""."""
         path = "" if path in (None, "none") else path
         if path.startswith(("http://", "ftp://")):
-            raise ValueError(f"{path}: refused, anyone on the way can change it; expected https")
+            raise ValueError(f"{path}: refused, the connection is not encrypted; expected https")
         if self.needed and not path:
             raise ValueError("MODEL.WEIGHTS: got '', expected a checkpoint; all would be random")
         try:
@@ -109,32 +108,36 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: Any) -> Any:
         if not hasattr(self.model, "distiller"):  # Detectron2 would list these as unused
-            weights = checkpoint["model"].items()
-            kept = {key: x for key, x in weights if not str(key).startswith("distiller.")}
-            checkpoint["model"] = kept
-        found = super()._load_model(checkpoint)
-        # A frozen norm has none; Detectron2 would list one a layer as unused.
-        found.unexpected_keys[:] = [x for x in found.unexpected_keys if not x.endswith(_COUNTER)]
-        absent = {name for name, *_ in found.incorrect_shapes} | {*found.missing_keys}
-        own = [name for name in self.model.state_dict() if not name.endswith(_FILLED_IN)]
-        if own and absent.issuperset(own):
+            checkpoint["model"] = {
+                key: x
+                for key, x in checkpoint["model"].items()
+                if not str(key).startswith("distiller.")
+            }
+        incompatible = super()._load_model(checkpoint)
+        # A frozen norm has none; Detectron2 would list one per layer as unused.
+        incompatible.unexpected_keys[:] = [
+            key for key in incompatible.unexpected_keys if not key.endswith(_COUNTER)
+        ]
+        missing = {key for key, *_ in incompatible.incorrect_shapes} | {*incompatible.missing_keys}
+        weights = [key for key in self.model.state_dict() if not key.endswith(_OPTIONAL_BUFFERS)]
+        if weights and missing.issuperset(weights):
             raise WeightsMismatchError(
                 "has none of the model's weights; is it another model's checkpoint?"
             )
-        lacking = [
-            name
-            for name in sorted(absent)
-            if not name.endswith(_COUNTER)  # older checkpoints have none
-            and any(part == "*" or is_below(name, part) for part in self.needed)
+        missing_needed = [
+            key
+            for key in sorted(missing)
+            if not key.endswith(_COUNTER)  # older checkpoints have none
+            and any(part == "*" or is_below(key, part) for part in self.needed)
         ]
-        if lacking:
+        if missing_needed:
             raise WeightsMismatchError(
-                f"{len(lacking)} weights are missing or of another shape, the first is "
-                f"{lacking[0]}; is it the checkpoint of this config?"
+                f"{len(missing_needed)} weights are missing or of another shape, the first is "
+                f"{missing_needed[0]}; is it the checkpoint of this config?"
             )
-        return found
+        return incompatible
 
-    def _last_whole(self) -> Path:
+    def _last_undamaged(self) -> Path:
         last = Path(self.get_checkpoint_file())
         older = [x for x in Path(self.save_dir).glob("model_[0-9]*.pth") if x.name < last.name]
         for file in [last, *sorted(older, reverse=True)]:
@@ -143,7 +146,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                     logger.warning("%s is damaged or gone: resuming from %s", last, file.name)
                 return file
         raise ValueError(
-            f"{last}: damaged or gone, and no whole checkpoint is older; start the run again"
+            f"{last}: damaged or gone, as are all older checkpoints; start the run again"
         )
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -151,7 +154,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             content = _from_zoo(read_pickle(filename))
         else:
             content = read_torch(filename)
-            if "model_state" in content:  # of pycls
+            if "model_state" in content:  # written by pycls
                 content = {"model": content["model_state"], "matching_heuristics": True}
             content = content if "model" in content else {"model": content}
         check_weights(filename, content["model"])
@@ -166,14 +169,14 @@ def is_below(name: str, part: str) -> bool:
 def _from_zoo(content: dict[str, Any]) -> dict[str, Any]:
     if "model" in content and "__author__" in content:
         return content
-    blobs = content.get("blobs", content)  # of Caffe2 and Detectron
+    blobs = content.get("blobs", content)  # written by Caffe2 or Detectron
     if isinstance(blobs, dict):
         blobs = {key: x for key, x in blobs.items() if not str(key).endswith("_momentum")}
     return {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
 
 
 def _cached(url: str) -> Path:
-    """Returns where iopath looks before it downloads, and ``python -m fam_det.doctor`` too."""
+    """Returns the file that iopath and ``python -m fam_det.doctor`` look for before a download."""
     prefix = Detectron2Handler.PREFIX
     url = url.replace(prefix, Detectron2Handler.S3_DETECTRON2_PREFIX, 1)
     return Path(get_cache_dir()) / urlsplit(url).path.lstrip("/")

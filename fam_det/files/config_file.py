@@ -1,8 +1,8 @@
-"""Config files in YAML.
+"""Reads config files in YAML without running code in them.
 
-Detectron2's ``merge_from_file`` lets a file run code (``!!python/object/apply:eval``) and fetches a
-``_BASE_`` from the web. Here both are refused, but for Detectron2's own files: the RetinaNets of
-its model zoo are written that way.
+Detectron2's ``merge_from_file`` lets a file run code (``!!python/object/apply:eval``) and downloads
+a ``_BASE_``. Here both are refused, except code in Detectron2's own files: the RetinaNets of its
+model zoo use it.
 """
 
 import difflib
@@ -20,11 +20,11 @@ import detectron2
 from detectron2.config import CfgNode
 
 _PACKAGE = Path(detectron2.__file__).parent
-# The model zoo is a link out of the package where Detectron2 was built in place.
+# In a Detectron2 that was built in place the model zoo is a link out of the package.
 TRUSTED = (_PACKAGE.resolve(), (_PACKAGE / "model_zoo" / "configs").resolve())
 BASE = "_BASE_"
-MAX_VALUES = 100_000  # in a file, after its aliases are written out
-# What yacs says of text where a tuple or a number should be.
+MAX_VALUES = 100_000  # in a file, after its aliases are expanded
+# Error of yacs for text instead of a tuple or a number.
 _MISMATCH = re.compile(
     r"Type mismatch \(<class '(\w+)'> vs\. <class 'str'>\) with values \((.*) vs\. (.*)\) "
     r"for config key: (\S+)",
@@ -37,8 +37,8 @@ def merge_config(
 ) -> None:
     """Merges a config file, with the files it is based on, and then KEY VALUE pairs.
 
-    Of several bases the later ones win over the earlier ones, as in fvcore. With ``allow_unsafe`` a
-    file may run what its Python tags say, as in Detectron2.
+    Later bases override earlier ones, as in fvcore. With ``allow_unsafe`` a file may run code in
+    Python tags, as in Detectron2.
 
     Raises:
         ValueError: a file that cannot be read or would run code, an unknown key or a value of
@@ -54,7 +54,7 @@ def merge_config(
 
 
 def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
-    """Merges KEY VALUE pairs; a ValueError names a key that is unknown or of another type."""
+    """Merges KEY VALUE pairs; a ValueError names an unknown key or one of another type."""
     if len(pairs) % 2:
         raise ValueError(f"got {pairs[-1]!r} at the end, expected pairs of KEY VALUE")
     try:
@@ -63,12 +63,12 @@ def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
         raise ValueError(f"KEY VALUE pairs: {_reason(error, cfg)}") from error
 
 
-def _check_file(file: Path, cfg: CfgNode, above: tuple[Path, ...]) -> None:
-    place = file.resolve()
-    if place in above:
-        raise ValueError(f"{file}: {BASE}: it is its own base, through {above[-1].name}")
-    content = _read(file, trusted=any(place.is_relative_to(folder) for folder in TRUSTED))
-    _check_sections(file, content, cfg)
+def _check_file(file: Path, cfg: CfgNode, parents: tuple[Path, ...]) -> None:
+    resolved = file.resolve()
+    if resolved in parents:
+        raise ValueError(f"{file}: {BASE}: it is its own base, through {parents[-1].name}")
+    content = _read(file, trusted=any(resolved.is_relative_to(folder) for folder in TRUSTED))
+    _check_nodes(file, content, cfg)
     bases = content.get(BASE, [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or base.startswith(("http://", "https://")):
@@ -76,20 +76,20 @@ def _check_file(file: Path, cfg: CfgNode, above: tuple[Path, ...]) -> None:
         path = file.parent / Path(base).expanduser()
         if not os.path.isfile(path):  # noqa: PTH113  Path.is_file fails for a name that is too long
             raise ValueError(f"{file}: {BASE}: got {base[:200]!r}, but there is no such file")
-        _check_file(path, cfg, (*above, place))
+        _check_file(path, cfg, (*parents, resolved))
 
 
-def _check_sections(file: Path, content: dict[str, Any], cfg: CfgNode, prefix: str = "") -> None:
-    """Raises a ValueError for a value where keys should be, on which Detectron2 crashes."""
+def _check_nodes(file: Path, content: dict[str, Any], cfg: CfgNode, prefix: str = "") -> None:
+    """Raises a ValueError for a value in place of a node, on which Detectron2 crashes."""
     for key, value in content.items():
-        section = cfg.get(key)
-        if not isinstance(section, CfgNode):
+        node = cfg.get(key)
+        if not isinstance(node, CfgNode):
             continue
         if not isinstance(value, dict):
             raise ValueError(
                 f"{file}: {prefix}{key}: got {short(value)}, expected KEY: VALUE below it"
             )
-        _check_sections(file, value, section, f"{prefix}{key}.")
+        _check_nodes(file, value, node, f"{prefix}{key}.")
 
 
 def _read(file: Path, *, trusted: bool) -> dict[str, Any]:
@@ -98,35 +98,39 @@ def _read(file: Path, *, trusted: bool) -> dict[str, Any]:
         content = yaml.load(file.read_text(encoding="utf-8"), loader)
     except yaml.constructor.ConstructorError as error:
         raise ValueError(
-            f"{file}: {_located(error)}: would run code, or is no plain value; "
+            f"{file}: {_yaml_error(error)}: would run code, or is no plain value; "
             "write the value out, or call train_net.py with --allow-unsafe-config for a file that "
             "you trust"
         ) from error
     except Exception as error:
         raise ValueError(f"{file}: {_reason(error, cfg=None)}") from error
     if not isinstance(content, dict):
-        found = "nothing" if content is None else type(content).__name__
-        raise ValueError(f"{file}: holds {found}, expected KEY: VALUE")
+        kind = "nothing" if content is None else type(content).__name__
+        raise ValueError(f"{file}: holds {kind}, expected KEY: VALUE")
     if _count(content, {}, ()) > MAX_VALUES:
         raise ValueError(f"{file}: more than {MAX_VALUES:,} values, or one that holds itself")
     return content
 
 
-def _count(value: Any, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """Returns the number of values once aliases are written out, without writing them out."""
+def _count(value: Any, counts: dict[int, int], parents: tuple[int, ...]) -> int:
+    """Returns how many values there would be with aliases expanded, without expanding them.
+
+    A few lines of nested aliases can stand for billions of values.
+    """
     if not isinstance(value, (dict, list)):
         return 1
-    if id(value) in above:
+    if id(value) in parents:
         return MAX_VALUES + 1
-    if id(value) not in known:
-        parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_count(part, known, (*above, id(value))) for part in parts)
-    return known[id(value)]
+    if id(value) not in counts:
+        items = value.values() if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count(x, counts, (*parents, id(value))) for x in items)
+    return counts[id(value)]
 
 
 def _reason(error: BaseException, cfg: CfgNode | None) -> str:
+    """Returns what is wrong, in one line, with the closest name for an unknown key."""
     if isinstance(error, yaml.MarkedYAMLError):
-        return _located(error, "not YAML: ")
+        return _yaml_error(error, "not YAML: ")
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, FileNotFoundError):
@@ -137,14 +141,14 @@ def _reason(error: BaseException, cfg: CfgNode | None) -> str:
         shown = unknown if unknown.isprintable() else repr(unknown)
         close = difflib.get_close_matches(unknown, list(_keys(cfg)), n=1, cutoff=0.7)
         return f"{shown[:200]}: unknown key" + "".join(f"; did you mean {x}?" for x in close)
-    if found := _MISMATCH.fullmatch(text):
-        kind, known, value, key = found.groups()
-        example = f"\"('{value}',)\"" if kind == "tuple" else known
+    if mismatch := _MISMATCH.fullmatch(text):
+        kind, default, value, key = mismatch.groups()
+        example = f"\"('{value}',)\"" if kind == "tuple" else default
         return f"{key}: got {value[:200]!r}, expected {kind}, such as {example}"
     return " ".join(text.split())[:1000] or type(error).__name__
 
 
-def _located(error: yaml.MarkedYAMLError, kind: str = "") -> str:
+def _yaml_error(error: yaml.MarkedYAMLError, kind: str = "") -> str:
     line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
     return f"{line}{kind}{' '.join(str(error.problem)[:300].split())}"
 

@@ -1,7 +1,7 @@
 """``data.json`` of a run: digests of its annotation files, by data set.
 
-Tools name a user's data as they like, and files are moved and corrected: two runs have the same
-data where the digests are the same. This module needs no PyTorch, as ``metrics_file``.
+Names of data sets are arbitrary, and files are moved and corrected: equal digests show that two
+runs have the same data. Like ``metrics_file`` this module needs no PyTorch.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ def write_data_file(folder: Path, entries: Iterable[tuple[str, str, str]]) -> No
 def read_data_file(folder: Path, entries: Iterable[tuple[str, str, str]]) -> Mapping[str, str]:
     """Returns the digests that a run has written.
 
-    Of an older run without them, those of the files as they are now; the path of one that is gone.
+    For an older run without them: digests of the current files, and the paths of missing ones.
     """
     if (folder / NAME).is_file():
-        found: dict[str, str] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        return found
+        digests: dict[str, str] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        return digests
     return {
         name: digest(file) if Path(file).is_file() else str(Path(file).resolve())
         for name, file, _ in entries
@@ -35,5 +35,5 @@ def read_data_file(folder: Path, entries: Iterable[tuple[str, str, str]]) -> Map
 
 
 def digest(file: str) -> str:
-    """Returns that of a file's bytes."""
+    """Returns the digest of a file's bytes."""
     return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest()

@@ -1,6 +1,6 @@
-"""Reads ``metrics.json``, to which Detectron2 writes as it trains: a JSON object a line.
+"""Reads ``metrics.json``, to which Detectron2 writes one JSON object per line in a training.
 
-This module needs no PyTorch, so that a tool which only reads runs starts at once.
+This module needs no PyTorch, so that tools which only read runs start fast.
 """
 
 import json
@@ -11,10 +11,10 @@ LOG_PERIOD = 20  # iterations between two lines, fixed in Detectron2
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Returns the lines of a ``metrics.json``, by iteration; none if there is no such file.
+    """Returns the lines of a ``metrics.json`` by iteration; none if there is no such file.
 
-    A run that was stopped and resumed has written some iterations twice, of which the later counts,
-    and may have left half a line, which is skipped.
+    A resumed run has written some iterations twice: the later line counts. An incomplete line that
+    a killed run has left is skipped.
     """
     by_iteration: dict[float, dict[str, float]] = {}
     for _, line in parse_metrics(path):
@@ -24,7 +24,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def parse_metrics(path: Path) -> Iterator[tuple[int, dict[str, float] | None]]:
-    """Yields the number and the content of each line, None for one that is half written."""
+    """Yields the number and the content of each line, None for an incomplete line."""
     for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
         try:
             line = json.loads(text)
@@ -37,16 +37,16 @@ def parse_metrics(path: Path) -> Iterator[tuple[int, dict[str, float] | None]]:
 
 
 def end_last_line(path: Path) -> None:
-    """Ends the last line of a file, if it is there, so that the next line is whole."""
+    """Ends an incomplete last line of a file, so that the next one is on its own line."""
     if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
         with path.open("a") as file:
             file.write("\n")
 
 
 def iterations_done(path: Path, max_iter: int, now: float) -> float:
-    """Returns the iterations done at a ``time.time``, counting on from the last line at its pace.
+    """Estimates the iterations done at a ``time.time`` from the last line and its pace.
 
-    Without that, a progress bar would stand still between two lines.
+    So a progress bar moves between two lines.
     """
     trained = [line for line in read_metrics(path) if "time" in line]
     if not trained:
@@ -56,7 +56,7 @@ def iterations_done(path: Path, max_iter: int, now: float) -> float:
 
 
 def training_seconds(metrics: list[dict[str, float]]) -> float:
-    """Returns the time of all iterations: each line has the median one since the line before."""
+    """Returns the time of all iterations: a line has the median time since the previous line."""
     seconds, done = 0.0, -1.0
     for line in metrics:
         if "time" in line:

@@ -1,14 +1,14 @@
 """A basis of the teacher's feature maps for a student whose maps are thinner.
 
-Every head reads the maps of an FPN through a linear layer first, and ROIAlign is linear. So where
-the teacher's maps are about x = E z, with E (C, k) the same in every cell, a head whose first layer
-has the weights W E reads the k channels of z as the teacher's head with W reads the C of x. There
-is no mean: zero padding then is zero in both.
+Every head reads the maps of an FPN through a linear layer first, and ROIAlign is linear. So if the
+teacher's maps are about x = E z, with one E (C, k) for all cells, a head whose first layer has the
+weights W E computes from the k channels of z what the teacher's head with W computes from the C of
+x. No mean is subtracted, so that zero padding is zero in both.
 
-Of all E of k columns the one here loses least of what the first layers read: with the second
-moments M of the maps and the weights of the layers one below the other in W, the mean of
-|W (x - E z)|^2 over the cells, each layer at a scale that gives it the same energy. That is a
-singular value decomposition of W M^(1/2). Without layers it is the principal components.
+Of all E of k columns this one minimises the mean of |W (x - E z)|^2 over the cells: W has the
+weights of the first layers as rows, each layer scaled to the same energy. With M the second moments
+of the maps, that is a singular value decomposition of W M^(1/2); without layers E holds the
+principal components.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -23,7 +23,7 @@ from fam_det.modeling.teacher import FrozenTeacher
 
 from detectron2.utils import comm
 
-RIDGE = 1e-9  # of the mean variance, for directions that no map takes
+RIDGE = 1e-9  # fraction of the mean variance that is added: M may be singular
 
 
 @torch.no_grad()
@@ -36,13 +36,13 @@ def second_moments(
     """Returns the mean of x x^T over the cells of the teacher's maps.
 
     Args:
-        teacher: with its weights.
+        teacher: with its weights loaded.
         levels: names of its maps, all of C channels.
-        batches: this process's, as Detectron2's models take them; no more are read than needed.
+        batches: of this process, as Detectron2's models take them; only as many are read as needed.
         num_images: of all processes together.
 
     Returns:
-        float64 (C, C), the same in every process. Cells of padding do not count.
+        float64 (C, C), the same in every process. Padding is left out.
 
     Raises:
         ValueError: no images.
@@ -65,7 +65,7 @@ def second_moments(
     if total is None:
         raise ValueError(
             "load_teacher: got no images, expected batches of training images: the student's maps "
-            "are thinner than the teacher's, and a basis of these is to be found on some"
+            "are thinner than the teacher's, whose basis is computed on images"
         )
     count = total.new_tensor(cells)
     if comm.get_world_size() > 1:
@@ -82,20 +82,20 @@ def _first_images(
         count -= len(batch)
         if count <= 0:
             break
-    # Detectron2's own loader empties the bucket of a batch when it is asked for the next one; read
-    # again from its start it would wait for a full bucket forever.
+    # Detectron2's own loader empties the bucket of a batch only when it is asked for the next one.
+    # Iterated over again, it would wait forever for the bucket to fill.
     for bucket in getattr(batches, "_buckets", ()):
         bucket.clear()
 
 
 def find_basis(moments: Tensor, layers: Sequence[Tensor], width: int) -> Tensor:
-    """Returns the basis E (C, k) in which the layers read most of the maps.
+    """Returns the basis E (C, k) that keeps most of what the layers read.
 
-    The coordinates z have second moments of 1, uncorrelated, the weightiest first.
+    The coordinates z are uncorrelated with second moments of 1, in order of importance.
 
     Args:
         moments: M, (C, C).
-        layers: weights (rows, C) of the layers that read the maps; none for principal components.
+        layers: weights (rows, C) of the layers that read the maps; empty for principal components.
         width: k, at most C.
     """
     channels = len(moments)
@@ -108,6 +108,6 @@ def find_basis(moments: Tensor, layers: Sequence[Tensor], width: int) -> Tensor:
         weight = torch.eye(channels).to(moments)
     _, vectors = torch.linalg.eigh(root @ weight @ root)
     basis = root @ vectors.flip(1)[:, :width]
-    # A vector may come with either sign; the same one on every machine.
+    # eigh returns either sign: make the largest entry of each column positive on every machine.
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
     return basis * largest.sign()

@@ -1,7 +1,7 @@
 """A student detector that learns from a teacher: one wrapper for every meta-architecture."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from fam_det.core.checks import check_choice
 from fam_det.core.resample import resample
 from fam_det.data.coco import find_categories
 from fam_det.files.checkpointer import is_below
-from fam_det.modeling.anchors import warn_of_other_anchors
+from fam_det.modeling.anchors import warn_of_anchor_mismatch
 from fam_det.modeling.basis import find_basis, second_moments
 from fam_det.modeling.distillers.base import Distiller, build_distiller
 from fam_det.modeling.head_loss import HEAD_LOSSES, head_losses, head_parts
@@ -53,25 +53,25 @@ class DistilledDetector(StudentWrapper):
     Its checkpoint is a checkpoint of the student with extra ``distiller.*`` keys, which plain
     Detectron2 loads.
 
-    In training the student computes its own losses; its feature maps are taken from its backbone on
-    the way, and ``loss_distill`` is added. In inference this is the student.
+    In training the student computes its own losses, a forward hook records its feature maps, and
+    ``loss_distill`` is added. In inference this is the student.
 
     Args:
         student: a Detectron2 detector with a ``backbone``.
         teacher: run on the same images, padded to the same size.
         distiller: returns unweighted losses by name, most of them one a level.
-        strides: stride of each level of the distiller.
+        strides: stride of each distilled level.
         loss_weight: weight of the sum of the levels' losses.
         head_weight: weight of the sum of the losses through the teacher's heads, 0 for none.
         warmup_iters: iterations over which the weight rises linearly from 0.
         vis_period: iterations between images of the maps for TensorBoard, 0 for none.
-        inherited: parts that ``load_teacher`` starts from the teacher's weights; see ``inherit``.
-            Weights that a checkpoint has loaded before stay.
-        classes: of the teacher, for those of the student; see ``inherit``.
-        basis_images: images on which a basis of the teacher's maps is found, where the student's
+        inherited: parts that ``load_teacher`` copies from the teacher; see ``inherit``. Weights
+            that a checkpoint has loaded before are kept.
+        classes: the teacher's class for each of the student's; see ``inherit``.
+        basis_images: images on which the basis of the teacher's maps is computed if the student's
             are thinner; see ``basis``.
-        start_at_basis: whether the distiller starts from it as well.
-        match: of ``MATCHES``, for a teacher that sees larger images.
+        start_at_basis: whether the distiller is initialised with that basis.
+        match: key of ``MATCHES``, for a teacher that sees larger images.
 
     Raises:
         ValueError: a negative weight or number of iterations, or detectors that the distiller
@@ -110,13 +110,13 @@ class DistilledDetector(StudentWrapper):
         self.head_weight = head_weight
         self.warmup_iters = warmup_iters
         self.vis_period = vis_period
-        self._to_inherit = list(inherited)
+        self._inherited = list(inherited)
         self._classes = list(classes)
         self._basis_images = basis_images
         self._start_at_basis = start_at_basis
-        own, others = self.backbone.output_shape(), teacher.output_shape()
-        self._pairs = pair_levels(own, others, match, teacher.input_scale)
-        # None for maps of equal cells, which are compared as they are.
+        student_shapes, teacher_shapes = self.backbone.output_shape(), teacher.output_shape()
+        self._pairs = pair_levels(student_shapes, teacher_shapes, match, teacher.input_scale)
+        # None: the cells of paired maps cover the same area of the image, nothing is resampled.
         self._resampling = MATCHES[match] if teacher.input_scale > 1 else None
         if self._resampling and distiller.teacher_parts:
             raise ValueError(
@@ -130,15 +130,16 @@ class DistilledDetector(StudentWrapper):
             )
         self._head_parts = head_parts(teacher.detector, strides) if head_weight > 0 else []
         thin = thin_maps(
-            [own[name].channels for name in self._pairs],
-            [others[name].channels for name in self._pairs.values()],
+            [student_shapes[level].channels for level in self._pairs],
+            [teacher_shapes[level].channels for level in self._pairs.values()],
         )
         if thin and (start_at_basis or inherited):
-            width, channels = thin  # in the checkpoint, where a resumed run finds it
+            width, channels = thin
+            # A buffer: the checkpoint holds the basis, and a resumed run takes it from there.
             distiller.register_buffer("basis", torch.zeros(channels, width))
-        self._loaded: set[str] = set()  # weights that a checkpoint had
+        self._loaded_keys: set[str] = set()  # of the checkpoints loaded so far
         self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
-            DistilledDetector._before_loading
+            DistilledDetector._record_loaded_keys
         )
 
     @classmethod
@@ -146,78 +147,87 @@ class DistilledDetector(StudentWrapper):
         """Builds student, teacher and distiller, and matches their levels."""
         student, teacher = build_student(cfg), build_teacher(cfg)
         node = cfg.MODEL.TEACHER
-        arguments = distillation(cfg, student, teacher)
+        arguments = distillation_arguments(cfg, student, teacher)
         if node.INHERIT and not node.CLASSES:
-            others = teacher_categories(node.CONFIG, node.OPTS)
-            own = find_categories(cfg)
-            check_class_order(student, teacher.detector, node.INHERIT, own, others)
+            check_class_order(
+                student,
+                teacher.detector,
+                node.INHERIT,
+                find_categories(cfg),
+                teacher_categories(node.CONFIG, node.OPTS),
+            )
         return arguments
 
     def check_classes(
-        self, own: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+        self,
+        student_categories: Sequence[Mapping[str, Any]],
+        teacher_categories: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Raises a ValueError where a class would inherit the rows of one of another name.
+        """Raises a ValueError if a class would inherit the rows of a class of another name.
 
         Args:
-            own: ``id`` and ``name`` of the student's classes, by index; empty where not known.
-            others: of the teacher's.
+            student_categories: ``id`` and ``name`` of the classes by index; empty if unknown.
+            teacher_categories: the same of the teacher's classes.
         """
-        if self._to_inherit and not self._classes:
-            check_class_order(self.student, self.teacher.detector, self._to_inherit, own, others)
+        if self._inherited and not self._classes:
+            check_class_order(
+                self.student,
+                self.teacher.detector,
+                self._inherited,
+                student_categories,
+                teacher_categories,
+            )
 
     def load_teacher(self, batches: Iterable[list[dict[str, Any]]] = ()) -> None:
-        """Loads the teacher's checkpoint, then starts the student's inherited parts from it.
+        """Loads the teacher's checkpoint, then copies the inherited parts into the student.
 
         Call it once before the first training step, after the student's own weights are loaded.
         Further calls do nothing.
 
         Args:
-            batches: training images, for a student whose maps are thinner than the teacher's; as
-                many are read as ``MODEL.TEACHER.BASIS_IMAGES`` says.
+            batches: training images, for a student whose maps are thinner than the teacher's;
+                ``MODEL.TEACHER.BASIS_IMAGES`` of them are read.
         """
         if self.teacher.is_loaded:
             return
-        parts = [part for part in self._to_inherit if not self._has_loaded(part)]
-        needed = [*parts, *self.distiller.teacher_parts, *self._head_parts]
-        self.teacher.load_weights(needed)
+        detector = self.teacher.detector
+        parts = [part for part in self._inherited if not self._has_loaded(part)]
+        self.teacher.load_weights([*parts, *self.distiller.teacher_parts, *self._head_parts])
         inherit(
             self.student,
-            self.teacher.detector,
+            detector,
             parts,
-            keep=self._loaded,
+            keep=self._loaded_keys,
             basis=self._basis(parts, batches),
             classes=self._classes,
         )
         if any(part.startswith(ANCHOR_HEADS) for part in parts):
-            others = self.teacher.detector
-            warn_of_other_anchors(self.student, others, self._pairs, self.teacher.input_scale)
-        for line in self._describe(parts):
-            logger.info(line)
+            warn_of_anchor_mismatch(self.student, detector, self._pairs, self.teacher.input_scale)
+        self._log_summary(parts)
         fold_batch_norm(self.teacher.backbone)  # last: it changes the state-dict keys
 
-    def _describe(self, inherited: Sequence[str]) -> Iterator[str]:
-        """Yields lines on the student, its teacher, and what it learns from it."""
-        others = self.teacher.detector
-        yield f"Student: {describe_detector(self.student)}"
-        yield f"Teacher: {describe_detector(others)}, {self.teacher.weights or 'random weights'}"
-        yield (
-            f"Distilled: {', '.join(self.strides)}, {type(self.distiller).__name__}, "
-            f"loss weight {self.loss_weight:g}"
-            + f", of its heads {self.head_weight:g}"
-            * (self.head_weight > 0)
-        )
+    def _log_summary(self, inherited: Sequence[str]) -> None:
+        """Logs the student, the teacher, and what is distilled."""
+        teacher = describe_detector(self.teacher.detector)
+        weights = f"loss weight {self.loss_weight:g}"
+        if self.head_weight > 0:
+            weights += f", of its heads {self.head_weight:g}"
+        logger.info("Student: %s", describe_detector(self.student))
+        logger.info("Teacher: %s, %s", teacher, self.teacher.weights or "random weights")
+        levels, method = ", ".join(self.strides), type(self.distiller).__name__
+        logger.info("Distilled: %s, %s, %s", levels, method, weights)
         if inherited:
-            yield f"The student starts with the teacher's {', '.join(inherited)}"
+            logger.info("The student starts with the teacher's %s", ", ".join(inherited))
 
     def _basis(
         self, parts: Sequence[str], batches: Iterable[list[dict[str, Any]]]
     ) -> Tensor | None:
-        """Returns the basis of the teacher's maps, the checkpoint's if there is one.
+        """Returns the basis of the teacher's maps, from the checkpoint if that has one.
 
-        None for a student whose maps are not thinner, or that has no use for one.
+        None if the student's maps are not thinner, or if neither heads nor distiller need it.
         """
         basis: Tensor | None = getattr(self.distiller, "basis", None)
-        if basis is None or "distiller.basis" in self._loaded:
+        if basis is None or "distiller.basis" in self._loaded_keys:
             return basis
         layers = first_layers(self.student, self.teacher.detector, parts, *basis.shape)
         if not (layers or self._start_at_basis):
@@ -228,28 +238,28 @@ class DistilledDetector(StudentWrapper):
             self.distiller.start_at(basis)
         return basis
 
-    def _before_loading(self, state_dict: Mapping[str, Any], *_: Any) -> None:
-        """Notes what a checkpoint has: the teacher's weights do not replace it."""
-        self._loaded |= set(state_dict)
+    def _record_loaded_keys(self, state_dict: Mapping[str, Any], *_: Any) -> None:
+        """Records what a checkpoint has: the teacher's weights must not overwrite it."""
+        self._loaded_keys |= set(state_dict)
 
     def _has_loaded(self, part: str) -> bool:
-        names = [name for name in self.student.state_dict() if is_below(name, part)]
-        return bool(names) and self._loaded.issuperset(names)
+        keys = [key for key in self.student.state_dict() if is_below(key, part)]
+        return bool(keys) and self._loaded_keys.issuperset(keys)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Returns in training the student's losses and ``loss_distill``, else its detections."""
+        """Returns the student's losses and ``loss_distill``; in inference its detections."""
         if not self.training:
             return self.student(batched_inputs)
         if not self.teacher.is_loaded:
             raise RuntimeError("the teacher is not loaded: call load_teacher() before training")
         with (
             captured_backbone(self.backbone) as backbone,
-            self.distiller.capture(self.student, self.teacher.detector, batched_inputs) as others,
+            self.distiller.capture(self.student, self.teacher.detector, batched_inputs) as captured,
+            ignoring(self.student, batched_inputs) as student_inputs,
         ):
-            with ignoring(self.student, batched_inputs) as inputs:
-                losses: dict[str, Tensor] = self.student(inputs)
+            losses: dict[str, Tensor] = self.student(student_inputs)
         losses["loss_distill"] = self._distill(
-            batched_inputs, backbone["features"], backbone["padded_size"], others
+            batched_inputs, backbone["features"], backbone["padded_size"], captured
         )
         return losses
 
@@ -258,14 +268,14 @@ class DistilledDetector(StudentWrapper):
         batched_inputs: list[dict[str, Any]],
         student_features: dict[str, Tensor],
         padded_size: tuple[int, int],
-        others: dict[str, Any],
+        captured: dict[str, Any],
     ) -> Tensor:
         """Returns the weighted sum of the distiller's losses, and logs each of them."""
-        levels = {self._pairs[level] for level in self.strides}
+        teacher_levels = {self._pairs[level] for level in self.strides}
         with timed_scalar("teacher_time", self.teacher.pixel_mean.device):
-            maps = self.teacher(batched_inputs, padded_size, levels)
+            maps = self.teacher(batched_inputs, padded_size, teacher_levels)
         teacher_features = {
-            level: self._on_cells_of(x, maps[self._pairs[level]])
+            level: self._match_size(maps[self._pairs[level]], x)
             for level, x in student_features.items()
             if level in self.strides
         }
@@ -273,7 +283,7 @@ class DistilledDetector(StudentWrapper):
         image_sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
         cells = {level: valid_sizes(image_sizes, stride) for level, stride in self.strides.items()}
         if self.head_weight > 0:
-            others["compare_heads"] = partial(
+            captured["compare_heads"] = partial(
                 head_losses,
                 self.teacher.detector,
                 others=teacher_features,
@@ -282,7 +292,7 @@ class DistilledDetector(StudentWrapper):
                 input_scale=self.teacher.input_scale,
             )
         losses: dict[str, Tensor] = self.distiller(
-            student_features, teacher_features, cells, **others
+            student_features, teacher_features, cells, **captured
         )
         storage = get_event_storage()
         warmup = self._warmup(storage.iter)
@@ -297,16 +307,16 @@ class DistilledDetector(StudentWrapper):
         weights = [head_weight if name in HEAD_LOSSES else weight for name in losses]
         return torch.stack([w * x for w, x in zip(weights, losses.values(), strict=True)]).sum()
 
-    def _on_cells_of(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the teacher's map (N, C, H, W) on the cells of the student's."""
+    def _match_size(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """Returns the teacher's map (N, C, H', W'), cropped or resampled to the student's cells."""
         height, width = student.shape[2:]
         if self._resampling is None:
-            # A teacher with a larger divisor sees more padding; the images lie at the top left.
+            # A teacher with a larger size_divisibility has more padding, right and below.
             return teacher[..., :height, :width]
         return resample(teacher, (height, width), self.teacher.input_scale, self._resampling)
 
     def _warmup(self, iteration: int) -> float:
-        """Returns the share of the full weight at an iteration, counted from 0."""
+        """Returns the warm-up factor of an iteration, counted from 0."""
         return min((iteration + 1) / max(self.warmup_iters, 1), 1.0)
 
 
@@ -315,24 +325,35 @@ def describe_detector(detector: Any) -> str:
     backbone = detector.backbone
     networks = filter(None, (detector, backbone, getattr(backbone, "bottom_up", None)))
     names = ", ".join(type(network).__name__ for network in networks)
-    parameters = detector.named_parameters()  # a student's wrapper adds the distiller's
+    # The wrapper shares the student's dictionaries of modules, so the distiller is among them.
+    parameters = detector.named_parameters()
     count = sum(x.numel() for name, x in parameters if not name.startswith("distiller."))
     return f"{names}, {count / 1e6:.2f} M parameters"
 
 
-def distillation(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str, Any]:
-    """Returns the arguments of ``DistilledDetector`` for these two and ``MODEL.DISTILLER``."""
+def distillation_arguments(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -> dict[str, Any]:
+    """Returns the arguments of ``DistilledDetector`` for a student and a teacher.
+
+    Args:
+        cfg: with ``MODEL.DISTILLER``, ``MODEL.TEACHER`` and ``VIS_PERIOD``.
+        student: a detector with a ``backbone``.
+        teacher: of any detector.
+
+    Raises:
+        ValueError: levels or options that do not fit the two; the message names the key.
+    """
     student_shape: dict[str, ShapeSpec] = student.backbone.output_shape()
-    how = cfg.MODEL.TEACHER.MATCH, teacher.input_scale
-    teacher_shape = paired_shapes(student_shape, teacher.output_shape(), *how)
+    teacher_shape = paired_shapes(
+        student_shape, teacher.output_shape(), cfg.MODEL.TEACHER.MATCH, teacher.input_scale
+    )
     try:
         levels = match_levels(cfg.MODEL.DISTILLER.LEVELS, student_shape, teacher_shape)
     except ValueError as error:
         if cfg.MODEL.TEACHER.MATCH != "same_scale":
             raise
         raise ValueError(
-            f"{error}; with MODEL.TEACHER.MATCH 'same_scale' a map of the teacher counts as the "
-            "student's that has as many cells"
+            f"{error}; MODEL.TEACHER.MATCH 'same_scale' calls a map of the teacher by the name of "
+            "the student's map with as many cells"
         ) from error
     distiller = build_distiller(cfg, levels, student_shape, teacher_shape)
     inherited, init = cfg.MODEL.TEACHER.INHERIT, cfg.MODEL.DISTILLER.FAM.INIT

@@ -1,4 +1,4 @@
-"""Forward hooks that are removed again, whatever happens while they are there."""
+"""Forward hooks as context managers, which remove them also after an error."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def forward_hook(part: nn.Module, hook: Callable[[Sequence[Any], Any], None]) -> Iterator[None]:
-    """Calls ``hook(inputs, output)`` at every call of ``part`` within this context."""
-    handle = part.register_forward_hook(lambda _, inputs, output: hook(inputs, output))
+def forward_hook(module: nn.Module, hook: Callable[[Sequence[Any], Any], None]) -> Iterator[None]:
+    """Calls ``hook(inputs, output)`` after every call of ``module`` within this context."""
+    handle = module.register_forward_hook(lambda _, inputs, output: hook(inputs, output))
     try:
         yield
     finally:

@@ -1,10 +1,9 @@
-"""A student that starts with parts of its teacher: the inheriting strategy.
+"""Initialises parts of the student with the teacher's weights: the inheriting strategy.
 
-Used for detectors by ICD (Kang et al., NeurIPS 2021) and FGD (Yang et al., CVPR 2022), which start
-the student's neck and heads from the teacher's. The student's maps must then come to mean what the
-teacher's mean, which is what a distiller asks of them. Where the student's maps are thinner, its
-heads read them in a basis of the teacher's, see ``basis``; where its classes are others, it takes
-the rows of those that the teacher knows.
+ICD (Kang et al., NeurIPS 2021) and FGD (Yang et al., CVPR 2022) initialise the neck and heads of a
+student detector from its teacher. The distiller then trains the student's maps to fit these heads.
+If the student's maps are thinner, its heads read them in a basis of the teacher's, see ``basis``;
+if its classes differ, it takes the rows of those that the teacher knows.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,10 +22,10 @@ KEY = "MODEL.TEACHER.INHERIT"
 
 
 class Rows(NamedTuple):
-    """Rows of a layer's weights that belong to classes which both know."""
+    """Rows of a layer's weights that belong to the classes which both have."""
 
-    own: Tensor  # int64
-    others: Tensor  # int64, as many
+    student: Tensor  # int64
+    teacher: Tensor  # int64, as many
 
 
 @torch.no_grad()
@@ -46,69 +45,73 @@ def inherit(
         teacher: another one.
         parts: names of submodules, with the wildcards of ``fnmatch``: ``roi_heads`` or
             ``backbone.fpn_output*``.
-        keep: parameters and buffers of the student that stay as they are.
-        basis: E (C, k), where the teacher's maps have C channels and the student's k: layers that
-            read maps are folded.
-        classes: for each class of the student the teacher's class whose rows it takes, or -1 for
-            none: those rows stay as they are. Empty where the classes are the same.
+        keep: parameters and buffers of the student that are not overwritten.
+        basis: E (C, k), if the teacher's maps have C channels and the student's k: it is folded
+            into layers that read the maps.
+        classes: for each class of the student the teacher's class whose rows it takes, or -1 to
+            keep the student's rows. Empty if the classes are the same.
 
     Returns:
         Names of the parameters and buffers that were copied.
 
     Raises:
-        ValueError: a part that the student lacks, or one that the teacher lacks or has in another
-            shape, or classes that are not there; nothing is copied then.
+        ValueError: a part that the student lacks, or that the teacher lacks or has in another
+            shape, or classes out of range; nothing is copied then.
     """
-    own, others = student.state_dict(), teacher.state_dict()
-    names = [name for name in _names_of_parts(parts, own) if name not in keep]
+    student_state, teacher_state = student.state_dict(), teacher.state_dict()
+    names = [name for name in _names_of_parts(parts, student_state) if name not in keep]
     rows = class_rows(student, teacher, classes) if classes else {}
-    taken = {}
+    inherited = {}
     for name in names:
-        if name not in others:
+        if name not in teacher_state:
             raise ValueError(f"{KEY}: the teacher has no {name}; inherit parts that both have")
-        taken[name] = _taken(name, own[name], others[name], basis, rows.get(name))
-    for name, value in taken.items():
-        own[name].copy_(value)
+        inherited[name] = _inherited_value(
+            name, student_state[name], teacher_state[name], basis, rows.get(name)
+        )
+    for name, value in inherited.items():
+        student_state[name].copy_(value)
     return names
 
 
 def _names_of_parts(parts: Sequence[str], names: Iterable[str]) -> Iterator[str]:
-    """Yields the names below each part."""
+    """Yields the names below each part; raises a ValueError for a part without any."""
     names = list(names)
     for part in parts:
-        found = [name for name in names if is_below(name, part)]
-        if not found:
+        matches = [name for name in names if is_below(name, part)]
+        if not matches:
             known = sorted({name.partition(".")[0] for name in names})
             raise ValueError(f"{KEY}: the student has no part {part!r}, its parts are {known}")
-        yield from found
+        yield from matches
 
 
-def _taken(
-    name: str, own: Tensor, other: Tensor, basis: Tensor | None, rows: Rows | None
+def _inherited_value(
+    name: str, student: Tensor, teacher: Tensor, basis: Tensor | None, rows: Rows | None
 ) -> Tensor:
-    """Returns the values of a student's tensor: copied, folded, or the rows of some classes."""
-    if basis is not None and reads_maps(own, other, *basis.shape):
-        other = fold(other, basis)
-    if rows is not None and own.shape[1:] == other.shape[1:]:
-        return own.index_copy(0, rows.own.to(own.device), other[rows.others].to(own))
-    if own.shape != other.shape:
-        raise ValueError(
-            f"{KEY}: {name} has shape {tuple(own.shape)} in the student and "
-            f"{tuple(other.shape)} in the teacher; {_hint(name, other)}"
+    """Returns a new value for a student's tensor: copied, folded, or with some classes' rows."""
+    if basis is not None and reads_maps(student, teacher, *basis.shape):
+        teacher = fold(teacher, basis)
+    if rows is not None and student.shape[1:] == teacher.shape[1:]:
+        return student.index_copy(
+            0, rows.student.to(student.device), teacher[rows.teacher].to(student)
         )
-    return other
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"{KEY}: {name} has shape {tuple(student.shape)} in the student and "
+            f"{tuple(teacher.shape)} in the teacher; {_shape_hint(name, teacher)}"
+        )
+    return teacher
 
 
-def _hint(name: str, other: Tensor) -> str:
-    """Returns what to do about a shape."""
+def _shape_hint(name: str, teacher: Tensor) -> str:
+    """Returns how to avoid a difference of shapes."""
     if name.endswith("rpn_head.conv.weight"):
-        return f"set MODEL.RPN.CONV_DIMS [{len(other)}]: by default it is the FPN's width"
+        return f"set MODEL.RPN.CONV_DIMS [{len(teacher)}]: by default it is the FPN's width"
     if ".fpn_" in name:
-        return "where FPNs differ in width inherit heads alone, such as 'roi_heads'"
+        return "if the FPNs differ in width, inherit heads alone, such as 'roi_heads'"
     if "_subnet." in name:
         return (
-            "a RetinaNet in YAML has subnets as wide as its FPN; a config in Python can give its "
-            "head conv_dims of its own"
+            "a RetinaNet in YAML has subnets as wide as its FPN; a config in Python can set its "
+            "head's conv_dims"
         )
     return (
         "inherit parts of one shape, such as 'roi_heads.box_head', or say in "
@@ -119,39 +122,40 @@ def _hint(name: str, other: Tensor) -> str:
 def first_layers(
     student: nn.Module, teacher: nn.Module, parts: Sequence[str], channels: int, width: int
 ) -> list[Tensor]:
-    """Returns the teacher's weights, each (rows, C), of layers in some parts that read the maps.
+    """Returns the teacher's weights, each (rows, C), of the layers in some parts that read maps.
 
     Args:
         student: a detector whose maps have k channels.
-        teacher: one whose maps have C.
-        parts: as of ``inherit``.
+        teacher: a detector whose maps have C channels.
+        parts: as in ``inherit``.
         channels: C.
         width: k.
     """
-    own, others = student.state_dict(), teacher.state_dict()
+    student_state, teacher_state = student.state_dict(), teacher.state_dict()
     return [
-        others[name].unflatten(1, (channels, -1)).transpose(1, -1).flatten(0, -2)
-        for name in _names_of_parts(parts, own)
-        if name in others and reads_maps(own[name], others[name], channels, width)
+        teacher_state[name].unflatten(1, (channels, -1)).transpose(1, -1).flatten(0, -2)
+        for name in _names_of_parts(parts, student_state)
+        if name in teacher_state
+        and reads_maps(student_state[name], teacher_state[name], channels, width)
     ]
 
 
-def reads_maps(own: Tensor, other: Tensor, channels: int, width: int) -> bool:
+def reads_maps(student: Tensor, teacher: Tensor, channels: int, width: int) -> bool:
     """Returns whether weights (out, in, ...) read k channels in the student and C in the teacher.
 
-    A linear layer reads them in every cell of a region: (out, C * cells).
+    A linear layer on regions reads the channels of all their cells: (out, C * cells).
     """
     return (
-        own.dim() == other.dim() > 1
-        and own.shape[0] == other.shape[0]
-        and own.shape[2:] == other.shape[2:]
-        and own.shape[1] * channels == other.shape[1] * width
-        and other.shape[1] % channels == 0
+        student.dim() == teacher.dim() > 1
+        and student.shape[0] == teacher.shape[0]
+        and student.shape[2:] == teacher.shape[2:]
+        and student.shape[1] * channels == teacher.shape[1] * width
+        and teacher.shape[1] % channels == 0
     )
 
 
 def fold(weight: Tensor, basis: Tensor) -> Tensor:
-    """Returns the weights W E of a layer that reads maps in a basis.
+    """Returns the weights W E of a layer for maps in a basis.
 
     Args:
         weight: of a convolution, (out, C, H, W), or of a linear layer on regions, (out, C * cells).
@@ -167,60 +171,63 @@ def class_rows(student: nn.Module, teacher: nn.Module, classes: Sequence[int]) -
     Raises:
         ValueError: ``classes`` of another length than the student's, or beyond the teacher's.
     """
-    own_count, count = num_classes(student), num_classes(teacher)
-    if len(classes) != own_count or not all(-1 <= x < count for x in classes):
+    student_count, teacher_count = num_classes(student), num_classes(teacher)
+    if len(classes) != student_count or not all(-1 <= x < teacher_count for x in classes):
         raise ValueError(
             f"MODEL.TEACHER.CLASSES: got {list(classes)}, expected for each of the student's "
-            f"{own_count} classes one of the teacher's {count}, counted from 0, or -1"
+            f"{student_count} classes one of the teacher's {teacher_count}, counted from 0, or -1"
         )
-    pairs = [(i, x) for i, x in enumerate(classes) if x >= 0]
-    found, others = {}, dict(teacher.named_modules())
+    pairs = [(i, k) for i, k in enumerate(classes) if k >= 0]
+    rows = {}
+    teacher_modules = dict(teacher.named_modules())
     for name, module in student.named_modules():
+        if name not in teacher_modules:
+            continue
         for layer in _class_layers(module):
-            own = _rows_by_class(module, layer, own_count)
-            theirs = _rows_by_class(others[name], layer, count) if name in others else []
-            if not own or not theirs:
+            student_rows = _rows_by_class(module, layer, student_count)
+            teacher_rows = _rows_by_class(teacher_modules[name], layer, teacher_count)
+            if not student_rows or not teacher_rows:
                 continue
-            last = [(own_count, count)] * (len(own) > own_count)  # the background
-            shared = [*pairs, *last]
-            rows = Rows(
-                torch.tensor([row for i, _ in shared for row in own[i]]),
-                torch.tensor([row for _, k in shared for row in theirs[k]]),
+            has_background = len(student_rows) > student_count
+            shared = [*pairs, (student_count, teacher_count)] if has_background else pairs
+            rows[f"{name}.{layer}.weight"] = rows[f"{name}.{layer}.bias"] = Rows(
+                torch.tensor([row for i, _ in shared for row in student_rows[i]]),
+                torch.tensor([row for _, k in shared for row in teacher_rows[k]]),
             )
-            found[f"{name}.{layer}.weight"] = found[f"{name}.{layer}.bias"] = rows
-    return found
+    return rows
 
 
 def check_class_order(
     student: nn.Module,
     teacher: nn.Module,
     parts: Sequence[str],
-    own: Sequence[Mapping[str, Any]],
-    teachers: Sequence[Mapping[str, Any]],
+    student_categories: Sequence[Mapping[str, Any]],
+    teacher_categories: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Raises a ValueError where class i would inherit the rows of a class of another name.
+    """Raises a ValueError if class i would inherit the rows of a class of another name.
 
-    That is known where the name is another of the teacher's.
+    Only a name that the teacher has at another index shows that; a new name may be a synonym.
 
     Args:
         student: a detector.
         teacher: another one.
-        parts: as of ``inherit``.
-        own: categories of the student's classes, with a ``name``; empty where they are not known.
-        teachers: of the teacher's.
+        parts: as in ``inherit``.
+        student_categories: with a ``name`` for each of the student's classes; empty if unknown.
+        teacher_categories: the same of the teacher's classes.
     """
-    names, others = ([x["name"] for x in side] for side in (own, teachers))
-    if names == others:  # also where two have one name
+    names = [x["name"] for x in student_categories]
+    teacher_names = [x["name"] for x in teacher_categories]
+    if names == teacher_names:  # index() below would mislead if two classes have one name
         return
-    classes = [others.index(name) if name in others else -1 for name in names]
-    if len(names) != len(others) or all(x in (-1, i) for i, x in enumerate(classes)):
+    classes = [teacher_names.index(x) if x in teacher_names else -1 for x in names]
+    if len(names) != len(teacher_names) or all(k in (-1, i) for i, k in enumerate(classes)):
         return
     rows = class_rows(student, teacher, classes)
     if not rows.keys().isdisjoint(_names_of_parts(parts, student.state_dict())):
-        i = next(i for i, x in enumerate(classes) if x not in (-1, i))
+        i = next(i for i, k in enumerate(classes) if k not in (-1, i))
         raise ValueError(
-            f"{KEY}: class {i} of the data is {names[i]!r}, of the teacher {others[i]!r}; set "
-            f"MODEL.TEACHER.CLASSES {classes}"
+            f"{KEY}: class {i} of the data is {names[i]!r}, of the teacher {teacher_names[i]!r}; "
+            f"set MODEL.TEACHER.CLASSES {classes}"
         )
 
 
@@ -234,9 +241,9 @@ def _class_layers(module: nn.Module) -> Sequence[str]:
 
 
 def _rows_by_class(module: Any, layer: str, count: int) -> list[list[int]]:
-    """Returns the rows of each class, then those of the background; none if classes share rows."""
+    """Returns the rows of each class, then of the background; empty if all classes share rows."""
     size = len(getattr(module, layer).weight) if hasattr(module, layer) else 0
-    if isinstance(module, RetinaNetHead):  # all classes of an anchor follow one another
+    if isinstance(module, RetinaNetHead):  # rows by anchor, then by class
         return [list(range(k, size, count)) for k in range(count)]
     if layer == "bbox_pred":
         return [list(range(4 * k, 4 * k + 4)) for k in range(count)] if size == 4 * count else []
@@ -244,6 +251,6 @@ def _rows_by_class(module: Any, layer: str, count: int) -> list[list[int]]:
 
 
 def num_classes(detector: nn.Module) -> int:
-    """Returns the number of classes that a detector finds."""
+    """Returns the number of a detector's classes, without background."""
     heads: Any = getattr(detector, "roi_heads", detector)
     return int(heads.num_classes)

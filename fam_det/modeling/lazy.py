@@ -1,4 +1,4 @@
-"""Nodes for a config in Python: ``L(distill)(student=..., teacher=L(build_teacher)(...))``."""
+"""Functions for a LazyConfig: ``L(distill)(student=..., teacher=L(build_teacher)(...))``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from fam_det.config import default_config
 from fam_det.core.checks import check_choice
 from fam_det.modeling import DistilledDetector, FrozenTeacher
 from fam_det.modeling import teacher as yacs_teacher
-from fam_det.modeling.distilled_detector import distillation
-from fam_det.modeling.lazy_detector import plain
+from fam_det.modeling.distilled_detector import distillation_arguments
+from fam_det.modeling.lazy_detector import to_container
 
 from detectron2.config import CfgNode
 
@@ -31,9 +31,9 @@ def build_teacher(
     Args:
         config: a name in Detectron2's model zoo or a file, ".yaml" or ".py".
         student_format: channel order of the student's images, "RGB" or "BGR".
-        weights: its checkpoint, "auto" for the zoo's or its config's own, "" for random weights.
+        weights: its checkpoint, "auto" for that of the zoo or its config, "" for random weights.
         opts: KEY VALUE pairs for a ".yaml", "path.key=value" for a ".py".
-        precision: that its convolutions compute in.
+        precision: as ``MODEL.TEACHER.PRECISION``.
         input_scale: as ``MODEL.TEACHER.INPUT_SCALE``.
         cache: as ``MODEL.TEACHER.CACHE``.
         cache_gb: as ``MODEL.TEACHER.CACHE_GB``.
@@ -43,7 +43,7 @@ def build_teacher(
     node = cfg.MODEL.TEACHER
     node.CONFIG, node.WEIGHTS, node.PRECISION = config, weights, precision
     node.INPUT_SCALE, node.CACHE, node.CACHE_GB = float(input_scale), cache, float(cache_gb)
-    node.OPTS = plain(opts)
+    node.OPTS = to_container(opts)
     return yacs_teacher.build_teacher(cfg)
 
 
@@ -57,7 +57,7 @@ def distill(
     basis_images: int = 64,
     match: str = "same_level",
 ) -> DistilledDetector:
-    """Builds the student with its teacher and a distiller that fits the two.
+    """Builds the student with its teacher and a distiller.
 
     Args:
         student: a Detectron2 detector with a ``backbone``.
@@ -73,19 +73,23 @@ def distill(
         ValueError: an unknown key or an impossible value; the message names it.
     """
     cfg = default_config()
-    cfg.MODEL.DEVICE = "cpu"  # the training moves the model as a whole
+    cfg.MODEL.DEVICE = "cpu"  # the trainer moves the whole model
     node = cfg.MODEL.TEACHER
-    node.INHERIT, node.CLASSES, node.BASIS_IMAGES = plain(inherit), plain(classes), basis_images
+    node.INHERIT, node.CLASSES, node.BASIS_IMAGES = (
+        to_container(inherit),
+        to_container(classes),
+        basis_images,
+    )
     node.MATCH = match
-    for key, value in _flat(plain(distiller or {}), cfg.MODEL.DISTILLER, "distiller"):
+    for key, value in _flat(to_container(distiller or {}), cfg.MODEL.DISTILLER, "distiller"):
         cfg.merge_from_list([f"MODEL.DISTILLER.{key}", value])
-    return DistilledDetector(**distillation(cfg, student, teacher))
+    return DistilledDetector(**distillation_arguments(cfg, student, teacher))
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Builds Detectron2's "GN"; v0.6 cannot build the name in a dense head on today's PyTorch.
+    """Builds Detectron2's "GN", for dense heads of v0.6, which fail on the name in today's PyTorch.
 
-    It tries the name on one channel, which 32 groups do not divide; the main branch tries 32.
+    They try the name on one channel, which 32 groups do not divide; the main branch tries 32.
     """
     return nn.GroupNorm(min(32, channels), channels)
 

@@ -17,8 +17,8 @@ from detectron2.utils.registry import locate
 IMAGE_FORMAT = "dataloader.train.mapper.image_format"
 
 
-class DescribedDetector(NamedTuple):
-    """A detector, and its config's checkpoint and images."""
+class TeacherDetector(NamedTuple):
+    """A detector, and what its config says of its checkpoint and images."""
 
     detector: nn.Module
     weights: str
@@ -27,7 +27,7 @@ class DescribedDetector(NamedTuple):
     input_format: str
 
 
-def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
+def build_lazy_detector(path: str, overrides: Sequence[str]) -> TeacherDetector:
     """Builds the detector of a LazyConfig file, its checkpoint not yet loaded.
 
     The file has ``model`` and, for its checkpoint, ``train.init_checkpoint``.
@@ -35,9 +35,9 @@ def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
     cfg = read_config(path, overrides, "MODEL.TEACHER.OPTS")
     if "model" not in cfg:
         raise ValueError(f"MODEL.TEACHER.CONFIG: {path} defines {list(cfg)}, expected 'model'")
-    # A student that now teaches, see fam_det.modeling.lazy.distill.
+    # The student of a distillation is the teacher here: see fam_det.modeling.lazy.distill.
     detector: Any = instantiate(cfg.model.student if "student" in cfg.model else cfg.model)
-    return DescribedDetector(
+    return TeacherDetector(
         detector,
         OmegaConf.select(cfg, "train.init_checkpoint", default=""),
         detector.pixel_mean.flatten().tolist(),
@@ -47,9 +47,9 @@ def load_detector(path: str, overrides: Sequence[str]) -> DescribedDetector:
 
 
 def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
-    """Reads a LazyConfig file with "path.key=value" overrides, which an error calls ``key``.
+    """Reads a LazyConfig file with "path.key=value" overrides, whose errors name ``key``.
 
-    An override of a node that the file lacks is an error; Detectron2 would add it in silence.
+    An override of a node that the file lacks is an error; Detectron2 silently adds it.
     """
     cfg = LazyConfig.load(path)
     for override in map(str, overrides):
@@ -64,39 +64,36 @@ def read_config(path: str, overrides: Sequence[Any], key: str) -> DictConfig:
 
 
 def lazy_datasets(cfg: DictConfig) -> CfgNode:
-    """Returns the data sets of a LazyConfig, ``datasets`` and ``dataloader``, as YAML has them."""
+    """Returns ``datasets`` and ``dataloader`` of a LazyConfig under the keys of a YAML config."""
     yacs = default_config()
-    yacs.MODEL.META_ARCHITECTURE = ""  # has no number of classes to compare
-    yacs.DATASETS.COCO = plain(OmegaConf.select(cfg, "datasets.coco")) or []
+    yacs.MODEL.META_ARCHITECTURE = ""  # unknown: the number of classes is not checked then
+    yacs.DATASETS.COCO = to_container(OmegaConf.select(cfg, "datasets.coco")) or []
     for key in ("strict", "follow_links", "allow_odd_boxes"):
         yacs.DATASETS[key.upper()] = bool(OmegaConf.select(cfg, f"datasets.{key}"))
     mapper = OmegaConf.select(cfg, "dataloader.train.mapper")
     target = mapper.get("_target_") if isinstance(mapper, DictConfig) else None
     is_detectron2s = (locate(target) if isinstance(target, str) else target) is DatasetMapper
-    # A mapper that reads masks needs them; one of a user's own may.
+    # Detectron2's mapper says whether it reads masks; a user's own may read them.
     yacs.MODEL.MASK_ON = bool(mapper.get("use_instance_mask")) if is_detectron2s else True
-    yacs.DATASETS.TRAIN, yacs.DATASETS.TEST = (_data_sets(cfg, x) for x in ("train", "test"))
+    for key, loader in (("TRAIN", "train"), ("TEST", "test")):
+        names = OmegaConf.select(cfg, f"dataloader.{loader}.dataset.names") or ()
+        yacs.DATASETS[key] = (names,) if isinstance(names, str) else tuple(names)
     return yacs
 
 
-def _data_sets(cfg: DictConfig, loader: str) -> tuple[str, ...]:
-    names = OmegaConf.select(cfg, f"dataloader.{loader}.dataset.names") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def plain(value: Any) -> Any:
-    """Returns dictionaries and lists for OmegaConf's, and lists for tuples."""
+def to_container(value: Any) -> Any:
+    """Converts OmegaConf's containers to dictionaries and lists, and tuples to lists."""
     if isinstance(value, (DictConfig, ListConfig)):
         return OmegaConf.to_container(value, resolve=True)
     return list(value) if isinstance(value, tuple) else value
 
 
 def _input_format(path: str, cfg: DictConfig, detector: nn.Module) -> str:
-    """Returns the channel order of the images, which a detector such as FCOS does not know."""
-    named = OmegaConf.select(cfg, IMAGE_FORMAT) or getattr(detector, "input_format", None)
-    if named is None:
+    """Returns the channel order of the images; detectors such as FCOS have no ``input_format``."""
+    image_format = OmegaConf.select(cfg, IMAGE_FORMAT) or getattr(detector, "input_format", None)
+    if image_format is None:
         raise ValueError(
             f"MODEL.TEACHER.CONFIG: {path} has neither {IMAGE_FORMAT} nor model.input_format, "
             "expected one of them to say 'RGB' or 'BGR'"
         )
-    return str(named)
+    return str(image_format)

@@ -1,4 +1,4 @@
-"""Which feature maps of student and teacher belong together, and which of their cells are image."""
+"""Pairs feature maps of student and teacher, and finds their cells without padding."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,17 +7,17 @@ from fam_det.core.checks import check_choice
 
 from detectron2.layers import ShapeSpec
 
-# How a teacher that sees a larger image is matched, and how its maps are resampled for that.
+# MODEL.TEACHER.MATCH, and the method of core.resample for it: None resamples nothing.
 MATCHES = {"same_level": "spectrum", "same_level_area": "area", "same_scale": None}
 
 
 def match_levels(
     names: Sequence[str], student: Mapping[str, ShapeSpec], teacher: Mapping[str, ShapeSpec]
 ) -> list[str]:
-    """Names of the levels to distil, shallow to deep.
+    """Returns the names of the levels to distil, shallow to deep.
 
     Args:
-        names: of ``MODEL.DISTILLER.LEVELS``; empty for every level that both have.
+        names: ``MODEL.DISTILLER.LEVELS``; empty for every level that both have.
         student: shapes of the student's feature maps.
         teacher: shapes of the teacher's feature maps.
 
@@ -52,19 +52,19 @@ def pair_levels(
     match: str = "same_level",
     input_scale: float = 1.0,
 ) -> dict[str, str]:
-    """Returns the teacher's level for each of the student's levels that has one.
+    """Returns the teacher's level for each of the student's levels; those without one are left out.
 
-    That is the one of the same name, or with ``same_scale`` the one with as many cells: of
-    ``input_scale`` times the stride.
+    The teacher's level has the same name or, for ``same_scale``, as many cells: its stride is
+    ``input_scale`` times the student's.
 
     Args:
         student: shapes of the student's feature maps.
         teacher: shapes of the teacher's feature maps.
-        match: of ``MATCHES``.
+        match: key of ``MATCHES``.
         input_scale: size of the teacher's image over that of the student's.
 
     Raises:
-        ValueError: another match, or one that the scale does not allow.
+        ValueError: an unknown match, or a scale that it does not allow.
     """
     check_choice("MODEL.TEACHER.MATCH", match, MATCHES)
     if not 1 <= input_scale < math.inf:
@@ -87,32 +87,33 @@ def paired_shapes(
     match: str = "same_level",
     input_scale: float = 1.0,
 ) -> dict[str, ShapeSpec]:
-    """Returns the teacher's shapes by the student's names, strides in the pixels that compare.
+    """Returns the teacher's shapes by the student's names.
 
-    The arguments, and what is raised, are those of ``pair_levels``.
+    For ``same_scale`` their strides are in pixels of the student's image. Arguments and errors are
+    those of ``pair_levels``.
     """
     divisor = round(input_scale) if match == "same_scale" else 1
     return {
-        own: ShapeSpec(channels=teacher[name].channels, stride=teacher[name].stride // divisor)
-        for own, name in pair_levels(student, teacher, match, input_scale).items()
+        level: ShapeSpec(channels=teacher[name].channels, stride=teacher[name].stride // divisor)
+        for level, name in pair_levels(student, teacher, match, input_scale).items()
     }
 
 
 def thin_maps(student: Iterable[int], teacher: Iterable[int]) -> tuple[int, int] | None:
-    """Returns k and C of a student whose maps all have k channels and a teacher's that have C > k.
+    """Returns (k, C) if the student's maps all have k channels and the teacher's all C > k.
 
-    None for any other pair.
+    None otherwise.
 
     Args:
         student: channels of its maps.
         teacher: channels of its maps.
     """
-    own, others = set(student), set(teacher)
-    if len(own) == len(others) == 1 and min(own) < min(others):
-        return min(own), min(others)
+    widths, channels = set(student), set(teacher)
+    if len(widths) == len(channels) == 1 and min(widths) < min(channels):
+        return min(widths), min(channels)
     return None
 
 
 def valid_sizes(image_sizes: Sequence[tuple[int, ...]], stride: int) -> list[tuple[int, int]]:
-    """Cells of a feature map that hold image: (ceil(H / stride), ceil(W / stride)) each."""
+    """Returns each image's cells of a feature map: (ceil(H / stride), ceil(W / stride))."""
     return [(-(-height // stride), -(-width // stride)) for height, width in image_sizes]

@@ -1,4 +1,4 @@
-"""The teacher's feature maps on disk, so that an image that comes again is not computed again."""
+"""Caches the teacher's feature maps on disk, so that an image is not computed twice."""
 
 import hashlib
 import logging
@@ -18,33 +18,33 @@ logger = logging.getLogger(__name__)
 
 
 class MapCache:
-    """Maps by the content of an image and the size that it is padded to.
+    """Feature maps, keyed by the content of an image and the size that it is padded to.
 
-    So images of one size that are at most flipped are computed twice in a training, whatever its
-    length; crops and colours that are drawn again each time never come again, and fill the space
-    in vain. Once it is full nothing more is kept.
+    With a flip as the only augmentation each image is computed twice in a whole training. Random
+    crops and colours never recur: they fill the cache and are never read. A full cache stores
+    nothing more.
 
     Args:
         folder: of the files; runs of any teacher may share it.
         max_bytes: of all files together.
-        identity: of the teacher, see ``identity_of``.
+        teacher_key: the teacher's ``fingerprint``.
     """
 
-    def __init__(self, folder: Path, max_bytes: float, identity: str) -> None:
+    def __init__(self, folder: Path, max_bytes: float, teacher_key: str) -> None:
         self.folder = folder
-        self.identity = identity
+        self.teacher_key = teacher_key
         folder.mkdir(parents=True, exist_ok=True)
         used = sum(file.stat().st_size for file in folder.glob("*.pth"))
         self.max_bytes = max_bytes
         self.space = (max_bytes - used) / comm.get_world_size()
-        self.is_full = False  # or cannot be written
+        self.is_full = False  # or not writable
 
     def maps(
         self,
         images: Sequence[Tensor],
         padded_size: tuple[int, int],
         compute: Callable[[Sequence[Tensor]], Maps],
-        how: str = "",
+        options: str = "",
     ) -> Maps:
         """Returns maps (N, C, H, W) by level.
 
@@ -52,29 +52,28 @@ class MapCache:
             images: (3, H, W) each.
             padded_size: (H, W) of the batch.
             compute: returns the maps of some of the images.
-            how: they are computed, beside what the teacher is.
+            options: of ``compute``, part of the key.
         """
-        files = [self._file(image, padded_size, how) for image in images]
-        found = {file: maps for file in files if (maps := _read(file)) is not None}
-        missing = [i for i, file in enumerate(files) if file not in found]
+        files = [self._file(image, padded_size, options) for image in images]
+        cached = {file: maps for file in files if (maps := _read(file)) is not None}
+        missing = [i for i, file in enumerate(files) if file not in cached]
         device = torch.device("cpu")
         if missing:
             computed = compute([images[i] for i in missing])
             device = next(iter(computed.values())).device
             for k, i in enumerate(missing):
-                found[files[i]] = {level: x[k] for level, x in computed.items()}
-                self._write(files[i], found[files[i]])
+                cached[files[i]] = {level: x[k] for level, x in computed.items()}
+                self._write(files[i], cached[files[i]])
             if len(missing) == len(files):
                 return computed
-        levels = found[files[0]]
         return {
-            level: torch.stack([found[file][level].to(device) for file in files])
-            for level in levels
+            level: torch.stack([cached[file][level].to(device) for file in files])
+            for level in cached[files[0]]
         }
 
-    def _file(self, image: Tensor, padded_size: tuple[int, int], how: str) -> Path:
+    def _file(self, image: Tensor, padded_size: tuple[int, int], options: str) -> Path:
         digest = hashlib.blake2b(digest_size=16)
-        for text in (self.identity, how, image.dtype, image.shape, padded_size):
+        for text in (self.teacher_key, options, image.dtype, image.shape, padded_size):
             digest.update(f"{text};".encode())
         digest.update(_bytes(image))
         return self.folder / f"{digest.hexdigest()}.pth"
@@ -89,11 +88,11 @@ class MapCache:
                 raise OSError(f"is full ({self.max_bytes / 1e9:g} GB)")
             torch.save({level: x.cpu().clone() for level, x in maps.items()}, temporary)
             temporary.replace(file)
-        except (OSError, RuntimeError) as error:  # PyTorch's own, of a full disk
+        except (OSError, RuntimeError) as error:  # PyTorch raises RuntimeError for a full disk
             temporary.unlink(missing_ok=True)
             self.is_full = True
             logger.warning(
-                "MODEL.TEACHER.CACHE: %s: %s; the rest is computed", self.folder, one_line(error)
+                "MODEL.TEACHER.CACHE: %s: %s; no more maps are cached", self.folder, one_line(error)
             )
 
 
@@ -101,12 +100,12 @@ def _read(file: Path) -> Maps | None:
     try:
         maps: Maps = torch.load(file, weights_only=True)
         return maps
-    except Exception:  # not there, or cut short; PyTorch raises errors of many types
+    except Exception:  # missing or truncated; PyTorch raises errors of many types
         return None
 
 
-def identity_of(network: nn.Module, *options: object) -> str:
-    """Returns a text that differs for networks of other layers, weights or options."""
+def fingerprint(network: nn.Module, *options: object) -> str:
+    """Returns a hash of a network's layers, weights and options."""
     digest = hashlib.blake2b(f"{network}{options}".encode(), digest_size=16)
     for name, value in network.state_dict().items():
         digest.update(name.encode())

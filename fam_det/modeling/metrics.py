@@ -1,4 +1,4 @@
-"""Logs of a distillation beside its losses: scalars, gammas, and images of feature maps."""
+"""Logs scalars, times, gammas and images of feature maps to Detectron2's event storage."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,18 +12,18 @@ from fam_det.files.metrics_file import LOG_PERIOD
 
 from detectron2.utils.events import EventStorage, get_event_storage
 
-BRIGHTEST = 0.99  # share of the cells that the grey levels cover
-CELL = 4  # pixels an image gives to a cell of a map
+WHITE_QUANTILE = 0.99  # of the cells: what is above is white
+CELL = 4  # pixels of an image per cell of a map, in height and width
 
 
 def log_scalars(scalars: Mapping[str, Tensor]) -> None:
-    """Puts scalars in Detectron2's event storage, under ``distiller/``, when its writers write.
+    """Puts scalars under ``distiller/`` in the event storage, in the iterations that are written.
 
-    To read a value is to wait for the GPU, so nothing is read between two lines of metrics, but in
-    the first iterations, which are all that a trial run has.
+    Reading a value waits for the GPU, so others are not read. In the first ``LOG_PERIOD``
+    iterations all are: a trial run has no more.
 
     Args:
-        scalars: tensors of one value by name.
+        scalars: one-element tensors by name.
     """
     storage = get_event_storage()
     if not scalars or not _is_written(storage):
@@ -39,9 +39,9 @@ def _is_written(storage: EventStorage) -> bool:
 
 @contextmanager
 def timed_scalar(name: str, device: torch.device) -> Iterator[None]:
-    """Puts the seconds of this context in the event storage in those iterations, and at no other.
+    """Times this context in the iterations in which ``log_scalars`` logs.
 
-    To know them is to wait for the GPU before and after.
+    Timing waits for the GPU before and after, so it is skipped in the others.
     """
     storage = get_event_storage()
     if not _is_written(storage):
@@ -53,7 +53,7 @@ def timed_scalar(name: str, device: torch.device) -> Iterator[None]:
 
 
 def wall_clock(device: torch.device) -> float:
-    """Returns seconds, of which the differences count; a GPU is waited for."""
+    """Returns ``time.perf_counter`` once the GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -63,11 +63,11 @@ def gammas(transform: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     """Returns gamma_global and gamma_local (gamma1 and gamma2 of the paper) of every module.
 
     Args:
-        transform: with a frequency attention module for each name, or with none.
+        transform: has a frequency attention module for each name, or none at all.
         names: of the levels or stages, in the modules' order.
     """
     modules = [m for m in transform.modules() if isinstance(m, FrequencyAttention)]
-    return {
+    return {  # not strict: transforms of other methods have no such modules
         f"gamma_{branch}_{name}": getattr(module, f"gamma_{branch}")
         for name, module in zip(names, modules, strict=False)
         for branch in ("global", "local")
@@ -78,22 +78,24 @@ def gammas(transform: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
 def put_feature_images(
     storage: EventStorage, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
 ) -> None:
-    """Puts images of the batch's first maps in the event storage: student left, teacher right.
+    """Puts images of the first image's maps in the event storage: student left, teacher right.
 
     Args:
         storage: Detectron2's.
         student: (N, C, H, W) by level.
         teacher: (N, C_teacher, H, W) by level; only its levels are drawn.
     """
-    for level, of_teacher in teacher.items():
-        planes = [
-            x[0].detach().float().square().mean(0).sqrt() for x in (student[level], of_teacher)
+    for level, teacher_map in teacher.items():
+        norms = [
+            x[0].detach().float().square().mean(0).sqrt() for x in (student[level], teacher_map)
         ]
-        storage.put_image(f"distiller/{level}: student, teacher", _grey(torch.cat(planes, dim=1)))
+        plane = torch.cat(norms, dim=1)
+        rank = max(1, int(WHITE_QUANTILE * plane.numel()))
+        white = plane.flatten().kthvalue(rank).values
+        storage.put_image(f"distiller/{level}: student, teacher", grey_image(plane, white))
 
 
-def _grey(plane: Tensor) -> Tensor:
-    """Returns a grey image (3, CELL * H, CELL * W) in [0, 1] of a plane (H, W), 0 or more."""
-    top = plane.flatten().kthvalue(max(1, int(BRIGHTEST * plane.numel()))).values.clamp(min=1e-12)
-    bounded = (plane / top).clamp(max=1.0)
-    return bounded.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1).expand(3, -1, -1).cpu()
+def grey_image(plane: Tensor, white: Tensor) -> Tensor:
+    """Returns an image (3, CELL * H, CELL * W) in [0, 1] of a plane (H, W) from 0 to ``white``."""
+    grey = (plane / white.clamp(min=1e-12)).clamp(max=1.0)
+    return grey.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1).expand(3, -1, -1).cpu()

@@ -1,15 +1,9 @@
-"""A student with a teacher at its side that no checkpoint, optimiser or gradient bucket sees."""
+"""A student with a teacher that is in no checkpoint, optimiser or gradient bucket."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
-
-
-def parts_of_student(model: nn.Module) -> list[str]:
-    """Returns the names of the submodules that run in an evaluation: all but the distiller."""
-    return [name for name, _ in model.named_children() if name != "distiller"]
-
 
 Wrapper = TypeVar("Wrapper", bound="StudentWrapper")
 
@@ -17,14 +11,14 @@ Wrapper = TypeVar("Wrapper", bound="StudentWrapper")
 class StudentWrapper(nn.Module):
     """Base of what trains a student beside a frozen teacher.
 
-    The wrapper has the student's own parameters, buffers and submodules under the student's own
-    names, and whatever a subclass adds. So its checkpoint is a checkpoint of the student with extra
-    keys. The teacher is kept apart from all that: it is in no state dict, no optimiser and no DDP
-    bucket, and it never trains.
+    The wrapper has the student's parameters, buffers and submodules under the student's names, and
+    those that a subclass adds. So its checkpoint is a checkpoint of the student with extra keys.
+    The teacher is no submodule: it is in no state dict, no optimiser and no DDP bucket, and it
+    never trains.
 
     Args:
         student: the network to train.
-        teacher: the network to learn from, None for none; it is moved along with the student.
+        teacher: the network to learn from, or None; it is moved along with the student.
     """
 
     student: nn.Module
@@ -32,13 +26,13 @@ class StudentWrapper(nn.Module):
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None) -> None:
         super().__init__()
-        # One set of dictionaries for both: the wrapper's parts are the student's parts, by name and
-        # by identity, whatever is moved, replaced or added later.
+        # Both share one set of dictionaries: what is moved, replaced or added later in one is so in
+        # the other.
         self._parameters = student._parameters
         self._buffers = student._buffers
         self._non_persistent_buffers_set = student._non_persistent_buffers_set
         self._modules = student._modules
-        # Not registered as submodules.
+        # nn.Module.__setattr__ would register them as submodules.
         object.__setattr__(self, "student", student)
         object.__setattr__(self, "teacher", teacher)
 
@@ -52,7 +46,7 @@ class StudentWrapper(nn.Module):
             return getattr(self.student, name)
 
     def train(self: Wrapper, mode: bool = True) -> Wrapper:
-        """Switches the student and what was added; the teacher stays in eval mode."""
+        """Switches the student and added modules; the teacher stays in eval mode."""
         super().train(mode)
         self.student.training = mode
         return self

@@ -1,4 +1,4 @@
-"""BatchNorm of a distiller over all processes, for a few images a device."""
+"""BatchNorm of a distiller over all processes, for few images per device."""
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ NORMS = ("BN", "SyncBN")
 class SyncBatchNorm(NaiveSyncBatchNorm, BatchNorm):
     """Detectron2's synchronised BatchNorm, on CPUs too; in one process the core's BatchNorm.
 
-    Every process must have maps of the same padded size for the statistics to be those of one
-    process with all images; otherwise each process counts the same, as in Detectron2.
+    As in Detectron2 every process has the same weight. So the statistics are those of all images
+    only if the maps have the same padded size in every process.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,15 +24,17 @@ class SyncBatchNorm(NaiveSyncBatchNorm, BatchNorm):
         if comm.get_world_size() == 1:
             out: Tensor = super().forward(x)
             return out
-        # its variance is a small difference, which is off in bfloat16 and may be negative
+        # The variance E[x^2] - E[x]^2 is inexact in bfloat16, and may be negative.
         out = super().forward(x.to(torch.promote_types(x.dtype, torch.float32)))
         return out.to(x.dtype)
 
 
 def set_norm(module: nn.Module, norm: str) -> None:
-    """Exchanges every BatchNorm of the core below a module; the state-dict keys stay."""
+    """Replaces every BatchNorm of the core below a module; the state-dict keys stay the same."""
     check_choice("MODEL.DISTILLER.NORM", norm, NORMS)
-    for parent in list(module.modules()) if norm == "SyncBN" else []:
+    if norm == "BN":
+        return
+    for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is BatchNorm:
                 new = SyncBatchNorm(child.num_features, child.eps, child.momentum)

@@ -1,4 +1,4 @@
-"""The frozen teacher: a detector named by its config; its backbone runs beside the student."""
+"""The frozen teacher: a detector built from a config, whose backbone runs beside the student."""
 
 import logging
 import math
@@ -20,12 +20,12 @@ from fam_det.data.coco import find_categories
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.config_file import merge_config
 from fam_det.modeling.lazy_detector import (
-    DescribedDetector,
+    TeacherDetector,
+    build_lazy_detector,
     lazy_datasets,
-    load_detector,
     read_config,
 )
-from fam_det.modeling.map_cache import MapCache, identity_of
+from fam_det.modeling.map_cache import MapCache, fingerprint
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
@@ -48,19 +48,19 @@ class FrozenTeacher(nn.Module):
     Args:
         detector: any Detectron2 meta-architecture with a ``backbone``.
         weights: its checkpoint, anything ``MODEL.WEIGHTS`` takes; "" keeps the weights it has.
-        pixel_mean: of its config, in its own channel order.
-        pixel_std: of its config, in its own channel order.
+        pixel_mean: of its config, in the channel order of ``input_format``.
+        pixel_std: of its config, in the channel order of ``input_format``.
         input_format: channel order of its images, such as "BGR".
-        student_format: channel order of the images it is given.
-        input_scale: size of its images over that of the student's, 1 or more. Above 1 it is given
-            images of its own, ``teacher_image``; see ``fam_det.data.two_sizes``.
-        cache: folder for its maps, "" for none; see ``MapCache``.
-        cache_gb: of that folder, at most.
-        precision: key of ``PRECISIONS``; "auto" is bfloat16 on a GPU that computes in it, otherwise
-            that of the training step.
+        student_format: channel order of the images that it gets.
+        input_scale: size of its images over that of the student's, 1 or more. Above 1 it gets
+            ``teacher_image`` instead of ``image``; see ``fam_det.data.two_sizes``.
+        cache: folder in which its maps are cached, "" for none; see ``MapCache``.
+        cache_gb: maximal size of that folder.
+        precision: key of ``PRECISIONS``; "auto" is bfloat16 on a GPU that supports it, otherwise
+            the precision of the training step.
 
     Raises:
-        ValueError: channel orders that cannot be turned into one another, or an unknown precision.
+        ValueError: channel orders that cannot be converted, or an unknown precision.
     """
 
     pixel_mean: Tensor
@@ -84,7 +84,7 @@ class FrozenTeacher(nn.Module):
         if input_format != student_format and {input_format, student_format} != {"RGB", "BGR"}:
             raise ValueError(
                 f"INPUT.FORMAT: got {student_format!r} for the student, expected the teacher's "
-                f"{input_format!r} (only RGB and BGR are turned into one another)"
+                f"{input_format!r} (only RGB and BGR can be converted)"
             )
         check_choice("MODEL.TEACHER.PRECISION", precision, PRECISIONS)
         self.detector = detector.requires_grad_(False)
@@ -114,7 +114,7 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     def load_weights(self, parts: Sequence[str] = ()) -> None:
-        """Loads the checkpoint: for training, as inference needs none.
+        """Loads the checkpoint; only training needs it.
 
         Args:
             parts: that are needed besides the backbone, with the wildcards of ``fnmatch``.
@@ -130,24 +130,24 @@ class FrozenTeacher(nn.Module):
                 raise ValueError(f"MODEL.TEACHER.WEIGHTS: {error}") from error
         folder, max_gb = self._cache_options
         if folder:
-            mean, std = self.pixel_mean.tolist(), self.pixel_std.tolist()
-            how = self.precision, self.flip_channels, mean, std
-            self.cache = MapCache(Path(folder), 1e9 * max_gb, identity_of(self.backbone, *how))
+            normalisation = self.pixel_mean.tolist(), self.pixel_std.tolist()
+            key = fingerprint(self.backbone, self.precision, self.flip_channels, *normalisation)
+            self.cache = MapCache(Path(folder), 1e9 * max_gb, key)
         self.is_loaded = True
 
     def images(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Tensor]:
-        """Returns the images (3, H, W) that it sees, in the student's format.
+        """Returns the images (3, H, W) that it gets, in the student's format.
 
         Raises:
-            ValueError: no images of its own where their size differs from the student's.
+            ValueError: no ``teacher_image`` although ``input_scale`` is above 1.
         """
         if self.input_scale == 1:
             return [x["image"] for x in batched_inputs]
         if any("teacher_image" not in x for x in batched_inputs):
             raise ValueError(
                 f"MODEL.TEACHER.INPUT_SCALE: got {self.input_scale:g}, but the mapper of the "
-                "training images gives no 'teacher_image'; use Detectron2's DatasetMapper, or add "
-                "it to yours: the larger image, of which the student's is a smaller copy"
+                "training images returns no 'teacher_image'; use Detectron2's DatasetMapper, or "
+                "add it to yours: the larger image, of which the student's is a smaller copy"
             )
         return [x["teacher_image"] for x in batched_inputs]
 
@@ -164,12 +164,12 @@ class FrozenTeacher(nn.Module):
             batched_inputs: as Detectron2's models take them; ``image`` is (3, H, W) in the
                 student's format, and so is ``teacher_image``.
             padded_size: (H, W) of the student's padded batch.
-            levels: names of the maps to return, all of them by default.
+            levels: names of the maps to return; all of them by default.
 
         Returns:
             Feature maps (N, C, H / stride, W / stride) by name, of a batch padded to at least
-            ``input_scale`` times that size; in the teacher's dtype, or that of an autocast around
-            this call.
+            ``input_scale`` times that size; in the teacher's dtype, or that of an enclosing
+            autocast.
         """
         height, width = (self._padded(math.ceil(side * self.input_scale)) for side in padded_size)
         compute = partial(self._maps, size=(height, width), levels=levels)
@@ -177,8 +177,8 @@ class FrozenTeacher(nn.Module):
         if self.cache is None:
             return compute(images)
         device = self.pixel_mean.device
-        how = f"{sorted(levels)}, {self._step_dtype(device.type)}"
-        maps = self.cache.maps(images, (height, width), compute, how)
+        options = f"{sorted(levels)}, {self._step_dtype(device.type)}"
+        maps = self.cache.maps(images, (height, width), compute, options)
         return {level: x.to(device) for level, x in maps.items()}
 
     def _maps(
@@ -199,7 +199,7 @@ class FrozenTeacher(nn.Module):
         }
 
     def _padded(self, side: int) -> int:
-        """Rounds a side up to what the backbone accepts; ViTDet has a square of fixed size."""
+        """Rounds a side up to what the backbone accepts; ViTDet pads to a square of fixed size."""
         square: int = getattr(self.backbone, "padding_constraints", {}).get("square_size", 0)
         divisor = max(self.backbone.size_divisibility, 1)
         return -(-max(side, square) // divisor) * divisor
@@ -213,15 +213,15 @@ class FrozenTeacher(nn.Module):
         return torch.autocast(device_type, dtype, enabled=dtype is not torch.float32)
 
     def _step_dtype(self, device_type: str) -> torch.dtype:
-        """Returns what the training step around this call computes convolutions in."""
+        """Returns the dtype in which the enclosing training step computes convolutions."""
         if torch.is_autocast_enabled(device_type):
             return torch.get_autocast_dtype(device_type)
         return self.pixel_mean.dtype
 
     def _normalise(self, image: Tensor) -> Tensor:
-        """Flips to the teacher's channel order first: its mean and std are in that order."""
+        """Converts an image to the teacher's channel order and normalises it."""
         image = image.to(self.pixel_mean.device)
-        if self.flip_channels:
+        if self.flip_channels:  # first: mean and std are in the teacher's order
             image = image.flip(0)
         return (image - self.pixel_mean) / self.pixel_std
 
@@ -230,11 +230,11 @@ class FrozenTeacher(nn.Module):
 def fold_batch_norm(backbone: nn.Module) -> None:
     """Folds each BatchNorm into the convolution before it, and stores weights channels last.
 
-    The maps of the backbone in eval mode stay the same but for rounding. State-dict keys change, so
-    load weights first.
+    The backbone's maps in eval mode stay the same up to rounding. State-dict keys change, so load
+    weights first.
 
     Args:
-        backbone: of Detectron2's ``Conv2d``, which keep their ``norm``; others stay as they are.
+        backbone: only Detectron2's ``Conv2d`` are folded, which have their norm as an attribute.
     """
     for module in backbone.modules():
         norm: Any = getattr(module, "norm", None)
@@ -258,12 +258,12 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     Raises:
         ValueError: a config that is neither in the model zoo nor a file.
     """
-    described = describe_teacher(cfg)
-    if not described.weights:
+    teacher = build_teacher_detector(cfg)
+    if not teacher.weights:
         logger.warning("MODEL.TEACHER.WEIGHTS is empty: the teacher has random weights.")
-        _dampen_frozen_norms(described.detector)
+        _dampen_frozen_norms(teacher.detector)
     return FrozenTeacher(
-        **described._asdict(),
+        **teacher._asdict(),
         student_format=cfg.INPUT.FORMAT,
         input_scale=cfg.MODEL.TEACHER.INPUT_SCALE,
         precision=cfg.MODEL.TEACHER.PRECISION,
@@ -272,17 +272,17 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     )
 
 
-def describe_teacher(cfg: CfgNode) -> DescribedDetector:
-    """Builds the detector of a config in YAML or, for LazyConfig, in Python; weights are random."""
+def build_teacher_detector(cfg: CfgNode) -> TeacherDetector:
+    """Builds the detector of a YAML config or a LazyConfig, its checkpoint not yet loaded."""
     path, zoo_weights = find_config(cfg.MODEL.TEACHER.CONFIG)
     if path.endswith(".py"):
-        lazy = load_detector(path, cfg.MODEL.TEACHER.OPTS)
+        lazy = build_lazy_detector(path, cfg.MODEL.TEACHER.OPTS)
         weights = cfg.MODEL.TEACHER.WEIGHTS
         return lazy._replace(
             weights=(zoo_weights or lazy.weights) if weights == "auto" else weights
         )
     teacher_cfg, weights = teacher_config(cfg)
-    return DescribedDetector(
+    return TeacherDetector(
         build_model(teacher_cfg),
         weights,
         teacher_cfg.MODEL.PIXEL_MEAN,
@@ -294,8 +294,8 @@ def describe_teacher(cfg: CfgNode) -> DescribedDetector:
 def _dampen_frozen_norms(detector: nn.Module) -> None:
     """Keeps the feature maps of random weights near 1.
 
-    An untrained FrozenBN normalises nothing, and every residual block then adds to the variance:
-    the maps of a random R101 reach 1e6, and the first steps would blow up the student.
+    An untrained FrozenBN normalises nothing, so every residual block adds to the variance: the maps
+    of a random R101 reach 1e6, and the student would diverge in the first steps.
     """
     for module in detector.modules():
         if isinstance(module, FrozenBatchNorm2d):
@@ -309,10 +309,10 @@ def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
         cfg: config with ``MODEL.TEACHER``.
 
     Returns:
-        A config on the student's device, and what to load, "" for random weights.
+        A config on the student's device, and the checkpoint, "" for random weights.
 
     Raises:
-        ValueError: a config that is neither in the model zoo nor a file, or wrong in itself.
+        ValueError: a config that is neither in the model zoo nor a file, or that is invalid.
     """
     name, weights = cfg.MODEL.TEACHER.CONFIG, cfg.MODEL.TEACHER.WEIGHTS
     path, zoo_weights = find_config(name)
@@ -323,14 +323,14 @@ def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
         raise ValueError(f"MODEL.TEACHER: {error}") from error
     if weights == "auto":
         weights = zoo_weights or teacher_cfg.MODEL.WEIGHTS
-    if teacher_cfg.MODEL.META_ARCHITECTURE == "DistilledDetector":  # a student that now teaches
+    if teacher_cfg.MODEL.META_ARCHITECTURE == "DistilledDetector":  # its student is the teacher
         teacher_cfg.MODEL.META_ARCHITECTURE = teacher_cfg.MODEL.STUDENT.META_ARCHITECTURE
     teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher_cfg, weights
 
 
 def teacher_categories(config: str, opts: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """Returns ``id`` and ``name`` of a teacher's classes, by index; empty where not known.
+    """Returns ``id`` and ``name`` of a teacher's classes by index; empty if unknown.
 
     Args:
         config: as ``MODEL.TEACHER.CONFIG``.
@@ -345,7 +345,7 @@ def teacher_categories(config: str, opts: Sequence[Any] = ()) -> list[dict[str, 
 
 
 def find_config(name: str) -> tuple[str, str | None]:
-    """Returns the path of a config file, and the model zoo's checkpoint if it has the config."""
+    """Returns the path of a config file, and the model zoo's checkpoint for it if there is one."""
     if Path(name).is_file():
         return name, None
     try:
@@ -357,5 +357,5 @@ def find_config(name: str) -> tuple[str, str | None]:
         ) from error
     try:
         return path, model_zoo.get_checkpoint_url(name)
-    except RuntimeError:  # a config of the zoo that it has no checkpoint of, such as FCOS
+    except RuntimeError:  # the zoo has no checkpoint for some of its configs, such as FCOS
         return path, None

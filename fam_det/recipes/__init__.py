@@ -1,4 +1,4 @@
-"""A whole distillation config out of a teacher, a student's name and data in COCO format.
+"""Derives a distillation config from a teacher, a student's name and data in COCO format.
 
-``recipe`` is the entrance; ``tools/distill.py`` the command.
+Start reading at ``recipe``; ``tools/distill.py`` is the command.
 """

@@ -1,4 +1,4 @@
-"""Trainings beside a distillation that say what the teacher was worth."""
+"""Control trainings of a distillation, which show the gain from the teacher."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ import yaml
 
 
 def controls(config: Path) -> dict[str, tuple[Path, list[str]]]:
-    """Returns folder and keys of the same student in other trainings, by title.
+    """Returns the folder and KEY VALUE pairs of control trainings of the same student, by title.
 
-    Alone it has new heads. Small anchors suit the heads of a teacher that sees larger images;
-    without these heads the teacher's own are better: 27 AP instead of 14 in
-    docs/studies/blood_cells_half_size.
+    The student alone has new heads. If the teacher sees larger images, the distillation's anchors
+    are smaller than the teacher's, to suit inherited heads; new heads are better with anchors of
+    the teacher's size: 27 AP instead of 14 in docs/studies/blood_cells_half_size.
 
     Args:
-        config: of a distillation, as ``tools/distill.py`` writes it.
+        config: file of a distillation, as ``tools/distill.py`` writes it.
     """
     content = yaml.safe_load(config.read_text())
     model, data = content["MODEL"], content["DATASETS"]
@@ -27,8 +27,8 @@ def controls(config: Path) -> dict[str, tuple[Path, list[str]]]:
         names = tuple(name for name in data["TRAIN"] if name not in unlabelled)
         alone += ["DATASETS.TRAIN", str(names), "DATASETS.UNLABELLED", "[]"]
         alone += ["DATASETS.TRAIN_SHARES", "[]"]
-    found = {"student alone": (config.parent / "alone", alone)}
+    trainings = {"student alone": (config.parent / "alone", alone)}
     if teacher.get("INHERIT"):
         without_loss = ["MODEL.DISTILLER.LOSS_WEIGHT", "0.0", "MODEL.DISTILLER.HEAD_WEIGHT", "0.0"]
-        found["teacher's heads, no loss"] = (config.parent / "heads", without_loss)
-    return found
+        trainings["teacher's heads, no loss"] = (config.parent / "heads", without_loss)
+    return trainings

@@ -1,4 +1,4 @@
-"""What a training costs, said before it starts: sizes of images, passes over the data, hours."""
+"""Estimates what a training costs before it starts: image sizes, epochs, hours."""
 
 import gc
 import logging
@@ -27,23 +27,23 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 
-SECONDS, SHARE = 10.0, 0.01  # to measure for, and of the whole training, at most
+SECONDS, SHARE = 10.0, 0.01  # of measuring at most, and as a fraction of the whole training
 FAULTS = (*ABSENT, FloatingPointError)
 
 
 def describe_cost(request: Request, cfg: CfgNode, trainings: int = 1) -> str:
-    """Returns lines on what a training costs; some of its iterations are run to measure them.
+    """Returns lines on the cost of a training; measures some of its iterations.
 
     Args:
-        request: that it was derived from.
+        request: from which the config was derived.
         cfg: its config.
-        trainings: how many there will be, none longer than this one.
+        trainings: number of trainings, none longer than this one.
     """
     solver, images = cfg.SOLVER, sum(data.num_trained for data in request.trained)
     passes = solver.MAX_ITER * solver.IMS_PER_BATCH / images
     evaluations = math.ceil(solver.MAX_ITER / (cfg.TEST.EVAL_PERIOD or solver.MAX_ITER))
     time = _describe_time(cfg, request.num_gpus, trainings)
-    gc.collect()  # ends the workers of its loader
+    gc.collect()  # ends the loader's worker processes
     return (
         f"{describe_sizes(cfg, request.train.size)}\n"
         f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images: {passes:,.1f} passes "
@@ -55,60 +55,61 @@ def describe_cost(request: Request, cfg: CfgNode, trainings: int = 1) -> str:
 def _describe_time(cfg: CfgNode, num_gpus: int, trainings: int) -> str:
     print("measuring an iteration", file=sys.stderr, flush=True)
     try:
-        measure = measure_iteration if cfg.MODEL.DEVICE == "cpu" else measure_apart
+        measure = measure_iteration if cfg.MODEL.DEVICE == "cpu" else measure_in_subprocess
         seconds, count = measure(cfg, num_gpus)
     except FAULTS as error:
         return f"no time was measured: {one_line(error, MAX_REASON)}"
     total = seconds * cfg.SOLVER.MAX_ITER
-    place = describe_device(cfg.MODEL.DEVICE)
+    device = describe_device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE.startswith("cuda") and num_gpus > 1:
-        place += f", one of {num_gpus} with its images"
+        device += f", one of {num_gpus} with its images"
     text = (
-        f"{seconds:.2g} s an iteration (measured now, over {count}, on {place}): about "
-        f"{_in_words(total)}, and the evaluations"
+        f"{seconds:.2g} s an iteration (measured now, over {count}, on {device}): about "
+        f"{_format_duration(total)}, and the evaluations"
     )
     if trainings > 1:
-        text += f"; for all {trainings} trainings up to {_in_words(trainings * total)}"
+        text += f"; for all {trainings} trainings up to {_format_duration(trainings * total)}"
     return text
 
 
 def describe_sizes(cfg: CfgNode, size: tuple[int, int]) -> str:
-    """Returns from what (H, W) to what an image is resized."""
+    """Returns a line on the sizes that an image of (H, W) is resized to."""
     node = cfg.INPUT
     train = {resized(size, x, node.MAX_SIZE_TRAIN) for x in node.MIN_SIZE_TRAIN}
     test = test_size(size, cfg)
-    ends = dict.fromkeys(_by(x) for x in (min(train), max(train)))
-    text = f"images: {_by(size)} (median height x width), resized to {' to '.join(ends)}"
+    bounds = dict.fromkeys(_format_size(x) for x in (min(train), max(train)))
+    resized_to = " to ".join(bounds)
+    text = f"images: {_format_size(size)} (median height x width), resized to {resized_to}"
     if train != {test}:
-        text += f" for training, {_by(test)} for evaluation"
+        text += f" for training, {_format_size(test)} for evaluation"
     scale = cfg.MODEL.TEACHER.INPUT_SCALE
     return text + f"; {scale:g} times as large for the teacher" * (scale > 1)
 
 
-def _by(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _in_words(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 3600 else f"{seconds / 60:.1f} minutes"
 
 
-def measure_apart(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
-    """Returns what ``measure_iteration`` does, in a process that leaves no memory of a GPU taken.
+def measure_in_subprocess(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
+    """Calls ``measure_iteration`` in another process, so that all GPU memory is freed.
 
-    PyTorch gives back all of it, 0.5 GB for a start, at the end of a process alone. Raises a
-    RuntimeError where the process is ended.
+    PyTorch frees its CUDA context, 0.5 GB, only when a process ends. Raises a RuntimeError if the
+    process is killed.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(measure_iteration, cfg, processes).result()
 
 
 def measure_iteration(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
-    """Returns the mean seconds of an iteration, and of how many iterations.
+    """Returns the mean seconds of an iteration, and the number of measured iterations.
 
-    It is all of an iteration: the loader's workers, teacher and student, gradients and the
-    optimiser's step, here at a learning rate of 0. The first one, in which they start, does not
-    count. Of several processes it is one without the others.
+    They include everything: the loader's workers, teacher and student, gradients and the
+    optimiser's step, at a learning rate of 0. The first iteration, a warm-up, is left out. Of
+    several processes one is measured, without the others.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -116,12 +117,12 @@ def measure_iteration(cfg: CfgNode, processes: int = 1) -> tuple[float, int]:
     cfg.SOLVER.BASE_LR, cfg.VIS_PERIOD = 0.0, 0
     cfg.MODEL.TEACHER.BASIS_IMAGES, cfg.MODEL.TEACHER.CACHE = 1, ""
     with TemporaryDirectory() as folder, warnings.catch_warnings(), ExitStack() as stack:
-        warnings.simplefilter("ignore")  # and no log: the training itself will say all of it
+        warnings.simplefilter("ignore")  # the training itself will show warnings and logs
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         trainer, device = _trainer(cfg, folder), torch.device(cfg.MODEL.DEVICE)
         seconds: list[float] = []
-        # At its end, where no loss is warming up.
+        # At the last iteration: no loss is warming up.
         with EventStorage(max_iter := cfg.SOLVER.MAX_ITER):
             while len(seconds) < 2 or sum(seconds) < min(SECONDS, SHARE * seconds[-1] * max_iter):
                 start = wall_clock(device)
@@ -136,7 +137,7 @@ def _trainer(cfg: CfgNode, folder: str) -> StepTrainer | AMPStepTrainer:
     SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     if hasattr(model, "load_teacher"):
         model.load_teacher(loader)
-    kind = AMPStepTrainer if cfg.SOLVER.AMP.ENABLED else StepTrainer
-    trainer = kind(model, loader, build_optimizer(cfg, model))
+    step_trainer = AMPStepTrainer if cfg.SOLVER.AMP.ENABLED else StepTrainer
+    trainer = step_trainer(model, loader, build_optimizer(cfg, model))
     trainer.folder, trainer.max_non_finite = folder, cfg.SOLVER.MAX_ITER
     return trainer

@@ -1,4 +1,4 @@
-"""A data set in COCO format as the config needs to know it."""
+"""Reads the facts about a data set in COCO format from which a config is derived."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -35,11 +35,11 @@ def read_coco(
     has_labels: bool = True,
     allow_odd_boxes: bool = False,
 ) -> CocoData:
-    """Reads a data set, and checks what would otherwise end the training later.
+    """Reads a data set, and checks for mistakes that would end the training later.
 
     An error starts with the flag of the command line. Without labels all images are trained on.
     """
-    # The training checks links.
+    # Links are followed here: the training checks them.
     content, _ = read_dataset(
         flag, annotations, images, follow_links=True, allow_odd_boxes=allow_odd_boxes
     )
@@ -64,9 +64,9 @@ def read_coco(
 
 
 def _is_box(entry: Mapping[str, Any]) -> bool:
-    """Returns whether the mask of an object is its box, as converters write it for want of one.
+    """Returns whether the mask of an object is only its box, as some converters write it.
 
-    Up to a pixel: they round, or count the last pixel or not.
+    Up to one pixel: converters round differently, or exclude the last pixel.
     """
     mask, (x, y, width, height) = entry["segmentation"], entry["bbox"]
     if not isinstance(mask, list) or len(mask) != 1 or len(mask[0]) not in (8, 10):
@@ -81,7 +81,7 @@ def _median(images: Sequence[Mapping[str, Any]], side: str) -> int:
 
 
 def check_same_classes(train: CocoData, val: CocoData) -> None:
-    """Raises a ValueError unless class i means the same in both."""
+    """Raises a ValueError unless both have the same classes in the same order."""
     if difference := class_difference(val.class_names, train.class_names):
         raise ValueError(
             f"--val: {val.annotations}: has the categories {list_names(val.class_names)}, but "

@@ -44,17 +44,17 @@ logger = logging.getLogger(__name__)
 
 
 def list_images(folders: Sequence[Path]) -> tuple[Path, Iterator[str]]:
-    """Returns the innermost folder of all, and the names of the images relative to it.
+    """Returns the common parent folder, and the names of the images relative to it.
 
-    Subfolders are searched. Names come folder by folder, sorted, and are not kept.
+    Subfolders are searched. Names come folder by folder, sorted, from an iterator.
 
     Raises:
-        ValueError: a folder that is not there.
+        ValueError: a folder that does not exist.
     """
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"--images: {folder}: there is no such folder")
-    given = dict.fromkeys(os.path.abspath(x) for x in folders)  # noqa: PTH100  links stay
+    given = dict.fromkeys(os.path.abspath(x) for x in folders)  # noqa: PTH100  keeps links
     absolute = [x for x in given if not any(x.startswith(f"{y}{os.sep}") for y in given)]
     root = Path(os.path.commonpath(absolute))
 
@@ -70,34 +70,34 @@ def list_images(folders: Sequence[Path]) -> tuple[Path, Iterator[str]]:
 
 
 class LabelFile:
-    """The lines of a folder: one that says what they are of, then one an image.
+    """A file of JSON lines: a header with what was labelled how, then one line per image.
 
     Args:
         folder: of the files.
         folders: of the images.
-        identity: of the teacher and its classes; a folder with another's labels is refused.
+        identity: of the teacher and its classes, part of the header.
 
     Raises:
-        ValueError: no images, or a folder with other labels.
+        ValueError: no images, or a folder whose labels have another header.
     """
 
     def __init__(self, folder: Path, folders: Sequence[Path], identity: Mapping[str, Any]) -> None:
         self.names_file, self.file = folder / "images.jsonl", folder / "detections.jsonl"
         self.root, names = list_images(folders)
-        head = json.dumps({**identity, "folders": [str(x.absolute()) for x in folders]})
+        header = json.dumps({**identity, "folders": [str(x.absolute()) for x in folders]})
         if not self.file.exists():
-            atomic_write_text(self.file, f"{head}\n")
-        with self.file.open("rb+") as stream:  # a killed call may have left half a line
+            atomic_write_text(self.file, f"{header}\n")
+        with self.file.open("rb+") as stream:  # drops an incomplete line of a killed call
             stream.truncate(sum(len(line) for line in stream if line.endswith(b"\n")))
         with self.file.open() as file:
-            if next(file, "").rstrip("\n") != head:
+            if next(file, "").rstrip("\n") != header:
                 raise ValueError(
                     f"--output: {folder} has labels of other images or of another teacher; give "
                     "another folder"
                 )
             self.done = sum(1 for _ in file)
         is_new = not self.names_file.exists()
-        if is_new:  # written whole, so that a killed call has none
+        if is_new:
             with atomic_write(self.names_file) as temporary, temporary.open("w") as file:
                 file.writelines(f"{json.dumps(name)}\n" for name in names)
         self.total = sum(1 for _ in self.names())
@@ -105,11 +105,11 @@ class LabelFile:
             self.names_file.unlink()
             where = ", ".join(map(str, folders))
             raise ValueError(f"--images: {where}: no image; expected files of {' '.join(IMAGES)}")
-        if not is_new and (found := sum(1 for _ in names)) != self.total:
+        if not is_new and (count := sum(1 for _ in names)) != self.total:
             logger.warning(
-                "--images: there are %d images now, and were %d at the first call, which count; to "
-                "label the new ones too give another --output",
-                *(found, self.total),
+                "--images: there are %d images now, and were %d at the first call, which are used; "
+                "to label the new ones too give another --output",
+                *(count, self.total),
             )
 
     def names(self) -> Iterator[str]:
@@ -118,16 +118,16 @@ class LabelFile:
             yield from map(json.loads, file)
 
     def lines(self) -> Iterator[Json]:
-        """Yields what is known of each image that is done."""
+        """Yields the line of each labelled image."""
         with self.file.open() as file:
             next(file)
             yield from map(json.loads, file)
 
     def label(self, detect: Callable[[Path], Json]) -> None:
-        """Adds the lines of the images that are not done yet, with the time left.
+        """Labels the remaining images, and shows the progress.
 
         Args:
-            detect: returns the line of an image, but for its name.
+            detect: returns the line of an image without its name.
         """
         names = progress(self.names(), "labelling", self.total)
         with self.file.open("a", buffering=1) as file:
@@ -135,10 +135,10 @@ class LabelFile:
                 if number < self.done:
                     continue
                 if any(ord(letter) < 32 for letter in name):
-                    found = {"error": "a control character in the name, which no data set may have"}
+                    line = {"error": "a control character in the name, which no data set may have"}
                 else:
-                    found = detect(self.root / name)
-                file.write(f"{json.dumps({'file_name': name, **found})}\n")
+                    line = detect(self.root / name)
+                file.write(f"{json.dumps({'file_name': name, **line})}\n")
         self.done = self.total
 
 
@@ -153,15 +153,15 @@ def build_predictors(detector: Any, cfg: CfgNode) -> list[Predictor]:
     return predictors
 
 
-def detector_of(predictors: Sequence[Predictor], classes: Sequence[int]) -> Callable[[Path], Json]:
-    """Returns what finds objects of some classes in an image.
+def make_detect(predictors: Sequence[Predictor], classes: Sequence[int]) -> Callable[[Path], Json]:
+    """Returns a function from an image file to its line of labels, without the name.
 
     Args:
         predictors: the teacher at several sizes, the first one its own. Each sees the image and
             its mirror image.
         classes: its class for each of the data set's.
     """
-    own = {theirs: index for index, theirs in enumerate(classes)}
+    index_of = {teacher_class: index for index, teacher_class in enumerate(classes)}
 
     def detect(file: Path) -> Json:
         try:
@@ -170,10 +170,13 @@ def detector_of(predictors: Sequence[Predictor], classes: Sequence[int]) -> Call
             views = [(x(image), mirror_boxes(x(mirrored))) for x in predictors]
         except UnreadableError as error:
             return {"error": str(error)}
-        found = average_views([view for pair in views for view in pair])
-        found = found[found.scores >= MIN_SCORE]
-        entries = [x for x in instances_to_entries(found) if x["category_id"] in own]
-        objects = [x | {"category_id": own[x["category_id"]]} for x in entries]
+        instances = average_views([view for pair in views for view in pair])
+        entries = instances_to_entries(instances[instances.scores >= MIN_SCORE])
+        objects = [
+            x | {"category_id": index_of[x["category_id"]]}
+            for x in entries
+            if x["category_id"] in index_of
+        ]
         height, width = image.shape[:2]
         return {"height": height, "width": width, "objects": objects}
 
@@ -221,7 +224,7 @@ def average_views(views: Sequence[Instances]) -> Instances:
 
 
 def read_header(file: Path) -> Json:
-    """Returns the line of an image in which nothing is looked for, but for its name."""
+    """Returns the line of an image without running the teacher, and without the name."""
     try:
         with file.open("rb") as stream, open_checked_image(stream) as image:
             width, height = turned_size(image)
@@ -231,7 +234,7 @@ def read_header(file: Path) -> Json:
 
 
 def is_held_out(name: str, share: float) -> bool:
-    """Returns whether an image belongs to a share of all, by its name."""
+    """Returns whether an image belongs to a share of all, by a hash of its name."""
     return zlib.crc32(name.encode(errors="surrogateescape")) % 10_000 < 10_000 * share
 
 
@@ -243,8 +246,8 @@ class LabelRequest:
     folders: Sequence[Path]
     output: Path  # folder of the files
     teacher_weights: str | None = None
-    classes: Sequence[str] = ()  # of the teacher's, in the order of the data set; all of them
-    labelled: CocoData | None = None  # to choose scores on
+    classes: Sequence[str] = ()  # of the teacher, in the order of the data set; () for all
+    labelled: CocoData | None = None  # data on which scores are chosen
     scores: tuple[float, float] | None = None  # low and high, instead of chosen ones
     device: str = "cpu"
     options: Sequence[str] = ()
@@ -256,18 +259,18 @@ class Labelled(NamedTuple):
     labels: LabelFile
     names: Sequence[str]  # of the classes
     scores: Scores
-    headers_only: bool = False  # nothing was looked for
+    headers_only: bool = False  # only image sizes were read
 
 
 def write_dataset(
     labelled: Labelled, file: Path, keep: Callable[[str], bool] = lambda _: True
 ) -> str:
-    """Writes the images that could be read as a data set in COCO's format; returns what is in it.
+    """Writes the readable images as a data set in COCO format; returns a line on its contents.
 
     Args:
-        labelled: of all images.
+        labelled: labels of all images.
         file: to write.
-        keep: whether an image is in it, by its name.
+        keep: whether to include an image, by its name.
 
     Raises:
         ValueError: no object.
@@ -275,35 +278,36 @@ def write_dataset(
     categories = [{"id": i, "name": name} for i, name in enumerate(labelled.names, start=1)]
     info = {"description": "detections of a teacher", "labelled_by": "teacher"}
     uncertain = 0
-    with open_predictions(file, info, categories) as written:
+    with open_predictions(file, info, categories) as dataset:
         for line in labelled.labels.lines():
             if "error" in line or not keep(line["file_name"]):
                 continue
-            kept = [
+            detections = [
                 entry | {"iscrowd": labelled.scores.is_crowd(entry)} for entry in line["objects"]
             ]
-            entries = [entry for entry in kept if entry["iscrowd"] is not None]
+            entries = [entry for entry in detections if entry["iscrowd"] is not None]
             image = {key: line[key] for key in ("file_name", "height", "width")}
-            written.add_entries(image, entries)
+            dataset.add_entries(image, entries)
             uncertain += sum(entry["iscrowd"] for entry in entries)
-        objects = written.num_objects - uncertain
+        objects = dataset.num_objects - uncertain
         if not (objects or labelled.headers_only):
             high = max(labelled.scores.high)
             raise ValueError(
                 f"--images: the teacher finds nothing with a score of {high:g} or more in "
-                f"{written.num_images:,} images of {labelled.labels.root}; give a teacher of these "
+                f"{dataset.num_images:,} images of {labelled.labels.root}; give a teacher of these "
                 "objects, or tools/label.py lower --scores"
             )
     return (
         f"{file}: {objects:,} objects and {uncertain:,} uncertain ones in "
-        f"{written.num_images:,} images"
+        f"{dataset.num_images:,} images"
     )
 
 
 def write_unreadable(labels: LabelFile, file: Path) -> str:
-    """Writes the images that could not be read, with reasons; returns a line on them, or none."""
+    """Writes the unreadable images with reasons; returns a line on them, or ""."""
     lines = [f"{x['file_name']}: {x['error']}\n" for x in labels.lines() if "error" in x]
-    lines = [x.encode("utf-8", "backslashreplace").decode() for x in lines]  # names are bytes
+    # A file name may be no UTF-8: Python then has surrogates, which cannot be written.
+    lines = [x.encode("utf-8", "backslashreplace").decode() for x in lines]
     file.unlink(missing_ok=True)
     if not lines:
         return ""
@@ -312,14 +316,15 @@ def write_unreadable(labels: LabelFile, file: Path) -> str:
 
 
 def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labelled:
-    """Labels all images that are not labelled yet; with ``headers_only`` reads their sizes alone.
+    """Labels all images that are not labelled yet; with ``headers_only`` only reads their sizes.
 
     Raises:
-        ValueError: a teacher, folder or class that is not as it should be.
+        ValueError: an invalid teacher, folder or class.
     """
     check_device(request.device, False, ("--device", ""))
     overrides = teacher_overrides(request.teacher, request.teacher_weights)
-    overrides["MODEL.META_ARCHITECTURE"] = Override("DistilledDetector")  # which has a teacher
+    # load_teacher below loads one only for a distillation.
+    overrides["MODEL.META_ARCHITECTURE"] = Override("DistilledDetector")
     cfg = build_config(overrides, request.options)
     teacher = read_teacher(cfg)
     known = teacher.class_names or tuple(map(str, range(teacher.num_classes)))
@@ -331,33 +336,35 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
                 + "".join(f"; close name: {x}" for x in get_close_matches(name, known, n=1))
             )
     node = cfg.MODEL.TEACHER
-    found = [node.CONFIG, node.WEIGHTS, node.OPTS, _stamp(node.WEIGHTS)]
-    identity = {"teacher": found, "classes": names, "headers_only": headers_only, "scales": SCALES}
+    teacher_key = [node.CONFIG, node.WEIGHTS, node.OPTS, _stamp(node.WEIGHTS)]
+    identity = {"teacher": teacher_key, "classes": names, "headers_only": headers_only}
+    identity["scales"] = SCALES
     labels = LabelFile(request.output, request.folders, identity)
     _check_links(labels, cfg.DATASETS.FOLLOW_LINKS)
 
-    @cache
-    def load_detector() -> Callable[[Path], Json]:  # where there is something left to label
+    @cache  # loads the teacher only if an image is left to label
+    def load_detector() -> Callable[[Path], Json]:
         frozen, missing = load_teacher(cfg)
         if frozen is None or missing:
             raise ValueError(f"--teacher: {missing}")
         detector = frozen.detector.to(request.device)
         predictors = build_predictors(detector, teacher_input(cfg, frozen))
-        return detector_of(predictors, [known.index(x) for x in names])
+        return make_detect(predictors, [known.index(x) for x in names])
 
     def detect(file: Path) -> Json:
         return load_detector()(file)
 
     labels.label(read_header if headers_only else detect)
     if request.labelled and not (request.scores or headers_only):
-        scores = _chosen_scores(request.output / "scores.json", detect, request.labelled, names)
+        file = request.output / "scores.json"
+        scores = _load_or_choose_scores(file, detect, request.labelled, names)
     else:
         scores = default_scores(len(names), *(request.scores or ()))
     return Labelled(labels, names, scores, headers_only)
 
 
 def _check_links(labels: LabelFile, follow_links: bool) -> None:
-    """Raises a ValueError for links that no training would follow, before hours of labelling."""
+    """Raises a ValueError, before hours of labelling, for links that no training would follow."""
     first = list(islice(labels.names(), LINKS_CHECKED))
     try:
         check_files(first, labels.root, max_missing=len(first), follow_links=follow_links)
@@ -365,21 +372,21 @@ def _check_links(labels: LabelFile, follow_links: bool) -> None:
         raise ValueError(f"--images: {error}") from error
 
 
-def _chosen_scores(
+def _load_or_choose_scores(
     file: Path, detect: Callable[[Path], Json], data: CocoData, names: Sequence[str]
 ) -> Scores:
-    """Returns the scores that an earlier call has chosen on the same data, or chooses them."""
-    on = [data.annotations, _stamp(data.annotations)]
-    if file.is_file() and (known := json.loads(file.read_text()))["on"] == on:
-        return Scores(known["high"], known["low"])
+    """Chooses scores, or returns those that an earlier call has chosen on the same data."""
+    key = [data.annotations, _stamp(data.annotations)]
+    if file.is_file() and (saved := json.loads(file.read_text()))["on"] == key:
+        return Scores(saved["high"], saved["low"])
     scores = best_scores(detect, data, names)
-    chosen = ", ".join(f"{x} {score:.2f}" for x, score in zip(names, scores.high, strict=True))
-    print(f"Objects have these scores or more, of the best F1 on {data.annotations}: {chosen}")
-    atomic_write_text(file, json.dumps({"on": on, **asdict(scores)}) + "\n")
+    text = ", ".join(f"{x} {score:.2f}" for x, score in zip(names, scores.high, strict=True))
+    print(f"Objects have these scores or more, of the best F1 on {data.annotations}: {text}")
+    atomic_write_text(file, json.dumps({"on": key, **asdict(scores)}) + "\n")
     return scores
 
 
 def _stamp(file: str) -> list[int]:
-    """Returns size and time of a file, which differ once it is written again; none of a name."""
-    found = Path(file).stat() if file and Path(file).is_file() else None
-    return [found.st_size, found.st_mtime_ns] if found else []
+    """Returns size and modification time of a file; empty if there is none."""
+    stat = Path(file).stat() if file and Path(file).is_file() else None
+    return [stat.st_size, stat.st_mtime_ns] if stat else []

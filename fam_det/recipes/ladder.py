@@ -1,4 +1,4 @@
-"""The ladder: students of stock keys from the largest to the smallest, each a step cheaper."""
+"""The ladder: student configs from the largest to the smallest, each one step cheaper."""
 
 import importlib.util
 from collections.abc import Collection, Iterator
@@ -21,7 +21,7 @@ DIVISORS = (1, 2, 4, 8, 16)  # of the FPN's width
 MIN_WIDTH = 8  # channels; the heads of a teacher lost a fifth of their AP there in a trial
 GROUPS = 32  # of Detectron2's GroupNorm
 PROPOSALS = (300, 100)
-NARROW = 4  # divisor of the hidden width of an RPN and a mask head, which start anew
+NARROW = 4  # divisor of the hidden width of an RPN and a mask head, which inherit no weights then
 MIN_HIDDEN = 64  # channels; fewer saved 3 to 10 % of a small detector's time
 SCALES = ((1.5, "four ninths"), (2.0, "a quarter"))  # of the teacher's sides over the student's
 
@@ -30,8 +30,8 @@ class Rung(NamedTuple):
     """A student that could be trained."""
 
     student: str  # as --student
-    keys: Overrides  # beside those that --student leads to
-    cfg: CfgNode  # the whole config, but for the distiller
+    keys: Overrides  # in addition to those of --student
+    cfg: CfgNode  # everything except the distiller
 
     @property
     def name(self) -> str:
@@ -45,21 +45,21 @@ def build_ladder(
 ) -> list[Rung]:
     """Returns students for a request, the largest first.
 
-    Each differs from the one before by one step that makes it cheaper: first a thin FPN, onto which
-    the teacher's heads can be folded, and fewer proposals, then smaller backbones, a still thinner
-    FPN, and last what costs most AP: few proposals, a narrow RPN and small images. Steps that the
-    user's own keys undo are left out.
+    Each is one step cheaper than the previous one: first a thinner FPN, into which the teacher's
+    heads can be folded, and fewer proposals, then smaller backbones, a still thinner FPN, and last
+    what costs most AP: few proposals, a narrow RPN and small images. Steps without an effect, as
+    the user's own keys override them, are left out.
 
     Args:
         request: of a user, with "" for any student.
-        teacher: the request's.
+        teacher: of the request.
         base: the keys that all of its students share.
-        without: students that are left out.
+        without: students to leave out.
     """
     ladder: list[Rung] = []
     for student, keys in _steps(request, teacher, without):
-        own = student_keys(replace(request, student=student, size=keys), teacher, base)
-        cfg = build_config(base | own, request.options)
+        overrides = student_keys(replace(request, student=student, size=keys), teacher, base)
+        cfg = build_config(base | overrides, request.options)
         if not ladder or cfg != ladder[-1].cfg:
             ladder.append(Rung(student, keys, cfg))
     return ladder
@@ -73,41 +73,42 @@ def _steps(
     quarter = min(DIVISORS.index(4), len(widths) - 1)
     backbones: list[tuple[str, Overrides]] = [(request.student, {})]
     if not request.student:
-        found = _backbones(teacher, request.student_weights)
-        backbones = [x for x in found if x[0] not in without]
+        candidates = _backbones(teacher, request.student_weights)
+        backbones = [x for x in candidates if x[0] not in without]
         if not backbones:
             return
         widths[0] = widths[min(1, quarter)]  # the teacher's backbone with its FPN is no student
     few, fewer, sampled, narrow = _cheaper_heads(teacher)
-    name, own = backbones[0]
+    name, keys = backbones[0]
     for width in widths[: quarter + 1]:
-        yield name, own | width
-    for name, own in backbones:
-        yield name, own | widths[quarter] | few
-    keys = own | widths[quarter] | few
-    last = (fewer, narrow, *_small(request, teacher))
-    for step in (sampled, *widths[quarter + 1 :], *last):
+        yield name, keys | width
+    for name, keys in backbones:
+        yield name, keys | widths[quarter] | few
+    # From the smallest backbone on, each step is added to the previous ones.
+    steps = (sampled, *widths[quarter + 1 :], fewer, narrow, *_small_images(request, teacher))
+    keys = keys | widths[quarter] | few
+    for step in steps:
         keys = keys | step
         yield name, keys
 
 
 def _backbones(teacher: Teacher, weights: str | None) -> list[tuple[str, Overrides]]:
-    """Returns backbones from one as deep as the teacher's down, with keys."""
+    """Returns backbones with keys, from the depth of the teacher's down."""
     model = teacher.template.MODEL
     depth = model.RESNETS.DEPTH if "resnet" in model.BACKBONE.NAME else 0
     depth = RESNETS[0] if teacher.in_python else depth
-    found: list[tuple[str, Overrides]] = [(f"resnet{x}", {}) for x in RESNETS if x <= depth]
-    found.append((MOBILENET, {}))
-    if weights == "none":  # there are ImageNet weights for a width of 1 only
+    backbones: list[tuple[str, Overrides]] = [(f"resnet{x}", {}) for x in RESNETS if x <= depth]
+    backbones.append((MOBILENET, {}))
+    if weights == "none":  # ImageNet weights exist only for a width of 1
         key, reason = "MODEL.MOBILENETV2.WIDTH_MULT", "from random weights, as there are no others"
-        found += [(MOBILENET, {key: Override(x, reason)}) for x in WIDTH_MULTS]
+        backbones += [(MOBILENET, {key: Override(x, reason)}) for x in WIDTH_MULTS]
     elif importlib.util.find_spec("timm"):
-        found += [(name, {}) for name in MOBILENETS_V3]
-    return found
+        backbones += [(name, {}) for name in MOBILENETS_V3]
+    return backbones
 
 
 def _thin_fpns(teacher: Teacher) -> list[Overrides]:
-    """Returns the keys of ever thinner FPNs; the heads' inner widths stay the teacher's."""
+    """Returns the keys of thinner and thinner FPNs; the heads keep the teacher's inner widths."""
     key, node = "MODEL.FPN.OUT_CHANNELS", teacher.template.MODEL.FPN
     width, multiple = node.OUT_CHANNELS, GROUPS if node.NORM == "GN" else 1
     return [
@@ -118,30 +119,32 @@ def _thin_fpns(teacher: Teacher) -> list[Overrides]:
 
 
 def _cheaper_heads(teacher: Teacher) -> tuple[Overrides, Overrides, Overrides, Overrides]:
-    """Returns the keys of an R-CNN's steps, none of a dense detector's.
+    """Returns the keys of an R-CNN's steps; empty for a dense detector.
 
-    They are few and fewer proposals, none where the teacher has not more, ROIAlign with one sample
-    a bin, of which there are up to 16 by default, and a narrow RPN and mask head.
+    The steps are few and fewer proposals, empty if the teacher has no more, ROIAlign with one
+    sample per bin instead of up to 16, and a narrow RPN and mask head.
     """
     if teacher.architecture != "GeneralizedRCNN":
         return {}, {}, {}, {}
-    model, new = teacher.template.MODEL, "narrower than the teacher's"
-    per_level, had = model.RPN.PRE_NMS_TOPK_TEST, model.RPN.POST_NMS_TOPK_TEST
-    reason = f"a level; the teacher has {per_level}"
+    model, narrower = teacher.template.MODEL, "narrower than the teacher's"
+    per_level, per_image = model.RPN.PRE_NMS_TOPK_TEST, model.RPN.POST_NMS_TOPK_TEST
     few, fewer = (
         {
-            "MODEL.RPN.PRE_NMS_TOPK_TEST": Override(min(count, per_level), reason),
-            "MODEL.RPN.POST_NMS_TOPK_TEST": Override(count, f"the teacher has {had}"),
+            "MODEL.RPN.PRE_NMS_TOPK_TEST": Override(
+                min(count, per_level), f"a level; the teacher has {per_level}"
+            ),
+            "MODEL.RPN.POST_NMS_TOPK_TEST": Override(count, f"the teacher has {per_image}"),
         }
-        if count < had
+        if count < per_image
         else {}
         for count in PROPOSALS
     )
     sampled = {"MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": Override(1, "one sample a bin")}
-    narrow = {"MODEL.RPN.CONV_DIMS": Override([_narrow(x) for x in teacher.rpn_widths], new)}
+    widths = [_narrow(x) for x in teacher.rpn_widths]
+    narrow = {"MODEL.RPN.CONV_DIMS": Override(widths, narrower)}
     if teacher.has_masks:
         width = _narrow(model.ROI_MASK_HEAD.CONV_DIM)
-        narrow["MODEL.ROI_MASK_HEAD.CONV_DIM"] = Override(width, new)
+        narrow["MODEL.ROI_MASK_HEAD.CONV_DIM"] = Override(width, narrower)
     return few, fewer, sampled, narrow
 
 
@@ -149,8 +152,8 @@ def _narrow(width: int) -> int:
     return min(max(width // NARROW, MIN_HIDDEN), width)
 
 
-def _small(request: Request, teacher: Teacher) -> list[Overrides]:
-    """Returns the keys of smaller and smaller images beside a teacher that sees its own size."""
+def _small_images(request: Request, teacher: Teacher) -> list[Overrides]:
+    """Returns the keys of smaller and smaller images for the student alone."""
     key = "INPUT.MIN_SIZE_TEST"
     if key in request.options or not find_node(teacher.template, key):  # 0 for no resizing
         return []

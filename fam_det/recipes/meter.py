@@ -1,4 +1,4 @@
-"""Times a teacher and students in turn, in one runtime, on one of the user's images."""
+"""Times a teacher and students in one runtime, on one of the user's images."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from fam_det.export.student import student_config
 from fam_det.files import one_line
 from fam_det.recipes.data import CocoData
 from fam_det.recipes.ladder import Rung
-from fam_det.recipes.scene import Scene, stage, watch
+from fam_det.recipes.recorded_outputs import RecordedOutputs, record_outputs, replay_outputs
 
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
@@ -29,11 +29,11 @@ from detectron2.modeling import build_model
 
 PYTORCH = "pytorch"
 RUNTIMES = {PYTORCH: "PyTorch", "torchscript": "TorchScript", "onnx": "ONNX Runtime"}
-MIN_ROUNDS, SECONDS = 3, 1.0  # of a group of detectors; of each of them, on average
+MIN_ROUNDS, SECONDS = 3, 1.0  # rounds of a group of detectors, and time for each of them
 PART_REPEATS, PART_SECONDS = 2, 0.5
 
 
-class Measured(NamedTuple):
+class Measurement(NamedTuple):
     """A detector's row in the table."""
 
     name: str
@@ -46,16 +46,16 @@ class Measured(NamedTuple):
     parts: dict[str, float]  # seconds in PyTorch, by name
     seconds: float  # of an image in the runtime, the median
     speedup: float  # over the teacher in the same round, the median
-    samples: int | None = None  # a bin of the box head's ROIAlign, 0 for as many as it has cells
+    samples: int | None = None  # per bin of the box head's ROIAlign, 0 for adaptive
 
 
 class Meter:
-    """Measures students beside their teacher, on an image of about the median size.
+    """Measures students and their teacher on an image of about the median size.
 
     Args:
         cfg: of any of the students, for the teacher, device and image sizes.
-        data: to take the image of.
-        runtime: of ``RUNTIMES``. An exported detector runs on the CPU.
+        data: from which the image is taken.
+        runtime: key of ``RUNTIMES``. An exported detector runs on the CPU.
 
     Raises:
         ValueError: a runtime that is not installed, or a teacher or image that cannot be read.
@@ -68,45 +68,47 @@ class Meter:
             raise ValueError(str(error).replace("--format", "--for")) from error
         self.runtime = runtime
         self.device = cfg.MODEL.DEVICE if runtime == PYTORCH else "cpu"
-        self.file, self.size = typical_picture(data, cfg)  # (H, W) before resizing
+        self.file, self.size = typical_image(data, cfg)  # (H, W) before resizing
         frozen, missing = load_teacher(cfg)
         if frozen is None:
             raise ValueError(f"--teacher: {missing}")
         self.is_trained = bool(frozen.weights) and not missing
-        self.flips = frozen.flip_channels
+        self.flip_channels = frozen.flip_channels
         self.teacher: Any = frozen.detector.to(self.device)
         self.image = self.read(cfg, cfg.MODEL.TEACHER.INPUT_SCALE)  # as the teacher takes it
-        self.image = self.image.flip(0) if self.flips else self.image
+        self.image = self.image.flip(0) if self.flip_channels else self.image
         if not self.is_trained:
-            stage(self.teacher, self.image, None)
-        self.found = watch(self.teacher, self.image)
+            replay_outputs(self.teacher, self.image, None)
+        self.teacher_outputs = record_outputs(self.teacher, self.image)
         self.parts = part_seconds(self.teacher, self.image, PART_SECONDS, PART_REPEATS)
-        self._scenes: dict[Any, Scene] = {}
+        self._outputs: dict[Any, RecordedOutputs] = {}  # by image size and number of proposals
 
     def read(self, cfg: CfgNode, scale: float = 1.0) -> Tensor:
-        """Returns the image (3, H, W) as a student of this config takes it, or ``scale`` times."""
+        """Returns the image (3, H, W) at ``scale`` times the size of this config's student."""
         height, width = (round(x * scale) for x in test_size(self.size, cfg))
         return example_image(cfg, self.file, (height, width)).to(self.device)
 
     def build(self, rung: Rung) -> tuple[Any, Tensor]:
-        """Returns a student that finds what the teacher does, and its image."""
+        """Returns a student with the teacher's outputs, and its image."""
         cfg, image = student_config(rung.cfg), self.read(rung.cfg)
         cfg.MODEL.DEVICE = self.device
         student = build_model(cfg).eval().requires_grad_(False)
-        stage(student, image, self._scene(student, image) if self.is_trained else None)
+        outputs = self._outputs_for(student, image) if self.is_trained else None
+        replay_outputs(student, image, outputs)
         return student, image
 
-    def _scene(self, student: Any, image: Tensor) -> Scene:
-        """Returns what the teacher finds in a student's image among its number of proposals."""
+    def _outputs_for(self, student: Any, image: Tensor) -> RecordedOutputs:
+        """Returns the teacher's outputs for a student's image and number of proposals."""
         generator = getattr(student, "proposal_generator", None)
         topk = generator and (generator.pre_nms_topk[False], generator.post_nms_topk[False])
         key = (tuple(image.shape), topk)
-        if key not in self._scenes:
-            self._scenes[key] = watch(self.teacher, image.flip(0) if self.flips else image, topk)
-        return self._scenes[key]
+        if key not in self._outputs:
+            image = image.flip(0) if self.flip_channels else image
+            self._outputs[key] = record_outputs(self.teacher, image, topk)
+        return self._outputs[key]
 
-    def measure(self, rungs: Sequence[Rung]) -> tuple[Measured, list[Measured]]:
-        """Returns the rows of the teacher and of students, which are timed in turn with it."""
+    def measure(self, rungs: Sequence[Rung]) -> tuple[Measurement, list[Measurement]]:
+        """Returns the rows of the teacher and of students, timed alternately."""
         detectors = [(self.teacher, self.image), *map(self.build, rungs)]
         names = ["teacher", *(rung.name for rung in rungs)]
         with TemporaryDirectory() as folder:
@@ -119,12 +121,12 @@ class Meter:
         return rows[0], rows[1:]
 
     def _prepare(self, name: str, detector: nn.Module, image: Tensor, file: Path) -> Any:
-        """Returns what runs a detector in the runtime."""
+        """Returns a function that runs a detector in the runtime."""
         if self.runtime == PYTORCH:
             return partial(detect, detector)
         try:
             return FORMATS[self.runtime].export(detector, image, file)
-        except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
+        except Exception as error:  # PyTorch's exporters and a user's model may raise anything
             raise ValueError(
                 f"--for {self.runtime}: {name} cannot be exported ({one_line(error, MAX_REASON)})"
             ) from error
@@ -132,7 +134,7 @@ class Meter:
     def _alternate(self, runs: Sequence[Callable[[], Any]]) -> list[list[float]]:
         """Returns each detector's seconds in each round.
 
-        In turn: what slows the machine for a while slows the detectors of a round alike.
+        Detectors alternate, so that a temporary load of the machine slows all of a round.
         """
         for run in runs:  # warms up
             run()
@@ -148,7 +150,7 @@ class Meter:
 
     def _row(
         self, name: str, detector: tuple[Any, Tensor], seconds: list[float], teacher: list[float]
-    ) -> Measured:
+    ) -> Measurement:
         model, image = detector
         parts = self.parts
         if model is not self.teacher:
@@ -156,7 +158,7 @@ class Meter:
         generator = getattr(model, "proposal_generator", None)
         pooler = getattr(getattr(model, "roi_heads", None), "box_pooler", None)
         weights = list(model.state_dict().values())
-        return Measured(
+        return Measurement(
             name=name,
             width=next(iter(model.backbone.output_shape().values())).channels,
             hidden=generator and generator.rpn_head.objectness_logits.in_channels,
@@ -172,17 +174,17 @@ class Meter:
 
 
 def describe_device(device: str) -> str:
-    """Returns the name of a GPU, or with how many threads another device computes."""
+    """Returns the name of a GPU, or another device's name and number of threads."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"the {device.upper()}, {threads} thread{'s' * (threads > 1)}"
 
 
-def typical_picture(data: CocoData, cfg: CfgNode) -> tuple[Path, tuple[int, int]]:
+def typical_image(data: CocoData, cfg: CfgNode) -> tuple[Path, tuple[int, int]]:
     """Returns an image and its (H, W) before resizing.
 
-    It is the one nearest to the median size, among equals nearest to that of objects.
+    Its size is closest to the median; among equals, its number of objects is.
     """
     content = read_annotations("--val", data.annotations)
     images = content["images"]
@@ -203,12 +205,12 @@ def typical_picture(data: CocoData, cfg: CfgNode) -> tuple[Path, tuple[int, int]
 
 
 def test_size(size: tuple[int, int], cfg: CfgNode) -> tuple[int, int]:
-    """Returns the (H, W) that an image has in an evaluation."""
+    """Returns the (H, W) to which an evaluation resizes an image."""
     return resized(size, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
 
 def resized(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
-    """Returns the (H, W) of an image resized to a shorter side, 0 for no resizing."""
+    """Returns the (H, W) of an image resized to a shorter side; 0 does not resize."""
     if not shortest:
         return size
     height, width = T.ResizeShortestEdge.get_output_shape(*size, shortest, longest)

@@ -1,4 +1,4 @@
-"""The end of a distillation: one table of teacher, student, and students to compare with."""
+"""The results of a distillation: one table of teacher, student, and control trainings."""
 
 import json
 import shlex
@@ -42,7 +42,8 @@ COLUMNS = {
     **{"bbox/AP": "AP", "bbox/AP50": "AP50", "segm/AP": "mask AP"},
     **{"bbox/agreement": "agreement with teacher", "segm/agreement": "of masks"},
 }
-MAIN = ("segm/AP", "bbox/AP", "segm/agreement", "bbox/agreement")  # the first that there is
+# The first of these that a run has is its main metric.
+MAIN_METRICS = ("segm/AP", "bbox/AP", "segm/agreement", "bbox/agreement")
 NOTHING = "-"
 
 
@@ -50,8 +51,8 @@ class Row(NamedTuple):
     """A detector in the table."""
 
     name: str
-    scores: Mapping[str, float]  # by the keys of COLUMNS, those of the last evaluation
-    best: float | None  # highest AP of an evaluation in between
+    scores: Mapping[str, float]  # of the last evaluation, by the keys of COLUMNS
+    best: float | None  # highest main metric of all evaluations
     seconds: float | None  # of one image
     parameters: int | None
     file: str  # its checkpoint
@@ -65,33 +66,35 @@ class Validation(NamedTuple):
 
 
 def summarize(folder: Path, others: Mapping[str, Path]) -> str:
-    """Returns the table of a finished run, and what to do next.
+    """Returns the table of a finished run, and the next commands.
 
     Args:
         folder: of the run.
-        others: of the same student, trained in another way, by title.
+        others: folders of control trainings of the same student, by title.
     """
     student, data, weights = _load_run("student", folder)
-    teacher, found = find_teacher(student.cfg, data)
+    teacher, checkpoint_or_note = find_teacher(student.cfg, data)
     networks = [student, *([teacher] if teacher else [])]
-    seconds, *teachers = latencies([partial(detect, x.detector, x.image) for x in networks])
-    rows, notes = [Row("teacher", {}, None, None, None, NOTHING)], [found]
+    seconds, *teacher_seconds = latencies([partial(detect, x.detector, x.image) for x in networks])
+    rows, notes = [Row("teacher", {}, None, None, None, NOTHING)], [checkpoint_or_note]
     if teacher:
         scores, notes = teacher_scores(teacher.cfg, teacher.detector, data, folder)
-        rows = [Row("teacher", scores, None, teachers[0], count(teacher.detector), found)]
+        parameters = count_parameters(teacher.detector)
+        row = Row("teacher", scores, None, teacher_seconds[0], parameters, checkpoint_or_note)
+        rows = [row]
     files = {"student": (folder, weights)}
     files |= {title: (other, read_source(other, None, [])[1]) for title, other in others.items()}
-    parameters = count(student.detector)
+    parameters = count_parameters(student.detector)
     rows += [student_row(title, *run, seconds, parameters) for title, run in files.items()]
     notes = [describe_measurement(networks), *notes]
     return "\n\n".join([format_rows(rows), *notes, next_commands(folder, data, rows[1])]) + "\n"
 
 
 def summarize_teacher(folder: Path) -> str:
-    """Returns the table of a teacher that was trained alone, and the command that distils it."""
+    """Returns the table of a teacher that was trained alone, and the command to distil it."""
     network, _, weights = _load_run("teacher", folder)
     (seconds,) = latencies([partial(detect, network.detector, network.image)])
-    row = student_row("teacher", folder, weights, seconds, count(network.detector))
+    row = student_row("teacher", folder, weights, seconds, count_parameters(network.detector))
     best = f" --teacher-weights {folder / 'model_best.pth'}" * has_better(row)
     node = network.cfg.DATASETS
     files = {name: shlex.join(paths) for name, *paths in node.COCO}
@@ -104,20 +107,20 @@ def summarize_teacher(folder: Path) -> str:
 
 
 def _load_run(name: str, folder: Path) -> tuple[Network, Validation, str]:
-    """Loads the detector of a finished run; returns its data and its checkpoint too."""
+    """Returns the detector of a finished run, its data and its checkpoint."""
     cfg, weights = read_source(folder, None, [])
     data = read_validation(cfg)
     _, detector = load_student(cfg, weights)
     return Network(name, detector, cfg, example_image(cfg, data.image, None)), data, weights
 
 
-def count(detector: nn.Module) -> int:
-    """Returns the number of parameters."""
+def count_parameters(detector: nn.Module) -> int:
+    """Returns the number of a detector's parameters."""
     return sum(x.numel() for x in detector.parameters())
 
 
 def read_validation(cfg: CfgNode) -> Validation:
-    """Reads the classes and the first image of ``DATASETS.TEST``; nothing of unknown data."""
+    """Reads the classes and the first image of ``DATASETS.TEST``, if it is in DATASETS.COCO."""
     for name, annotations, images in cfg.DATASETS.COCO:
         if name in cfg.DATASETS.TEST[:1]:
             content = read_annotations(name, annotations)
@@ -127,50 +130,51 @@ def read_validation(cfg: CfgNode) -> Validation:
 
 
 def student_row(name: str, folder: Path, file: str, seconds: float, parameters: int) -> Row:
-    """Reads the scores of a run; of a student that is built alike, the rest is measured once."""
+    """Returns the row of a run, with its scores and the given measurements."""
     run = read_run(folder)
     scores = {key: points[-1][1] for key in COLUMNS if (points := run.series(key))}
-    # That of model_best.pth: masks, if there are any, say more than boxes.
-    series = next((found for key in MAIN if (found := run.series(key))), [])
+    # The metric that chose model_best.pth.
+    series = next((points for key in MAIN_METRICS if (points := run.series(key))), [])
     best = max((value for _, value in series), default=None)
     return Row(name, scores, best, seconds, parameters, file)
 
 
 def find_teacher(cfg: CfgNode, data: Validation) -> tuple[Network | None, str]:
-    """Returns the teacher, with its own ``INPUT``, and its checkpoint, or why there is none."""
+    """Returns the teacher with its own ``INPUT``, and its checkpoint; or None and the reason."""
     teacher, note = load_teacher(cfg)
     if teacher is None or note or not teacher.weights:
         return None, note or "the teacher has random weights"
-    own = teacher_input(cfg, teacher)
-    image = example_image(own, data.image, None)
-    return Network("teacher", teacher.detector, own, image), teacher.weights
+    teacher_cfg = teacher_input(cfg, teacher)
+    image = example_image(teacher_cfg, data.image, None)
+    return Network("teacher", teacher.detector, teacher_cfg, image), teacher.weights
 
 
 def teacher_scores(
     cfg: CfgNode, detector: Any, data: Validation, folder: Path
 ) -> tuple[dict[str, float], list[str]]:
-    """Evaluates a teacher, or reads what an earlier call has found, or says why there is nothing.
+    """Evaluates a teacher, or reads the scores of an earlier call; returns scores and notes.
 
     Args:
         cfg: of the run, with the teacher's ``INPUT``.
-        detector: the teacher's, on the CPU.
+        detector: of the teacher, on the CPU.
         data: to evaluate on.
-        folder: of the run; the results are kept in ``teacher/scores.json`` below it.
+        folder: of the run; the scores are saved in ``teacher/scores.json`` below it.
     """
     file = folder / "teacher" / "scores.json"
-    subject = [str(x) for x in (cfg.MODEL.TEACHER, cfg.DATASETS.COCO, cfg.DATASETS.TEST, cfg.INPUT)]
-    if file.is_file() and (known := json.loads(file.read_text()))["of"] == subject:
-        return known["scores"], []
+    key = [str(x) for x in (cfg.MODEL.TEACHER, cfg.DATASETS.COCO, cfg.DATASETS.TEST, cfg.INPUT)]
+    if file.is_file() and (saved := json.loads(file.read_text()))["of"] == key:
+        return saved["scores"], []
     try:
-        scores = evaluate(cfg, AsStudent(detector, student_classes(cfg, data), cfg), file.parent)
-    except Exception as error:  # of a teacher's own code, for one
+        teacher = RemappedTeacher(detector, student_classes(cfg, data), cfg)
+        scores = evaluate(cfg, teacher, file.parent)
+    except Exception as error:  # a teacher's own code may raise anything
         return {}, [f"the teacher has no AP: {one_line(error, MAX_REASON)}"]
-    atomic_write_text(file, json.dumps({"of": subject, "scores": scores}, indent=2) + "\n")
+    atomic_write_text(file, json.dumps({"of": key, "scores": scores}, indent=2) + "\n")
     return scores, []
 
 
 def student_classes(cfg: CfgNode, data: Validation) -> list[int]:
-    """Returns the teacher's class of each of the data's; a ValueError says that it lacks one."""
+    """Returns the teacher's class for each of the data's; raises a ValueError if one is missing."""
     if not data.names:
         raise ValueError(f"the classes of {cfg.DATASETS.TEST[0]} are not known")
     classes = list(cfg.MODEL.TEACHER.CLASSES)
@@ -180,14 +184,14 @@ def student_classes(cfg: CfgNode, data: Validation) -> list[int]:
             raise ValueError(f"it finds {teacher.num_classes} classes, not {len(data.names)}")
         known = teacher.class_names or data.names
         classes = [known.index(name) if name in known else -1 for name in data.names]
-    missing = [name for name, known in zip(data.names, classes, strict=True) if known < 0]
+    missing = [name for name, index in zip(data.names, classes, strict=True) if index < 0]
     if missing:
         raise ValueError(f"it does not find {missing[0]!r}")
     return classes
 
 
-class AsStudent(nn.Module):
-    """A teacher that finds the student's classes, in its order, and masks only if it has them."""
+class RemappedTeacher(nn.Module):
+    """A teacher with the student's classes and output fields, to evaluate it on the same data."""
 
     classes: Tensor  # (C,), the teacher's
 
@@ -195,21 +199,21 @@ class AsStudent(nn.Module):
         super().__init__()
         self.detector = detector
         self.register_buffer("classes", torch.tensor(classes))
-        fields = {"pred_masks": cfg.MODEL.MASK_ON, "pred_keypoints": cfg.MODEL.KEYPOINT_ON}
-        self.dropped = [name for name, is_on in fields.items() if not is_on]
+        is_on = {"pred_masks": cfg.MODEL.MASK_ON, "pred_keypoints": cfg.MODEL.KEYPOINT_ON}
+        self.dropped_fields = [name for name, on in is_on.items() if not on]
 
     def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Returns ``instances``."""
         outputs = [output["instances"] for output in self.detector(batch)]
         for instances in outputs:
-            for name in self.dropped:
+            for name in self.dropped_fields:
                 if instances.has(name):
                     instances.remove(name)
         return [{"instances": renumber(x, self.classes)} for x in outputs]
 
 
 def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float]:
-    """Evaluates a detector as a training does, on the first data set and the training's device."""
+    """Evaluates a detector as its training does, on the first data set."""
     register_coco_datasets(cfg, tested=cfg.DATASETS.TEST)
     cfg = cfg.clone()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(folder), cfg.DATASETS.TEST[:1]
@@ -244,7 +248,7 @@ def _scaled(value: float | None, factor: float, digits: int) -> str:
 
 
 def describe_measurement(networks: Sequence[Network]) -> str:
-    """Returns a line on what was measured, and how."""
+    """Returns a line on how the latency was measured."""
     sizes = ", ".join("{} x {} for the {}".format(*x.size, x.name) for x in networks)
     return (
         f"Latency of one validation image, {sizes}, on {describe_device('cpu')}, PyTorch "
@@ -253,7 +257,7 @@ def describe_measurement(networks: Sequence[Network]) -> str:
 
 
 def next_commands(folder: Path, data: Validation, student: Row) -> str:
-    """Returns the commands that come next, and where the best checkpoint is."""
+    """Returns the next commands, and the best checkpoint if it is not the last one."""
     image = data.image or "IMAGE"
     images = data.image.parent if data.image else "IMAGES"
     lines = [
@@ -267,6 +271,6 @@ def next_commands(folder: Path, data: Validation, student: Row) -> str:
 
 
 def has_better(row: Row) -> bool:
-    """Returns whether an evaluation in between was better than the last one."""
-    last = next((row.scores[key] for key in MAIN if key in row.scores), None)
+    """Returns whether an earlier evaluation was better than the last one."""
+    last = next((row.scores[key] for key in MAIN_METRICS if key in row.scores), None)
     return row.best is not None and last is not None and row.best > last

@@ -1,4 +1,4 @@
-"""Values of config keys with their reasons, and the YAML that a person would have written."""
+"""Config overrides with reasons, and YAML that shows the reasons as comments."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ from fam_det.files.config_file import merge_pairs
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
-# Nodes and keys that a resumed run may have other values of.
+# Nodes and keys that may differ in a resumed run.
 MAY_CHANGE = (
     *("SOLVER.", "TEST.", "DATALOADER.", "VIS_PERIOD", "CUDNN_BENCHMARK", "VERSION"),
     *("MODEL.DEVICE", "MODEL.TEACHER.CACHE", "MODEL.DISTILLER.WARMUP_ITERS"),
@@ -24,7 +24,7 @@ MAY_CHANGE = (
 
 
 class Override(NamedTuple):
-    """A value for a config key or node, and a few words for the comment beside it, or ""."""
+    """A value for a config key or node, and the text of its comment, or ""."""
 
     value: Any
     reason: str = ""
@@ -34,7 +34,7 @@ Overrides = dict[str, Override]
 
 
 def given_weights(flag: str, weights: str) -> Override:
-    """Returns a checkpoint that the user names, or "" for "none"."""
+    """Returns the override for a checkpoint that the user names, "" for "none"."""
     if weights == "none":
         return Override("", "random weights")
     if "://" in weights or Path(weights).is_file():
@@ -50,9 +50,9 @@ def given_weights(flag: str, weights: str) -> Override:
 def build_config(
     overrides: Mapping[str, Override], options: Sequence[str], base: CfgNode | None = None
 ) -> CfgNode:
-    """Returns a config with these overrides, and the user's own KEY VALUE pairs on top.
+    """Returns a config with these overrides, and then the user's KEY VALUE pairs.
 
-    Without a ``base`` it is that of the defaults.
+    They are merged into ``base``, by default Detectron2's and the project's defaults.
     """
     cfg = base.clone() if base else default_config()
     for key, (value, _) in overrides.items():
@@ -67,20 +67,20 @@ def build_config(
 
 
 def find_node(cfg: CfgNode, path: str) -> Any:
-    """Returns what stands at a path such as "MODEL.FPN"."""
+    """Returns the node or value at a path such as "MODEL.FPN"."""
     return reduce(getitem, path.split("."), cfg)
 
 
 def changed_keys(old: str, new: str) -> dict[str, tuple[Any, Any]]:
-    """Returns the values of keys that two configs in YAML do not share, None for a default."""
-    before, after = (flatten(yaml.safe_load(text)) for text in (old, new))
-    keys = dict.fromkeys([*before, *after])
-    pairs = {key: (before.get(key), after.get(key)) for key in keys}
+    """Returns the keys in which two YAML configs differ, with both values, None for a default."""
+    old_values, new_values = (flatten(yaml.safe_load(text)) for text in (old, new))
+    keys = dict.fromkeys([*old_values, *new_values])
+    pairs = {key: (old_values.get(key), new_values.get(key)) for key in keys}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def check_resumable(changes: Mapping[str, tuple[Any, Any]], file: str) -> None:
-    """Raises a ValueError for a key that makes another detector of a run, or other data."""
+    """Raises a ValueError for a changed key that a run cannot be resumed with."""
     for key, (old, new) in changes.items():
         if not key.startswith(MAY_CHANGE):
             raise ValueError(
@@ -101,19 +101,16 @@ def _changed_lines(
     indent = "  " * len(path)
     for name, default in defaults.items():
         if isinstance(default, CfgNode):
-            below = list(_changed_lines(cfg[name], default, reasons, (*path, name)))
-            if below:
-                yield from [f"{indent}{name}:", *below]
+            lines = list(_changed_lines(cfg[name], default, reasons, (*path, name)))
+            if lines:
+                yield from [f"{indent}{name}:", *lines]
         elif cfg[name] != default:
             reason = " ".join(reasons.get(".".join([*path, name]), "").split())  # on one line
             comment = f"  # {reason}" if reason else ""
-            yield f"{indent}{name}: {_to_flow(cfg[name])}{comment}"
-
-
-def _to_flow(value: Any) -> str:
-    """Returns YAML on one line; a list around it keeps YAML from folding or ending a string."""
-    text = yaml.safe_dump([_to_lists(value)], default_flow_style=True, width=float("inf"))
-    return text.strip()[1:-1]
+            # Dumped in a list: YAML would fold a bare string, or end it with "...".
+            value = [_to_lists(cfg[name])]
+            text = yaml.safe_dump(value, default_flow_style=True, width=float("inf")).strip()[1:-1]
+            yield f"{indent}{name}: {text}{comment}"
 
 
 def _to_lists(value: Any) -> Any:

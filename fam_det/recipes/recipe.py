@@ -1,4 +1,4 @@
-"""The whole config of a distillation, derived from teacher, student and data, or of a teacher."""
+"""Derives the config of a distillation, or of a teacher that is trained alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,12 +20,11 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
 TRAIN, VAL = "distill_train", "distill_val"  # names of the data sets
-UNLABELLED = "distill_unlabelled"  # of images that the teacher labelled, or nobody
+UNLABELLED = "distill_unlabelled"  # of images that only the teacher has labelled, or nobody
 MAX_WORKERS = 8  # of a loader
-# Detectron2 enlarges the images of COCO, of 480 pixels, to 800: smaller ones by as much.
+# Detectron2 enlarges COCO's images from 480 pixels to 800; smaller ones are by the same factor.
 COCO_SIDE, MULTIPLE = 480, 32  # pixels of the shorter side; sizes are rounded to a stride
-# The student shares these with its teacher, and so can take the weights of its heads: keys, and
-# nodes with all of their keys.
+# Keys and nodes that the student shares with its teacher, so that it can inherit its heads.
 SIZES = (
     *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN"),
     *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
@@ -49,8 +48,8 @@ class Request:
     train: CocoData
     val: CocoData
     output: str  # folder of the run
-    unlabelled: CocoData | None = None  # to train on beside ``train``
-    features_only: bool = False  # learn no objects of ``unlabelled``, or of ``train`` without it
+    unlabelled: CocoData | None = None  # to train on besides ``train``
+    features_only: bool = False  # ignore the objects of ``unlabelled``, or of ``train`` without it
     device: str = "cpu"
     num_gpus: int = 1
     teacher_weights: str | None = None  # a checkpoint, "none", or None to find it
@@ -70,7 +69,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config and what to say about it."""
+    """A config with comments and notes."""
 
     cfg: CfgNode
     reasons: dict[str, str]  # comments by key
@@ -78,7 +77,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Returns the config as a file that ``tools/train_net.py`` runs."""
-        notes = [" ".join(note.split()) for note in self.notes]  # a class name may end a line
+        notes = [" ".join(note.split()) for note in self.notes]  # class names may have newlines
         return "".join(f"# {note}\n" for note in notes) + to_yaml(self.cfg, self.reasons)
 
 
@@ -91,24 +90,28 @@ def derive(request: Request) -> Recipe:
     )
     cfg = build_config(overrides, request.options)
     student = _build_student(request.student, cfg)
-    how = cfg.MODEL.TEACHER.MATCH, cfg.MODEL.TEACHER.INPUT_SCALE
-    heads, start = distiller_overrides(
-        student, teacher, request.train.class_names, request.inherit_heads, *how
+    distiller, head_notes = distiller_overrides(
+        student,
+        teacher,
+        request.train.class_names,
+        request.inherit_heads,
+        cfg.MODEL.TEACHER.MATCH,
+        cfg.MODEL.TEACHER.INPUT_SCALE,
     )
     kind = "RetinaNet" if teacher.architecture == "RetinaNet" else _rcnn_name(masks)
     notes = [f"student {kind} {request.student}, teacher {request.teacher}"]
     notes += [request.size_note] if request.size_note else []
-    notes += [_data_note(request), *start, *weights_note(request.student_weights)]
-    if "MODEL.TEACHER.INHERIT" in heads and request.student_weights not in (None, "none"):
-        notes.append("heads that --student-weights have go before the teacher's")
-    return _build_recipe(overrides | heads, request.options, notes)
+    notes += [_data_note(request), *head_notes, *weights_note(request.student_weights)]
+    if "MODEL.TEACHER.INHERIT" in distiller and request.student_weights not in (None, "none"):
+        notes.append("heads in --student-weights take precedence over the teacher's")
+    return _build_recipe(overrides | distiller, request.options, notes)
 
 
 def derive_teacher(request: Request) -> Recipe:
     """Derives the config that trains ``request.teacher``, the name of a backbone.
 
-    It is the zoo's R-CNN with FPN, of masks where every object has one, with the student's rules
-    for weights, schedule and classes. A ValueError names the flag that cannot be met.
+    It is the zoo's R-CNN with FPN, with masks if every object has one, and the student's rules for
+    weights, schedule and classes. A ValueError names the flag that cannot be met.
     """
     name, weights, flag = request.teacher, request.teacher_weights, "--train-teacher"
     train, val, kind = request.train, request.val, "GeneralizedRCNN"
@@ -124,19 +127,19 @@ def derive_teacher(request: Request) -> Recipe:
 
 
 def _enlarged_sizes(template: CfgNode, data: CocoData) -> Overrides:
-    """Returns the sizes of images that are smaller than COCO's, none for others."""
-    share, node = min(data.size) / COCO_SIDE, template.INPUT
-    if share >= 1:
+    """Returns the keys that enlarge images smaller than COCO's; empty for others."""
+    ratio, node = min(data.size) / COCO_SIDE, template.INPUT
+    if ratio >= 1:
         return {}
     reason = f"enlarged as COCO's are, {node.MIN_SIZE_TEST} / {COCO_SIDE}"
-    trained = sorted({_rounded(share * x) for x in node.MIN_SIZE_TRAIN})
+    sizes = sorted({_round_side(ratio * x) for x in node.MIN_SIZE_TRAIN})
     return {
-        "INPUT.MIN_SIZE_TRAIN": Override(trained, reason),
-        "INPUT.MIN_SIZE_TEST": Override(_rounded(share * node.MIN_SIZE_TEST)),
+        "INPUT.MIN_SIZE_TRAIN": Override(sizes, reason),
+        "INPUT.MIN_SIZE_TEST": Override(_round_side(ratio * node.MIN_SIZE_TEST)),
     }
 
 
-def _rounded(side: float) -> int:
+def _round_side(side: float) -> int:
     return max(round(side / MULTIPLE), 1) * MULTIPLE
 
 
@@ -149,7 +152,7 @@ def _build_recipe(
 
 
 def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
-    """Returns the teacher, whether its student segments, and the keys that any student of it has.
+    """Returns the teacher, whether its student has masks, and the keys that all students share.
 
     Raises a ValueError that names the flag for data or a teacher that cannot be used.
     """
@@ -165,33 +168,37 @@ def teacher_keys(request: Request) -> tuple[Teacher, bool, Overrides]:
 
 
 def student_keys(request: Request, teacher: Teacher, base: Overrides) -> Overrides:
-    """Returns the keys of the student's backbone and size, beside those of any student.
+    """Returns the keys of the student's backbone and size, in addition to the shared ones.
 
-    An FPN of another width than the teacher's leaves the inner widths of its heads as they are.
-    Where the student sees smaller images than its teacher, its sizes are smaller.
+    A thin FPN does not change the inner widths of the heads. If the student's images are smaller
+    than the teacher's, so are its sizes.
     """
-    had = teacher.template
-    inputs = list(had.MODEL.FPN.IN_FEATURES)
-    own = student_overrides(request.student, request.student_weights, teacher.architecture, inputs)
-    model = build_config(base | own | request.size, request.options).MODEL
-    is_thin = model.FPN.OUT_CHANNELS != had.MODEL.FPN.OUT_CHANNELS
+    template = teacher.template
+    overrides = student_overrides(
+        request.student,
+        request.student_weights,
+        teacher.architecture,
+        list(template.MODEL.FPN.IN_FEATURES),
+    )
+    model = build_config(base | overrides | request.size, request.options).MODEL
+    is_thin = model.FPN.OUT_CHANNELS != template.MODEL.FPN.OUT_CHANNELS
     if is_thin and teacher.architecture != "RetinaNet":
         reason = "the teacher's, -1 would be the FPN's width"
-        own["MODEL.RPN.CONV_DIMS"] = Override(teacher.rpn_widths, reason)
+        overrides["MODEL.RPN.CONV_DIMS"] = Override(teacher.rpn_widths, reason)
     if 1 < (scale := model.TEACHER.INPUT_SCALE) < float("inf"):
-        digits: dict[str, int | None] = dict.fromkeys(SIZES)  # none: whole pixels
+        digits: dict[str, int | None] = dict.fromkeys(SIZES)  # None rounds to whole pixels
         if model.TEACHER.MATCH != "same_scale":
             digits["MODEL.ANCHOR_GENERATOR.SIZES"] = 2
         for key, places in digits.items():
-            value = find_node(had, key)
-            own[key] = Override(_divided(value, scale, places), f"the teacher has {value}")
-    return own | request.size
+            value = find_node(template, key)
+            overrides[key] = Override(_divide(value, scale, places), f"the teacher has {value}")
+    return overrides | request.size
 
 
-def _divided(value: Any, scale: float, digits: int | None) -> Any:
+def _divide(value: Any, scale: float, digits: int | None) -> Any:
     """Divides one or more lengths, and rounds."""
     if isinstance(value, list | tuple):
-        return [_divided(x, scale, digits) for x in value]
+        return [_divide(x, scale, digits) for x in value]
     return round(value / scale, digits)
 
 
@@ -212,7 +219,7 @@ def _detector_overrides(teacher: Teacher, request: Request, masks: bool) -> Over
 
 
 def _class_overrides(request: Request, masks: bool) -> Overrides:
-    """Returns the keys of an R-CNN that say what it finds, by the data that it is trained on."""
+    """Returns the keys of an R-CNN's classes and masks, by the data."""
     overrides = {
         "MODEL.ROI_HEADS.NUM_CLASSES": _num_classes(request.train),
         "MODEL.MASK_ON": Override(masks, "every object has a mask" if masks else ""),
@@ -237,7 +244,7 @@ def _run_overrides(request: Request, architecture: str) -> Overrides:
         "DATASETS.TRAIN": Override(trained),
         "DATASETS.TEST": Override([VAL]),
         "DATALOADER.NUM_WORKERS": Override(
-            min(max(cores, 1), MAX_WORKERS), "one a CPU core of the machine that wrote this"
+            min(max(cores, 1), MAX_WORKERS), "one per CPU core of the machine that wrote this"
         ),
         "MODEL.DEVICE": Override(request.device),
         "OUTPUT_DIR": Override(request.output),
@@ -247,7 +254,7 @@ def _run_overrides(request: Request, architecture: str) -> Overrides:
     if request.features_only:
         overrides["DATASETS.UNLABELLED"] = Override(trained[-1:], "--features-only")
     if any(x.is_labelled_by_teacher for x in request.trained):
-        overrides["DATASETS.IGNORE_CROWD"] = Override(True, "what the teacher is unsure of")
+        overrides["DATASETS.IGNORE_CROWD"] = Override(True, "uncertain detections of the teacher")
     return overrides | solver_overrides(
         request.schedule,
         architecture,

@@ -1,4 +1,4 @@
-"""How long to train, and how fast: Detectron2's 1x schedule for data sets of any size."""
+"""Schedules and learning rates: Detectron2's 1x for data sets of any size."""
 
 import math
 import re
@@ -18,9 +18,10 @@ MIN_PERIOD = 100  # iterations between evaluations
 def iterations(schedule: str, num_images: int, batch: int) -> int:
     """Returns the number of iterations of a schedule.
 
-    1x is Detectron2's 90,000 iterations of 16 images for a data set of COCO's size, 12 epochs. A
-    data set of a hundredth of the images takes a tenth of the iterations, and so ten times the
-    epochs: it needs as many steps to leave the start as any other, and fewer to see all there is.
+    1x is Detectron2's 90,000 iterations of 16 images for a data set of COCO's size, 12 epochs. The
+    number is proportional to the square root of the number of images: a hundredth of COCO takes a
+    tenth of the iterations, in ten times the epochs. A small data set needs fewer steps to be
+    learned, but as many to leave the initial weights.
     """
     if re.fullmatch(r"[1-9]\d*", schedule):
         return int(schedule)
@@ -41,7 +42,7 @@ def solver_overrides(
     last = iterations(schedule, num_images, batch)
     steps = sorted({round(share * last) for share in STEPS} - {0, last})
     warmup = max(min(WARMUP_ITERS, last // 10), 1)
-    # An evaluation takes no more images than the training between two of them.
+    # An evaluation has no more images than the training between two of them.
     period = max(math.ceil(last / EVALUATIONS), MIN_PERIOD, math.ceil(num_validated / batch))
     base = BASE_LR[architecture]
     epochs = last * batch / num_images

@@ -1,4 +1,4 @@
-"""The largest student that is fast enough: the ladder measured, its table, and the choice kept."""
+"""Finds the largest student that is fast enough: measures the ladder and saves the choice."""
 
 import json
 import sys
@@ -13,43 +13,43 @@ import torch
 from tabulate import tabulate
 
 from fam_det.recipes.ladder import build_ladder
-from fam_det.recipes.meter import RUNTIMES, Measured, Meter, describe_device
+from fam_det.recipes.meter import RUNTIMES, Measurement, Meter, describe_device
 from fam_det.recipes.overrides import Override
 from fam_det.recipes.recipe import Request, teacher_keys
 
 from detectron2.utils.file_io import PathManager
 
 FILE = "ladder.json"
-TOGETHER = 4  # students that are measured in turn, and so in memory at once
+TOGETHER = 4  # students that are measured alternately, and so in memory at once
 HEADER = ["", "FPN", "RPN", "samples", "proposals", "image", "M", "MB"]
 NOTHING = "-"
-# What a resumed run must be asked with again: the rest may differ.
+# Parts of a request that must be the same in a resumed run.
 FIXED = ("target", "runtime", "teacher", "student", "student_weights")
 
 
 @dataclass(frozen=True)
 class Target:
-    """How fast a student must be: one of the two, or neither to see all of them."""
+    """The required speed of a student, by one of two measures; neither to measure all students."""
 
     speedup: float | None = None  # over the teacher
     latency: float | None = None  # in milliseconds
     runtime: str = "pytorch"  # of RUNTIMES
 
-    def is_met(self, row: Measured) -> bool:
+    def is_met(self, row: Measurement) -> bool:
         """Returns whether a student is fast enough."""
         if self.speedup is not None:
             return row.speedup >= self.speedup
         return self.latency is not None and 1e3 * row.seconds <= self.latency
 
     def flag(self) -> str:
-        """Returns what the user gave."""
+        """Returns the user's flag."""
         if self.speedup is not None:
             return f"--speedup {self.speedup:g}"
         return f"--latency {self.latency:g}" if self.latency is not None else "--ladder"
 
 
 class Sizing:
-    """A request's ladder, measured as far as a target needs it.
+    """Measures a request's ladder as far as a target needs it.
 
     Raises:
         ValueError: a flag that cannot be met.
@@ -60,10 +60,10 @@ class Sizing:
         self.target = target
         self._build = partial(build_ladder, request, teacher, base)
         self.ladder = self._build()
-        self.without: list[str] = []  # students whose weights cannot be had
+        self.without: list[str] = []  # students whose weights cannot be downloaded
         self.meter = Meter(self.ladder[0].cfg, request.val, target.runtime)
-        self.rows: dict[int, Measured] = {}  # by rung
-        self.teacher: Measured | None = None
+        self.rows: dict[int, Measurement] = {}  # by rung
+        self.teacher: Measurement | None = None
 
     def measure_all(self) -> None:
         """Measures every rung."""
@@ -72,14 +72,15 @@ class Sizing:
             self._measure(indices[start : start + TOGETHER])
 
     def choose(self) -> int:
-        """Returns the first rung that meets the target, whose pretrained weights are fetched.
+        """Returns the first rung that meets the target, and downloads its pretrained weights.
 
         Raises:
-            ValueError: none does.
-            OSError: of those that do, none has weights that can be fetched.
+            ValueError: none meets it.
+            OSError: no weights of those that meet it can be downloaded.
         """
-        chosen = bisect_left(range(len(self.ladder)), True, key=self._is_met)
-        if chosen == len(self.ladder):
+        # Speed rises along the ladder, so a binary search measures few rungs.
+        index = bisect_left(range(len(self.ladder)), True, key=self._is_met)
+        if index == len(self.ladder):
             fastest = max(self.rows.values(), key=lambda row: row.speedup)
             raise ValueError(
                 f"{self.target.flag()}: no student is that fast, the fastest is "
@@ -87,25 +88,25 @@ class Sizing:
                 "images"
             )
         try:
-            self._fetch(chosen)
+            self._fetch(index)
         except OSError as error:
-            self._leave_out(self.ladder[chosen].student, error)
+            self._leave_out(self.ladder[index].student, error)
             return self.choose()
-        return chosen
+        return index
 
     def _fetch(self, index: int) -> None:
         if weights := self.ladder[index].cfg.MODEL.WEIGHTS:
             PathManager.get_local_path(weights)
 
     def _leave_out(self, student: str, error: OSError) -> None:
-        """Goes on without a student; raises the error where no other is left."""
+        """Removes a student from the ladder; raises the error if no other is left."""
         self.without.append(student)
         ladder = self._build(without=self.without)
         if not ladder or any(rung.student == student for rung in ladder):  # the user's own
             raise error
         print(f"left out: {error}", file=sys.stderr, flush=True)
-        known = [(self.ladder[i], row) for i, row in self.rows.items()]
-        self.rows = {ladder.index(rung): row for rung, row in known if rung in ladder}
+        measured = [(self.ladder[i], row) for i, row in self.rows.items()]
+        self.rows = {ladder.index(rung): row for rung, row in measured if rung in ladder}
         self.ladder = ladder
 
     def _is_met(self, index: int) -> bool:
@@ -121,7 +122,7 @@ class Sizing:
         self.rows |= dict(zip(indices, rows, strict=True))
 
     def record(self, asked: dict[str, Any], index: int) -> dict[str, Any]:
-        """Returns the choice of a rung, as JSON keeps it."""
+        """Returns the choice of a rung for the JSON file."""
         return {
             "asked": asked,
             "student": self.ladder[index].student,
@@ -131,10 +132,10 @@ class Sizing:
         }
 
     def note(self, index: int) -> str:
-        """Returns why a rung was chosen."""
+        """Returns a line on the chosen rung."""
         return f"student chosen by {self.target.flag()}: {self._describe(self.rows[index])}"
 
-    def _describe(self, row: Measured) -> str:
+    def _describe(self, row: Measurement) -> str:
         proposals = f"{row.proposals} proposals, " if row.proposals else ""
         return (
             f"{row.name}, FPN of {row.width}, {proposals}{row.size[0]} x {row.size[1]}, "
@@ -142,15 +143,19 @@ class Sizing:
             f"{1e3 * row.seconds:.1f} ms on {describe_device(self.meter.device)}"
         )
 
-    def _table(self) -> list[Measured]:
+    def _table(self) -> list[Measurement]:
         assert self.teacher is not None
         return [self.teacher, *(self.rows[i] for i in sorted(self.rows))]
 
     def text(self) -> str:
-        """Returns the table of what was measured, and how."""
+        """Returns the table of measurements, and how they were made."""
         meter = self.meter
-        proposals = f"{meter.found.proposals} proposals and " if meter.found.proposals else ""
-        what = f"{proposals}{meter.found.detections} detections"
+        proposals = (
+            f"{meter.teacher_outputs.proposals} proposals and "
+            if meter.teacher_outputs.proposals
+            else ""
+        )
+        what = f"{proposals}{meter.teacher_outputs.detections} detections"
         scene = f"every student is given what the teacher finds there, {what}"
         if not meter.is_trained:
             scene = (
@@ -164,7 +169,7 @@ class Sizing:
         )
 
 
-def format_rows(rows: Sequence[Measured], runtime: str) -> str:
+def format_rows(rows: Sequence[Measurement], runtime: str) -> str:
     """Returns the table."""
     parts = list(dict.fromkeys(name for row in rows for name in row.parts))
     cells = [
@@ -191,39 +196,39 @@ def format_rows(rows: Sequence[Measured], runtime: str) -> str:
 def size_student(
     request: Request, target: Target, folder: Path, *, resume: bool = False
 ) -> tuple[Request, str]:
-    """Returns the request with the largest student that meets a target, and what to print.
+    """Returns the request with the largest student that meets a target, and text to print.
 
-    The choice is kept in ``folder``: the same request again takes it, and a run that is resumed
-    keeps its student whatever the machine.
+    The choice is saved in ``folder``: the same request reuses it, and a resumed run has the same
+    student on any machine.
 
     Raises:
         ValueError: no student meets it, or a flag cannot be met.
     """
     file = folder / FILE
-    asked = _question(request, target)
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    before = kept.get("asked", {"target": "--student"})
-    others = [key for key in (FIXED if resume else asked) if asked[key] != before.get(key)]
-    if not others:
-        text = f"{kept['note']}; measured before, see {file}"
+    asked = _choice_key(request, target)
+    saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = saved.get("asked", {"target": "--student"})
+    changed = [key for key in (FIXED if resume else asked) if asked[key] != before.get(key)]
+    if not changed:
+        text = f"{saved['note']}; measured before, see {file}"
     elif resume:
-        was = "student was chosen by" if others[0] == "target" else f"{others[0]} was"
+        was = "student was chosen by" if changed[0] == "target" else f"{changed[0]} was"
         raise ValueError(
-            f"{target.flag()}: does not resume {folder}, whose {was} {before.get(others[0])}; "
+            f"{target.flag()}: does not resume {folder}, whose {was} {before.get(changed[0])}; "
             "give the flags of its first call"
         )
     else:
         sizing = Sizing(request, target)
-        kept = sizing.record(asked, sizing.choose())
-        text = f"{sizing.text()}\n\n{kept['note']}"
+        saved = sizing.record(asked, sizing.choose())
+        text = f"{sizing.text()}\n\n{saved['note']}"
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    keys = {key: Override(*override) for key, override in kept["keys"].items()}
-    return replace(request, student=kept["student"], size=keys, size_note=kept["note"]), text
+        file.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+    keys = {key: Override(*override) for key, override in saved["keys"].items()}
+    return replace(request, student=saved["student"], size=keys, size_note=saved["note"]), text
 
 
-def _question(request: Request, target: Target) -> dict[str, Any]:
-    """Returns what a choice depends on."""
+def _choice_key(request: Request, target: Target) -> dict[str, Any]:
+    """Returns everything that the choice depends on."""
     return {
         "target": target.flag(),
         "runtime": target.runtime,

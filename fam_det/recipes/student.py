@@ -1,4 +1,4 @@
-"""A student's keys from its name: backbone, weights, and the images that these were trained on."""
+"""A student's keys from its name: backbone, weights, and the image format of these weights."""
 
 from contextlib import suppress
 from difflib import get_close_matches
@@ -30,22 +30,22 @@ INPUT_KEYS = (
 BASIC_BLOCKS = (18, 34)  # depths of a ResNet without bottlenecks
 
 
-# Flags of the command line: a network's, and that of its weights.
+# By the flag of a network that of its weights.
 WEIGHTS = {"--student": "--student-weights", "--train-teacher": "--teacher-weights"}
 
 
 def student_overrides(
     name: str, weights: str | None, architecture: str, inputs: list[str], flag: str = "--student"
 ) -> Overrides:
-    """Returns the keys of the backbone of what is trained.
+    """Returns the keys of a trained detector's backbone.
 
     Args:
         name: one of torchvision's networks, such as "resnet18", or "timm://NAME".
         weights: "none" for random ones, anything ``MODEL.WEIGHTS`` takes, the zoo's name of a
             config, or None for ImageNet's.
-        architecture: the student's meta-architecture, "GeneralizedRCNN" or "RetinaNet".
+        architecture: the detector's meta-architecture, "GeneralizedRCNN" or "RetinaNet".
         inputs: of its FPN, such as ["res3", "res4", "res5"].
-        flag: of ``WEIGHTS``, for errors.
+        flag: key of ``WEIGHTS``, for errors.
     """
     check_student(name, flag)
     timm_name = name.removeprefix(TIMM) if name.startswith(TIMM) else ""
@@ -66,9 +66,12 @@ def student_overrides(
         overrides["MODEL.TIMM.NAME"] = Override(timm_name)
     if kind == "resnet":
         overrides |= _resnet(int(name.removeprefix("resnet")))
-    if weights and (trained := trained_with(weights)):
-        own = {key: Override(find_node(trained, key), "as its weights") for key in INPUT_KEYS}
-        overrides |= {key: own[key] for key in own.keys() & overrides.keys()}
+    if weights and (trained := training_config(weights)):
+        overrides |= {
+            key: Override(find_node(trained, key), "as its weights")
+            for key in INPUT_KEYS
+            if key in overrides
+        }
     if kind != "resnet" or weights == "none":
         overrides["MODEL.BACKBONE.FREEZE_AT"] = Override(0, "all of the backbone learns")
     if weights == "none":
@@ -76,17 +79,17 @@ def student_overrides(
     return overrides
 
 
-def trained_with(weights: str) -> CfgNode | None:
-    """Returns the config of a given checkpoint, None where nothing says what it was trained with.
+def training_config(weights: str) -> CfgNode | None:
+    """Returns the config with which a checkpoint was trained; None if unknown.
 
-    That is the ``config.yaml`` beside it or the model zoo's; Caffe's weights, such as MSRA's, take
-    what Detectron2 has by default.
+    It is the ``config.yaml`` in the same folder or the model zoo's; for Caffe's weights, such as
+    MSRA's, it is Detectron2's default.
     """
     path = Path(weights)
-    beside = path.with_name("config.yaml")
-    with suppress(ValueError):  # of another kind of run
-        if path.is_file() and beside.is_file():
-            merge_config(cfg := default_config(), beside)
+    config_file = path.with_name("config.yaml")
+    with suppress(ValueError):  # a config of another program
+        if path.is_file() and config_file.is_file():
+            merge_config(cfg := default_config(), config_file)
             return cfg
     if "ImageNetPretrained/MSRA/" in weights or _author(path) == "Caffe2":
         return get_cfg()
@@ -98,18 +101,18 @@ def trained_with(weights: str) -> CfgNode | None:
 
 
 def _author(file: Path) -> str:
-    """Returns who has made a ``.pkl``; "" for a file of another kind."""
+    """Returns the ``__author__`` of a ``.pkl``; "" for other files."""
     if file.suffix != ".pkl" or not file.is_file():
         return ""
     return str(read_pickle(file).get("__author__", "Caffe2"))
 
 
 def weights_note(weights: str | None, flag: str = "--student") -> list[str]:
-    """Returns a warning for given weights of which nothing says what images they take."""
-    if weights is None or weights == "none" or trained_with(weights):
+    """Returns a warning for weights whose image format is unknown."""
+    if weights is None or weights == "none" or training_config(weights):
         return []
-    own = (TORCHVISION, TIMM, "detectron2://ImageNetPretrained/torchvision/")
-    if weights.startswith(own) or _author(Path(weights)) == "torchvision":
+    imagenet = (TORCHVISION, TIMM, "detectron2://ImageNetPretrained/torchvision/")
+    if weights.startswith(imagenet) or _author(Path(weights)) == "torchvision":
         return []
     return [
         f"{WEIGHTS[flag]} {weights}: nothing says what images it was trained on (there is no "

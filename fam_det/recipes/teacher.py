@@ -1,4 +1,7 @@
-"""A teacher as the student's config needs to know it; it is built with random weights for that."""
+"""Reads the facts about a teacher from which the student's config is derived.
+
+The teacher is built for that, with random weights.
+"""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -7,8 +10,9 @@ from typing import Any
 
 from fam_det.data.audit import warn
 from fam_det.data.coco import find_categories
+from fam_det.modeling.inherit import num_classes
 from fam_det.modeling.lazy_detector import lazy_datasets, read_config
-from fam_det.modeling.teacher import describe_teacher, find_config, teacher_config
+from fam_det.modeling.teacher import build_teacher_detector, find_config, teacher_config
 from fam_det.recipes.overrides import Override, Overrides, given_weights
 
 from detectron2 import model_zoo
@@ -16,9 +20,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 
-FINAL = "model_final.pth"  # a run leaves it beside its config.yaml
+FINAL = "model_final.pth"  # in the folder of a run, with its config.yaml
 ZOO_EXAMPLE = "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
-# A student of a teacher in Python takes its anchors, heads and image sizes from these.
+# A student of a LazyConfig's teacher has the anchors, heads and image sizes of these.
 TEMPLATES = {
     "GeneralizedRCNN": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
     "RetinaNet": "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
@@ -27,36 +31,35 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher as the student's config sees it."""
+    """Facts about a teacher for the student's config."""
 
     name: str  # of its config
     detector: Any  # with random weights
-    architecture: str  # of a student like it, "GeneralizedRCNN" or "RetinaNet"
-    class_names: tuple[str, ...] | None  # None where its config does not lead to them
-    template: CfgNode  # with its FPN, anchors, heads and image sizes, for the student to share
-    in_python: bool  # its own config is a LazyConfig, and the template another one
+    architecture: str  # of its students, "GeneralizedRCNN" or "RetinaNet"
+    class_names: tuple[str, ...] | None  # None if unknown
+    template: CfgNode  # config with the FPN, anchors, heads and image sizes that students share
+    in_python: bool  # its config is a LazyConfig; the template is one of TEMPLATES then
 
     @property
     def num_classes(self) -> int:
-        """Number of classes that it detects."""
-        count: int = getattr(self.detector, "roi_heads", self.detector).num_classes
-        return count
+        """Returns the number of its classes."""
+        return num_classes(self.detector)
 
     @property
     def rpn_widths(self) -> list[int]:
-        """Channels of the hidden maps of a student's RPN that is as wide."""
+        """Returns the channels of the RPN's hidden maps, for a student's ``CONV_DIMS``."""
         model = self.template.MODEL
         return [model.FPN.OUT_CHANNELS if x == -1 else x for x in model.RPN.CONV_DIMS]
 
     @property
     def has_masks(self) -> bool:
-        """Whether it segments instances."""
+        """Returns whether it segments instances."""
         return bool(getattr(getattr(self.detector, "roi_heads", None), "mask_on", False))
 
 
 def teacher_overrides(name: str, weights: str | None) -> Overrides:
-    """Returns the keys that name the teacher and its checkpoint, as in a ``Request``."""
-    if Path(name).is_dir():  # a run's, as tools/deploy.py takes it
+    """Returns the keys of the teacher's config and checkpoint, as in a ``Request``."""
+    if Path(name).is_dir():  # the folder of a run
         name = str(Path(name) / "config.yaml")
     try:
         path, zoo_weights = find_config(name)
@@ -72,7 +75,7 @@ def teacher_overrides(name: str, weights: str | None) -> Overrides:
 
 
 def _close_names(name: str) -> str:
-    """Returns "; close names: ..." of YAML configs that the model zoo has a checkpoint of."""
+    """Returns "; close names: ..." of YAML configs with a checkpoint in the model zoo."""
     root = Path(model_zoo.__file__).parent / "configs"
     names = [path.relative_to(root).as_posix() for path in sorted(root.glob("*/*.yaml"))]
     known = {Path(x).stem: x for x in names if find_config(x)[1]}
@@ -85,9 +88,9 @@ def _weights(given: str | None, path: str, zoo_weights: str | None) -> Override:
         return given_weights("--teacher-weights", given)
     if zoo_weights is not None:
         return Override("auto", "the model zoo's")
-    beside = Path(path).with_name(FINAL)
-    if beside.is_file():
-        return Override(str(beside), "found beside its config")
+    final = Path(path).with_name(FINAL)
+    if final.is_file():
+        return Override(str(final), "found beside its config")
     raise ValueError(
         f"--teacher-weights: missing, and there is no {FINAL} beside {path}; give the teacher's "
         "checkpoint, or 'none' for random weights, to try a setup"
@@ -101,7 +104,7 @@ def read_teacher(cfg: CfgNode) -> Teacher:
     name = cfg.MODEL.TEACHER.CONFIG
     in_python = name.endswith(".py")
     try:
-        detector = describe_teacher(cfg).detector
+        detector = build_teacher_detector(cfg).detector
         architecture = _student_architecture(detector)
         if in_python:
             template = model_zoo.get_config(TEMPLATES[architecture])
@@ -112,15 +115,15 @@ def read_teacher(cfg: CfgNode) -> Teacher:
             data = template.clone()
         if not template.MODEL.FPN.IN_FEATURES:
             raise ValueError("has no FPN, expected one, such as that of " + ZOO_EXAMPLE)
-        data.DATASETS.TEST = ()  # it may be tested on other classes
+        data.DATASETS.TEST = ()  # its test set may have other classes
         names = tuple(str(x["name"]) for x in find_categories(data)) or None
     except Exception as error:  # a config in Python may raise anything
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"--teacher: {name}: {kind}{error}") from error
-    own = [file for dataset, file, _ in data.DATASETS.COCO if dataset in data.DATASETS.TRAIN]
-    if own and not names:  # its data need not be on this machine
+    files = [file for dataset, file, _ in data.DATASETS.COCO if dataset in data.DATASETS.TRAIN]
+    if files and not names:
         warn(
-            f"--teacher: {own[0]}, from which it learned, cannot be read from this folder: its "
+            f"--teacher: its training data {files[0]} cannot be read from this folder: its "
             "classes have no names"
         )
     return Teacher(name, detector, architecture, names, template, in_python)

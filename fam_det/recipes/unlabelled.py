@@ -1,4 +1,4 @@
-"""The data sets of a distillation on folders of images: their labels are the teacher's."""
+"""Data sets of a distillation on folders of images, with the teacher's labels."""
 
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,23 @@ from fam_det.recipes.labels import (
     write_unreadable,
 )
 
-HELD_OUT = 0.05  # share of the images on which student and teacher are compared without --val
+HELD_OUT = 0.05  # share of the images to evaluate on without --val
 FLAG = "--images"
 
 
 def read_folders(
     request: LabelRequest, train: CocoData | None, val: CocoData | None, *, features_only: bool
 ) -> dict[str, Any]:
-    """Returns data fields of a ``Request``, and prints what the teacher found.
+    """Returns data fields of a ``Request``, and prints lines on the labels.
 
     Args:
         request: for the labels, whose files go into its folder.
-        train: labelled images that are trained on as well.
-        val: to evaluate on; without, a share of the images, with the teacher's labels.
-        features_only: do without labels.
+        train: labelled images to train on as well.
+        val: to evaluate on; None takes a share of the images, with the teacher's labels.
+        features_only: whether to make no labels.
 
     Raises:
-        ValueError: nothing is found, or a flag cannot be met.
+        ValueError: no detections, or a flag cannot be met.
     """
     labelled = label_images(request, headers_only=features_only)
     print(write_unreadable(labelled.labels, request.output / "unreadable.txt"), end="")
@@ -39,9 +39,9 @@ def read_folders(
             f"--val: missing, and {labelled.labels.total} images are too few to hold some out; "
             "give annotations and images to evaluate on"
         )
-    own = _write(labelled, request.output / "train.json", share, held_out=False)
+    images = _write(labelled, request.output / "train.json", share, held_out=False)
     held_out = val or _write(labelled, request.output / "val.json", share, held_out=True)
-    data = {"train": train or own, "unlabelled": own if train else None, "val": held_out}
+    data = {"train": train or images, "unlabelled": images if train else None, "val": held_out}
     return {**data, "features_only": features_only}
 
 

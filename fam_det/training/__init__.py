@@ -1,1 +1,1 @@
-"""Training that lasts: exact resume, whole checkpoints, answers to faults and signals."""
+"""Training with exact resume, atomic checkpoints, and handling of faults and signals."""

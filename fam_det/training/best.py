@@ -1,4 +1,4 @@
-"""The best checkpoint of a training, and a training that ends when it no longer gets better."""
+"""Saves the best checkpoint of a training, and stops early when it no longer improves."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from fam_det.training.evaluation import at_iteration, read_evaluation
 from detectron2.engine import hooks
 from detectron2.utils import comm
 
-# By how much they say of a detector.
+# The first of these that an evaluation has chooses the best checkpoint.
 MAIN_METRICS = (
     *("panoptic_seg/PQ", "segm/AP", "keypoints/AP", "bbox/AP", "sem_seg/mIoU"),
     *("segm/agreement", "keypoints/agreement", "bbox/agreement"),
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_patience(value: int, eval_period: int, keys: tuple[str, str]) -> int:
-    """Returns the evaluations of ``SOLVER.PATIENCE``; a ValueError where there would be none."""
+    """Checks ``SOLVER.PATIENCE``, which needs evaluations during the training, and returns it."""
     check_positive(keys[0], value, zero=True)
     if value > 0 and eval_period <= 0:
         raise ValueError(f"{keys[0]}: got {value}, but no evaluations in between ({keys[1]} 0)")
@@ -30,20 +30,23 @@ def read_patience(value: int, eval_period: int, keys: tuple[str, str]) -> int:
 
 
 class EarlyStop(BaseException):
-    """Leaves the loop of a trainer whose ``max_iter`` was lowered; no fault, so no Exception."""
+    """Leaves the loop of a trainer whose ``max_iter`` was lowered.
+
+    A BaseException, as Detectron2's train loop logs every Exception as an error.
+    """
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
     """Detectron2's hook, which also ends a training after ``patience`` evaluations without a gain.
 
-    What was best is in the checkpoints. The evaluation of a checkpoint is newer than that, so a
-    resumed run takes it from ``metrics.json`` or repeats it. Put this hook behind the evaluation
-    and before the metrics, in every process: all of them end after the same iteration.
+    The best value is in the checkpoints. But a checkpoint is written before its evaluation, so a
+    resumed run reads that from ``metrics.json`` or repeats it. Register this hook after the
+    evaluation and before the metrics, in every process: all of them end after the same iteration.
 
     Args:
         period: as ``TEST.EVAL_PERIOD``; the end is always evaluated.
         checkpointer: of the training.
-        metrics: the first of them that an evaluation has is compared; higher is better.
+        metrics: names in order of preference; higher is better.
         patience: as ``SOLVER.PATIENCE``; 0 for never.
     """
 
@@ -62,35 +65,37 @@ class BestCheckpointer(hooks.BestCheckpointer):
         start = self.trainer.start_iter
         if start == 0:
             return
+        # Not empty if the Evaluation hook has just repeated the evaluation.
         repeated = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
         results = repeated or read_evaluation(self.folder / "metrics.json", start) or {}
-        # The evaluation at the end has the number of the end.
+        # Detectron2 numbers iterations from 0, but the evaluation at the end MAX_ITER.
         evaluated = start - (start < self.trainer.max_iter)
         with at_iteration(self.trainer, evaluated):
-            self._count(results, evaluated)
-        self._end_if_due(start)
+            self._record_evaluation(results, evaluated)
+        self._stop_early(start)
 
     def after_step(self) -> None:
         """Compares an evaluation with the best so far."""
         done = self.trainer.iter + 1
         if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
             self._best_checking()
-            self._end_if_due(done)
+            self._stop_early(done)
 
     def _best_checking(self) -> None:
         latest = self.trainer.storage.latest()
-        name = self._find(latest)
+        name = self._find_metric(latest)
         if name is not None:
             value, iteration = latest[name]
-            self._count({name: value}, iteration)
+            self._record_evaluation({name: value}, iteration)
         elif comm.is_main_process():
             logger.warning("no %s is written: no %s", self._file_prefix, " or ".join(self.metrics))
 
-    def _find(self, results: Mapping[str, Any]) -> str | None:
+    def _find_metric(self, results: Mapping[str, Any]) -> str | None:
         return next((name for name in self.metrics if name in results), None)
 
-    def _count(self, results: Mapping[str, float], iteration: int) -> None:
-        name = self._find(results)
+    def _record_evaluation(self, results: Mapping[str, float], iteration: int) -> None:
+        """Counts an evaluation, and saves the checkpoint if it is the best so far."""
+        name = self._find_metric(results)
         if name is None or iteration <= self.evaluated:
             return
         self._val_metric, self.evaluated, value = name, iteration, results[name]
@@ -102,15 +107,15 @@ class BestCheckpointer(hooks.BestCheckpointer):
         self._update_best(value, iteration)
         self._checkpointer.save(self._file_prefix, iteration=iteration)
 
-    def _end_if_due(self, done: int) -> None:
-        """Ends the training after so many iterations, by the first process's count."""
+    def _stop_early(self, done: int) -> None:
+        """Ends the training after ``done`` iterations if the first process is out of patience."""
         if self.patience == 0 or not comm.all_gather(self.since_best >= self.patience)[0]:
             return
         if done < self.trainer.max_iter:
             self.trainer.max_iter, self.ended_early = done, True
 
     def summary(self, max_iter: int) -> list[str]:
-        """Returns lines for the end of the log; ``max_iter`` is what was planned."""
+        """Returns lines for the end of the log; ``max_iter`` is the planned number."""
         if self.best_metric is None:
             return []
         file = self.folder / f"{self._file_prefix}.pth"
@@ -127,7 +132,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
         return f"{self.best_metric:.2f} after iteration {done}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what was best, and when."""
+        """Returns the best value, its iteration, and the evaluations since."""
         names = ("best_metric", "best_iter", "evaluated", "since_best")
         return {name: getattr(self, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""A quiet console: what a user acts on, and a line of progress; ``log.txt`` has everything."""
+"""A quiet console: warnings, results and progress; ``log.txt`` has every line."""
 
 import copy
 import logging
@@ -8,8 +8,8 @@ import sys
 from detectron2.utils.logger import setup_logger
 
 OURS = ("fam_det", "classification")
-# Lines of Detectron2 that stay, by logger and how they begin; all of ours do, and all warnings.
-SHOWN = {
+# Lines of Detectron2 that are printed, by logger, and a pattern for their start.
+PRINTED = {
     "detectron2.data.build": "Distribution|Removed [1-9]",
     "detectron2.data.datasets.coco": "Loaded",
     "detectron2.data.datasets.lvis": "Loaded",
@@ -22,8 +22,8 @@ SHOWN = {
 }
 PAUSE = 30.0  # seconds between two lines of a long evaluation
 MAX_LINES = 12  # of a table: COCO's classes take 30
-# last_data_time is in Detectron2's lines after v0.6
-LEVELS = re.compile(r"(distiller/|(last_)?data_time)\S*: \S+  ")
+# Metrics that the console omits; last_data_time is in Detectron2's lines after v0.6.
+OMITTED = re.compile(r"(distiller/|(last_)?data_time)\S*: \S+  ")
 UNWEIGHTED = re.compile(r"distiller/loss_unweighted: (\S+)")
 
 
@@ -33,9 +33,9 @@ def set_up_loggers(folder: str, rank: int, *, verbose: bool) -> None:
     Args:
         folder: of the run.
         rank: of this process; only the first writes to the console.
-        verbose: whether the console has every line.
+        verbose: whether every line is printed.
     """
-    # As default_setup calls it, which then finds them and adds none.
+    # default_setup calls it with these arguments later, and finds the handlers made here.
     names = ("fvcore", *OURS)
     loggers = [setup_logger(folder, distributed_rank=rank)]
     loggers += [setup_logger(folder, distributed_rank=rank, name=name) for name in names]
@@ -44,21 +44,21 @@ def set_up_loggers(folder: str, rank: int, *, verbose: bool) -> None:
 
 
 def quiet(*loggers: logging.Logger) -> None:
-    """Keeps all but a few lines of these loggers from the console."""
-    chosen = WorthReading()
+    """Prints only a few lines of these loggers."""
+    console_filter = ConsoleFilter()
     for handler in {handler for logger in loggers for handler in logger.handlers}:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
-            handler.addFilter(chosen)
-            handler.setFormatter(ShortProgress(handler.formatter))
+            handler.addFilter(console_filter)
+            handler.setFormatter(ConsoleFormatter(handler.formatter))
 
 
 def logger_name(record: logging.LogRecord) -> str:
-    """Returns the name, which a handler of Detectron2's before this one has abbreviated."""
+    """Returns the logger's name; an earlier handler of Detectron2 may have abbreviated it."""
     return re.sub(r"^d2\.", "detectron2.", record.name)
 
 
-class WorthReading(logging.Filter):
-    """Passes warnings, our lines and those of ``SHOWN``, on data only before the training."""
+class ConsoleFilter(logging.Filter):
+    """Passes warnings, our lines and those of ``PRINTED``; of the data only before the training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,13 +66,13 @@ class WorthReading(logging.Filter):
         self.evaluated_at = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Returns whether a line is shown."""
+        """Returns whether a line is printed."""
         name, text = logger_name(record), record.getMessage()
         if record.exc_info and name == "detectron2.engine.train_loop":
-            return False  # the process ends in that error, and says it last
+            return False  # the process exits with this error as its last line
         if record.levelno >= logging.WARNING or name.startswith(OURS):
             return True
-        if name not in SHOWN or not re.match(SHOWN[name], text) or text.count("\n") > MAX_LINES:
+        if name not in PRINTED or not re.match(PRINTED[name], text) or text.count("\n") > MAX_LINES:
             return False
         if name.startswith("detectron2.data"):
             return not self.has_started
@@ -85,20 +85,20 @@ class WorthReading(logging.Filter):
         return True
 
 
-class ShortProgress(logging.Formatter):
-    """Detectron2's line of progress without what ``metrics.json`` has of each level."""
+class ConsoleFormatter(logging.Formatter):
+    """Omits the metrics of each level from Detectron2's line of progress."""
 
-    def __init__(self, whole: logging.Formatter | None) -> None:
+    def __init__(self, formatter: logging.Formatter | None) -> None:
         super().__init__()
-        self.whole = whole or logging.Formatter()
+        self.formatter = formatter or logging.Formatter()
 
     def format(self, record: logging.LogRecord) -> str:
-        """Puts the unweighted loss beside the weighted one."""
-        line = self.whole.format(copy.copy(record))  # Detectron2's changes the name
+        """Formats a line, with the unweighted loss beside the weighted one."""
+        line = self.formatter.format(copy.copy(record))  # Detectron2's abbreviates the name in it
         if logger_name(record) != "detectron2.utils.events":
             return line
         unweighted = UNWEIGHTED.search(line)
-        line = LEVELS.sub("", line)
+        line = OMITTED.sub("", line)
         if unweighted is None:
             return line
         return re.sub(r"(loss_distill: \S+)", rf"\1 (unweighted: {unweighted[1]})", line)

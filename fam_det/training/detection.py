@@ -60,37 +60,39 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, Generalized
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 
-IN_PYTHON = {
+LAZY_KEYS = {
     "TRAIN": "dataloader.train.dataset.names",
     "TEST": "dataloader.test.dataset.names",
     "COCO": "datasets.coco",
 }
 NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")  # of a LazyConfig
-# What a LazyConfig names of Detectron2's, and gets ours for, which takes the same arguments.
-OURS = {
+# Targets in a LazyConfig that are replaced by ours, which take the same arguments.
+REPLACED = {
     COCOEvaluator: FastCOCOEvaluator,
     build_detection_train_loader: build_resumable_loader,
     build_detection_test_loader: build_test_loader,
 }
 DEFAULT_WORKERS = default_config().DATALOADER.NUM_WORKERS
-# Nodes of the keys of a backbone, by a part of MODEL.BACKBONE.NAME.
+# The config node of a backbone, by a part of MODEL.BACKBONE.NAME.
 BACKBONES = {"resnet": "RESNETS", "mobilenet_v2": "MOBILENETV2", "timm": "TIMM"}
-TIMEOUT = 600.0  # seconds after which a worker of an evaluation counts as stuck
+TIMEOUT = 600.0  # seconds after which an evaluation's worker counts as stuck, for a LazyConfig
 
 
 def load_config(
     config_file: str, opts: list[str], *, allow_unsafe: bool = False, eval_only: bool = False
 ) -> CfgNode:
-    """Returns a frozen config of a file and KEY VALUE pairs, its own data sets registered.
+    """Returns a frozen config of a file and KEY VALUE pairs, and registers its data sets.
 
-    A ValueError names what is wrong with the file, the device or a data set. With ``eval_only``
-    the data to train on need not be there.
+    With ``eval_only`` the training data may be missing.
+
+    Raises:
+        ValueError: an invalid file, device or data set.
     """
     cfg = default_config()
     merge_config(cfg, config_file, opts, allow_unsafe=allow_unsafe)
     for node in (cfg.MODEL, cfg.MODEL.TEACHER):
         node.WEIGHTS = "" if node.WEIGHTS in (None, "none") else node.WEIGHTS  # null in a file
-    if cfg.DATALOADER.NUM_WORKERS == DEFAULT_WORKERS:  # more than cores only slow each other down
+    if cfg.DATALOADER.NUM_WORKERS == DEFAULT_WORKERS:  # more workers than cores are slower
         cfg.DATALOADER.NUM_WORKERS = min(DEFAULT_WORKERS, available_cores())
     check_device(cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED)
     register_coco_datasets(cfg, tested=cfg.DATASETS.TEST if eval_only else None)
@@ -102,18 +104,18 @@ def load_config(
 def _check_augmentation(cfg: CfgNode) -> None:
     is_distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
     name = (cfg.MODEL.STUDENT if is_distilled else cfg.MODEL).META_ARCHITECTURE
-    kind = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
-    is_rcnn = isinstance(kind, type) and issubclass(kind, GeneralizedRCNN)
-    unfit = not is_rcnn or cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
-    if cfg.TEST.AUG.ENABLED and unfit:
+    meta_arch = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    is_rcnn = isinstance(meta_arch, type) and issubclass(meta_arch, GeneralizedRCNN)
+    is_supported = is_rcnn and not (cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS)
+    if cfg.TEST.AUG.ENABLED and not is_supported:
         raise ValueError(
-            "TEST.AUG.ENABLED: got True, but Detectron2 augments test images for R-CNNs alone, "
+            "TEST.AUG.ENABLED: got True, but Detectron2 augments test images only for R-CNNs "
             f"without keypoints or files of proposals; this is a {name}: set it to False"
         )
 
 
 def warn_of_frozen_noise(cfg: CfgNode) -> None:
-    """Warns of keys that treat the random weights of a backbone as pretrained ones."""
+    """Warns of keys that freeze the random weights of a backbone."""
     name, frozen = cfg.MODEL.BACKBONE.NAME, []
     node = next((node for part, node in BACKBONES.items() if part in name), None)
     if cfg.MODEL.WEIGHTS or node is None:
@@ -134,12 +136,12 @@ class Trainer(ResumableTrainer):
     build_evaluator = staticmethod(build_evaluator)
 
     def __init__(self, cfg: CfgNode) -> None:
-        check_registered(cfg)  # in a script of one's own nothing else does
+        check_registered(cfg)  # a user's script may not call prepare()
         super().__init__(cfg)
 
     @classmethod
     def prepare(cls, cfg: CfgNode, args: argparse.Namespace) -> Callable[[], Any]:
-        """Also checks data sets and their evaluators, which a training needs at its end only."""
+        """Also checks the data sets and evaluators first, not only when they are used."""
         check_known(cfg, eval_only=args.eval_only)
         if not args.eval_only:
             warn_of_frozen_noise(cfg)
@@ -151,21 +153,21 @@ class Trainer(ResumableTrainer):
 
     @classmethod
     def build_tested_model(cls, cfg: CfgNode) -> Any:
-        """Builds the detector without its teacher, whose config need not be there."""
+        """Builds the student without its teacher, whose config may be missing."""
         if cfg.MODEL.META_ARCHITECTURE != "DistilledDetector":
             return cls.build_model(cfg)
         return build_student(cfg).to(cfg.MODEL.DEVICE)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RestartingLoader:
-        """Returns the images of a data set in order; one that cannot be read is an error."""
+        """Returns a loader of the images in order; an unreadable one is an error."""
         use_coco_datasets(cfg)
         mapper = NamingMapper(DatasetMapper(cfg, is_train=False))
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         return RestartingLoader(loader, cfg.DATALOADER.TIMEOUT)
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Adds images of the filters, and the evaluation with ``TEST.AUG`` at the end."""
+        """Adds the images of the filters, and the evaluation with ``TEST.AUG`` at the end."""
         all_hooks, period = super().build_hooks(), self.cfg.VIS_PERIOD
         distiller = getattr(unwrapped(self.model), "distiller", None)
         if period > 0 and distiller is not None:
@@ -177,14 +179,14 @@ class Trainer(ResumableTrainer):
 
     @classmethod
     def main_metrics(cls, cfg: CfgNode) -> Sequence[str]:
-        """Returns those of the first data set, by whose name they are known if there are more."""
+        """Returns those of the first data set; several data sets prefix their names."""
         names = super().main_metrics(cfg)
         first = f"{cfg.DATASETS.TEST[0]}/" if len(cfg.DATASETS.TEST) > 1 else ""
         return [f"{first}{name}" for name in names]
 
     @classmethod
     def test_with_augmentation(cls, cfg: CfgNode, model: Any) -> dict[str, Any]:
-        """Evaluates with test-time augmentation, which Detectron2 has for R-CNN models."""
+        """Evaluates an R-CNN with Detectron2's test-time augmentation."""
         model = GeneralizedRCNNWithTTA(cfg, getattr(unwrapped(model), "student", model))
         folder = str(Path(cfg.OUTPUT_DIR) / "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
@@ -193,7 +195,7 @@ class Trainer(ResumableTrainer):
 
     @classmethod
     def evaluate(cls, cfg: CfgNode, model: Any) -> dict[str, Any]:
-        """Evaluates a model on ``DATASETS.TEST``, with ``TEST.AUG`` as well if that is on."""
+        """Evaluates a model on ``DATASETS.TEST``, and once more with ``TEST.AUG`` if enabled."""
         results: dict[str, Any] = cls.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(cls.test_with_augmentation(cfg, model))
@@ -205,12 +207,12 @@ class Trainer(ResumableTrainer):
 def load_lazy_config(
     config_file: str, overrides: list[str], *, eval_only: bool = False
 ) -> DictConfig:
-    """Returns a LazyConfig of a file and "path.key=value" overrides, its data sets registered.
+    """Returns a LazyConfig of a file and "path.key=value" overrides, and registers its data sets.
 
-    With ``eval_only`` only those of ``dataloader.test`` need be there.
+    With ``eval_only`` those of ``dataloader.train`` may be missing.
 
     Besides Detectron2's nodes it may have ``datasets.coco``, ``datasets.strict``,
-    ``datasets.follow_links`` and ``datasets.allow_odd_boxes``, as ``DATASETS.COCO`` and so on.
+    ``datasets.follow_links`` and ``datasets.allow_odd_boxes``, as the keys ``DATASETS.COCO``, ...
     """
     cfg = read_config(config_file, overrides, "command line")
     missing = [name for name in NODES if name not in cfg]
@@ -220,14 +222,14 @@ def load_lazy_config(
     check_device(cfg.train.device, cfg.train.amp.enabled, keys, sign="=")
     yacs = lazy_datasets(cfg)
     register_coco_datasets(yacs, tested=yacs.DATASETS.TEST if eval_only else None)
-    check_known(yacs, eval_only=eval_only, where=IN_PYTHON)
+    check_known(yacs, eval_only=eval_only, where=LAZY_KEYS)
     return cfg
 
 
 class LazyTrainer(ResumableTrainer):
-    """The trainer of a LazyConfig, with what Detectron2's ``lazyconfig_train_net.py`` does.
+    """The trainer of a LazyConfig, as Detectron2's ``lazyconfig_train_net.py``.
 
-    Its checkpoints are those of that script: the optimiser is beside the hooks.
+    Its checkpoints have that script's layout: the optimiser is beside the hooks.
     """
 
     @classmethod
@@ -257,8 +259,8 @@ class LazyTrainer(ResumableTrainer):
         model: Any = instantiate(cfg.model)
         if isinstance(model, DistilledDetector):
             config, opts = (cfg.model.teacher.get(key) for key in ("config", "opts"))
-            others = teacher_categories(config, opts or ()) if config else []
-            model.check_classes(find_categories(lazy_datasets(cfg)), others)
+            categories = teacher_categories(config, opts or ()) if config else []
+            model.check_classes(find_categories(lazy_datasets(cfg)), categories)
         return model.to(cfg.train.device)
 
     @classmethod
@@ -288,19 +290,22 @@ class LazyTrainer(ResumableTrainer):
         )
         if scale := OmegaConf.select(cfg, "model.teacher.input_scale"):
             options["input_scale"] = scale
-        return build_ours(cfg.dataloader.train, **options)
+        return instantiate_ours(cfg.dataloader.train, **options)
 
     def hooks_before_checkpoint(self) -> list[HookBase]:
-        """Returns none, as Detectron2's script."""
+        """Returns none: Detectron2's script has no PreciseBN either."""
         return []
 
     @classmethod
     def test(cls, cfg: DictConfig, model: Any, evaluators: Any = None) -> dict[str, Any]:
-        """Evaluates ``dataloader.test`` with ``dataloader.evaluator``; nothing without one."""
+        """Evaluates ``dataloader.test`` with ``dataloader.evaluator``; empty without one."""
         if "evaluator" not in cfg.dataloader:
             return {}
         use_coco_datasets(lazy_datasets(cfg))
-        loader, evaluator = build_ours(cfg.dataloader.test), build_ours(cfg.dataloader.evaluator)
+        loader, evaluator = (
+            instantiate_ours(cfg.dataloader.test),
+            instantiate_ours(cfg.dataloader.evaluator),
+        )
         if isinstance(loader, DataLoader):
             loader = RestartingLoader(loader, TIMEOUT)
         results: dict[str, Any] = inference_on_dataset(model, loader, evaluator)
@@ -311,7 +316,7 @@ class LazyTrainer(ResumableTrainer):
     evaluate = test
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state with the inner trainer's beside the hooks."""
+        """Returns the state with the step trainer's keys beside the hooks."""
         state = super().state_dict()
         return state.pop("_trainer") | state
 
@@ -321,13 +326,13 @@ class LazyTrainer(ResumableTrainer):
         super().load_state_dict({**state_dict, "_trainer": inner})
 
 
-def build_ours(node: Any, **options: Any) -> Any:
-    """Instantiates a node or a list of them; for what ``OURS`` names ours, with more options."""
+def instantiate_ours(node: Any, **options: Any) -> Any:
+    """Instantiates a node or a list of them; targets in ``REPLACED`` also get the options."""
     if isinstance(node, ListConfig):
-        return [build_ours(x, **options) for x in node]
+        return [instantiate_ours(x, **options) for x in node]
     target = node.get("_target_") if isinstance(node, DictConfig) else None
     target = locate(target) if isinstance(target, str) else target
-    if target not in OURS:
+    if target not in REPLACED:
         return instantiate(node)
-    arguments: dict[Any, Any] = {**node, **options, "_target_": OURS[target]}
+    arguments: dict[Any, Any] = {**node, **options, "_target_": REPLACED[target]}
     return instantiate(arguments)

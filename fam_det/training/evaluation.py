@@ -1,4 +1,4 @@
-"""Evaluations of a training, none of which is lost to a kill, and the evaluators of data sets."""
+"""The evaluation hook, which repeats evaluations lost to a kill, and evaluators of data sets."""
 
 import contextlib
 import io
@@ -37,15 +37,15 @@ from detectron2.evaluation import (
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
-EXACT = 2**53  # below it every whole number is a float64
+MAX_EXACT = 2**53  # every whole number below is a float64
 
 
 class Evaluation(hooks.EvalHook):
-    """Detectron2's hook; a resumed run makes up for the evaluation that its end has cost.
+    """Detectron2's hook; a resumed run repeats an evaluation that a kill prevented.
 
-    The checkpoint of an iteration is older than its evaluation. Every process evaluates with the
-    buffers of the first, which are the saved ones: otherwise the running means of BatchNorms would
-    be another model's for each share of the images, and others again after a resume.
+    The checkpoint of an iteration is written before its evaluation. Every process evaluates with
+    the first one's buffers, which are those in checkpoints: otherwise each process would evaluate
+    its images with other running means of BatchNorm, and differently after a resume.
     """
 
     def __init__(self, period: int, evaluate: Any, folder: str) -> None:
@@ -54,7 +54,7 @@ class Evaluation(hooks.EvalHook):
         self.evaluated = 0  # iterations done at the last evaluation
 
     def before_train(self) -> None:
-        """Evaluates the checkpoint that a run is resumed from, unless that was done."""
+        """Evaluates the checkpoint that a run is resumed from, unless its metrics are written."""
         start = self.trainer.start_iter
         due = self._period > 0 and start % self._period == 0 and 0 < start < self.trainer.max_iter
         if due and comm.all_gather(read_evaluation(self.file, start) is None)[0]:
@@ -62,11 +62,9 @@ class Evaluation(hooks.EvalHook):
                 self._do_eval()
 
     def after_train(self) -> None:
-        """Evaluates at the end, unless a training that ended early has just done so.
-
-        The number of the end is the same for a run resumed after its last step.
-        """
+        """Evaluates at the end, unless a training that ended early has just done so."""
         trainer = self.trainer
+        # A run that is resumed at its end may be at max_iter + 1; log the same number then.
         trainer.iter = trainer.storage.iter = min(trainer.iter, trainer.max_iter)
         super().after_train()
 
@@ -85,23 +83,23 @@ class Evaluation(hooks.EvalHook):
 
 
 def read_evaluation(file: Path, done: int) -> dict[str, float] | None:
-    """Returns a line of ``metrics.json``: the last evaluation after so many iterations.
+    """Returns the line of ``metrics.json`` with the last evaluation after ``done`` iterations.
 
-    Detectron2 counts from 0, but calls the end of a training ``MAX_ITER``: a line without a
-    learning rate, after which a training that was made longer has an iteration of that number.
+    Detectron2 counts iterations from 0, but writes the end of a training as ``MAX_ITER``. That line
+    has no learning rate; with one it is the iteration of this number in a prolonged training.
     """
-    found = None
+    evaluation = None
     for _, line in parse_metrics(file):
         if line is not None and EVAL_SECONDS in line:
             number = line["iteration"]
             if number == done - 1 or (number == done and "lr" not in line):
-                found = line
-    return found
+                evaluation = line
+    return evaluation
 
 
 @contextlib.contextmanager
 def at_iteration(trainer: Any, iteration: int) -> Iterator[None]:
-    """Within this context a trainer that has not begun is where its checkpoint left it."""
+    """Sets the iteration of a trainer and its storage within this context."""
     start, trainer.iter, trainer.storage.iter = trainer.iter, iteration, iteration
     try:
         yield
@@ -110,77 +108,83 @@ def at_iteration(trainer: Any, iteration: int) -> Iterator[None]:
 
 
 class FastCOCOEvaluator(COCOEvaluator):
-    """Detectron2's COCOEvaluator, with faster-coco-eval where Detectron2's own C++ is not built.
+    """Detectron2's COCOEvaluator, with faster-coco-eval if Detectron2's own C++ is not built.
 
-    All give the figures of pycocotools. It is pycocotools itself that evaluates where neither is
-    there, and, as in Detectron2, where ``TEST.DETECTIONS_PER_IMAGE`` is not 100.
+    All give the metrics of pycocotools. Without either, and as in Detectron2 if
+    ``TEST.DETECTIONS_PER_IMAGE`` is not 100, pycocotools itself evaluates.
 
-    Where a teacher has found the objects, its figures are "agreement", "agreement50" and so on.
+    On labels that a teacher has made the metrics are called "agreement", "agreement50", ...
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with faster_coco_eval():  # the main branch looks for its C++ here
             super().__init__(*args, **kwargs)
-        number_objects(self._coco_api)
+        renumber_annotations(self._coco_api)
         fill_areas(self._coco_api)
 
     def _eval_predictions(self, *args: Any, **kwargs: Any) -> None:
         with faster_coco_eval(), contextlib.redirect_stdout(io.StringIO()) as printed:
             super()._eval_predictions(*args, **kwargs)
-        self._logger.info("%s", printed.getvalue())  # in log.txt, which else had no recalls
+        self._logger.info("%s", printed.getvalue())  # log.txt would have no recalls otherwise
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the figures by task."""
+        """Returns the metrics by task."""
         if not is_labelled_by_teacher(self._coco_api.dataset):
             return super().evaluate(*args, **kwargs)
         level = self._logger.level
-        self._logger.setLevel(logging.WARNING)  # its tables say AP
+        self._logger.setLevel(logging.WARNING)  # its tables call it AP
         try:
             with contextlib.redirect_stdout(None):
                 results = super().evaluate(*args, **kwargs)
         finally:
             self._logger.setLevel(level)
-        found = {
-            task: {name.replace("AP", "agreement", 1): value for name, value in figures.items()}
-            for task, figures in (results or {}).items()
+        agreement = {
+            task: {name.replace("AP", "agreement", 1): value for name, value in metrics.items()}
+            for task, metrics in (results or {}).items()
         }
-        for task, figures in found.items():
-            logger.info("Agreement with the teacher, %s: %s", task, figures)
-        return found
+        for task, metrics in agreement.items():
+            logger.info("Agreement with the teacher, %s: %s", task, metrics)
+        return agreement
 
 
-def number_objects(truth: COCO) -> None:
-    """Numbers the objects from 1 where their ids are others: an object 0 counts as never found."""
-    objects = truth.dataset.get("annotations", [])
-    if all(isinstance(entry["id"], int) and 0 < entry["id"] < EXACT for entry in objects):
-        return
-    for number, entry in enumerate(objects, start=1):
-        entry["id"] = number
-    with contextlib.redirect_stdout(None):
-        truth.createIndex()
+def renumber_annotations(ground_truth: COCO) -> None:
+    """Renumbers annotations from 1 unless all ids are valid.
 
-
-def fill_areas(truth: COCO) -> None:
-    """Gives objects whose area is not a positive number that of their mask, or else of their box.
-
-    Small, medium and large ones are told apart by it.
+    COCOeval uses the id 0 for "not matched", and keeps ids as float64.
     """
-    for entry in truth.dataset.get("annotations", []):
-        area = entry.get("area")
+    annotations = ground_truth.dataset.get("annotations", [])
+    if all(isinstance(x["id"], int) and 0 < x["id"] < MAX_EXACT for x in annotations):
+        return
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    with contextlib.redirect_stdout(None):
+        ground_truth.createIndex()
+
+
+def fill_areas(ground_truth: COCO) -> None:
+    """Sets areas that are not positive numbers to the area of the mask, or else of the box.
+
+    COCOeval tells small, medium and large objects apart by them.
+    """
+    for annotation in ground_truth.dataset.get("annotations", []):
+        area = annotation.get("area")
         if not isinstance(area, int | float) or not 0 < area < float("inf"):
-            entry["area"] = _mask_area(truth, entry) or entry["bbox"][2] * entry["bbox"][3]
+            _, _, width, height = annotation["bbox"]
+            annotation["area"] = _mask_area(ground_truth, annotation) or width * height
 
 
-def _mask_area(truth: COCO, entry: dict[str, Any]) -> float:
-    mask = entry.get("segmentation") or []
+def _mask_area(ground_truth: COCO, annotation: dict[str, Any]) -> float:
+    mask = annotation.get("segmentation") or []
     if isinstance(mask, list):
         mask = [polygon for polygon in mask if len(polygon) >= 6]  # four numbers would be a box
-    return float(rle.area(truth.annToRLE(entry | {"segmentation": mask}))) if mask else 0.0
+    if not mask:
+        return 0.0
+    return float(rle.area(ground_truth.annToRLE(annotation | {"segmentation": mask})))
 
 
 @contextlib.contextmanager
 def faster_coco_eval() -> Iterator[None]:
-    """Within this context faster-coco-eval stands in for Detectron2's C++, if that is not built."""
+    """Replaces Detectron2's C++ evaluation by faster-coco-eval, if only the latter is installed."""
     original = coco_evaluation.COCOeval_opt
     if original is coco_evaluation.COCOeval and find_spec("faster_coco_eval"):
         coco_evaluation.COCOeval_opt = _fast_evaluation
@@ -190,23 +194,23 @@ def faster_coco_eval() -> Iterator[None]:
         coco_evaluation.COCOeval_opt = original
 
 
-def _fast_evaluation(truth: COCO, found: COCO, iou_type: str) -> Any:
+def _fast_evaluation(ground_truth: COCO, predictions: COCO, iou_type: str) -> Any:
     if iou_type == "keypoints":  # faster-coco-eval takes those from its own COCO class only
-        return coco_evaluation.COCOeval(truth, found, iou_type)
+        return coco_evaluation.COCOeval(ground_truth, predictions, iou_type)
     from faster_coco_eval import COCOeval_faster  # type: ignore[import-untyped]
 
-    pair = _renumbered(truth, found)
+    pair = _with_low_ids(ground_truth, predictions)
     return COCOeval_faster(*pair, iou_type, print_function=print)
 
 
-def _renumbered(truth: COCO, found: COCO) -> tuple[COCO, COCO]:
+def _with_low_ids(ground_truth: COCO, predictions: COCO) -> tuple[COCO, COCO]:
     """Returns copies whose images and classes have low ids: faster-coco-eval keeps 53 bits."""
-    ids = [sorted(x) for x in (truth.imgs, truth.cats)]
-    if all(abs(number) < EXACT for x in ids for number in x):
-        return truth, found
+    ids = [sorted(x) for x in (ground_truth.imgs, ground_truth.cats)]
+    if all(abs(number) < MAX_EXACT for x in ids for number in x):
+        return ground_truth, predictions
     images, classes = ({number: i for i, number in enumerate(x, start=1)} for x in ids)
     copies = COCO(), COCO()
-    for copy, original in zip(copies, (truth, found), strict=True):
+    for copy, original in zip(copies, (ground_truth, predictions), strict=True):
         copy.dataset = {
             "images": [x | {"id": images[x["id"]]} for x in original.dataset["images"]],
             "categories": [x | {"id": classes[x["id"]]} for x in original.dataset["categories"]],
@@ -230,7 +234,7 @@ EVALUATORS: dict[str, list[Any]] = {
     "cityscapes_sem_seg": [CityscapesSemSegEvaluator],
     "pascal_voc": [PascalVOCDetectionEvaluator],
 }
-# These write to places of their choice.
+# These have no argument output_dir.
 WITHOUT_FOLDER = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")
 
 
@@ -248,14 +252,14 @@ def evaluator_type(dataset_name: str) -> str:
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
-    """Returns the evaluator of a data set, by its ``evaluator_type``, COCO's where it has none."""
+    """Returns the evaluator of a data set by its ``evaluator_type``, by default COCO's."""
     use_coco_datasets(cfg)
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
     kind = evaluator_type(dataset_name)
     options = {} if kind in WITHOUT_FOLDER else {"output_dir": folder}
-    of_coco = {"kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
+    coco_options = {"kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
     evaluators = [
-        build(dataset_name, **options, **(of_coco if build is FastCOCOEvaluator else {}))
+        build(dataset_name, **options, **(coco_options if build is FastCOCOEvaluator else {}))
         for build in EVALUATORS[kind]
     ]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -1,4 +1,4 @@
-"""From the command line of a training tool to the processes of a run, and how they end."""
+"""Reads the command line of a training tool, starts its processes, and exits on errors."""
 
 import argparse
 import logging
@@ -29,15 +29,14 @@ LESS_MEMORY = (
     "MODEL.DISTILLER.MID_CHANNELS, leave out a level (MODEL.DISTILLER.LEVELS) or set "
     "SOLVER.AMP.ENABLED True"
 )
-ALLOW_HELP = "continue where boxes or image sizes seem wrong"
 logger = logging.getLogger(__name__)
 Main = Callable[[argparse.Namespace], Any]
 
 
 def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
-    """Reads the command line of a training tool and starts one process a device.
+    """Reads the command line of a training tool and starts one process per device.
 
-    For ``--help``, ``also_strict`` says what else ends a run with ``--strict``.
+    ``also_strict`` completes the help of ``--strict`` for detectors.
     """
     parser = default_argument_parser(epilog=examples)
     parser.formatter_class = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
@@ -53,7 +52,11 @@ def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
     )
     parser.add_argument("--verbose", action="store_true", help="print what log.txt has")
     if also_strict:  # a tool for detectors
-        parser.add_argument("--allow-odd-boxes", action="store_true", help=ALLOW_HELP)
+        parser.add_argument(
+            "--allow-odd-boxes",
+            action="store_true",
+            help="continue where boxes or image sizes seem wrong",
+        )
     args = parser.parse_args()
     if not args.config_file:
         sys.exit("--config-file: missing; give one of the files in configs/ or your own")
@@ -63,9 +66,9 @@ def start_tool(main: Main, examples: str, also_strict: str = "") -> None:
 def launch(main: Main, args: argparse.Namespace) -> None:
     """Calls ``main(args)`` in every process of the run.
 
-    Under ``torchrun`` this process is one of them, and torchrun's own flags say how many there are
-    on how many machines. Otherwise the processes are started here, one a GPU, as
-    ``args.num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url`` say.
+    Under ``torchrun``, which has started all processes, this is one of them. Otherwise one process
+    per GPU is started here, as ``args.num_gpus``, ``num_machines``, ``machine_rank`` and
+    ``dist_url`` say.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         launch_processes(
@@ -80,13 +83,13 @@ def launch(main: Main, args: argparse.Namespace) -> None:
     join_torchrun()
     try:
         main(args)
-        comm.synchronize()  # none leaves while another still reads from it
+        comm.synchronize()  # none exits while another still communicates with it
     finally:
         dist.destroy_process_group()
 
 
 def join_torchrun() -> None:
-    """Makes this process, which torchrun has started, one of Detectron2's."""
+    """Initialises Detectron2's process groups in a process that torchrun has started."""
     local_rank, local_size = (int(os.environ[f"LOCAL_{key}"]) for key in ("RANK", "WORLD_SIZE"))
     on_gpus = torch.cuda.device_count() >= local_size
     if on_gpus:
@@ -95,7 +98,8 @@ def join_torchrun() -> None:
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(local_size)
         return
-    for machine in range(dist.get_world_size() // local_size):  # v0.6 has it inside its launch
+    # v0.6 does this inside its launch(). Every process must create every group.
+    for machine in range(dist.get_world_size() // local_size):
         group = dist.new_group(list(range(machine * local_size, (machine + 1) * local_size)))
         if machine == int(os.environ["GROUP_RANK"]):
             comm._LOCAL_PROCESS_GROUP = group
@@ -108,8 +112,9 @@ def run(
 ) -> dict[str, Any]:
     """Runs a training or, with ``--eval-only``, an evaluation in this process.
 
-    Wrong input ends it in one line that names the config file, a fault of the training in one that
-    says what is kept. ``prepare`` builds and loads all that is needed, and returns what then runs.
+    Wrong input exits with one line that names the config file, an error of the training with one
+    that names the last checkpoint. ``prepare`` builds and loads everything, and returns the
+    function to run.
     """
     try:
         cfg = load_config()
@@ -128,12 +133,12 @@ def run(
 
 @contextmanager
 def exit_on_fault(folder: str | None) -> Iterator[None]:
-    """Within this context a fault ends the process with exit code 1 and a line that says why.
+    """Turns expected errors in this context into exit code 1 and one line that says why.
 
     The line names the checkpoint in a training's folder to resume from; None for an evaluation.
 
-    Detectron2 asserts what a config or data must be, and what its own code must be: the traceback
-    tells the two apart, so it is kept: that of a training in its log, which Detectron2 writes.
+    Detectron2 has assertions both for a user's config or data and for its own invariants. The
+    traceback tells the two apart, so it is printed, or in ``log.txt`` for a training.
     """
     try:
         yield
@@ -148,16 +153,16 @@ def exit_on_fault(folder: str | None) -> Iterator[None]:
             text = str(error).strip().splitlines()[-1]
         if isinstance(error, torch.OutOfMemoryError):
             text = f"{LESS_MEMORY} ({text.partition('. ')[0]})"
-        sys.exit(text if folder is None else f"{text}; {_kept_checkpoint(Path(folder))}")
+        sys.exit(text if folder is None else f"{text}; {_resume_hint(Path(folder))}")
 
 
 def _place(error: AssertionError) -> str:
-    """Returns file, line and text of the assertion, which may have no message of its own."""
+    """Returns file, line and source of an assertion, which may have no message."""
     raised = traceback.extract_tb(error.__traceback__)[-1]
     return f"{raised.filename}:{raised.lineno}: {raised.line}"
 
 
-def _kept_checkpoint(folder: Path) -> str:
+def _resume_hint(folder: Path) -> str:
     last = folder / "last_checkpoint"
     if not last.is_file():
         return "no checkpoint was written yet"

@@ -1,4 +1,4 @@
-"""Hooks for what is logged: ``metrics.json`` whole to its last line, and few values in memory."""
+"""Hooks for metrics: when they are written, how many stay in memory, and derived ones."""
 
 import logging
 from collections.abc import Callable
@@ -14,26 +14,26 @@ from detectron2.engine import HookBase, hooks
 
 logger = logging.getLogger(__name__)
 EVAL_SECONDS = "eval_seconds"  # the metric of the iterations that were evaluated
-HISTORY = 1000  # values of each metric, for the median that the remaining time is told by
+HISTORY = 1000  # values of each metric: Detectron2 estimates the remaining time from so many
 
 
 class MetricsWriter(hooks.PeriodicWriter):
     """Detectron2's hook, which also writes after each evaluation.
 
-    Otherwise a run that is killed in the iterations after it would have no trace of it.
+    Otherwise a run that is killed in the iterations after it would lose its metrics.
     """
 
     def __init__(self, writers: list[Any], folder: str, period: int = LOG_PERIOD) -> None:
         super().__init__(writers, period)
         self.folder = folder
-        self.evaluated: int | None = None  # iteration of the last evaluation that is written
+        self.evaluated: int | None = None  # iteration of the last written evaluation
 
     def before_train(self) -> None:
-        """Ends the half line that a killed run may have left."""
+        """Ends an incomplete line that a killed run may have left."""
         end_last_line(Path(self.folder) / "metrics.json")
 
     def after_step(self) -> None:
-        """Writes, every ``period`` iterations and after an evaluation."""
+        """Writes every ``period`` iterations and after an evaluation."""
         _, evaluated = self.trainer.storage.latest().get(EVAL_SECONDS, (0.0, None))
         done = self.trainer.iter + 1
         is_due = done % self._period == 0 or done == self.trainer.max_iter
@@ -59,21 +59,21 @@ class MetricsWriter(hooks.PeriodicWriter):
 
 
 class ShortHistory(HookBase):
-    """Keeps the last values of each metric, where Detectron2 keeps a million.
+    """Keeps the last ``HISTORY`` values of each metric, where Detectron2 keeps a million.
 
-    That would be some 5 KB an iteration, and most of a GB in 180,000.
+    A million would take 5 KB per iteration, most of a GB in 180,000 iterations.
     """
 
     def before_train(self) -> None:
-        """Bounds the histories before there are any."""
+        """Bounds the length of histories that are made later."""
         self.trainer.storage._history.default_factory = partial(HistoryBuffer, HISTORY)
 
 
 class UnweightedLoss(HookBase):
-    """Puts ``loss_distill`` without its weight beside it: it is comparable with other losses."""
+    """Logs ``loss_distill`` without its weight as well, to compare it with other losses."""
 
     def after_step(self) -> None:
-        """Divides numbers that are read already: to read a loss is to wait for the GPU."""
+        """Divides values that Detectron2 has read: reading the loss would wait for the GPU."""
         latest = self.trainer.storage.latest()
         loss, _ = latest.get("loss_distill", (0.0, 0))
         weight, _ = latest.get("distiller/loss_weight", (0.0, 0))
@@ -82,16 +82,13 @@ class UnweightedLoss(HookBase):
 
 
 class TeacherShare(HookBase):
-    """Says once, and after a resume again, how much of a step the teacher takes."""
-
-    def before_train(self) -> None:
-        """Waits for the first values that are written."""
-        self.due = self.trainer.start_iter + LOG_PERIOD
+    """Logs once per run, and again after a resume, how much of a step the teacher takes."""
 
     def after_step(self) -> None:
-        """Logs the share of the median step."""
+        """Logs the share of the median step in the first ``LOG_PERIOD`` iterations."""
         histories = self.trainer.storage.histories()
-        if self.trainer.iter + 1 == self.due and "distiller/teacher_time" in histories:
+        is_due = self.trainer.iter + 1 == self.trainer.start_iter + LOG_PERIOD
+        if is_due and "distiller/teacher_time" in histories:
             teacher, step = (
                 histories[name].median(LOG_PERIOD) for name in ("distiller/teacher_time", "time")
             )

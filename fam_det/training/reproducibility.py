@@ -1,4 +1,4 @@
-"""The same seed gives the same run, resumed or not."""
+"""Makes a run a function of its seed, whether it is resumed or not."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -15,8 +15,10 @@ from detectron2.utils import comm
 def make_deterministic(seed: int) -> None:
     """Switches this process to deterministic algorithms on GPUs.
 
-    PyTorch warns of the operators that have none, once each; docs/reliability.md lists them. A seed
-    that each run draws for itself is a ValueError.
+    PyTorch warns once of each operator that has no such algorithm; docs/reliability.md lists them.
+
+    Raises:
+        ValueError: a negative seed, for which each run draws another.
     """
     if seed < 0:
         raise ValueError(f"DETERMINISTIC: got True with SEED {seed}, expected a SEED of 0 or more")
@@ -26,12 +28,12 @@ def make_deterministic(seed: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def same_from_the_first(model: nn.Module) -> AbstractContextManager[None]:
-    """Within this context TorchScript computes the same in a process's first iteration and later.
+def without_jit_optimization(model: nn.Module) -> AbstractContextManager[None]:
+    """Turns off TorchScript's optimisation within this context, on CPUs and if deterministic.
 
-    It optimises a function such as RetinaNet's focal loss after its first call, and the gradients
-    then differ in their last bits: a resumed run would not be the unbroken one. On GPUs it may
-    optimise, unless they are to be deterministic.
+    TorchScript optimises a function such as RetinaNet's focal loss after its first call, which
+    changes the last bits of gradients: a resumed run would differ from an uninterrupted one. On
+    GPUs, which are not reproducible to the bit anyway, it stays on.
     """
     on_cpu = all(x.device.type == "cpu" for x in model.parameters())
     if on_cpu or torch.are_deterministic_algorithms_enabled():
@@ -40,9 +42,9 @@ def same_from_the_first(model: nn.Module) -> AbstractContextManager[None]:
 
 
 class RunSeed:
-    """The seed of a run, as a checkpointable: a resumed run takes its checkpoint's.
+    """The seed of a run as a checkpointable, so that a resumed run has the same one.
 
-    It is that of the loader, if the loader has one, and a resumed run sets that too.
+    If the loader has a seed, this is the same, also after a resume.
     """
 
     def __init__(self, loader: object, seed: int) -> None:
@@ -54,16 +56,16 @@ class RunSeed:
         return {"seed": self.seed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Takes a checkpoint's seed."""
+        """Restores the seed, that of the loader as well."""
         self.seed = state["seed"]
         if hasattr(self.loader, "seed"):
             self.loader.seed = self.seed
 
 
 class SeedEachIteration(HookBase):
-    """Seeds every generator of this process before an iteration, by run, process and iteration.
+    """Seeds every generator before an iteration, by the run's seed, the process and the iteration.
 
-    So nothing random has to be in a checkpoint, and an evaluation in between changes nothing.
+    So no generator's state has to be in a checkpoint, and an evaluation changes nothing.
     """
 
     def __init__(self, run: RunSeed) -> None:

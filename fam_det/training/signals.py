@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the iteration ends, a checkpoint is written, and the process leaves."""
+"""Handles SIGTERM and Ctrl-C: ends the iteration, writes a checkpoint, and exits."""
 
 import logging
 import os
@@ -17,19 +17,18 @@ from detectron2.utils import comm
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 60.0  # seconds for the iteration and the checkpoint
-# Seconds in which signals are one: torchrun passes on what its processes have got themselves.
+# Seconds in which a second signal is ignored: torchrun forwards what its processes got directly.
 ECHO = 3.0
 logger = logging.getLogger(__name__)
 
 
 class StopOnSignal(HookBase):
-    """Ends a training at the end of an iteration, in every process at the same one.
+    """Ends a training at the end of an iteration, the same one in every process.
 
-    The exit code is 128 and the signal's number, as a shell has it. A second signal, ``ECHO``
-    seconds later, ends the process at once, and so does the time: a process that is stuck, waiting
-    for one that is gone, ends after ``GRACE`` seconds. Put it after the checkpointing hook and
-    before the evaluation: a signal during an evaluation is answered at once by the first process,
-    whose end is then the others'.
+    The exit code is 128 plus the signal's number, as in a shell. A second signal after ``ECHO``
+    seconds exits at once. A process that is stuck, waiting for one that is gone, is ended after
+    ``GRACE`` seconds. Register this hook after the checkpointing one and before the evaluation: in
+    an evaluation the first process exits at once, which ends the others.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer) -> None:
@@ -37,35 +36,36 @@ class StopOnSignal(HookBase):
         self.received: signal.Signals | None = None
         self.received_at = 0.0
         self.between_steps = False
-        self.before: dict[signal.Signals, Any] = {}
+        self.old_handlers: dict[signal.Signals, Any] = {}
 
     def before_train(self) -> None:
-        """Takes the signals; only a process's main thread can."""
+        """Installs the handlers; Python allows that only in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return
-        self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        self.old_handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
         self.deadline = _Deadline()
 
     def after_train(self) -> None:
-        """Gives the signals back; an error of a process that was told to leave is that it left."""
-        for number, handler in self.before.items():
+        """Restores the old handlers, and exits if a signal was received."""
+        for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
-        if self.before:
+        if self.old_handlers:
             self.deadline.cancel()
-        self.before = {}
+        self.old_handlers = {}
+        # An error after a signal is most likely its consequence: another process has exited.
         if self.received is not None and isinstance(sys.exc_info()[1], Exception):
             raise SystemExit(128 + self.received)
 
     def before_step(self) -> None:
-        """Notes that from here on the weights change."""
+        """Forbids checkpoints until the step is complete."""
         self.between_steps = False
 
     def after_step(self) -> None:
-        """Leaves if any process was told to."""
+        """Exits if any process has received a signal."""
         self.between_steps = comm.is_main_process()
-        told = [number for number in comm.all_gather(self.received) if number is not None]
-        if told and self.trainer.iter + 1 < self.trainer.max_iter:
-            self._leave(told[0], together=True)
+        received = [number for number in comm.all_gather(self.received) if number is not None]
+        if received and self.trainer.iter + 1 < self.trainer.max_iter:
+            self._exit(received[0], together=True)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
@@ -75,10 +75,10 @@ class StopOnSignal(HookBase):
             raise SystemExit(128 + number)
         self.received, self.received_at = signal.Signals(number), now
         if self.between_steps:
-            self._leave(self.received, together=False)
+            self._exit(self.received, together=False)
         logger.info("%s: ending the iteration", self.received.name)
 
-    def _leave(self, number: signal.Signals, *, together: bool) -> None:
+    def _exit(self, number: signal.Signals, *, together: bool) -> None:
         iteration = self.trainer.iter
         if comm.is_main_process():
             name = f"model_{iteration:07d}"
@@ -89,23 +89,27 @@ class StopOnSignal(HookBase):
                 Path(self.checkpointer.save_dir) / f"{name}.pth",
             )
         if together:
-            comm.synchronize()  # torchrun ends the others as soon as one has left
+            comm.synchronize()  # torchrun ends the others as soon as one has exited
         raise SystemExit(128 + number)
 
 
 class _Deadline:
-    """Ends this process some time after a signal, even where Python cannot answer it."""
+    """Ends this process ``GRACE`` seconds after a signal, even if no Python handler can run.
+
+    Python's handlers run in the main thread, which may be stuck in C. The interpreter still writes
+    a signal's number to the wakeup file descriptor, which a thread reads.
+    """
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self.read, self.write = os.pipe()
         os.set_blocking(self.write, False)
-        self.before = signal.set_wakeup_fd(self.write, warn_on_full_buffer=False)
+        self.old_fd = signal.set_wakeup_fd(self.write, warn_on_full_buffer=False)
         threading.Thread(target=self._wait, daemon=True).start()
 
     def cancel(self) -> None:
         self.cancelled.set()
-        signal.set_wakeup_fd(self.before)
+        signal.set_wakeup_fd(self.old_fd)
         os.close(self.write)
 
     def _wait(self) -> None:

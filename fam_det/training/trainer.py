@@ -1,4 +1,4 @@
-"""Detectron2's trainers, put together so that a resumed run ends as an unbroken one does."""
+"""Detectron2's trainer with exact resume: a resumed run ends as an uninterrupted one."""
 
 import argparse
 import contextlib
@@ -15,9 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from fam_det.data.audit import kept_warnings
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.files.metrics_file import LOG_PERIOD
-from fam_det.modeling.student_wrapper import parts_of_student
 from fam_det.training.best import MAIN_METRICS, BestCheckpointer, EarlyStop, read_patience
-from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers, kept_rates
+from fam_det.training.checkpointing import BoundedCheckpointer, LossNormalizers, config_options
 from fam_det.training.evaluation import Evaluation
 from fam_det.training.metrics import MetricsWriter, ShortHistory, TeacherShare, UnweightedLoss
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
@@ -36,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingOptions(NamedTuple):
-    """Options of a training, which YAML and LazyConfig call by other names."""
+    """Options of a training, which have other names in YAML and LazyConfig."""
 
     folder: str
     weights: str
@@ -53,15 +52,15 @@ class TrainingOptions(NamedTuple):
 
 
 class ResumableTrainer(DefaultTrainer):
-    """Detectron2's default trainer; a resumed run reaches what an unbroken one does.
+    """Detectron2's default trainer, in which a resumed run equals an uninterrupted one.
 
-    On CPUs that is bit for bit. Its loader gives batches by seed and iteration, from its
-    ``start_iter`` on; each iteration is seeded; and its checkpoints hold the optimiser and the loss
-    scaler, which Detectron2 v0.6 leaves out.
+    On CPUs they are equal to the bit. The loader's batches depend on seed and iteration alone, each
+    iteration is seeded, and checkpoints hold the optimiser and the gradient scaler, which
+    Detectron2 v0.6 leaves out.
     """
 
     def __init__(self, cfg: Any) -> None:
-        TrainerBase.__init__(self)  # the rest of DefaultTrainer's is done here
+        TrainerBase.__init__(self)  # DefaultTrainer's cannot set the loader, step and checkpointer
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         if isinstance(cfg, CfgNode):
@@ -111,10 +110,14 @@ class ResumableTrainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase | None]:
         """Returns the hooks in their order, ``None`` for those of the first process only."""
         options, is_main = self.options, comm.is_main_process()
-        keep = (self.checkpointer, options.checkpoint_period, options.checkpoint_keep)
-        metrics = self.main_metrics(self.cfg)
+        checkpointer, writer = None, None
+        if is_main:
+            checkpointer = BoundedCheckpointer(
+                self.checkpointer, options.checkpoint_period, options.checkpoint_keep
+            )
+            writer = MetricsWriter(self.build_writers(), options.folder, options.log_period)
         self.best = BestCheckpointer(
-            options.eval_period, self.checkpointer, metrics, options.patience
+            options.eval_period, self.checkpointer, self.main_metrics(self.cfg), options.patience
         )
         return [
             ShortHistory(),
@@ -124,23 +127,21 @@ class ResumableTrainer(DefaultTrainer):
             TeacherShare(),
             hooks.LRScheduler(),
             *self.hooks_before_checkpoint(),
-            BoundedCheckpointer(*keep) if is_main else None,
+            checkpointer,
             StopOnSignal(self.checkpointer),
-            Evaluation(options.eval_period, self._test_and_keep, options.folder),
+            Evaluation(options.eval_period, self._evaluate, options.folder),
             self.best,
-            MetricsWriter(self.build_writers(), options.folder, options.log_period)
-            if is_main
-            else None,
+            writer,
             SeedEachIteration(self.checkpointer.checkpointables["run_seed"]),
         ]
 
     def hooks_before_checkpoint(self) -> list[HookBase]:
-        """Returns hooks whose effects the checkpoints have: Detectron2's PreciseBN, if it is on."""
+        """Returns hooks that change the weights before they are saved: PreciseBN, if enabled."""
         if not self.cfg.TEST.PRECISE_BN.ENABLED:
             return []
         cfg = self.cfg.clone()
         cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = 0  # a second loader beside the training's
+        cfg.DATALOADER.NUM_WORKERS = 0  # the training's loader has its workers already
         loader, iterations = self.build_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
         return [hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, iterations)]
 
@@ -150,16 +151,15 @@ class ResumableTrainer(DefaultTrainer):
 
     @classmethod
     def main_metrics(cls, cfg: Any) -> Sequence[str]:
-        """Returns metrics of which the first that there is says which checkpoint is the best."""
+        """Returns metrics; the first that an evaluation has chooses the best checkpoint."""
         return MAIN_METRICS
 
-    def _test_and_keep(self) -> Any:
-        """Evaluates for the hook; DefaultTrainer looks for the results under this name."""
+    def _evaluate(self) -> Any:
         self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Loads the run's last checkpoint or the weights to start from, and then the teacher."""
+        """Loads the run's last checkpoint or the initial weights, then the teacher."""
         self.checkpointer.resume_or_load(self.options.weights, resume=resume)
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = self.iter + 1
@@ -170,41 +170,41 @@ class ResumableTrainer(DefaultTrainer):
 
     def train(self) -> dict[str, Any]:
         """Trains; returns the last results of the evaluation."""
-        planned = self.max_iter
-        for line in kept_warnings():  # hundreds of lines further up
+        max_iter = self.max_iter  # early stopping lowers it
+        for line in kept_warnings():  # again: the first time was hundreds of lines ago
             logger.warning("%s", line)
         with contextlib.suppress(EarlyStop):
-            TrainerBase.train(self, self.start_iter, self.max_iter)
-        for line in self.best.summary(planned):
+            TrainerBase.train(self, self.start_iter, max_iter)
+        for line in self.best.summary(max_iter):
             logger.info(line)
         if isinstance(self.cfg, CfgNode) and comm.is_main_process():
             verify_results(self.cfg, self._last_eval_results)
         return self._last_eval_results
 
     def before_step(self) -> None:
-        """Leaves the loop if the training has ended early."""
+        """Leaves the loop if the training is stopped early."""
         if self.iter >= self.max_iter:
             raise EarlyStop
         super().before_step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns iteration, hooks, and the state of the trainer inside this one."""
+        """Returns the iteration, and the states of the hooks and the step trainer."""
         state: dict[str, Any] = TrainerBase.state_dict(self)
         return {**state, "_trainer": self._trainer.state_dict()}  # the main branch's key
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resumes from a checkpoint's state; one of v0.6's own has no optimiser.
+        """Resumes from a checkpoint; one that v0.6's trainer wrote has no optimiser.
 
-        Learning rate, weight decay and momentum are the config's, which may have changed.
+        Learning rate, weight decay and momentum are those of the config, which may have changed.
         """
         TrainerBase.load_state_dict(self, state_dict)
         if "_trainer" in state_dict:
-            with kept_rates(self.optimizer, self.scheduler):
+            with config_options(self.optimizer, self.scheduler):
                 self._trainer.load_state_dict(state_dict["_trainer"])
 
     @classmethod
     def prepare(cls, cfg: Any, args: argparse.Namespace) -> Callable[[], Any]:
-        """Returns a training or, with ``--eval-only``, an evaluation, its weights loaded."""
+        """Returns a function that trains or, with ``--eval-only``, evaluates; loads the weights."""
         if not args.eval_only:
             trainer = cls(cfg)
             trainer.resume_or_load(resume=args.resume)
@@ -217,18 +217,18 @@ class ResumableTrainer(DefaultTrainer):
 
     @classmethod
     def build_tested_model(cls, cfg: Any) -> nn.Module:
-        """Builds what is evaluated."""
+        """Builds the model to evaluate."""
         model: nn.Module = cls.build_model(cfg)
         return model
 
     @classmethod
     def parts_to_load(cls, cfg: Any, model: nn.Module) -> Sequence[str]:
-        """Returns the parts of a model that the weights of an evaluation may not lack."""
-        return parts_of_student(model)
+        """Returns the parts of a model for which an evaluation needs weights: no distiller."""
+        return [name for name, _ in model.named_children() if name != "distiller"]
 
     @classmethod
     def evaluate(cls, cfg: Any, model: nn.Module) -> dict[str, Any]:
-        """Evaluates a model; compares with ``TEST.EXPECTED_RESULTS`` if there are any."""
+        """Evaluates a model, and compares with ``TEST.EXPECTED_RESULTS``."""
         results: dict[str, Any] = cls.test(cfg, model)
         if comm.is_main_process():
             verify_results(cfg, results)
@@ -241,13 +241,12 @@ def unwrapped(model: Any) -> Any:
 
 
 def ddp_options(device: str, **options: Any) -> dict[str, Any]:
-    """Returns options of DistributedDataParallel, with those for CPUs where they are needed.
-
-    Detectron2 names a GPU for every process. With the second, the gradients of a resumed run's
-    first iteration are summed in the order of all others.
-    """
-    on_cpu = {"device_ids": None, "find_unused_parameters": True}
-    return {**options, **on_cpu} if device == "cpu" else options
+    """Returns options of DistributedDataParallel, with those that CPUs need."""
+    if device != "cpu":
+        return options
+    # By default Detectron2 passes a GPU. And without find_unused_parameters the first iteration of
+    # a process sums gradients in another order than the rest: a resumed run would differ.
+    return {**options, "device_ids": None, "find_unused_parameters": True}
 
 
 def check_device(
@@ -256,9 +255,10 @@ def check_device(
     keys: Sequence[str] = ("MODEL.DEVICE", "SOLVER.AMP.ENABLED"),
     sign: str = " ",
 ) -> None:
-    """Raises a ValueError for a device that is not there or cannot do what it should.
+    """Raises a ValueError for a missing GPU, or for mixed precision on a CPU.
 
-    On the command line ``sign`` stands between one of the two keys and its value.
+    ``keys`` are the names of the two options, and ``sign`` separates a key from its value on the
+    command line.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(

@@ -21,7 +21,8 @@ from fam_det.analysis.runs import read_run
 from fam_det.analysis.tables import gamma_cells
 from fam_det.core import FAMOptions, FrequencyAttention
 from fam_det.core.high_pass import high_pass_response
-from fam_det.training.filter_images import SHOWN_SIZE, magnitude, whole_plane
+from fam_det.core.kernels.spectrum import full_plane
+from fam_det.training.filter_images import SEPARABLE_SIZE, magnitude
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ from fam_det.training.filter_images import SHOWN_SIZE, magnitude, whole_plane
         ("dense", 1),
         ("pooled", 4),
         ("banded", 4),
-        ("separable", SHOWN_SIZE),
+        ("separable", SEPARABLE_SIZE),
     ],
 )
 def test_magnitude_is_that_of_the_spectrum_applied(kind: str, shown: int) -> None:
@@ -41,7 +42,8 @@ def test_magnitude_is_that_of_the_spectrum_applied(kind: str, shown: int) -> Non
     if kind == "separable":
         torch.nn.init.normal_(fam.filter.gain)  # type: ignore[arg-type]
     half = fam.filter.spectrum(shown, shown)  # type: ignore[operator]
-    expected = whole_plane(half.detach().abs().mean((-2, -1)), shown)
+    plane = full_plane(half.detach().abs().mean((-2, -1)), shown)
+    expected = torch.fft.fftshift(plane)
     state = {f"distiller.a.{name}": value for name, value in fam.state_dict().items()}
     (module,) = read_filters(state, kind)
     torch.testing.assert_close(magnitude(module), expected)

@@ -13,7 +13,7 @@ from torch import Tensor
 from classification.build import build_classifier
 from classification.data import Batch
 from classification.models import build_model
-from classification.models.library import pretrained_weights
+from classification.models.imagenet import pretrained_weights
 
 from detectron2.utils.events import EventStorage
 

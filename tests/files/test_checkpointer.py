@@ -49,7 +49,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     assert "model_0000003.pth is damaged or gone: resuming from model_0000002.pth" in caplog.text
     for file in tmp_path.glob("*.pth"):
         damage(file)
-    with pytest.raises(ValueError, match=r"model_0000003\.pth: damaged or gone, and no whole"):
+    with pytest.raises(ValueError, match=r"model_0000003\.pth: damaged or gone, as are all older"):
         SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
 
 

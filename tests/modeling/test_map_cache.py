@@ -68,4 +68,4 @@ def test_a_broken_file_is_computed_again_and_a_full_folder_grows_no_more(
     for seed in (1, 2):
         full(images(SIZE, seed=seed), SIZE)
     assert list(tmp_path.iterdir()) == [file]
-    assert caplog.text.count("; the rest is computed") == 1
+    assert caplog.text.count("; no more maps are cached") == 1

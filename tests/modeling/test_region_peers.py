@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from fam_det.modeling.distillers.dkd import box_logits
-from fam_det.modeling.distillers.fgfi import cells_of, near_objects
+from fam_det.modeling.distillers.fgfi import cell_mask, near_objects
 from fam_det.modeling.hooks import captured_backbone
 from tests.modeling.small_detector import images, in_training
 
@@ -53,7 +53,7 @@ def test_an_anchor_is_near_when_its_iou_is_above_the_share_of_the_best(threshold
 def test_a_cell_is_near_when_one_of_its_anchors_is() -> None:
     mask = torch.zeros(1, 2 * 3 * 2, dtype=torch.bool)
     mask[0, 9] = True  # the second anchor of row 1, column 1
-    assert cells_of(mask, torch.zeros(1, 4, 2, 3)).nonzero().tolist() == [[0, 1, 1]]
+    assert cell_mask(mask, torch.zeros(1, 4, 2, 3)).nonzero().tolist() == [[0, 1, 1]]
 
 
 def test_the_anchors_of_a_small_object_count_on_the_fine_level_only(
@@ -66,7 +66,7 @@ def test_the_anchors_of_a_small_object_count_on_the_fine_level_only(
     with model.distiller.capture(model.student, model.teacher.detector, inputs) as seen:
         model.student(inputs)
     levels = list(model.distiller.adapters)
-    masks = near_objects([seen["anchors"][level] for level in levels], seen["objects"], 0.5)
+    masks = near_objects([seen["anchors"][level] for level in levels], seen["gt_boxes"], 0.5)
     counts = dict(zip(levels, (int(mask.sum()) for mask in masks), strict=True))
     assert counts["p2"] > 0
     assert counts["p5"] == counts["p6"] == 0

@@ -77,11 +77,11 @@ def test_an_iteration_is_one_of_the_training_and_leaves_nothing(
 def test_a_gpu_is_measured_in_a_process_that_says_what_is_wrong(cells: str) -> None:
     words = ["DATASETS.COCO", cells, "SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
     cfg = load_config("configs/BloodCells/teacher_R_18.yaml", words)
-    assert cost.measure_apart(cfg)[0] > 0
+    assert cost.measure_in_subprocess(cfg)[0] > 0
     cfg.defrost()
     cfg.MODEL.WEIGHTS = "gone.pth"
     with pytest.raises(cost.FAULTS, match=r"gone\.pth"):
-        cost.measure_apart(cfg)
+        cost.measure_in_subprocess(cfg)
 
 
 def test_what_cannot_be_measured_is_said(coco: Any) -> None:

@@ -20,10 +20,10 @@ from fam_det.recipes.labels import (
     LabelRequest,
     average_views,
     build_predictors,
-    detector_of,
     is_held_out,
     label_images,
     list_images,
+    make_detect,
     mirror_boxes,
     read_header,
     write_dataset,
@@ -129,7 +129,7 @@ def test_files_that_cannot_be_read_are_listed(folder: Path, tmp_path: Path) -> N
     (folder / "empty.png").touch()
     (folder / "line\nbreak.png").touch()
     Image.new("1", (40_000, 3_000)).save(folder / "huge.png")
-    nothing = detector_of([predictor(objects([]))], [0])
+    nothing = make_detect([predictor(objects([]))], [0])
     for name, detect in (("found", nothing), ("headers", read_header)):
         labels = label(tmp_path / name, folder, detect)
         line = write_unreadable(labels, tmp_path / name / "unreadable.txt")
@@ -155,7 +155,7 @@ def test_links_are_refused_before_any_image_is_labelled(folder: Path, tmp_path: 
 def test_detections_are_of_the_chosen_classes(folder: Path) -> None:
     boxes = [[0.0, 0.0, 9.0, 9.0], [1.0, 2.0, 11.0, 22.0], [2.0, 2.0, 8.0, 8.0]]
     found = objects(boxes, scores=(0.9, 0.8, 0.01), classes=(5, 3, 3))
-    line = detector_of([predictor(found)], [7, 3])(folder / "1.png")
+    line = make_detect([predictor(found)], [7, 3])(folder / "1.png")
     (entry,) = line["objects"]
     assert (entry["category_id"], entry["bbox"]) == (1, [1.0, 2.0, 10.0, 20.0])
     assert (line["height"], line["width"]) == (30, 40)

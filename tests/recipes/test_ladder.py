@@ -9,7 +9,7 @@ import pytest
 
 from fam_det.recipes.data import CocoData
 from fam_det.recipes.ladder import Rung, build_ladder
-from fam_det.recipes.meter import Measured, typical_picture
+from fam_det.recipes.meter import Measurement, typical_image
 from fam_det.recipes.recipe import Request, derive, teacher_keys
 from fam_det.recipes.sizing import Sizing, Target
 from tests.recipes.conftest import POLYGON, content
@@ -122,8 +122,8 @@ def test_size_reaches_the_config_with_its_reasons(coco: Coco) -> None:
     assert "POST_NMS_TOPK_TEST: 100  # the teacher has 250" in text
 
 
-def row(index: int, speedup: float) -> Measured:
-    return Measured(f"rung {index}", 16, 64, 100, (64, 96), 1, 4, {}, 0.1 / speedup, speedup)
+def row(index: int, speedup: float) -> Measurement:
+    return Measurement(f"rung {index}", 16, 64, 100, (64, 96), 1, 4, {}, 0.1 / speedup, speedup)
 
 
 class Known(Sizing):
@@ -200,6 +200,6 @@ def test_picture_is_of_the_median_size_and_number_of_objects(write: Any, coco: C
     file, folder = write(data)
     cfg = ladder(coco("a"), "resnet18")[0].cfg
     write(data)
-    image, size = typical_picture(CocoData(file, folder, ("a",), 5, 5, True, False, (64, 96)), cfg)
+    image, size = typical_image(CocoData(file, folder, ("a",), 5, 5, True, False, (64, 96)), cfg)
     assert image == Path(folder) / "2.png"  # 1, 6, 3, 1, 4 objects; 64 to 128 wide
     assert size == (64, 96)

@@ -11,7 +11,7 @@ from torch import nn
 
 from fam_det.config import default_config
 from fam_det.recipes import outcome
-from fam_det.recipes.outcome import AsStudent, Row, Validation
+from fam_det.recipes.outcome import RemappedTeacher, Row, Validation
 
 from detectron2.structures import Boxes, Instances
 
@@ -28,13 +28,13 @@ class Finds(nn.Module):
 
 
 def test_a_teacher_of_more_classes_finds_the_students_in_its_order() -> None:
-    (found,) = AsStudent(Finds(), [4, 7], default_config())([{}])
+    (found,) = RemappedTeacher(Finds(), [4, 7], default_config())([{}])
     assert found["instances"].pred_classes.tolist() == [1, 0]
     assert torch.equal(found["instances"].pred_boxes.tensor, BOXES[[0, 2]])
     assert not found["instances"].has("pred_masks")
     cfg = default_config()
     cfg.MODEL.MASK_ON = True
-    assert AsStudent(Finds(), [4, 7], cfg)([{}])[0]["instances"].has("pred_masks")
+    assert RemappedTeacher(Finds(), [4, 7], cfg)([{}])[0]["instances"].has("pred_masks")
 
 
 @pytest.mark.parametrize(

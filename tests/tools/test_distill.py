@@ -147,7 +147,7 @@ def test_a_student_of_images_without_labels(data: list[str], tmp_path: Path) -> 
     words = [*ARGUMENTS, "--val", *labels[1:], "--schedule", "2", *SMALL]
     done = run_tool("distill", *words, *labels, "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "IGNORE_CROWD: true  # what the teacher is unsure of" in done.stdout
+    assert "IGNORE_CROWD: true  # uncertain detections of the teacher" in done.stdout
     table = done.stdout.rpartition("agreement with teacher")
     assert table[1] and "AP50" not in table[2]
     metrics = (tmp_path / "run" / "metrics.json").read_text()

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from fam_det.training.console import ShortProgress, WorthReading
+from fam_det.training.console import ConsoleFilter, ConsoleFormatter
 
 
 def record(name: str, text: str, level: int = logging.INFO, at: float = 0.0) -> logging.LogRecord:
@@ -28,11 +28,11 @@ def record(name: str, text: str, level: int = logging.INFO, at: float = 0.0) -> 
 def test_warnings_and_our_lines_are_shown_and_long_tables_are_not(
     name: str, text: str, level: int, shown: bool
 ) -> None:
-    assert WorthReading().filter(record(name, text, level)) is shown
+    assert ConsoleFilter().filter(record(name, text, level)) is shown
 
 
 def test_a_long_evaluation_shows_a_line_now_and_then() -> None:
-    chosen, name = WorthReading(), "detectron2.evaluation.evaluator"
+    chosen, name = ConsoleFilter(), "detectron2.evaluation.evaluator"
     times = [
         second
         for second in range(0, 100, 5)
@@ -42,7 +42,7 @@ def test_a_long_evaluation_shows_a_line_now_and_then() -> None:
 
 
 def test_data_is_described_before_the_training_alone() -> None:
-    chosen, line = WorthReading(), record("detectron2.data.datasets.coco", "Loaded 3 images")
+    chosen, line = ConsoleFilter(), record("detectron2.data.datasets.coco", "Loaded 3 images")
     assert chosen.filter(line)
     assert chosen.filter(record("detectron2.engine.train_loop", "Starting training"))
     assert not chosen.filter(line)
@@ -55,7 +55,7 @@ def test_the_unweighted_loss_stands_beside_the_weighted_one() -> None:
         "time: 1.0537  data_time: 0.0232  last_data_time: 0.0012  lr: 0.02  "
     )
     progress = record("detectron2.utils.events", line)
-    assert ShortProgress(None).format(progress) == (
+    assert ConsoleFormatter(None).format(progress) == (
         " eta: 0:01:24  iter: 19  total_loss: 73  loss_cls: 1.3  "
         "loss_distill: 71.7 (unweighted: 3.585)  time: 1.0537  lr: 0.02  "
     )

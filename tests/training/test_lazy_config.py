@@ -12,8 +12,8 @@ import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.core import LayerToLayer, hierarchical_context_loss
 from fam_det.modeling import DistilledDetector, FeatureDistiller, FrozenTeacher
 from fam_det.modeling.lazy import build_teacher, distill
-from fam_det.modeling.teacher import describe_teacher
-from fam_det.training.detection import LazyTrainer, build_ours, load_lazy_config
+from fam_det.modeling.teacher import build_teacher_detector
+from fam_det.training.detection import LazyTrainer, instantiate_ours, load_lazy_config
 from fam_det.training.evaluation import FastCOCOEvaluator
 from tests.modeling.small_detector import small_config
 from tests.modeling.test_detectors import batch, fcos
@@ -110,7 +110,7 @@ def test_config_in_python_is_a_teacher_for_yaml_too(tmp_path: Path) -> None:
     path = str(tmp_path / "teacher.py")
     opts = "['model.num_classes=7']"
     cfg = small_config("MODEL.TEACHER.CONFIG", path, "MODEL.TEACHER.OPTS", opts)
-    described = describe_teacher(cfg)
+    described = build_teacher_detector(cfg)
     assert described.detector.num_classes == 7
     assert (described.input_format, described.weights) == ("RGB", "somewhere.pth")
     assert described.pixel_mean == pytest.approx([103.53, 116.28, 123.675])
@@ -174,7 +174,7 @@ def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(
     ]
     assert [len(LazyTrainer.build_train_loader(cfg).records) for cfg in configs] == [6, 2]
     node = L(COCOEvaluator)(dataset_name="bccd_train")
-    assert [type(x) for x in build_ours(OmegaConf.create([node]))] == [FastCOCOEvaluator]
+    assert [type(x) for x in instantiate_ours(OmegaConf.create([node]))] == [FastCOCOEvaluator]
 
 
 @pytest.mark.parametrize("masks", [False, True])

@@ -35,7 +35,7 @@ def test_an_iteration_whose_loss_is_not_finite_changes_nothing(tmp_path: Path) -
 
 def test_one_too_many_ends_the_training_and_a_resumed_run_counts_on(tmp_path: Path) -> None:
     run = trainer(tmp_path, broken=(0, 2), max_non_finite=1)
-    with pytest.raises(FloatingPointError, match=r"iteration 2: .*MAX_NON_FINITE lets 1 such"):
+    with pytest.raises(FloatingPointError, match=r"iteration 2: .*MAX_NON_FINITE allows 1 such"):
         run.train(0, 5)
     again = trainer(tmp_path, broken=(3,), max_non_finite=1)
     again.data_loader.start_iter = 3

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fvcore.nn import sigmoid_focal_loss
 
-from fam_det.training.reproducibility import make_deterministic, same_from_the_first
+from fam_det.training.reproducibility import make_deterministic, without_jit_optimization
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_a_script_gives_the_same_gradient_the_first_time_and_later() -> None:
     gradients = []
     for _ in range(4):
         leaf = logits.clone().requires_grad_()
-        with same_from_the_first(torch.nn.Linear(1, 1)):
+        with without_jit_optimization(torch.nn.Linear(1, 1)):
             script(leaf, targets, 0.25, 2.0, "sum").backward()
         gradients.append(leaf.grad)
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)

@@ -1,1 +1,1 @@
-"""Speed and memory of the project beside plain formulas and peers; see docs/performance.md."""
+"""Compares speed and memory with plain formulas and other methods; see docs/performance.md."""

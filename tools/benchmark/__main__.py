@@ -1,6 +1,6 @@
-"""Measure the project beside plain formulas and peers: time, memory, parameters.
+"""Compare the project with plain formulas and other methods: time, memory, parameters.
 
-docs/performance.md says what each row is and what it has to reach.
+docs/performance.md explains each row and its goal.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def cases(suite: str, device: str) -> Iterator[Case]:
-    """Yields the cases of a suite, each built when it is asked for."""
+    """Yields the cases of a suite, each built when it is needed."""
     yield from import_module(f"tools.benchmark.{suite}").cases(device)
 
 

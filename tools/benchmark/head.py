@@ -1,8 +1,8 @@
 """Suite ``head``: the whole distillation head on the FPN levels of one image.
 
-Forward, the loss of every level, and backward, beside ReviewKD's head on the same maps of an
-800 x 1344 image. Then how time and memory grow with the image and with the channels: each row
-beside the smallest of its kind, so its ratio is how much more it costs.
+Forward, the loss of every level, and backward, against ReviewKD's head on the same maps of an
+800 x 1344 image. Then the growth of time and memory with the image and with the channels: each row
+against the smallest of its kind.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,8 +1,8 @@
-"""Suite ``kernels``: FAM and window attention beside the papers' formulas, then every kernel.
+"""Suite ``kernels``: FAM and window attention against the papers' formulas, then every kernel.
 
-Forward and backward. A hand-written kernel is beside the plain operators that would replace it, on
-p3 of an 800 x 1216 image with 256 channels and on a map of CIFAR's size; one whose ratio is near
-one is not worth its lines.
+Forward and backward. A hand-written kernel is compared with the plain operators that would replace
+it, on p3 of an 800 x 1216 image with 256 channels and on a map of CIFAR's size. A kernel with a
+ratio near one is not worth its lines.
 """
 
 from collections.abc import Iterator

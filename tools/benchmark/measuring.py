@@ -1,6 +1,6 @@
-"""A row of the benchmark: the project beside a reference, in time, memory and parameters.
+"""Rows of the benchmark: the project and a reference, in time, memory and parameters.
 
-The machine may have other work: both are timed in turn.
+Both are timed alternately, as the machine may have other work.
 """
 
 import json
@@ -26,7 +26,7 @@ Modules: TypeAlias = tuple[nn.Module | None, nn.Module | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Two ways to do one thing."""
+    """Two implementations to compare."""
 
     name: str  # of the row
     project: Function
@@ -38,7 +38,7 @@ class Case:
     seconds: float = 4.0  # of timing; see time_pairs, as for the next two
     pairs: tuple[int, int] = (5, 100)
     warmup: int = 2
-    growth: tuple[str, float] | None = None  # of what the project has more, how many times as much
+    growth: tuple[str, float] | None = None  # what the project has more of, and the factor
 
 
 def gradient_case(
@@ -51,13 +51,13 @@ def gradient_case(
 ) -> Case:
     """Returns a case of two functions of the same tensors, forward and backward.
 
-    Gradients are those of the inputs, where they take any, and of the parameters of the modules.
+    Gradients are those of inputs that require one, and of the parameters of the modules.
     """
-    own, other = (module.parameters() if module else () for module in modules)
+    parameters = [module.parameters() if module else () for module in modules]
     return Case(
         name=name,
-        project=forward_backward(project, inputs, own),
-        reference=forward_backward(reference, inputs, other),
+        project=forward_backward(project, inputs, parameters[0]),
+        reference=forward_backward(reference, inputs, parameters[1]),
         modules=modules,
         **settings,
     )
@@ -66,9 +66,9 @@ def gradient_case(
 def forward_backward(
     function: Callable[..., Tensor], inputs: Iterable[Tensor], parameters: Iterable[Tensor]
 ) -> Function:
-    """Returns a call of a function that computes gradients too, if there is anything to train."""
-    wanted = [x for x in (*inputs, *parameters) if x.requires_grad]
-    if not wanted:
+    """Returns a function that calls ``function`` and, if a tensor requires them, its gradients."""
+    trained = [x for x in (*inputs, *parameters) if x.requires_grad]
+    if not trained:
         return lambda: function(*inputs)
     output = function(*inputs).detach()
     generator = torch.Generator(output.device).manual_seed(0)  # two ways get the same gradient
@@ -76,7 +76,7 @@ def forward_backward(
 
     def run() -> None:
         function(*inputs).backward(probe)
-        for tensor in wanted:
+        for tensor in trained:
             tensor.grad = None  # as an optimiser does between two steps
 
     return run
@@ -87,13 +87,13 @@ Row = dict[str, Any]
 
 
 def measure(case: Case, device: str) -> Row:
-    """Times both ways in turn, then takes the peak memory of each."""
-    ways = (case.project, case.reference)
-    times = time_pairs(*ways, seconds=case.seconds, pairs=case.pairs, warmup=case.warmup)
+    """Times both functions alternately, then measures the peak memory of each."""
+    functions = (case.project, case.reference)
+    times = time_pairs(*functions, seconds=case.seconds, pairs=case.pairs, warmup=case.warmup)
     project_ms, reference_ms = (1e3 * median(side) for side in zip(*times, strict=True))
-    ratios = [project / reference for project, reference in times]  # a slow moment hits both
+    ratios = [project / reference for project, reference in times]  # a temporary load slows both
     first, _, third = quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
-    mib = [peak_memory(way, device=device) / 2.0**20 if case.memory else None for way in ways]
+    mib = [peak_memory(x, device=device) / 2.0**20 if case.memory else None for x in functions]
     parameters = [module and count_parameters(module) for module in case.modules]
     return {
         "name": case.name,
@@ -114,12 +114,12 @@ def measure(case: Case, device: str) -> Row:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Counts the real numbers that are trained: a complex one is two."""
+    """Counts trained real numbers: a complex one counts twice."""
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in module.parameters())
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Returns the rows as a Markdown table, without what no row has."""
+    """Returns the rows as a Markdown table, without empty columns."""
     printed = []
     for row in rows:
         texts = row | {"quartiles": "{:.3f} to {:.3f}".format(*row["quartiles"])}
@@ -128,9 +128,9 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def exponents(rows: Iterable[Row]) -> list[str]:
-    """Returns a line for each thing that grows: the e of cost = factor**e, for time and memory.
+    """Returns a line for each growing quantity: the e of cost = factor**e, for time and memory.
 
-    The fit is by least squares in the logarithms, through the reference.
+    It is a least-squares fit of the logarithms, through the reference.
     """
     points: dict[str, list[list[float]]] = {}
     for row in rows:
@@ -148,39 +148,39 @@ def exponents(rows: Iterable[Row]) -> list[str]:
 def time_pairs(
     project: Function, reference: Function, *, seconds: float, pairs: tuple[int, int], warmup: int
 ) -> list[tuple[float, float]]:
-    """Times both functions in turn after warm-up, the first of a pair alternating.
+    """Times both functions alternately after a warm-up; the first of a pair alternates too.
 
-    ``torch.utils.benchmark.Timer`` times one function after the other; a slow moment of the machine
-    would hit one of them alone.
+    ``torch.utils.benchmark.Timer`` times one function after the other: a temporary load of the
+    machine would slow only one of them.
 
-    No pair is begun after ``seconds``, save for the lowest number of ``pairs``.
+    After ``seconds`` no further pair starts, except to reach the lower number of ``pairs``.
 
     Returns:
         Seconds of both, for each pair.
     """
-    ways = (project, reference)
-    for way in ways * warmup:
-        way()
+    functions = (project, reference)
+    for function in functions * warmup:
+        function()
     times: list[tuple[float, float]] = []
     end = timer() + seconds
     min_pairs, max_pairs = pairs
     while len(times) < max_pairs and (len(times) < min_pairs or timer() < end):
-        taken = [0.0, 0.0]
+        seconds_of = [0.0, 0.0]
         first = len(times) % 2
         for i in (first, 1 - first):
             start = timer()
-            ways[i]()
-            taken[i] = timer() - start
-        times.append((taken[0], taken[1]))
+            functions[i]()
+            seconds_of[i] = timer() - start
+        times.append((seconds_of[0], seconds_of[1]))
     return times
 
 
 def peak_memory(function: Function, *, device: str = "cpu") -> int:
-    """Returns the largest number of bytes that PyTorch held in a call, beyond those held before.
+    """Returns the peak of the bytes that PyTorch allocates in a call, beyond those before it.
 
-    Saved activations, temporary tensors, outputs and gradients count. On a GPU it is the caching
-    allocator's peak. On the CPU the profiler records every allocation and release, and the largest
-    sum of them is taken; what MKL and oneDNN allocate for themselves is not seen.
+    They include saved activations, temporary tensors, outputs and gradients. On a GPU it is the
+    caching allocator's peak. On the CPU it is the largest sum of the allocations and releases that
+    the profiler records, without the memory that MKL and oneDNN allocate themselves.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -205,11 +205,11 @@ def peak_memory(function: Function, *, device: str = "cpu") -> int:
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Returns what has to stand beside a figure, with the rate of a large float32 product."""
+    """Returns hardware and versions, with the rate of a large float32 matrix product."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
-    found = re.search(r"^model name\s*: (.+)", text, re.M)
-    processor = found[1] if found else platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*: (.+)", text, re.M)
+    processor = model[1] if model else platform.processor() or platform.machine()
     a = torch.randn(1024, 1024, device=device)
     product = Timer("a @ a", globals={"a": a}, num_threads=torch.get_num_threads())
     return {

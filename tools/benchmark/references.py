@@ -1,7 +1,7 @@
-"""The formulas that the project is compared with, in plain operators.
+"""The reference formulas in plain operators.
 
-The tests hold each of them equal to the project's own module in value and gradient; ReviewKD's head
-equals a KnowledgeReview with ReviewKD's parts.
+Tests check that each equals the project's module in value and gradient; ReviewKD's head equals a
+KnowledgeReview with ReviewKD's parts.
 
 Legend: N batch, C channels, C_in and C_out those of a student and a teacher, H and W map size, k
 window side.
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from fam_det.core import FrequencyAttention, WindowCrossAttention, high_pass_response
 from fam_det.core.filters import DenseFilter, SeparableFilter
-from fam_det.core.kernels.spectrum import multiplicity
+from fam_det.core.kernels.spectrum import full_plane, multiplicity
 from fam_det.core.losses import BAND_EDGES, EPSILON
 
 
 class FullSpectrumAttention(nn.Module):
-    """The frequency attention module as the paper writes it (arXiv 2403.05894, section 3).
+    """The frequency attention module as in the paper (arXiv 2403.05894, section 3).
 
     A complex filter over the full plane, a full complex transform, an einsum over the channels, the
     high-pass filter, and the real part of the inverse transform; with the parameters of a module
@@ -51,14 +51,8 @@ class FullSpectrumAttention(nn.Module):
         return self.gamma_global * global_branch + self.gamma_local * self.local(x)
 
 
-def full_plane(half: Tensor, width: int) -> Tensor:
-    """Completes (H, V, ...) of the half plane -> (H, W, ...), by K(-u, -v) = conj K(u, v)."""
-    mirrored = torch.roll(half.flip(0), 1, 0)[:, 1 : (width + 1) // 2].flip(1)
-    return torch.cat([half, mirrored.conj().resolve_conj()], dim=1)
-
-
 def unfold_fusion(module: WindowCrossAttention, student_map: Tensor, residual: Tensor) -> Tensor:
-    """Returns window cross attention with every window copied out, as in the released code."""
+    """Returns window cross attention with unfolded windows, as in the released code."""
     query, key, value = module.query(residual), module.key(student_map), module.value(student_map)
     by_row = module.row_offset[:, :, None].expand(-1, -1, module.window)
     by_column = module.column_offset[:, None, :].expand(-1, module.window, -1)
@@ -66,7 +60,7 @@ def unfold_fusion(module: WindowCrossAttention, student_map: Tensor, residual: T
 
 
 def unfold_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
-    """Returns window attention of maps (N, C, H, W) with offsets (C, k, k), windows copied out."""
+    """Returns window attention of maps (N, C, H, W) with offsets (C, k, k), by unfolding."""
     k = offsets.shape[-1]
     keys, values = (
         F.pad(x, [k // 2] * 4).unfold(2, k, 1).unfold(3, k, 1).flatten(4) for x in (key, value)

@@ -1,6 +1,6 @@
-"""Suite ``step``: a distilled training step of R101 -> R18 Faster R-CNN beside what it is made of.
+"""Suite ``step``: a distilled training step of R101 -> R18 Faster R-CNN against its parts.
 
-Random weights and random boxes: the work is that of real ones, the values are not.
+Weights and boxes are random, as the amount of work does not depend on them.
 """
 
 import copy
@@ -84,7 +84,7 @@ def build(settings: dict[str, Any], device: str) -> DistilledDetector:
     torch.manual_seed(0)
     cfg: CfgNode = get_cfg()
     add_distillation_config(cfg)
-    # Detectron2's own file: the benchmark also runs where the project's configs are not
+    # Detectron2's file: the benchmark also runs without the project's configs
     cfg.merge_from_file(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
     values = {
         "META_ARCHITECTURE": "DistilledDetector",
@@ -119,7 +119,7 @@ def random_inputs(device: str) -> list[dict[str, Any]]:
 def step(model: DistilledDetector, inputs: list[dict[str, Any]], *, distil: bool) -> Function:
     """Returns a training step; without ``distil`` the teacher still runs."""
     trained = [p for name, p in model.named_parameters() if distil or "distiller." not in name]
-    # A step of no length: momentum is kept up to date, the weights stay.
+    # A step of length 0 updates the momentum, but not the weights.
     optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
 
     def undistilled() -> dict[str, Tensor]:

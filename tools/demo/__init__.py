@@ -2,5 +2,5 @@
 
 import warnings
 
-# Detectron2 compiles a function with it as it is imported: nothing that someone at a demo can do.
+# Detectron2 calls it when it is imported; users of the demo cannot change that.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)

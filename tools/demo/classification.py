@@ -26,15 +26,15 @@ INCHES_TO_LINE = 0.24  # from one line of answers to the next
 
 
 class Reading(NamedTuple):
-    """A digit (H, W, 3) in [0, 1], what it is, and what each model says."""
+    """A digit (H, W, 3) in [0, 1], its label, and the prediction of each model."""
 
     image: NDArray[np.float32]
-    truth: int
-    answers: list[int]
+    label: int
+    predictions: list[int]
 
 
 def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Draws learning curves, and below them digits with what each model says."""
+    """Draws learning curves, and below them digits with the predictions of each model."""
     titles = [f"{o.title}, {o.result.figures[METRIC.key]:.1f} %" for o in outcomes]
     readings = find_misread([outcome.folder for outcome in outcomes])
     heights = [4.0, 2.6] if readings else [4.0]
@@ -54,52 +54,52 @@ def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 def find_misread(folders: Sequence[Path]) -> list[Reading]:
     """Returns the first test image of each class that the student alone misreads.
 
-    The first and not the prettiest; one of each class because the test set is sorted by class.
-    ``folders`` are those of the teacher, the student alone and the student taught.
+    One of each class, as the test set is sorted by class. ``folders`` are those of the teacher, the
+    student alone and the distilled student.
     """
     alone = folders[1]
     batches = list(build_test_loader(load_config(str(alone / "config.yaml"), [])))
     images = torch.cat([batch.images for batch in batches]).cpu()  # (N, 3, H, W)
     labels = torch.cat([batch.labels for batch in batches]).cpu()  # (N,)
     wrong = classify(alone, images) != labels
-    chosen = torch.cat([(wrong & (labels == k)).nonzero()[:1, 0] for k in range(CLASSES)])
-    if len(chosen) == 0:
+    indices = torch.cat([(wrong & (labels == k)).nonzero()[:1, 0] for k in range(CLASSES)])
+    if len(indices) == 0:
         return []
-    images, labels = images[chosen], labels[chosen]
-    answers = [classify(folder, images).tolist() for folder in folders]
+    images, labels = images[indices], labels[indices]
+    predictions = [classify(folder, images).tolist() for folder in folders]
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     pixels = ((images - low) / (high - low)).permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
-    by_image = zip(pixels, labels.tolist(), zip(*answers, strict=True), strict=True)
-    return [Reading(image, truth, list(said)) for image, truth, said in by_image]
+    by_image = zip(pixels, labels.tolist(), zip(*predictions, strict=True), strict=True)
+    return [Reading(image, label, list(predicted)) for image, label, predicted in by_image]
 
 
 @torch.no_grad()
 def classify(folder: Path, images: torch.Tensor) -> torch.Tensor:
-    """Returns the class (N,) of images (N, 3, H, W) by the network that a training has left."""
+    """Returns the classes (N,) that a training's final network predicts for (N, 3, H, W)."""
     options = ["MODEL.STUDENT.WEIGHTS", str(folder / "model_final.pth")]
     network = build_network(load_config(str(folder / "config.yaml"), options), "STUDENT").eval()
     return torch.cat([network(part).argmax(1) for part in images.split(256)])
 
 
 def draw_readings(part: Any, readings: Sequence[Reading], models: Sequence[str]) -> None:
-    """Draws a row of digits, below each what it is and what each model says."""
+    """Draws a row of digits, below each its label and the prediction of each model."""
     row = part.subplots(1, len(readings), squeeze=False)[0]
     for axes, reading in zip(row, readings, strict=True):
         axes.imshow(reading.image, interpolation="nearest")
         axes.set_axis_off()
-        for line, answer in enumerate([reading.truth, *reading.answers]):
-            colour = RIGHT if answer == reading.truth else WRONG
-            look = {"color": colour if line else "black", "weight": "bold", "ha": "center"}
-            write_line(axes, line, str(answer), 0.5, **look)
+        for line, text in enumerate([reading.label, *reading.predictions]):
+            colour = RIGHT if text == reading.label else WRONG
+            style = {"color": colour if line else "black", "weight": "bold", "ha": "center"}
+            write_line(axes, line, str(text), 0.5, **style)
     for line, name in enumerate(["label", *models]):
         write_line(row[0], line, name, 0.0, ha="right")
 
 
-def write_line(axes: Any, line: int, text: str, x: float, **look: Any) -> None:
+def write_line(axes: Any, line: int, text: str, x: float, **style: Any) -> None:
     """Writes a line of text below an image, at a fraction of its width."""
-    place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+    position = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
     points = -72 * INCHES_TO_LINE * (line + 0.7)
-    axes.annotate(text, (x, 0), xytext=(0, points), fontsize=11, **place, **look)
+    axes.annotate(text, (x, 0), xytext=(0, points), fontsize=11, **position, **style)
 
 
 # The student alone reached 70.2, 71.6 and 64.8 with seeds 1, 2 and 3.

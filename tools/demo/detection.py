@@ -19,8 +19,8 @@ from tools.demo.scenes import build_dataset, iou, split_paths
 from tools.demo.study import Demo
 
 MIN_SCORE = 0.5  # of the detections in the picture
-SCENES = 3  # validation scenes in the picture: the first ones, not the prettiest
-MATCH_IOU = 0.5  # a detection of the right digit overlaps it at least this much
+SCENES = 3  # first validation scenes in the picture
+MATCH_IOU = 0.5  # minimal IoU of a right detection with its digit
 RIGHT, WRONG, MISSED = "#1fe04a", "#ff3030", "#ffe119"
 LEGEND = "Solid green: the right digit.  Solid red: a wrong one.  Dotted yellow: missed."
 
@@ -33,7 +33,7 @@ class Digit(NamedTuple):
 
 
 def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Draws learning curves, and below them what each model found in validation scenes."""
+    """Draws learning curves, and below them the detections of each model in validation scenes."""
     titles = [f"{o.title}, AP {o.result.figures[METRIC.key]:.1f}" for o in outcomes]
     columns = ["ground truth", *titles]
     figure = Figure(figsize=(11, 3.6 + 1.85 * SCENES), layout="constrained")
@@ -43,8 +43,8 @@ def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     draw_curves(axes, outcomes, "AP on validation scenes")
     axes.set_title("Handwritten digits: the same student, alone and taught with FAM")
     scenes = read_scenes(path.parent / "data", [outcome.folder for outcome in outcomes])
-    for row, (image, truth, *found) in enumerate(scenes, start=1):
-        for column, digits in enumerate([truth, *found]):
+    for row, (image, truth, *detections) in enumerate(scenes, start=1):
+        for column, digits in enumerate([truth, *detections]):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(image, interpolation="bicubic")
             axes.set_axis_off()
@@ -56,7 +56,7 @@ def draw_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def read_scenes(data: Path, folders: Sequence[Path]) -> Iterator[list[Any]]:
-    """Yields validation scenes (H, W, 3) in RGB, what is in them and what each model found."""
+    """Yields validation scenes (H, W, 3) in RGB, their digits, and each model's detections."""
     annotation_file, image_folder = split_paths(data, "val")
     coco = json.loads(annotation_file.read_text())
     files = [folder / "inference" / "coco_instances_results.json" for folder in folders]
@@ -67,18 +67,18 @@ def read_scenes(data: Path, folders: Sequence[Path]) -> Iterator[list[Any]]:
 
 
 def digits_of(image_id: int, entries: Sequence[dict[str, Any]]) -> list[Digit]:
-    """Returns an image's annotations or certain detections, the most certain first."""
-    own = [e for e in entries if e["image_id"] == image_id and e.get("score", 1.0) >= MIN_SCORE]
-    own.sort(key=lambda entry: -entry.get("score", 1.0))
-    return [Digit(entry["bbox"], entry["category_id"] - 1) for entry in own]
+    """Returns an image's annotations, or its detections with a high score, highest first."""
+    digits = [e for e in entries if e["image_id"] == image_id and e.get("score", 1.0) >= MIN_SCORE]
+    digits.sort(key=lambda entry: -entry.get("score", 1.0))
+    return [Digit(entry["bbox"], entry["category_id"] - 1) for entry in digits]
 
 
-def draw_digits(axes: Any, found: Sequence[Digit], truth: Sequence[Digit]) -> None:
-    """Draws boxes with their digits, coloured by whether they are right, and what was missed."""
-    owners = match(found, truth)
-    for digit, owner in zip(found, owners, strict=True):
-        draw_box(axes, digit.box, str(digit.label), WRONG if owner is None else RIGHT, "-")
-    for i in set(range(len(truth))) - set(owners):
+def draw_digits(axes: Any, detections: Sequence[Digit], truth: Sequence[Digit]) -> None:
+    """Draws boxes with their digits, coloured by whether they are right, and missed digits."""
+    matches = match(detections, truth)
+    for digit, index in zip(detections, matches, strict=True):
+        draw_box(axes, digit.box, str(digit.label), WRONG if index is None else RIGHT, "-")
+    for i in set(range(len(truth))) - set(matches):
         draw_box(axes, truth[i].box, "", MISSED, ":")
 
 
@@ -89,21 +89,21 @@ def draw_box(axes: Any, box: Sequence[float], text: str, colour: str, line: str)
     outline = Rectangle((x - 0.5, y - 0.5), w, h, fill=False, ec=colour, ls=line, lw=1.4)
     axes.add_patch(outline)
     if text:
-        align = "top" if y < 10 else "bottom"  # inside where there is no room above the box
+        align = "top" if y < 10 else "bottom"  # inside the box if there is no room above
         back = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "linewidth": 0}
-        look = {"color": colour, "fontsize": 8, "weight": "bold", "bbox": back}
-        axes.text(max(x, 1), y, text, va=align, clip_on=True, **look)
+        style = {"color": colour, "fontsize": 8, "weight": "bold", "bbox": back}
+        axes.text(max(x, 1), y, text, va=align, clip_on=True, **style)
 
 
-def match(found: Sequence[Digit], truth: Sequence[Digit]) -> list[int | None]:
-    """Returns which true digit each one is; None for a wrong digit or place, or a repeat."""
-    owners: list[int | None] = []
-    for box, label in found:
-        free = [i for i, true in enumerate(truth) if true.label == label and i not in owners]
-        best = max(free, key=lambda i: iou(box, truth[i].box), default=None)
-        fits = best is not None and iou(box, truth[best].box) >= MATCH_IOU
-        owners.append(best if fits else None)
-    return owners
+def match(detections: Sequence[Digit], truth: Sequence[Digit]) -> list[int | None]:
+    """Returns the index of each detection's digit; None for a wrong one or a duplicate."""
+    matches: list[int | None] = []
+    for box, label in detections:
+        unmatched = [i for i, true in enumerate(truth) if true.label == label and i not in matches]
+        best = max(unmatched, key=lambda i: iou(box, truth[i].box), default=None)
+        is_match = best is not None and iou(box, truth[best].box) >= MATCH_IOU
+        matches.append(best if is_match else None)
+    return matches
 
 
 # Two seeds of one training differed by about this much on the blood cells; not measured on digits.

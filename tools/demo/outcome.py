@@ -1,4 +1,4 @@
-"""The outcome of a demo's trainings: a table, learning curves, and a sentence on what they mean."""
+"""Reports on a demo's trainings: a table, learning curves, and a sentence on the gain."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,17 @@ class Outcome(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """The score that says how good a model is."""
+    """The score by which models are compared."""
 
     key: str  # in ``metrics.json``
     name: str
     unit: str  # of a difference
-    noise: float  # two seeds of one training may differ by so much
-    method: str  # that taught the student
+    noise: float  # difference between two seeds of one training
+    method: str  # of distillation
 
 
 def format_table(columns: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
-    """Returns a Markdown table, a model a row; ``columns`` are keys of scores by title."""
+    """Returns a Markdown table, one row per model; ``columns`` are keys of scores by title."""
     header = ["model", "parameters", *columns, "training time"]
     rows = []
     for title, _, parameters, result in outcomes:
@@ -51,7 +51,7 @@ def format_table(columns: Mapping[str, str], outcomes: Sequence[Outcome]) -> str
 
 
 def describe_gain(metric: Metric, teacher: float, alone: float, taught: float) -> str:
-    """Returns what the three scores say about the method, no better than it is."""
+    """Returns a sentence on the three scores, which claims no gain within the noise."""
     gain, gap, method = taught - alone, teacher - alone, metric.method
     if gain > metric.noise:
         verdict = f"With {method} the same student gained {gain:.1f} {metric.unit}"
@@ -67,14 +67,14 @@ def describe_gain(metric: Metric, teacher: float, alone: float, taught: float) -
 
 
 def draw_curves(axes: Any, outcomes: Sequence[Outcome], label: str) -> None:
-    """Draws the metric over the training, the last value at the end of each curve."""
+    """Draws the metric over the training, with the last value at the end of each curve."""
     heights = spread([outcome.result.curve[-1][1] for outcome in outcomes])
     for outcome, style, height in zip(outcomes, STYLES, heights, strict=True):
         iterations, scores = zip(*outcome.result.curve, strict=True)
         axes.plot(iterations, scores, label=outcome.title, **style)
-        place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+        position = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
         text, end, colour = f"{scores[-1]:.1f}", (iterations[-1], height), style["color"]
-        axes.annotate(text, end, color=colour, weight="bold", **place)
+        axes.annotate(text, end, color=colour, weight="bold", **position)
     axes.set_xlabel("training iterations")
     axes.set_ylabel(label)
     axes.set_xlim(0, 1.06 * max(outcome.result.curve[-1][0] for outcome in outcomes))
@@ -84,10 +84,10 @@ def draw_curves(axes: Any, outcomes: Sequence[Outcome], label: str) -> None:
 
 
 def spread(heights: Sequence[float]) -> list[float]:
-    """Returns heights of texts beside points, moved up where two would overlap."""
-    apart = 0.07 * max(heights, default=0)
+    """Returns heights of texts beside points, moved up if two would overlap."""
+    distance = 0.07 * max(heights, default=0)
     moved = list(heights)
     by_height = sorted(range(len(moved)), key=moved.__getitem__)
     for lower, upper in pairwise(by_height):
-        moved[upper] = max(moved[upper], moved[lower] + apart)
+        moved[upper] = max(moved[upper], moved[lower] + distance)
     return moved

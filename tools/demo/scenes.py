@@ -22,29 +22,29 @@ from classification.data.datasets import all_digits
 Array: TypeAlias = NDArray[np.float32]
 Box: TypeAlias = tuple[int, int, int, int]
 
-RECORD_FILE = "params.json"  # in the folder of a data set: what it is made of
-INK = 0.3  # from this opacity on, a pixel belongs to a digit and its box
+RECORD_FILE = "params.json"  # in the folder of a data set: its parameters
+INK = 0.3  # minimal opacity of a pixel that belongs to a digit and its box
 
 
 @dataclass(frozen=True)
 class SceneParams:
-    """Defines a data set; another value of any of these is another data set."""
+    """Parameters of a data set; it is built again if one of them changes."""
 
     train_images: int = 600
     val_images: int = 100
     width: int = 192  # pixels of a scene
     height: int = 128
-    digits: tuple[int, int] = (3, 8)  # fewest and most in a scene
+    digits: tuple[int, int] = (3, 8)  # minimal and maximal number in a scene
     sizes: tuple[int, int] = (18, 56)  # pixels of a digit's longer side
     contrasts: tuple[int, int] = (60, 160)  # between a digit and the scene, of 255 levels
-    max_iou: float = 0.05  # how much two boxes may overlap (intersection over union)
-    val_fraction: float = 0.2  # of each class's digits, which only validation scenes show
+    max_iou: float = 0.05  # of two boxes
+    val_fraction: float = 0.2  # of each class's digits, only in validation scenes
     seed: int = 1
     version: int = 1  # of the drawing code
 
 
 class DigitPool(NamedTuple):
-    """Digits to draw from: images (N, 28, 28) in [0, 1], labels (N,) in 0..9."""
+    """Digits: images (N, 28, 28) in [0, 1], labels (N,) in 0..9."""
 
     images: Array
     labels: NDArray[np.int64]
@@ -66,7 +66,7 @@ def load_digits() -> DigitPool:
 
 
 def split_digits(labels: NDArray[np.int64], val_fraction: float, seed: int) -> dict[str, list[int]]:
-    """Returns disjoint indices of digits of "train" and "val", the same share of every class."""
+    """Returns disjoint indices of "train" and "val" digits, with the same share of every class."""
     rng = np.random.default_rng(seed)
     split: dict[str, list[int]] = {"train": [], "val": []}
     for label in np.unique(labels):
@@ -86,7 +86,7 @@ def draw_background(rng: np.random.Generator, height: int, width: int) -> Array:
     roughness = rng.uniform(0.4, 0.8)
     for octave in range(5):
         cells = (2 * 2**octave, 3 * 2**octave)
-        # Mostly grey noise with some colour: textures of one material vary little in hue.
+        # Mostly grey with some colour, as textures of one material vary little in hue.
         coarse = rng.normal(size=(*cells, 1)) + 0.4 * rng.normal(size=(*cells, 3))
         noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         image += 18 * roughness**octave * noise
@@ -95,29 +95,29 @@ def draw_background(rng: np.random.Generator, height: int, width: int) -> Array:
 
 def draw_mask(rng: np.random.Generator, digit: Array, size: int) -> Array:
     """Rotates a digit slightly and scales its longer side to `size`: opacity (h, w), cropped."""
-    scale = 4  # rotating and scaling a larger one keeps the strokes smooth
+    scale = 4  # an enlarged digit keeps smooth strokes when it is rotated
     side = digit.shape[0] * scale
     large = cv2.resize(digit, (side, side), interpolation=cv2.INTER_CUBIC)
-    turn = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-12, 12), 1.0)
-    turned: Array = cv2.warpAffine(large, turn, (side, side)).astype(np.float32)
-    large = crop_to_ink(turned)
+    rotation = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-12, 12), 1.0)
+    rotated: Array = cv2.warpAffine(large, rotation, (side, side)).astype(np.float32)
+    large = crop_to_ink(rotated)
     factor = size / max(large.shape)
     new_size = [max(1, round(length * factor)) for length in large.shape[::-1]]
     return crop_to_ink(cv2.resize(large, new_size, interpolation=cv2.INTER_AREA).clip(0, 1))
 
 
 def crop_to_ink(mask: Array) -> Array:
-    """Returns the smallest part of a mask that holds all its ink."""
+    """Crops a mask to the bounding box of its ink."""
     rows, columns = (np.flatnonzero((mask >= INK).any(axis=axis)) for axis in (1, 0))
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def paint(rng: np.random.Generator, image: Array, mask: Array, box: Box, contrast: float) -> None:
-    """Blends a digit into the scene, lighter or darker than what it covers, in its own tint."""
+    """Blends a digit into the scene, lighter or darker than the background, in a random tint."""
     x, y, w, h = box
     patch = image[y : y + h, x : x + w]  # (h, w, 3)
     mean = patch.mean()
-    # Towards the side with more room, mostly: the other polarity would be clipped.
+    # Mostly towards the side with more range: the other one would be clipped.
     sign = 1 if mean + rng.uniform(-60, 60) < 127 else -1
     colour = (mean + sign * contrast + rng.uniform(-30, 30, 3)).clip(0, 255)
     opacity = mask[..., None] * rng.uniform(0.85, 1.0)
@@ -133,39 +133,39 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def find_place(
-    rng: np.random.Generator, shape: tuple[int, ...], taken: Sequence[Box], params: SceneParams
+    rng: np.random.Generator, shape: tuple[int, ...], boxes: Sequence[Box], params: SceneParams
 ) -> Box | None:
-    """Returns a random box of shape (h, w) inside the scene, or None where it is too full."""
+    """Returns a random box of shape (h, w) in the scene, or None if 30 draws find no place."""
     h, w = shape
     for _ in range(30):
         x = int(rng.integers(0, params.width - w + 1))
         y = int(rng.integers(0, params.height - h + 1))
-        if all(iou((x, y, w, h), other) <= params.max_iou for other in taken):
+        if all(iou((x, y, w, h), box) <= params.max_iou for box in boxes):
             return x, y, w, h
     return None
 
 
 def draw_scene(rng: np.random.Generator, digits: DigitPool, params: SceneParams) -> Scene:
-    """Draws a background with digits of any class; fewer than drawn where no place is left."""
+    """Draws a background with random digits, without those for which there is no place."""
     image = draw_background(rng, params.height, params.width)
     boxes: list[Box] = []
     labels: list[int] = []
     for _ in range(rng.integers(params.digits[0], params.digits[1] + 1)):
-        chosen = rng.integers(len(digits.images))
+        index = rng.integers(len(digits.images))
         # Log-uniform: as many digits between 18 and 32 pixels as between 32 and 56.
         size = round(float(np.exp(rng.uniform(*np.log(params.sizes)))))
-        mask = draw_mask(rng, digits.images[chosen], size)
+        mask = draw_mask(rng, digits.images[index], size)
         box = find_place(rng, mask.shape, boxes, params)
         if box is None:
             continue
         paint(rng, image, mask, box, rng.uniform(*params.contrasts))
         boxes.append(box)
-        labels.append(int(digits.labels[chosen]))
+        labels.append(int(digits.labels[index]))
     return Scene(image.round().astype(np.uint8), boxes, labels)
 
 
 def draw_scenes(digits: DigitPool, split: str, params: SceneParams) -> Iterator[Scene]:
-    """Draws the scenes of "train" or "val"; each depends on the seed and its number alone."""
+    """Draws the scenes of "train" or "val", each a function of the seed and its number."""
     indices = split_digits(digits.labels, params.val_fraction, params.seed)[split]
     pool = DigitPool(digits.images[indices], digits.labels[indices])
     for number in range(params.train_images if split == "train" else params.val_images):
@@ -200,10 +200,10 @@ def split_paths(folder: Path, split: str) -> tuple[Path, Path]:
 
 
 def build_dataset(folder: Path, params: SceneParams = SceneParams()) -> bool:
-    """Builds the data set, unless it is there, complete and of the same parameters.
+    """Builds the data set, unless it exists with the same parameters; returns whether it did.
 
-    It is built beside its place and renamed at the end, so what is in place is complete. Returns
-    whether it had to be built; raises a FileExistsError if the folder holds something else.
+    It is built in a temporary folder and then renamed, so the folder is always complete. Raises a
+    FileExistsError if the folder has other contents.
     """
     record, text = folder / RECORD_FILE, json.dumps(asdict(params), indent=2)
     if record.exists() and record.read_text() == text:

@@ -1,4 +1,4 @@
-"""A demo's trainings are a study: this runs it from the command line and writes its report."""
+"""Runs a demo's trainings as a study, and writes its report."""
 
 import argparse
 import os
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fam_det.analysis.checkpoint import count_parameters, read_weights
-from fam_det.analysis.jobs import MARK
+from fam_det.analysis.jobs import DEFINITION_FILE
 from fam_det.analysis.plan import CHECKPOINT, Plan
-from fam_det.analysis.processes import claimed, make_slots
+from fam_det.analysis.processes import lock_folder, make_slots
 from fam_det.analysis.results import Results
 from fam_det.analysis.runner import Runner
 from fam_det.analysis.study import load_study
@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo; the rest is the same for all."""
+    """The parts that differ between demos."""
 
-    module: str  # that ``python -m`` runs
+    module: str  # for ``python -m``
     about: str  # for --help
     study: Path  # file with three runs: a teacher, a student alone, the same student taught
     heading: str  # of the report
@@ -34,8 +34,8 @@ class Demo:
     metric: Metric  # for the verdict
     columns: Mapping[str, str]  # of the table: keys in ``metrics.json`` by title
     draw: Callable[[Path, Sequence[Outcome]], None]  # writes the picture
-    picture: str  # what it shows
-    prepare: Callable[[Path], bool] = lambda folder: False  # makes the data; are they new?
+    picture: str  # its caption
+    prepare: Callable[[Path], bool] = lambda folder: False  # builds the data; True if it did
 
 
 def main(demo: Demo, argv: Sequence[str] | None = None) -> int:
@@ -43,12 +43,12 @@ def main(demo: Demo, argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(demo, argv)
     output = args.output.resolve()
     os.chdir(ROOT)  # the study's config files are relative to it
-    # SIGTERM ends it as Ctrl-C does, so that the training is ended too.
+    # SIGTERM acts as Ctrl-C, so that the training is stopped too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"Everything goes to {output}", flush=True)
     try:
         plan = make_plan(demo, output, args.opts)
-        with claimed(output):
+        with lock_folder(output):
             is_new = demo.prepare(output / "data")
             forget(plan, everything=is_new or args.fresh)
         settings, command = {"DATA": str(output / "data")}, training_command(plan.study)
@@ -108,10 +108,10 @@ def make_plan(demo: Demo, output: Path, opts: Sequence[str]) -> Plan:
 
 
 def forget(plan: Plan, *, everything: bool) -> None:
-    """Deletes what earlier calls have left, and takes back results whose folder is gone."""
+    """Deletes folders of earlier calls if asked, and invalidates results without a folder."""
     for job in plan.known_jobs():
         folder, result = plan.folder(job), plan.results.read(job)
-        if everything and (folder / MARK).exists():
+        if everything and (folder / DEFINITION_FILE).exists():
             shutil.rmtree(folder)
         if result and not result.failure and not (folder / CHECKPOINT).exists():
             plan.results.write(job, replace(result, failure="its folder is gone"))

@@ -1,7 +1,7 @@
-"""Products of matrices: the channels of maps, and complex numbers in half precision.
+"""Matrix products: 1x1 convolutions, and complex matrices in half precision.
 
-A 1x1 convolution is a product of matrices. On the CPU oneDNN copies maps to a layout of its own and
-back, and forms the weight's gradient slowly; a matrix product takes maps as they lie.
+On the CPU oneDNN's 1x1 convolution copies maps to its own layout and back, and its weight gradient
+is slow; a matrix product reads maps in the layout they have.
 
 Legend: N batch, C_in and C_out channels, H and W map size; of complex matrices (..., N, C) and
 (..., C, D).

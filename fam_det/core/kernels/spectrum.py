@@ -45,6 +45,13 @@ def multiplicity(width: int) -> Tensor:
     return 1.0 + ((v > 0) & (2 * v < width)).double()
 
 
+def full_plane(half: Tensor, width: int) -> Tensor:
+    """Completes a half plane (H, V, ...) -> (H, W, ...), by K(-u, -v) = conj K(u, v)."""
+    mirrored = torch.roll(half.flip(0), 1, 0)  # row i to H - i, row 0 stays
+    right = mirrored[:, 1 : (width + 1) // 2].flip(1)  # columns -1, -2, ... without Nyquist
+    return torch.cat([half, right.conj().resolve_conj()], dim=1)
+
+
 def mix_frequencies(x: Tensor, k: Tensor, factor: Tensor, local: Tensor) -> Tensor:
     """Computes IFFT(factor * (FFT(x) @ k)) + local @ x, one matrix a frequency and one for all.
 

@@ -1,9 +1,9 @@
 """Window attention with a softmax per channel, a few channels at a time.
 
 The plain formula gathers the k * k neighbours of every position in keys and values and keeps them,
-their products and the softmax for the backward pass. Every channel is on its own here, so a chunk
-of a few channels is carried through all steps while it is in the processor's cache; the backward
-pass computes the softmax again, as FlashAttention (Dao et al. 2022) does for token attention.
+their products and the softmax for the backward pass. Channels are independent, so a chunk of a few
+goes through all steps while it is in the processor's cache; the backward pass recomputes the
+softmax, as FlashAttention (Dao et al. 2022) does for token attention.
 
 Legend: N batch, C channels, H and W map size, k window side.
 """
@@ -25,7 +25,7 @@ CHUNK = 2**15  # values of a map that are worked on at once, k * k times as many
 def window_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
     """Sums the values in the window around each position, weighted.
 
-    With j over the k x k window positions, for each channel on its own::
+    With j over the k x k window positions, separately for each channel::
 
         out = sum_j softmax_j(query * (key_j + offset_j)) * value_j
 
@@ -98,7 +98,7 @@ def _channel_chunks(
 
 
 def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes maps (N, C, H, W) by the nearest neighbour; returns those that fit as they are."""
+    """Resizes maps (N, C, H, W) by the nearest neighbour; returns maps of that size unchanged."""
     return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, list(size), mode="nearest")
 
 

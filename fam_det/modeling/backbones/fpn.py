@@ -1,4 +1,4 @@
-"""FPN on any backbone whose maps are called res2 to res5."""
+"""Registers backbones whose maps are called res2 to res5, alone and with an FPN."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ Builder = Callable[[CfgNode, ShapeSpec], Any]
 
 
 def register_with_fpn(build: Builder) -> Builder:
-    """Registers a backbone's builder, and two that put an FPN on it.
+    """Registers ``build_NAME_backbone``, and two builders of an FPN on that backbone.
 
-    Of ``build_NAME_backbone`` the others are ``build_NAME_fpn_backbone``, with p2 to p6, and
-    ``build_retinanet_NAME_fpn_backbone``, with p3 to p7.
+    They are ``build_NAME_fpn_backbone``, with p2 to p6, and ``build_retinanet_NAME_fpn_backbone``,
+    with p3 to p7.
     """
     stem = build.__name__.removeprefix("build_").removesuffix("_backbone")
 
@@ -49,13 +49,13 @@ def _fpn(cfg: CfgNode, bottom_up: Backbone, top_block: Any) -> FPN:
 
 
 def check_features(key: str, out_features: Sequence[str]) -> None:
-    """Raises a ValueError that names the key for anything but some of ``STRIDES``."""
+    """Raises a ValueError that names the key unless all features are keys of ``STRIDES``."""
     if not out_features or not set(out_features) <= set(STRIDES):
         raise ValueError(f"{key}: got {list(out_features)}, expected some of {list(STRIDES)}")
 
 
 def check_rgb(input_shape: ShapeSpec, name: str) -> None:
-    """Raises a ValueError for images of other than three channels."""
+    """Raises a ValueError unless images have three channels."""
     if input_shape.channels != 3:
         raise ValueError(
             f"MODEL.PIXEL_MEAN: got {input_shape.channels} channels, expected 3 for {name}"

@@ -12,8 +12,8 @@ from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec, get_norm
 from detectron2.modeling import Backbone
 
-# Last block of each stage in torchvision's ``features``; what follows res5 serves the classifier
-# only.
+# Last block of each stage in torchvision's ``features``; the layers after res5 are for the
+# classifier only.
 STAGE_ENDS = {"res2": 3, "res3": 6, "res4": 13, "res5": 17}
 
 

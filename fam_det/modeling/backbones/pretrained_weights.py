@@ -22,9 +22,8 @@ NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobil
 class PretrainedHandler(PathHandler):
     """Resolves ``LIBRARY://NAME`` to a checkpoint file for ``MODEL.WEIGHTS``.
 
-    The file, whose name ends in the weights' ``version``, is written once and kept in iopath's
-    cache folder. Its names have no prefix: Detectron2 matches them to the backbone, wherever that
-    is in the model.
+    The file, whose name ends in the weights' ``version``, is written once to iopath's cache folder.
+    Its keys have no prefix: Detectron2's matching heuristics find the backbone in the model.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ def download(name: str) -> dict[str, Tensor]:
 def convert_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns a ResNet's weights under Detectron2's names, without the classifier.
 
-    A MobileNetV2 keeps its names, and loses the last convolution too, which no detector uses.
+    A MobileNetV2 keeps its names; its last convolution, which no detector uses, is left out too.
     """
     if "conv1.weight" not in state_dict:
         unused = ("classifier.", "features.18.")

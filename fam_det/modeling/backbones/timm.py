@@ -1,7 +1,7 @@
-"""Any timm network that gives feature maps, as a Detectron2 backbone, and its weights.
+"""Any timm network with feature maps as a Detectron2 backbone, and its pretrained weights.
 
 ``timm://mobilenetv3_small_100`` names pretrained weights in ``MODEL.WEIGHTS``. timm is imported
-when a network is asked for: that takes seconds.
+only when a network is built: that takes seconds.
 """
 
 import logging
@@ -36,16 +36,16 @@ class TimmBackbone(Backbone):
     Args:
         name: of a timm model, with or without the tag of its weights, such as
             "mobilenetv3_small_100".
-        norm: what the network's BatchNorms become: "FrozenBN", "BN" or "SyncBN". Others, such as
-            LayerNorm, stay.
+        norm: replaces the network's BatchNorms: "FrozenBN", "BN" or "SyncBN". Other normalisations,
+            such as LayerNorm, stay.
         out_features: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
-        freeze_at: as ``MODEL.BACKBONE.FREEZE_AT``: 1 freezes what the map of stride 2 is computed
-            with, 2 what res2 is computed with, ...
+        freeze_at: as ``MODEL.BACKBONE.FREEZE_AT``: 1 freezes all layers before the map of stride 2,
+            2 those before res2, ...
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: an unknown name, norm or feature, a network that does not give such maps, or a
-            stage that it cannot be frozen at.
+        ValueError: an unknown name, norm or feature, a network without such maps, or a stage that
+            it cannot be frozen at.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = {x: STRIDES[x] for x in out_features}
         self._out_feature_channels = {x: channels[i] for x, i in self._indices.items()}
         maps = self._probe(name)
-        # DDP would wait for the gradients of parameters that no map is computed with.
+        # DDP would wait for the gradients of parameters that no map depends on.
         used = _parameters_behind([maps[i] for i in self._indices.values()], self.network)
         for parameter in self.network.parameters():
             if parameter not in used:
@@ -100,17 +100,17 @@ class TimmBackbone(Backbone):
             ) from error
         self.train()
         for feature, index in self._indices.items():
-            found, stride = tuple(maps[index].shape[1:]), STRIDES[feature]
+            shape, stride = tuple(maps[index].shape[1:]), STRIDES[feature]
             expected = (self._out_feature_channels[feature], height // stride, width // stride)
-            if found != expected:
+            if shape != expected:
                 raise ValueError(
-                    f"MODEL.TIMM.NAME: {name!r} gives {feature} as {found} for {height} x {width} "
+                    f"MODEL.TIMM.NAME: {name!r} gives {feature} as {shape} for {height} x {width} "
                     f"pixels, expected (C, H, W) {expected}"
                 )
         return maps
 
     def _freeze(self, freeze_at: int, maps: Sequence[Tensor]) -> None:
-        """Leaves no gradients, and FrozenBN, in all that maps up to a stride are computed with."""
+        """Freezes the parameters and BatchNorms before the map of stride ``2**freeze_at``."""
         if freeze_at == 0:
             return
         strides = self.network.feature_info.reduction()
@@ -142,7 +142,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
 
 def _check_weights(cfg: CfgNode) -> None:
-    """Warns where pretrained weights were trained on images of another normalisation."""
+    """Checks the name of pretrained weights, and warns if ``INPUT`` normalises images otherwise."""
     weights = cfg.MODEL.WEIGHTS.removeprefix(PREFIX)
     check_name("MODEL.WEIGHTS", weights)
     if weights.partition(".")[0] != cfg.MODEL.TIMM.NAME.partition(".")[0]:
@@ -159,7 +159,7 @@ def _check_weights(cfg: CfgNode) -> None:
 
 
 def import_timm() -> ModuleType:
-    """Imports the library, or raises an ImportError that says how to install it."""
+    """Imports timm, or raises an ImportError that says how to install it."""
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -184,9 +184,9 @@ def check_name(key: str, name: str) -> None:
 
 
 def create_network(name: str, **options: Any) -> Any:
-    """Builds a timm network that gives a list of feature maps, with options of ``create_model``."""
+    """Builds a timm network that returns a list of maps, with options of ``create_model``."""
     check_name("MODEL.TIMM.NAME", name)
-    if name.startswith("swin"):  # its windows fit any size, unless it insists on that of ImageNet
+    if name.startswith("swin"):  # it takes any size, but by default insists on that of ImageNet
         options["strict_img_size"] = False
     try:
         return import_timm().create_model(name, features_only=True, **options)
@@ -231,7 +231,7 @@ def _parameters_behind(maps: Sequence[Tensor], network: nn.Module) -> set[nn.Par
 
 
 def set_norm(name: str, network: nn.Module, norm: str) -> nn.Module:
-    """Turns every BatchNorm of a timm network into another; the state-dict keys stay."""
+    """Replaces every BatchNorm of a timm network; the state-dict keys stay the same."""
     check_choice("MODEL.TIMM.NORM", norm, NORMS)
     if not any(isinstance(module, _BatchNorm) for module in network.modules()):
         logger.warning("MODEL.TIMM.NORM: %s has no BatchNorm, %r changes nothing.", name, norm)
@@ -244,7 +244,7 @@ def set_norm(name: str, network: nn.Module, norm: str) -> nn.Module:
 
 
 def freeze_norms(network: nn.Module, parameters: Collection[nn.Parameter]) -> None:
-    """Exchanges the BatchNorms whose weight is one of these for FrozenBN."""
+    """Replaces the BatchNorms whose weight is one of these parameters by FrozenBN."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if not isinstance(child, _BatchNorm) or child.weight not in parameters:
@@ -259,7 +259,7 @@ def freeze_norms(network: nn.Module, parameters: Collection[nn.Parameter]) -> No
 
 
 class FrozenBatchNormAct2d(FrozenBatchNorm2d):
-    """FrozenBN with the activation that timm's BatchNormAct2d has inside."""
+    """FrozenBN with the activation that timm's BatchNormAct2d includes."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises and activates maps (N, C, H, W)."""

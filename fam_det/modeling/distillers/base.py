@@ -25,10 +25,11 @@ DISTILLER_REGISTRY.__doc__ = """
 Registry of distillers: ``Distiller`` built from ``(cfg, levels, student_shape, teacher_shape)``.
 
 ``levels`` are the names of the feature maps, shallow to deep; the shapes map them to ``ShapeSpec``.
-A call with the student's maps, the teacher's maps (dictionaries by level), the valid sizes of each
-level, and what ``capture`` recorded, as keywords, returns a dictionary of unweighted scalar losses
-by name. One whose call has the keyword ``compare_heads`` hands its transformed maps to that, where
-it is given, and returns its losses as well; see ``fam_det.modeling.head_loss``.
+A call takes the student's maps, the teacher's maps (dictionaries by level), the valid sizes of each
+level and, as keywords, what ``capture`` recorded. It returns a dictionary of unweighted scalar
+losses by name. A distiller whose call has the keyword ``compare_heads`` calls that function, if
+there is one, with its transformed maps, and returns those losses as well; see
+``fam_det.modeling.head_loss``.
 """
 
 # MID_CHANNELS is a size: a base config may set it for whatever method needs one.
@@ -43,8 +44,8 @@ class Distiller(nn.Module):
 
     # Parts of the teacher whose weights it needs, besides the backbone.
     teacher_parts: Sequence[str] = ()
-    # Keys of ``MODEL.DISTILLER`` that it reads, besides those that every distiller shares. None
-    # for a method that does not say.
+    # Keys of ``MODEL.DISTILLER`` that it reads, besides ``SHARED_KEYS``: others that were set get a
+    # warning. None turns the warning off.
     reads: Collection[str] | None = None
 
     @property
@@ -70,14 +71,14 @@ class Distiller(nn.Module):
         return nullcontext({})
 
     def start_at(self, basis: Tensor) -> None:
-        """Starts what turns the student's maps z into the teacher's at E z; see ``basis``.
+        """Initialises the map from the student's features z to the teacher's as E z; see ``basis``.
 
         Args:
             basis: E, (C, k), for a student whose maps are thinner than the teacher's.
         """
 
     def metrics(self) -> dict[str, Tensor]:
-        """Returns what to log beside the losses, tensors of one value by name."""
+        """Returns scalars to log beside the losses, one-element tensors by name."""
         return {}
 
 
@@ -86,7 +87,7 @@ class Adapter(nn.Conv2d):
 
     @torch.no_grad()
     def start_at(self, mix: Tensor) -> None:
-        """Makes the middle of its window a mix (C_out, C_in) of channels, and the rest zero."""
+        """Sets the centre of the kernel to a matrix (C_out, C_in), and the rest to zero."""
         height, width = self.kernel_size
         nn.init.zeros_(self.weight)[:, :, height // 2, width // 2] = mix
         if self.bias is not None:
@@ -94,15 +95,15 @@ class Adapter(nn.Conv2d):
 
 
 class FeatureDistiller(Distiller):
-    """Transform the student's maps, then compare each level with the teacher's.
+    """Transforms the student's maps, then compares each level with the teacher's.
 
-    A subclass says in ``build_transform`` what the transform is, and in ``build_loss`` what the
-    loss is where ``MODEL.DISTILLER.LOSS`` does not choose it.
+    A subclass defines ``build_transform``, and ``build_loss`` if its loss is not that of
+    ``MODEL.DISTILLER.LOSS``.
 
     Args:
         levels: names of the feature maps, shallow to deep.
         transform: list of student maps -> list of maps of the teacher's channels.
-        loss: of two maps and the valid sizes of the images, such as those of ``LOSSES``.
+        loss: function of two maps and the valid sizes of the images, as those in ``LOSSES``.
     """
 
     @configurable
@@ -122,7 +123,7 @@ class FeatureDistiller(Distiller):
         )
         try:
             transform = cls.build_transform(cfg.MODEL.DISTILLER, student_channels, teacher_channels)
-        except ValueError as error:  # the core names its argument; say whose it is
+        except ValueError as error:  # the core names its argument: add the node of the config
             raise ValueError(f"MODEL.DISTILLER: {error}") from error
         return {
             "levels": levels,
@@ -132,7 +133,7 @@ class FeatureDistiller(Distiller):
 
     @classmethod
     def build_loss(cls, distiller: CfgNode) -> Loss:
-        """Returns the loss that a ``MODEL.DISTILLER`` node names."""
+        """Returns the loss that ``LOSS`` of a ``MODEL.DISTILLER`` node names."""
         check_choice("MODEL.DISTILLER.LOSS", distiller.LOSS, LOSSES)
         return LOSSES[distiller.LOSS]
 
@@ -153,7 +154,7 @@ class FeatureDistiller(Distiller):
     ) -> dict[str, Tensor]:
         """Returns the unweighted loss of each level, of maps (N, C, H, W) and (N, C_teacher, H, W).
 
-        ``valid_sizes`` are for each level (h, w) of each image in cells, without the padding.
+        ``valid_sizes`` has for each level the size (h, w) of each image in cells, without padding.
         """
         maps = self.transform([student[level] for level in self.levels])
         transformed = dict(zip(self.levels, maps, strict=True))
@@ -164,7 +165,7 @@ class FeatureDistiller(Distiller):
         return losses | (compare_heads(transformed) if compare_heads else {})
 
     def start_at(self, basis: Tensor) -> None:
-        """Starts every frequency attention module and every adapter at it."""
+        """Initialises every frequency attention module and every adapter with the basis."""
         for module in self.transform.modules():
             if isinstance(module, FrequencyAttention | Adapter):
                 module.start_at(basis)

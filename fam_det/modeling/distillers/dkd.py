@@ -22,9 +22,10 @@ from detectron2.structures import Boxes, Instances
 class DKDDistiller(Distiller):
     """Decoupled knowledge distillation of R-CNN's box head (Zhao et al., CVPR 2022).
 
-    As in the authors' detection code the teacher's box head reads the teacher's maps at the
-    student's sampled proposals; the logits of both, with background as a class, are compared. The
-    student's own pass is used again, where that code runs its box head twice.
+    As in the authors' detection code the teacher's box head runs on the teacher's maps at the
+    student's sampled proposals; the logits of both, with background as a class, are compared.
+    Unlike that code, which runs the student's box head twice, this takes the logits of the
+    student's own forward pass.
 
     Args:
         levels: names of the maps that the teacher's box head may read.
@@ -62,16 +63,14 @@ class DKDDistiller(Distiller):
 
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises a ValueError for detectors whose region logits cannot be compared."""
-        own, other = (
-            box_branch(detector, owner)
-            for detector, owner in ((student, "student"), (teacher, "teacher"))
-        )
-        if own.num_classes != other.num_classes:
+        student_heads = box_roi_heads(student, "student")
+        teacher_heads = box_roi_heads(teacher, "teacher")
+        if student_heads.num_classes != teacher_heads.num_classes:
             raise ValueError(
                 f"MODEL.ROI_HEADS.NUM_CLASSES: DKDDistiller needs the teacher's "
-                f"{other.num_classes} classes, got {own.num_classes}"
+                f"{teacher_heads.num_classes} classes, got {student_heads.num_classes}"
             )
-        if missing := [name for name in other.box_in_features if name not in self.levels]:
+        if missing := [name for name in teacher_heads.box_in_features if name not in self.levels]:
             raise ValueError(
                 f"MODEL.DISTILLER.LEVELS: DKDDistiller needs {missing[0]!r}, which the teacher's "
                 f"box head reads, got {', '.join(self.levels)}"
@@ -82,22 +81,22 @@ class DKDDistiller(Distiller):
         self, student: nn.Module, teacher: nn.Module, batched_inputs: Sequence[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
         """Records the student's sampled boxes, their classes and logits."""
-        heads = box_branch(student, "student")
-        captured: dict[str, Any] = {"teacher_heads": box_branch(teacher, "teacher")}
+        heads = box_roi_heads(student, "student")
+        captured: dict[str, Any] = {"teacher_heads": box_roi_heads(teacher, "teacher")}
 
-        def keep_boxes(inputs: Sequence[Any], _: Tensor) -> None:
+        def record_boxes(inputs: Sequence[Any], _: Tensor) -> None:
             captured["boxes"] = inputs[1]
 
-        def keep_logits(_: Sequence[Any], output: tuple[Tensor, Tensor]) -> None:
+        def record_logits(_: Sequence[Any], output: tuple[Tensor, Tensor]) -> None:
             captured["logits"] = output[0]
 
-        def keep_classes(_: Sequence[Any], output: tuple[list[Instances], Any]) -> None:
+        def record_classes(_: Sequence[Any], output: tuple[list[Instances], Any]) -> None:
             captured["classes"] = torch.cat([proposals.gt_classes for proposals in output[0]])
 
         with (
-            forward_hook(heads.box_pooler, keep_boxes),
-            forward_hook(heads.box_predictor, keep_logits),
-            forward_hook(heads, keep_classes),
+            forward_hook(heads.box_pooler, record_boxes),
+            forward_hook(heads.box_predictor, record_logits),
+            forward_hook(heads, record_classes),
         ):
             yield captured
 
@@ -114,29 +113,30 @@ class DKDDistiller(Distiller):
     ) -> dict[str, Tensor]:
         """Returns the unweighted loss ``roi_logits``.
 
-        Of the teacher's maps (N, C_teacher, H, W) the ``teacher_heads`` compute logits at the
-        sampled ``boxes`` of each image, R altogether, beside the student's ``logits`` (R, K + 1);
-        ``classes`` are int64 (R,) in [0, K], K for background.
+        The ``teacher_heads`` compute logits of the teacher's maps (N, C_teacher, H, W) at the
+        sampled ``boxes`` of each image, R in all; ``logits`` (R, K + 1) are the student's there,
+        ``classes`` int64 (R,) in [0, K], K for background.
         """
         with torch.no_grad():
             teacher_logits = box_logits(teacher_heads, teacher, boxes)
-        own, other = (x.float() / self.temperature for x in (logits, teacher_logits))
-        target_class, others = decoupled_divergences(own, other, classes)
-        loss = self.temperature**2 * (self.alpha * target_class + self.beta * others)
+        tckd, nckd = decoupled_divergences(
+            logits.float() / self.temperature, teacher_logits.float() / self.temperature, classes
+        )
+        loss = self.temperature**2 * (self.alpha * tckd + self.beta * nckd)
         return {"roi_logits": loss}
 
 
 def box_logits(
     heads: StandardROIHeads, features: Mapping[str, Tensor], boxes: Sequence[Boxes]
 ) -> Tensor:
-    """Returns class logits (R, K + 1) of a box branch at the boxes of each image."""
+    """Returns class logits (R, K + 1) of a box head at the boxes of each image."""
     pooled = heads.box_pooler([features[name] for name in heads.box_in_features], list(boxes))
     logits: Tensor = heads.box_predictor(heads.box_head(pooled))[0]
     return logits
 
 
-def box_branch(detector: nn.Module, owner: str) -> StandardROIHeads:
-    """Returns the ROI heads; raises a ValueError for a detector without one box head."""
+def box_roi_heads(detector: nn.Module, owner: str) -> StandardROIHeads:
+    """Returns a detector's ROI heads; raises a ValueError unless they have one box head."""
     heads = getattr(detector, "roi_heads", None)
     if not isinstance(heads, StandardROIHeads) or isinstance(heads.box_predictor, nn.ModuleList):
         raise ValueError(

@@ -60,12 +60,16 @@ def _options(
     teacher_channels: list[int],
     mid_channels: int | None = None,
 ) -> FAMOptions:
-    """Returns the options; a start at the identity waits for the basis where widths differ."""
+    """Returns the options of the node.
+
+    For maps that are thinner than the teacher's, ``init="identity"`` becomes ``"paper"`` here:
+    ``start_at`` initialises them with the basis once the teacher is loaded.
+    """
     options = fam_options(distiller)
-    thinner = thin_maps(student_channels, teacher_channels)
-    if options.init != "identity" or thinner is None:
+    thin = thin_maps(student_channels, teacher_channels)
+    if options.init != "identity" or thin is None:
         return options
-    width, channels = thinner
+    width, channels = thin
     if mid_channels not in (None, width):
         raise ValueError(
             f"MID_CHANNELS: got {mid_channels}, expected the student's {width}, so that FAM.INIT "

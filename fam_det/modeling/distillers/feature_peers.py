@@ -29,8 +29,8 @@ class Adapters(nn.Module):
 class FitNetDistiller(FeatureDistiller):
     """Hints of FitNets (Romero et al., ICLR 2015) on every level.
 
-    A 1x1 convolution and the mean squared error. FitNets itself trains on one hint first and on the
-    task then; here, as usual in detection, both are trained together.
+    A 1x1 convolution and the mean squared error. FitNets trains on one hint first, then on the
+    task; here, as usual in detection, both are trained together.
     """
 
     reads: Collection[str] | None = ()
@@ -45,12 +45,12 @@ class FitNetDistiller(FeatureDistiller):
     def build_transform(
         cls, distiller: CfgNode, student_channels: list[int], teacher_channels: list[int]
     ) -> nn.Module:
-        """Returns a 1x1 convolution for each level that needs or is to have one."""
+        """Returns a 1x1 convolution, or the identity, for each level."""
         return Adapters(
-            Adapter(own, other, kernel_size=1)
-            if own != other or cls.adapts_equal_widths
+            Adapter(c_in, c_out, kernel_size=1)
+            if c_in != c_out or cls.adapts_equal_widths
             else nn.Identity()
-            for own, other in zip(student_channels, teacher_channels, strict=True)
+            for c_in, c_out in zip(student_channels, teacher_channels, strict=True)
         )
 
 
@@ -58,8 +58,8 @@ class FitNetDistiller(FeatureDistiller):
 class PKDDistiller(FitNetDistiller):
     """PKD (Cao et al., NeurIPS 2022): Pearson correlation of the maps.
 
-    No adapter where the widths agree, as in the paper, whose weight is 6 for detectors of one
-    family; a 1x1 convolution elsewhere.
+    As in the paper there is no adapter where the widths agree; otherwise a 1x1 convolution. The
+    paper's weight is 6 for detectors of one family.
     """
 
     adapts_equal_widths = False
@@ -92,9 +92,9 @@ class CWDDistiller(PKDDistiller):
 class FreeKDDistiller(FitNetDistiller):
     """FreeKD (Zhang et al., CVPR 2024): high wavelet bands, without the teacher's prompts.
 
-    The prompts say where a band counts, and are learned by fine-tuning the teacher with them first;
-    here every cell counts. As in the released configs a 1x1 convolution comes before, and the mean
-    squared error of the maps beside.
+    The prompts weigh the cells of a band, and are learned by fine-tuning the teacher first; here
+    every cell counts. As in the released configs a 1x1 convolution comes first, and the mean
+    squared error of the maps is added.
     """
 
     reads: Collection[str] | None = ("FREEKD",)
@@ -108,11 +108,9 @@ class FreeKDDistiller(FitNetDistiller):
         """
         weight = distiller.FREEKD.MSE_WEIGHT
         check_positive("MODEL.DISTILLER.FREEKD.MSE_WEIGHT", weight, zero=True)
-        return partial(_bands_and_maps, mse_weight=weight)
 
+        def loss(student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None) -> Tensor:
+            bands = wavelet_band_loss(student, teacher, valid_sizes)
+            return bands + weight * mse_loss(student, teacher, valid_sizes)
 
-def _bands_and_maps(
-    student: Tensor, teacher: Tensor, valid_sizes: ValidSizes | None, *, mse_weight: float
-) -> Tensor:
-    bands = wavelet_band_loss(student, teacher, valid_sizes)
-    return bands + mse_weight * mse_loss(student, teacher, valid_sizes)
+        return loss

@@ -1,4 +1,4 @@
-"""FGFI: hints on the cells near objects."""
+"""FGFI: feature imitation on the cells near objects."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fam_det.core.losses import ValidSizes
 from fam_det.core.peer_losses import imitation_loss
-from fam_det.modeling.anchors import anchors_of
+from fam_det.modeling.anchors import find_anchor_generator
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Adapter, Distiller, Shapes
 from fam_det.modeling.hooks import forward_hook
 
@@ -22,17 +22,18 @@ class FGFIDistiller(Distiller):
     """Fine-grained feature imitation (Wang et al., CVPR 2019).
 
     A 3x3 convolution for each level, and the squared distance on cells with an anchor near an
-    object: one whose IoU with it is above a share of the best anchor's. The paper has one map; here
-    the best anchor is sought on all levels, so that an object counts where its anchors lie.
+    object: one whose IoU with the object exceeds ``threshold`` times the best anchor's. The paper
+    has one map; here the best anchor is taken over all levels, so that an object counts on the
+    level of its anchors.
 
     Args:
         levels: names of the feature maps, shallow to deep.
         student_channels: of each level.
         teacher_channels: of each level.
-        threshold: that share, in [0, 1].
+        threshold: fraction of the best IoU, in [0, 1].
 
     Raises:
-        ValueError: another threshold.
+        ValueError: a threshold outside that range.
     """
 
     reads = ("FGFI",)
@@ -52,8 +53,8 @@ class FGFIDistiller(Distiller):
         self.threshold = threshold
         self.adapters = nn.ModuleDict(
             {
-                level: Adapter(own, other, kernel_size=3, padding=1)
-                for level, own, other in zip(
+                level: Adapter(c_in, c_out, kernel_size=3, padding=1)
+                for level, c_in, c_out in zip(
                     levels, student_channels, teacher_channels, strict=True
                 )
             }
@@ -72,18 +73,18 @@ class FGFIDistiller(Distiller):
         }
 
     def start_at(self, basis: Tensor) -> None:
-        """Starts every adapter at it."""
+        """Initialises every adapter with the basis."""
         for adapter in self.adapters.values():
             cast(Adapter, adapter).start_at(basis)
 
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises a ValueError for a student without anchors on a level."""
-        names, _ = anchors_of(student)
+        anchor_levels, _ = find_anchor_generator(student)
         for level in self.adapters:
-            if level not in names:
+            if level not in anchor_levels:
                 raise ValueError(
                     f"MODEL.DISTILLER.LEVELS: FGFIDistiller needs anchors on {level!r}, the "
-                    f"student has them on {', '.join(names) or 'no level'}"
+                    f"student has them on {', '.join(anchor_levels) or 'no level'}"
                 )
 
     @contextmanager
@@ -91,13 +92,13 @@ class FGFIDistiller(Distiller):
         self, student: nn.Module, teacher: nn.Module, batched_inputs: Sequence[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
         """Records the anchors of each level and the objects of each image."""
-        names, generator = anchors_of(student)
-        captured: dict[str, Any] = {"objects": [x["instances"].gt_boxes for x in batched_inputs]}
+        levels, generator = find_anchor_generator(student)
+        captured: dict[str, Any] = {"gt_boxes": [x["instances"].gt_boxes for x in batched_inputs]}
 
-        def keep(_: Sequence[Any], anchors: Sequence[Boxes]) -> None:
-            captured["anchors"] = dict(zip(names, anchors, strict=True))
+        def record(_: Sequence[Any], anchors: Sequence[Boxes]) -> None:
+            captured["anchors"] = dict(zip(levels, anchors, strict=True))
 
-        with forward_hook(generator, keep):
+        with forward_hook(generator, record):
             yield captured
 
     def forward(
@@ -107,51 +108,51 @@ class FGFIDistiller(Distiller):
         valid_sizes: Mapping[str, ValidSizes],
         *,
         anchors: Mapping[str, Boxes],
-        objects: Sequence[Boxes],
+        gt_boxes: Sequence[Boxes],
     ) -> dict[str, Tensor]:
         """Returns the unweighted loss of each level, of maps (N, C, H, W) and (N, C_teacher, H, W).
 
-        ``anchors`` are xyxy in pixels, those of a cell one after another, cells row by row;
-        ``objects`` are the ground truth of each image, alike. No anchor is near an object for its
-        padding, so the valid sizes are not needed.
+        ``anchors`` of each level are xyxy in pixels, cells row by row, the anchors of a cell in
+        succession; ``gt_boxes`` are the ground truth of each image. Padding needs no mask: its
+        anchors overlap no object.
         """
-        near = near_objects([anchors[level] for level in self.adapters], objects, self.threshold)
+        masks = near_objects([anchors[level] for level in self.adapters], gt_boxes, self.threshold)
         return {
             level: imitation_loss(
-                adapter(student[level]), teacher[level], cells_of(mask, student[level])
+                adapter(student[level]), teacher[level], cell_mask(mask, student[level])
             )
-            for (level, adapter), mask in zip(self.adapters.items(), near, strict=True)
+            for (level, adapter), mask in zip(self.adapters.items(), masks, strict=True)
         }
 
 
 def near_objects(
-    anchors: Sequence[Boxes], objects: Sequence[Boxes], threshold: float
+    anchors: Sequence[Boxes], gt_boxes: Sequence[Boxes], threshold: float
 ) -> list[Tensor]:
     """Finds the anchors that are near an object of an image.
 
     Args:
         anchors: of each level.
-        objects: of each image.
-        threshold: share of the best IoU that an object has with any anchor.
+        gt_boxes: of each image.
+        threshold: fraction of the best IoU that an object has with any anchor.
 
     Returns:
         Bool (N, number of anchors) for each level.
     """
-    every = Boxes.cat(list(anchors))
+    all_anchors = Boxes.cat(list(anchors))
     masks = []
-    for boxes in objects:
-        iou = pairwise_iou(every, boxes.to(every.device))  # (anchors, objects)
+    for boxes in gt_boxes:
+        iou = pairwise_iou(all_anchors, boxes.to(all_anchors.device))  # (anchors, objects)
         best = iou.amax(0) if len(iou) else iou.new_zeros(len(boxes))
         masks.append(((iou > threshold * best) & (iou > 0)).any(1))
     return list(torch.stack(masks).split([len(level) for level in anchors], dim=1))
 
 
-def cells_of(mask: Tensor, features: Tensor) -> Tensor:
-    """Returns the cells (N, H, W) of a map (N, C, H, W) with an anchor in the mask.
+def cell_mask(anchor_mask: Tensor, features: Tensor) -> Tensor:
+    """Returns which cells have an anchor in the mask, bool (N, H, W).
 
     Args:
-        mask: bool (N, H * W * anchors a cell).
-        features: the map.
+        anchor_mask: bool (N, H * W * anchors per cell).
+        features: the map, (N, C, H, W).
     """
     height, width = features.shape[-2:]
-    return mask.view(len(mask), height, width, -1).any(-1)
+    return anchor_mask.view(len(anchor_mask), height, width, -1).any(-1)

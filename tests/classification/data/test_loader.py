@@ -9,7 +9,7 @@ import torch
 from classification.data import Batch, ImageSet
 from classification.data.augment import crop_and_mirror, draw_crops, normalise
 from classification.data.loader import EvaluationLoader, InMemoryLoader
-from classification.data.order import seeded_generator
+from classification.data.sampling import seeded_generator
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from classification.models import build_model, load_weights, stage_features
-from classification.models.library import RESNET_STAGES, torchvision_names
+from classification.models.imagenet import RESNET_STAGES, torchvision_names
 
 # (C, H, W) of each stage for 224 pixels
 STAGES = {

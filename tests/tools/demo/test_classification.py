@@ -87,8 +87,8 @@ def test_pictured_digits_are_the_first_of_each_class_that_the_student_alone_misr
     labels = test.labels.tolist()
     others = [labels.index(digit) for digit in range(10) if digit != 7]
     readings = find_misread([finished.trainings / name for name in TOP1])
-    assert [reading.truth for reading in readings] == [0, 1, 2, 3, 4, 5, 6, 8, 9]
-    assert all(reading.answers == [7, 7, 7] for reading in readings)
+    assert [reading.label for reading in readings] == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert all(reading.predictions == [7, 7, 7] for reading in readings)
     for reading, index in zip(readings, others, strict=True):
         digit = test.images[index].permute(1, 2, 0).numpy() / 255
         np.testing.assert_allclose(reading.image, digit / digit.max(), atol=1e-6)

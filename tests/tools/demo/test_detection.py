@@ -16,7 +16,7 @@ import pytest
 import torch
 from fvcore.common.config import CfgNode
 
-from fam_det.analysis.processes import claimed
+from fam_det.analysis.processes import lock_folder
 from tests.tools.demo.conftest import Stage
 from tools.demo import detection
 from tools.demo.detection import Digit, match
@@ -126,7 +126,7 @@ def test_folders_of_others_are_left_alone(
 def test_second_demo_in_a_folder_is_told(
     demo: Demo, stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with claimed(stage.output):
+    with lock_folder(stage.output):
         assert stage.run(demo) == (1, [])
     expected = "another demo is running there; give --output another folder"
     assert capsys.readouterr().err.splitlines() == [expected]

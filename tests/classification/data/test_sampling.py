@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classification.data.order import batch_order, epoch_order
+from classification.data.sampling import batch_order, epoch_order
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (12, 4), (3, 7), (1, 1)])

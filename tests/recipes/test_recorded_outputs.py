@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from fam_det.export.formats import FORMATS, detect
-from fam_det.recipes.scene import Scene, fold_classes, stage, watch
+from fam_det.recipes.recorded_outputs import (
+    RecordedOutputs,
+    fold_classes,
+    record_outputs,
+    replay_outputs,
+)
 from fam_det.training.detection import load_config
 
 from detectron2.modeling import build_model
@@ -46,8 +51,8 @@ def scattered(detector: Any) -> Any:
     return detector
 
 
-def candidates(scene: Scene, threshold: float = 0.05) -> int:
-    return int((scene.probabilities[:, :-1] > threshold).sum())
+def candidates(recorded: RecordedOutputs, threshold: float = 0.05) -> int:
+    return int((recorded.probabilities[:, :-1] > threshold).sum())
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +63,9 @@ def teacher() -> Any:
 @pytest.mark.parametrize("classes", [3, 5])
 def test_thin_student_finds_what_its_teacher_does(teacher: Any, classes: int) -> None:
     student = build("MODEL.FPN.OUT_CHANNELS", "8", "MODEL.ROI_HEADS.NUM_CLASSES", str(classes))
-    found = watch(teacher, IMAGE)
-    stage(student, IMAGE, found)
-    given = watch(student, IMAGE)
+    found = record_outputs(teacher, IMAGE)
+    replay_outputs(student, IMAGE, found)
+    given = record_outputs(student, IMAGE)
     assert 0 < found.proposals < candidates(found) != found.detections > 0
     torch.testing.assert_close(given.logits, found.logits)
     torch.testing.assert_close(given.deltas, found.deltas)
@@ -71,19 +76,19 @@ def test_thin_student_finds_what_its_teacher_does(teacher: Any, classes: int) ->
 def test_few_proposals_are_the_teachers_with_as_few(teacher: Any) -> None:
     pre, post = map(str, FEWER)
     keys = ("MODEL.RPN.PRE_NMS_TOPK_TEST", pre, "MODEL.RPN.POST_NMS_TOPK_TEST", post)
-    student, found = build(*keys), watch(teacher, IMAGE, FEWER)
-    stage(student, IMAGE, found)
-    given = watch(student, IMAGE)
+    student, found = build(*keys), record_outputs(teacher, IMAGE, FEWER)
+    replay_outputs(student, IMAGE, found)
+    given = record_outputs(student, IMAGE)
     assert given.proposals == found.proposals == FEWER[1]
     assert given.detections == found.detections
-    assert watch(teacher, IMAGE).proposals > FEWER[1]  # its own number is back
+    assert record_outputs(teacher, IMAGE).proposals > FEWER[1]  # its own number is back
 
 
 @pytest.mark.parametrize("name", ["torchscript", "onnx"])
 def test_exported_student_finds_the_same(name: str, teacher: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     student = build("MODEL.FPN.OUT_CHANNELS", "8")
-    stage(student, IMAGE, watch(teacher, IMAGE))
+    replay_outputs(student, IMAGE, record_outputs(teacher, IMAGE))
     expected = detect(student, IMAGE)
     found = FORMATS[name].export(student, IMAGE, tmp_path / "file")(IMAGE)
     torch.testing.assert_close(found["scores"], expected["scores"])
@@ -91,11 +96,11 @@ def test_exported_student_finds_the_same(name: str, teacher: Any, tmp_path: Path
 
 def test_dense_student_finds_what_its_teacher_does() -> None:
     all_of_them = (*DENSE, "TEST.DETECTIONS_PER_IMAGE", "1000")
-    found = watch(scattered(build(*all_of_them)), IMAGE)
+    found = record_outputs(scattered(build(*all_of_them)), IMAGE)
     thin = ("MODEL.FPN.OUT_CHANNELS", "8", "MODEL.RETINANET.NUM_CLASSES", "90")
     student = build(*all_of_them, *thin)
-    stage(student, IMAGE, found)
-    given = watch(student, IMAGE)
+    replay_outputs(student, IMAGE, found)
+    given = record_outputs(student, IMAGE)
     assert 0 < given.detections == found.detections < 1000
     assert given.proposals == 0
 
@@ -103,8 +108,8 @@ def test_dense_student_finds_what_its_teacher_does() -> None:
 @pytest.mark.parametrize("opts", [(), DENSE])
 def test_without_a_teacher_all_that_may_be_found_is_found(opts: Any) -> None:
     student = build(*opts, "TEST.DETECTIONS_PER_IMAGE", "7")
-    stage(student, IMAGE, None)
-    given = watch(student, IMAGE)
+    replay_outputs(student, IMAGE, None)
+    given = record_outputs(student, IMAGE)
     assert (given.proposals, given.detections) == (0 if opts else 30, 7)
 
 

@@ -1,7 +1,7 @@
 """ImageNet networks of torchvision (``torchvision/resnet50``) and of timm.
 
-They are the libraries' own modules with their own names of parameters; hooks read their stages.
-timm is imported when one of its networks is asked for.
+They are the libraries' modules with the libraries' parameter names; hooks record their stages. timm
+is imported only when one of its networks is built.
 
 Legend: N batch, C channels, H and W map size.
 """
@@ -33,9 +33,9 @@ def torchvision_names() -> list[str]:
 
 
 def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
-    """Builds a torchvision network, whose name has no prefix here.
+    """Builds a torchvision network, by its name without the prefix.
 
-    Its classifier is new where the weights are those of another number of classes.
+    Its classifier has random weights if the pretrained one has another number of classes.
     """
     if name not in torchvision_names():
         raise ValueError(
@@ -50,16 +50,17 @@ def build_torchvision(name: str, num_classes: int, weights: str) -> nn.Module:
         )
     model = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     if weights:
-        own, others = model.state_dict(), known[weights].get_state_dict(check_hash=True)
+        state = model.state_dict()
+        pretrained = known[weights].get_state_dict(check_hash=True)
         model.load_state_dict(
-            {k: x if x.shape == own[k].shape else own[k] for k, x in others.items()}
+            {k: x if x.shape == state[k].shape else state[k] for k, x in pretrained.items()}
         )
     return model
 
 
 def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
-    """Builds a timm network, whose name has no prefix here; ``weights`` is the tag of timm's."""
-    if "." in name:  # without weights it would be random, and is called pretrained
+    """Builds a timm network, by its name without the prefix; ``weights`` is timm's tag."""
+    if "." in name:  # a tag in the name would suggest pretrained weights
         raise ValueError(f"name: got {TIMM_PREFIX + name!r}, expected no tag; name it as weights")
     full_name = f"{name}.{weights}" if weights else name
     check_name("name", full_name)
@@ -72,7 +73,7 @@ def build_timm(name: str, num_classes: int, weights: str) -> nn.Module:
 
 
 class PretrainedWeights(NamedTuple):
-    """A library's own weights: mean and deviation of its images' channels, and its classes."""
+    """Facts about pretrained weights: mean and deviation of the images, and classes."""
 
     mean: list[float]
     std: list[float]
@@ -80,7 +81,7 @@ class PretrainedWeights(NamedTuple):
 
 
 def pretrained_weights(name: str, weights: str) -> PretrainedWeights:
-    """Returns what a library says about weights of its own."""
+    """Returns a library's facts about its weights."""
     known: Any
     if name.startswith(TORCHVISION_PREFIX):
         entries = torchvision.models.get_model_weights(name.removeprefix(TORCHVISION_PREFIX))
@@ -106,16 +107,16 @@ def library_features(model: nn.Module, x: Tensor) -> Features:
     pooled: list[Tensor] = []
     last_activation: dict[str, Tensor] = {}
 
-    def keep_activation(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def record_activation(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         last_activation.update(before=args[0], after=output)
 
-    def keep_stage(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def record_stage(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         # A stage ends in an activation if it returns the very tensor that one returned.
         is_activated = last_activation.get("after") is output
         maps.append(output)
         preactivation.append(last_activation["before"] if is_activated else output)
 
-    def keep_pooled(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def record_pooled(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         pooled.append(args[0])
 
     with ExitStack() as stack:
@@ -125,10 +126,10 @@ def library_features(model: nn.Module, x: Tensor) -> Features:
             if getattr(module, "inplace", False) is True:
                 module.inplace = False  # it would overwrite a pre-activation
             if isinstance(module, ACTIVATIONS):
-                stack.enter_context(module.register_forward_hook(keep_activation))
+                stack.enter_context(module.register_forward_hook(record_activation))
         for stage in stages:
-            stack.enter_context(stage.register_forward_hook(keep_stage))
-        stack.enter_context(classifier.register_forward_pre_hook(keep_pooled))
+            stack.enter_context(stage.register_forward_hook(record_stage))
+        stack.enter_context(classifier.register_forward_pre_hook(record_pooled))
         logits = model(x)
     info = getattr(model, "feature_info", None)
     channels = [stage["num_chs"] for stage in info] if info else [x.shape[1] for x in maps]
