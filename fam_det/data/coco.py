@@ -11,8 +11,8 @@ from typing import Any
 
 from fam_det.data.annotations import (
     Json,
-    has_polygon,
     has_segmentation,
+    is_line,
     read_annotations,
     read_dataset,
 )
@@ -54,7 +54,7 @@ def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = Non
             is_trained = tested is None and name in labelled
             content, is_plain = _check_entry(cfg, name, *source, is_trained=is_trained)
             # Detectron2 leaves out a box with a polygon of two points; it needs none without masks.
-            odd = [] if cfg.MODEL.MASK_ON else [x for x in content["annotations"] if _is_line(x)]
+            odd = [] if cfg.MODEL.MASK_ON else [x for x in content["annotations"] if is_line(x)]
             for entry in odd:
                 del entry["segmentation"]
             _PLAIN.pop(key := (*source, cfg.MODEL.MASK_ON), None)
@@ -89,11 +89,6 @@ def _register(name: str, metadata: dict[str, Any], file: str, images: str) -> No
         if name in catalog.list():
             catalog.remove(name)
     register_coco_instances(name, metadata, file, images)
-
-
-def _is_line(entry: dict[str, Any]) -> bool:
-    mask = entry.get("segmentation")
-    return isinstance(mask, list) and bool(mask) and not has_polygon(mask)
 
 
 def _write_plain(content: Json) -> str:
@@ -217,12 +212,14 @@ def _check_entry(
     cfg: CfgNode, name: str, annotations: str, images: str, *, is_trained: bool
 ) -> tuple[Json, bool]:
     is_tested, strict = name in cfg.DATASETS.TEST, cfg.DATASETS.STRICT
+    # An evaluation needs every image.
+    max_missing = 0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE
     content, is_plain = read_dataset(
         f"DATASETS.COCO: {name}",
         annotations,
         images,
-        # An evaluation needs every image.
-        max_missing=0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE,
+        max_missing=max_missing,
+        needs_all=max_missing == 0,
         follow_links=cfg.DATASETS.FOLLOW_LINKS,
         strict=strict,
         is_trained=is_trained,
@@ -231,6 +228,8 @@ def _check_entry(
     if is_trained or is_tested:
         _check_class_count(cfg, name, len(content["categories"]))
         where = f"DATASETS.COCO: {name}: {annotations}"
+        if not content["images"]:
+            raise ValueError(f"{where}: has no images, expected one or more")
         _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
     return content, is_plain
 
@@ -251,13 +250,6 @@ def _check_objects(
     cfg: CfgNode, where: str, annotations: list[dict[str, Any]], *, is_trained: bool
 ) -> None:
     objects = [entry for entry in annotations if not entry.get("iscrowd", 0)]
-    if is_trained and annotations and not objects:
-        raise ValueError(
-            f"{where}: all {len(annotations)} annotations are crowds (iscrowd 1), which a training "
-            "leaves out; expected iscrowd 0 for single objects"
-        )
-    if is_trained and not objects:
-        raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
     if is_trained and cfg.MODEL.KEYPOINT_ON:
         raise ValueError(
             f"MODEL.KEYPOINT_ON: got True, but {where} gives its keypoints no names; register the "

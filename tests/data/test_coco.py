@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
@@ -32,6 +33,7 @@ train = {"device": "cpu", "amp": {"enabled": False}}
 @pytest.fixture
 def annotations(tmp_path: Path) -> Path:
     (tmp_path / "images").mkdir()
+    Image.new("1", (12, 10)).save(tmp_path / "images" / "a.png")
     box = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 5, 5], "area": 25, "iscrowd": 0}
     content = {
         "images": [{"id": 7, "file_name": "a.png", "height": 10, "width": 12}],
@@ -84,7 +86,6 @@ def test_wrong_entries_name_entry_and_reason(annotations: Path) -> None:
 
 def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(annotations: Path) -> None:
     images = str(annotations.parent / "images")
-    (annotations.parent / "images" / "a.png").touch()
     other = annotations.with_name("other.json")
     other.write_text(annotations.read_text().replace('"cell"', '"dot"').replace("7", "8"))
     configs = [config(["own_cells", str(file), images]) for file in (annotations, other)]
@@ -111,7 +112,6 @@ def edited(annotations: Path, **changes: Any) -> list[str]:
     content = json.loads(annotations.read_text())
     content["annotations"][0].update(changes)
     annotations.write_text(json.dumps(content))
-    (annotations.parent / "images" / "a.png").touch()
     return ["own_cells", str(annotations), str(annotations.parent / "images")]
 
 
@@ -150,15 +150,17 @@ def test_objects_that_do_not_fit_the_config(
 def test_an_image_may_be_missing_from_a_training_but_not_from_an_evaluation(
     annotations: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    content = json.loads(annotations.read_text())
+    content["images"].append(content["images"][0] | {"id": 8, "file_name": "b.png"})
+    annotations.write_text(json.dumps(content))
     entry = edited(annotations)
-    (annotations.parent / "images" / "a.png").unlink()
     register_coco_datasets(config(entry))
-    assert "1 of 1 images are missing, such as 'a.png'" in caplog.text
+    assert "1 of 2 images are missing, such as 'b.png'" in caplog.text
     DatasetCatalog.remove("own_cells")
     for key, value in (("TEST", ("own_cells",)), ("STRICT", True)):
         cfg = config(entry)
         cfg.DATASETS[key] = value
-        with pytest.raises(ValueError, match="1 of 1 images are not in"):
+        with pytest.raises(ValueError, match="1 of 2 images are not in"):
             register_coco_datasets(cfg)
 
 
