@@ -23,6 +23,7 @@ from fam_det.data.audit import (
     forget_warnings,
     report,
 )
+from fam_det.files import one_line
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -159,6 +160,24 @@ def check_known(
                     f"{where[key]}: got {name!r}, which is not registered; name it in "
                     f"{where['COCO']}" + f", or did you mean {close}?" * bool(close)
                 )
+
+
+def load_test_sets(cfg: CfgNode, where: Mapping[str, str] = IN_YAML) -> None:
+    """Raises a ValueError that names a data set to evaluate on which cannot be loaded or is empty.
+
+    Those of ``DATASETS.COCO`` are checked where they are registered.
+    """
+    own = {name for name, *_ in _entries(cfg)}
+    for name in cfg.DATASETS.TEST:
+        if name in own:
+            continue
+        try:
+            records = DatasetCatalog.get(name)
+        except Exception as error:  # a user's own function may raise any
+            reason = f"cannot be loaded: {one_line(error)}"
+            raise ValueError(f"{where['TEST']}: {name} {reason}") from error
+        if isinstance(records, list) and not records:
+            raise ValueError(f"{where['TEST']}: {name} has no images")
 
 
 def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from PIL import Image
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.coco import check_known, check_registered, find_categories
+from fam_det.data.coco import check_known, check_registered, find_categories, load_test_sets
 from fam_det.training.detection import Trainer, load_lazy_config
 from fam_det.training.evaluation import build_evaluator
 
@@ -214,6 +214,24 @@ def test_data_sets_that_nobody_has_registered_are_named() -> None:
         check_known(cfg, eval_only=True)
     with pytest.raises(ValueError, match="TRAIN: got 'own_cells', which is not registered"):
         check_known(cfg)
+
+
+def test_test_sets_that_cannot_be_loaded_are_named_at_the_start(annotations: Path) -> None:
+    cfg = default_config()
+    cfg.DATASETS.TEST = ("own_val",)
+    register_coco_instances("own_val", {}, "gone.json", "gone")
+    with pytest.raises(ValueError, match="TEST: own_val cannot be loaded: .* No such file .*gone"):
+        load_test_sets(cfg)
+    DatasetCatalog.register("own_records", list)
+    cfg.DATASETS.TEST = ("own_records",)
+    with pytest.raises(ValueError, match="DATASETS.TEST: own_records has no images"):
+        load_test_sets(cfg)
+    empty = json.loads(annotations.read_text()) | {"images": [], "annotations": []}
+    annotations.write_text(json.dumps(empty))
+    cfg = config(["own_cells", str(annotations), str(annotations.parent / "images")])
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), ("own_cells",)
+    with pytest.raises(ValueError, match="own_cells: .*train.json: has no images, expected one"):
+        register_coco_datasets(cfg)
 
 
 def test_a_data_set_without_an_evaluator_gets_coco_s(tmp_path: Path) -> None:

@@ -147,9 +147,7 @@ def test_wrong_pairs(tmp_path: Path, pairs: list[str], message: str) -> None:
         (["DATASETS.TEST", "None"], "DATASETS.TEST: got null, expected tuple, such as ("),
     ],
 )
-def test_a_value_of_another_type_says_what_to_write(
-    pair: list[str], message: str
-) -> None:
+def test_a_value_of_another_type_says_what_to_write(pair: list[str], message: str) -> None:
     with pytest.raises(ValueError) as error:
         merge_config(default_config(), "configs/Base-RCNN-FPN.yaml", pair)
     assert message in str(error.value)
