@@ -4,7 +4,7 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fam_det.data.audit import (
     forget_warnings,
     report,
 )
-from fam_det.files import one_line
+from fam_det.files import one_line, short
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -178,6 +178,23 @@ def load_test_sets(cfg: CfgNode, where: Mapping[str, str] = IN_YAML) -> None:
             raise ValueError(f"{where['TEST']}: {name} {reason}") from error
         if isinstance(records, list) and not records:
             raise ValueError(f"{where['TEST']}: {name} has no images")
+
+
+def check_class_indices(cfg: CfgNode, records: Iterable[dict[str, Any]]) -> None:
+    """Raises a ValueError for an object of a class that the model has not.
+
+    A user's own function may give records without saying the classes. An index past the last class
+    would crash in the middle of a loss.
+    """
+    classes = count_classes(cfg)
+    for record in records if classes is not None else ():
+        for entry in record.get("annotations", ()):
+            if not 0 <= entry.get("category_id", 0) < classes:
+                raise ValueError(
+                    f"DATASETS.TRAIN: {record.get('file_name')}: category_id: got "
+                    f"{short(entry['category_id'])}, expected 0 to {classes - 1}: "
+                    f"MODEL.{_class_node(cfg)}.NUM_CLASSES is {classes}"
+                )
 
 
 def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:

@@ -143,7 +143,7 @@ class Trainer(ResumableTrainer):
         """Also checks data sets and their evaluators, which a training needs at its end only."""
         needed = "TEST" if args.eval_only else "TRAIN"
         if not cfg.DATASETS[needed]:
-            raise ValueError(f"DATASETS.{needed}: got none, expected a name or more, such as ('a',)")
+            raise ValueError(f"DATASETS.{needed}: got none, expected a name or more")
         check_known(cfg, eval_only=args.eval_only)
         load_test_sets(cfg)
         if not args.eval_only:

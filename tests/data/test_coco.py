@@ -234,6 +234,19 @@ def test_test_sets_that_cannot_be_loaded_are_named_at_the_start(annotations: Pat
         register_coco_datasets(cfg)
 
 
+@pytest.mark.parametrize("number", [-1, 1])
+def test_records_of_classes_that_the_model_has_not_are_named(number: int) -> None:
+    entry = {"bbox": [1, 1, 4, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": number}
+    record = {"file_name": "a.png", "image_id": 1, "annotations": [entry]}
+    DatasetCatalog.register("own_records", lambda: [record])
+    cfg = default_config()
+    cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES = ("own_records",), 1
+    with pytest.raises(
+        ValueError, match=f"a.png: category_id: got {number}, expected 0 to 0: MODE"
+    ):
+        build_train_loader(cfg)
+
+
 def test_a_data_set_without_an_evaluator_gets_coco_s(tmp_path: Path) -> None:
     box = {"bbox": [1, 1, 4, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
     size = {"height": 10, "width": 10}
