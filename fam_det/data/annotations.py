@@ -7,7 +7,7 @@ make them write past their memory, and a polygon far outside of it fills the mac
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +325,7 @@ def has_polygon(segmentation: list[Any]) -> bool:
     return any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
 
 
-def is_line(annotation: Json) -> bool:
+def is_line(annotation: Mapping[str, Any]) -> bool:
     """Returns whether an object has polygons, of which none has three points."""
     mask = annotation.get("segmentation")
     return isinstance(mask, list) and bool(mask) and not has_polygon(mask)

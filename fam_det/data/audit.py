@@ -326,8 +326,8 @@ def find_odd_images(
     of_sample = f"of a sample of {len(sample)} images"
     if unreadable:
         yield Finding(
-            f"{len(unreadable)} {of_sample} cannot be read: {_first(unreadable)}; if a mapper of "
-            f"your own reads them, add: {FLAG}",
+            f"{len(unreadable)} {of_sample} cannot be read, such as {unreadable[0]}; if a mapper "
+            f"of your own reads them, add: {FLAG}",
             is_error=len(unreadable) > too_many,
         )
     if not others:

@@ -187,7 +187,9 @@ def check_class_indices(cfg: CfgNode, records: Iterable[dict[str, Any]]) -> None
     would crash in the middle of a loss.
     """
     classes = count_classes(cfg)
-    for record in records if classes is not None else ():
+    if classes is None:
+        return
+    for record in records:
         for entry in record.get("annotations", ()):
             if not 0 <= entry.get("category_id", 0) < classes:
                 raise ValueError(

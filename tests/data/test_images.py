@@ -82,7 +82,7 @@ def test_a_bad_image_is_skipped_by_a_training_and_ends_an_evaluation(
 def test_what_a_header_tells_ends_a_run_at_its_start(kind: str, tmp_path: Path) -> None:
     """In validation images; in those of a training where most are so."""
     image, reason = BAD[kind]
-    message = f"1 of a sample of 3 images cannot be read: 'odd.png' .*{re.escape(reason)}"
+    message = f"1 of a sample of 3 images cannot be read, such as 'odd.png' .*{re.escape(reason)}"
     with pytest.raises(ValueError, match=message):
         config(tmp_path, image)
     images = [{"file_name": "odd.png", "width": 96, "height": 64}] * 2
@@ -105,7 +105,7 @@ def test_where_none_may_be_bad_the_first_ends_the_training(
         ValueError, match=r"/odd\.png: .* truncated .*; DATALOADER.MAX_UNREADABLE lets"
     ):
         trained_on(config(tmp_path, image, SIZE, *opts))
-    with pytest.raises(ValueError, match=r"1 of a sample of 3 .*: 'odd.png' \(is empty\)"):
+    with pytest.raises(ValueError, match=r"1 of a sample of 3 .* 'odd.png' \(is empty\)"):
         config(tmp_path, b"", SIZE, "DATASETS.TEST", "()", *opts)
 
 
