@@ -185,7 +185,9 @@ def check_data(
     for allow in (False, True):  # where a training refuses odd boxes, the rest is described
         forget_warnings()
         try:
-            content, _ = read_dataset(name, file, folder, follow_links=True, allow_odd_boxes=allow)
+            options = {"is_trained": name == "train", "needs_all": name == "val"}
+            options |= {"follow_links": True, "allow_odd_boxes": allow}
+            content, _ = read_dataset(name, file, folder, **options)
             break
         except ValueError as caught:
             if error:  # nothing more is known

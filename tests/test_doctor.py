@@ -255,6 +255,23 @@ def test_data_is_looked_at_as_a_training_does(
     assert "none: No such file or directory; expected a COCO" in capsys.readouterr().out
 
 
+def test_data_without_objects_can_be_validated_on_but_not_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (96, 64)).save(tmp_path / "0.png")
+    image = {"id": 0, "file_name": "0.png", "width": 96, "height": 64}
+    content = {"images": [image], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "test").write_text(json.dumps(content))
+    (tmp_path / "train").write_text(json.dumps(content | {"annotations": []}))
+    pairs = [[str(tmp_path / name), str(tmp_path)] for name in ("train", "test")]
+    words = ["--data", *pairs[0], "--val", *pairs[1], "--output", str(tmp_path / "out")]
+    assert doctor.main(words) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (gap,) = [line for line in lines if line.startswith("gap")]
+    assert gap.startswith("gap   train") and "has no annotations, expected boxes" in gap
+    assert any(line.startswith("ok    val, images          1, 1 of them without") for line in lines)
+
+
 def test_a_folder_that_cannot_be_written_to_is_a_gap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

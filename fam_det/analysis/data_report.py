@@ -185,8 +185,7 @@ def _tile(
     file: Path, objects: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> Image.Image | None:
     try:
-        if read_size(file) == (None, None):  # unreadable, or not safe to decode
-            return None
+        read_size(file)  # fails for one that is not safe to decode
         image = read_image(str(file), format="RGB")
     except Exception:  # a broken file makes Pillow raise errors of many types
         return None

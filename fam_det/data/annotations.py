@@ -7,11 +7,11 @@ make them write past their memory, and a polygon far outside of it fills the mac
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fam_det.data.audit import audit, find_other_sizes, report, warn
+from fam_det.data.audit import audit, find_odd_images, report, warn
 from fam_det.data.images import MAX_PIXELS, check_files, check_name
 from fam_det.files import short
 
@@ -23,6 +23,15 @@ FIELDS = {
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
 SINGULAR = {"images": "image", "categories": "category", "annotations": "annotation"}
+OUTSIDE = (
+    "a box that is empty or reaches out of its image (left out or clipped in a training, hard to "
+    "find in an evaluation)"
+)
+NO_POLYGON = (
+    "a segmentation without a polygon of three points (a training of masks leaves the object out, "
+    "any other takes its box)"
+)
+COMPRESSED = (b"\x1f\x8b", b"PK")  # gzip, zip
 # COCO's compressed run lengths: numbers of up to 7 characters, below 2^31 with a sign.
 COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
@@ -36,20 +45,22 @@ def read_annotations(where: str, file: str, *, is_trained: bool = True) -> Json:
     try:
         raw = Path(file).read_bytes()
         text = raw.decode(json.detect_encoding(raw))  # some exporters start with a byte order mark
-        del raw  # as large as the text
+        raw = raw[:4]  # it is as large as the text
         content = json.loads(text)
     except OSError as error:
         raise ValueError(f"{where}: {error.strerror}; expected a COCO annotation file") from error
     except RecursionError as error:
         raise ValueError(f"{where}: is not COCO's, it is nested too deeply") from error
     except UnicodeDecodeError as error:
+        if raw.startswith(COMPRESSED):
+            raise ValueError(f"{where}: is compressed; unpack it") from error
         raise ValueError(f"{where}: is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except ValueError as error:
-        raise ValueError(f"{where}: is not JSON, is it truncated? ({error})") from error
+        raise ValueError(f"{where}: {_why_not_json(text, error)}") from error
     if isinstance(content, list):
         raise ValueError(
-            f"{where}: is a list, as results of an evaluation are; expected COCO's format, with "
-            "images, categories and annotations"
+            f"{where}: is a list, as results of an evaluation and other formats are; expected "
+            "COCO's format, with images, categories and annotations"
         )
     found: Json = content if isinstance(content, dict) else {}
     if not is_trained:
@@ -61,6 +72,17 @@ def read_annotations(where: str, file: str, *, is_trained: bool = True) -> Json:
     return found
 
 
+def _why_not_json(text: str, error: ValueError) -> str:
+    start = text.lstrip()
+    if not start:
+        return "is empty"
+    if not start.startswith(("{", "[")):
+        return f"is not JSON, it starts with {short(start[:40])}"
+    if "Extra data" in str(error):
+        return f"is more than one JSON value, as JSON lines are ({error}); export COCO's format"
+    return f"is not JSON, is it truncated? ({error})"
+
+
 def is_labelled_by_teacher(content: Json) -> bool:
     """Returns whether the objects of a data set are a teacher's detections."""
     info = content.get("info")
@@ -68,11 +90,17 @@ def is_labelled_by_teacher(content: Json) -> bool:
 
 
 def read_dataset(
-    where: str, file: str, folder: str, *, is_trained: bool = True, **options: Any
+    where: str,
+    file: str,
+    folder: str,
+    *,
+    is_trained: bool = True,
+    needs_all: bool = False,
+    **options: Any,
 ) -> tuple[Json, bool]:
     """Reads and checks an annotation file as ``check_annotations`` does, with its options.
 
-    Opens some of its images as well.
+    Opens some of its images as well: one that cannot be used is an error if it ``needs_all``.
 
     Returns:
         its content, and whether Detectron2 can read the file as it is.
@@ -81,9 +109,9 @@ def read_dataset(
         raise ValueError(f"{where}: the image folder {folder!r} does not exist")
     content = read_annotations(where, file, is_trained=is_trained)
     where = f"{where}: {file}"
-    is_plain = not check_annotations(where, content, folder, **options)
-    sizes = find_other_sizes(content["images"], Path(folder))
-    report(where, sizes, allow_odd_boxes=options.get("allow_odd_boxes", False))
+    is_plain = not check_annotations(where, content, folder, is_trained=is_trained, **options)
+    found = find_odd_images(content["images"], Path(folder), needs_all=needs_all)
+    report(where, found, allow_odd_boxes=options.get("allow_odd_boxes", False))
     with Path(file).open("rb") as stream:
         return content, is_plain and json.detect_encoding(stream.read(4)) == "utf-8"
 
@@ -93,6 +121,7 @@ def check_annotations(
     content: Json,
     folder: str,
     *,
+    is_trained: bool = False,
     max_missing: int = 0,
     follow_links: bool = False,
     strict: bool = False,
@@ -100,14 +129,15 @@ def check_annotations(
 ) -> bool:
     """Checks images, categories and annotations of a data set; ``where`` starts an error.
 
-    Boxes that are empty or reach out of their image, and polygons of fewer than three points, get
-    one warning, with their number, or an error if it is ``strict``: Detectron2 leaves out the first
-    and the last and clips the rest. With ``follow_links`` links in the folder may lead out of it.
-    What ``audit`` finds is a warning or, unless ``allow_odd_boxes``, an error.
+    Boxes that are empty or reach out of their image get one warning, with their number, or an error
+    if it is ``strict``: Detectron2 leaves out the first and clips the rest. So do polygons of fewer
+    than three points, with which Detectron2 leaves out the object where it trains masks. With
+    ``follow_links`` links in the folder may lead out of it. What ``audit`` finds is a warning or,
+    unless ``allow_odd_boxes``, an error.
 
     File names that are in the folder under another spelling become that; returns whether some do.
     """
-    unusable: list[str] = []
+    odd: dict[str, list[str]] = {OUTSIDE: [], NO_POLYGON: []}
 
     def check_category(category: Json) -> None:
         if not isinstance(category["name"], str) or not category["name"]:
@@ -115,8 +145,12 @@ def check_annotations(
 
     def check_object(entry: Json) -> None:
         _check_reference(entry, "category_id", categories)
-        if not _check_object(entry, _check_reference(entry, "image_id", images)):
-            unusable.append(f"annotation {short(entry['id'])}: bbox {short(entry['bbox'])}")
+        image = _check_reference(entry, "image_id", images)
+        has_mask = _check_object(entry, image)
+        if not _is_inside(entry["bbox"], image):
+            odd[OUTSIDE].append(f"annotation {short(entry['id'])}: bbox {short(entry['bbox'])}")
+        if not has_mask:
+            odd[NO_POLYGON].append(f"annotation {short(entry['id'])}")
 
     try:
         images = _check_each(content, "images", _check_image)
@@ -129,6 +163,8 @@ def check_annotations(
         )
         _check_each(content, "annotations", check_object)
         _check_names(categories, content["annotations"])
+        if is_trained:
+            _check_trained(content)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if missing:
@@ -136,16 +172,26 @@ def check_annotations(
     for image in content["images"] if respelled else ():
         image["file_name"] = respelled.get(image["file_name"], image["file_name"])
     report(where, audit(content), allow_odd_boxes=allow_odd_boxes)
-    if unusable:
-        message = (
-            f"{where}: {len(unusable)} of {len(content['annotations'])} objects have a box that is "
-            "empty or reaches out of its image, or no polygon of three points (left out or clipped "
-            f"in a training, hard to find in an evaluation), such as: {', '.join(unusable[:3])}"
-        )
-        if strict:
-            raise ValueError(message)
-        warn(message)
+    for kind, found in odd.items():
+        if found:
+            count = f"{len(found)} of {len(content['annotations'])} objects"
+            message = f"{where}: {count} have {kind}, such as: {', '.join(found[:3])}"
+            if strict:
+                raise ValueError(message)
+            warn(message)
     return bool(respelled)
+
+
+def _check_trained(content: Json) -> None:
+    """Raises a ValueError where no object is left for a training."""
+    count = len(content["annotations"])
+    if not count:
+        raise ValueError("has no annotations, expected boxes of objects; label some")
+    if all(entry.get("iscrowd", 0) for entry in content["annotations"]):
+        raise ValueError(
+            f"all {count} annotations are crowds (iscrowd 1), which a training leaves out; "
+            "expected iscrowd 0 for single objects"
+        )
 
 
 def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:
@@ -154,7 +200,9 @@ def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict
         fields = entry if isinstance(entry, dict) else {}
         for name in FIELDS[kind]:
             if name not in fields:
-                raise ValueError(f"{kind}: {short(entry)} has no {name!r}; add it")
+                panoptic = "this is COCO's panoptic format, expected its instances"
+                advice = panoptic if "segments_info" in fields else "add it"
+                raise ValueError(f"{kind}: {short(entry)} has no {name!r}; {advice}")
         number = entry["id"]
         try:
             if type(number) is not int or abs(number) >= 2**63:
@@ -209,9 +257,10 @@ def _check_reference(annotation: Json, key: str, known: dict[Any, Json]) -> Json
 
 
 def _check_object(annotation: Json, image: Json) -> bool:
+    """Returns whether its mask, if it has one, can be used."""
     box = annotation["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not _are_finite(box):
-        raise ValueError(f"bbox: got {short(box)}, expected [x, y, width, height]")
+        raise ValueError(f"bbox: got {short(box)}, expected [x, y, width, height], all numbers")
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise ValueError(f"iscrowd: got {short(annotation['iscrowd'])}, expected 0 or 1")
     if annotation.get("ignore", 0) != 0:
@@ -219,13 +268,16 @@ def _check_object(annotation: Json, image: Json) -> bool:
             f"ignore: got {short(annotation['ignore'])}, expected 0; use iscrowd: 1 instead"
         )
     check_keypoints(annotation.get("keypoints"))
-    is_usable = not has_segmentation(annotation) or check_segmentation(
+    return not has_segmentation(annotation) or check_segmentation(
         annotation["segmentation"], image["height"], image["width"]
     )
+
+
+def _is_inside(box: list[float], image: Json) -> bool:
     x, y, width, height = box
     x_inside = x >= -1 and x + width <= image["width"] + 1  # a pixel more, for rounded boxes
     y_inside = y >= -1 and y + height <= image["height"] + 1
-    return is_usable and x_inside and y_inside and width > 0 and height > 0
+    return x_inside and y_inside and width > 0 and height > 0
 
 
 def check_keypoints(keypoints: Any) -> None:
@@ -271,6 +323,12 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
 def has_polygon(segmentation: list[Any]) -> bool:
     """Returns whether one of several polygons has three points or more."""
     return any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
+
+
+def is_line(annotation: Mapping[str, Any]) -> bool:
+    """Returns whether an object has polygons, of which none has three points."""
+    mask = annotation.get("segmentation")
+    return isinstance(mask, list) and bool(mask) and not has_polygon(mask)
 
 
 def _check_runs(segmentation: Json, height: int, width: int) -> None:

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fam_det.data.images import open_checked_image, turned_size
+from fam_det.data.images import error_reason, open_checked_image, turned_size
 from fam_det.files import short
 
 Json = dict[str, Any]
 Array = NDArray[Any]
 
-ALLOW = "if they are right, add: --allow-odd-boxes (DATASETS.ALLOW_ODD_BOXES True)"
+FLAG = "--allow-odd-boxes (DATASETS.ALLOW_ODD_BOXES True)"
+ALLOW = f"if they are right, add: {FLAG}"
 MAX_NAMES = 3  # in a message
 MOST = 0.5
 MIN_OUTSIDE = 0.25  # share of boxes that leave their image: of corners about half
@@ -35,6 +36,7 @@ MIN_OBJECTS = 20  # of which a share says something
 MAX_REACH = 0.6  # how far objects come in both directions
 MAX_NEIGHBOURS = 50  # compared with an object, of its class in its image, from left to right
 SAMPLE = 64  # images that are opened
+IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 HEAD = 4096  # bytes that differ in nearly all images of one length
 
 logger = logging.getLogger(__name__)
@@ -297,18 +299,37 @@ def find_repeated_images(images: Sequence[Json]) -> Iterator[Finding]:
         )
 
 
-def find_other_sizes(images: Sequence[Json], folder: Path) -> Iterator[Finding]:
-    """Finds images that are not of the size that their file says, in a sample spread over all.
+def find_odd_images(
+    images: Sequence[Json], folder: Path, *, needs_all: bool = False
+) -> Iterator[Finding]:
+    """Finds images that cannot be read or have another size than their file says, in a sample.
 
-    Detectron2 turns an image as its EXIF orientation says, and then uses none of another size.
+    Detectron2 turns an image as its EXIF orientation says, and then uses none of another size. One
+    is an error if it ``needs_all``, as an evaluation does. Files that are missing, and kinds that
+    only a user's own mapper reads, are not looked at.
     """
     sample = images[:: max(len(images) // SAMPLE, 1)]
-    others = []
+    others, unreadable = [], []
     for image in sample:
         expected = (int(image["width"]), int(image["height"]))
-        size, turned = read_size(folder / image["file_name"])
-        if turned and turned != expected:
+        file = folder / image["file_name"]
+        try:
+            size, turned = read_size(file)
+        except IMAGE_ERRORS as error:
+            if file.exists() and file.suffix.lower() in ("", *Image.registered_extensions()):
+                reason = error_reason(error, str(file))
+                unreadable.append(f"{short(image['file_name'])} ({reason})")
+            continue
+        if turned != expected:
             others.append((image["file_name"], expected, size, turned))
+    too_many = 0 if needs_all else MOST * len(sample)
+    of_sample = f"of a sample of {len(sample)} images"
+    if unreadable:
+        yield Finding(
+            f"{len(unreadable)} {of_sample} cannot be read, such as {unreadable[0]}; if a mapper "
+            f"of your own reads them, add: {FLAG}",
+            is_error=len(unreadable) > too_many,
+        )
     if not others:
         return
     _, expected, _, turned = others[0]
@@ -324,19 +345,19 @@ def find_other_sizes(images: Sequence[Json], folder: Path) -> Iterator[Finding]:
         why = "EXIF orientation does not explain it"
     names = _first([short(name) for name, *_ in others])
     yield Finding(
-        f"{len(others)} of a sample of {len(sample)} images are not of the size in the file: "
-        f"{names}, the first {_by(turned)} pixels, expected {_by(expected)}; {why}",
-        is_error=len(others) > MOST * len(sample),
+        f"{len(others)} {of_sample} are not of the size in the file: {names}, the first "
+        f"{_by(turned)} pixels, expected {_by(expected)}; {why}",
+        is_error=len(others) > too_many,
     )
 
 
-def read_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]] | tuple[None, None]:
-    """Returns width and height of an image, as stored and as EXIF turns it; None of a bad one."""
-    try:
-        with file.open("rb") as stream, open_checked_image(stream) as image:
-            return image.size, turned_size(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None, None  # a training and an evaluation name it
+def read_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns width and height of an image, as stored and as EXIF turns it.
+
+    Raises one of ``IMAGE_ERRORS`` for an image that cannot be read or is not safe to decode.
+    """
+    with file.open("rb") as stream, open_checked_image(stream) as image:
+        return image.size, turned_size(image)
 
 
 def find_shared_images(train: Iterable[Path], test: Iterable[Path]) -> Iterator[Finding]:

@@ -4,15 +4,15 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from fam_det.data.annotations import (
     Json,
-    has_polygon,
     has_segmentation,
+    is_line,
     read_annotations,
     read_dataset,
 )
@@ -23,6 +23,7 @@ from fam_det.data.audit import (
     forget_warnings,
     report,
 )
+from fam_det.files import one_line, short
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -54,7 +55,7 @@ def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = Non
             is_trained = tested is None and name in labelled
             content, is_plain = _check_entry(cfg, name, *source, is_trained=is_trained)
             # Detectron2 leaves out a box with a polygon of two points; it needs none without masks.
-            odd = [] if cfg.MODEL.MASK_ON else [x for x in content["annotations"] if _is_line(x)]
+            odd = [] if cfg.MODEL.MASK_ON else [x for x in content["annotations"] if is_line(x)]
             for entry in odd:
                 del entry["segmentation"]
             _PLAIN.pop(key := (*source, cfg.MODEL.MASK_ON), None)
@@ -89,11 +90,6 @@ def _register(name: str, metadata: dict[str, Any], file: str, images: str) -> No
         if name in catalog.list():
             catalog.remove(name)
     register_coco_instances(name, metadata, file, images)
-
-
-def _is_line(entry: dict[str, Any]) -> bool:
-    mask = entry.get("segmentation")
-    return isinstance(mask, list) and bool(mask) and not has_polygon(mask)
 
 
 def _write_plain(content: Json) -> str:
@@ -166,6 +162,43 @@ def check_known(
                 )
 
 
+def load_test_sets(cfg: CfgNode, where: Mapping[str, str] = IN_YAML) -> None:
+    """Raises a ValueError that names a data set to evaluate on which cannot be loaded or is empty.
+
+    Those of ``DATASETS.COCO`` are checked where they are registered.
+    """
+    own = {name for name, *_ in _entries(cfg)}
+    for name in cfg.DATASETS.TEST:
+        if name in own:
+            continue
+        try:
+            records = DatasetCatalog.get(name)
+        except Exception as error:  # a user's own function may raise any
+            reason = f"cannot be loaded: {one_line(error)}"
+            raise ValueError(f"{where['TEST']}: {name} {reason}") from error
+        if isinstance(records, list) and not records:
+            raise ValueError(f"{where['TEST']}: {name} has no images")
+
+
+def check_class_indices(cfg: CfgNode, records: Iterable[dict[str, Any]]) -> None:
+    """Raises a ValueError for an object of a class that the model has not.
+
+    A user's own function may give records without saying the classes. An index past the last class
+    would crash in the middle of a loss.
+    """
+    classes = count_classes(cfg)
+    if classes is None:
+        return
+    for record in records:
+        for entry in record.get("annotations", ()):
+            if not 0 <= entry.get("category_id", 0) < classes:
+                raise ValueError(
+                    f"DATASETS.TRAIN: {record.get('file_name')}: category_id: got "
+                    f"{short(entry['category_id'])}, expected 0 to {classes - 1}: "
+                    f"MODEL.{_class_node(cfg)}.NUM_CLASSES is {classes}"
+                )
+
+
 def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
     """Returns ``id`` and ``name`` of the model's classes, by index, as its data sets have them.
 
@@ -217,12 +250,14 @@ def _check_entry(
     cfg: CfgNode, name: str, annotations: str, images: str, *, is_trained: bool
 ) -> tuple[Json, bool]:
     is_tested, strict = name in cfg.DATASETS.TEST, cfg.DATASETS.STRICT
+    # An evaluation needs every image.
+    max_missing = 0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE
     content, is_plain = read_dataset(
         f"DATASETS.COCO: {name}",
         annotations,
         images,
-        # An evaluation needs every image.
-        max_missing=0 if strict or is_tested else cfg.DATALOADER.MAX_UNREADABLE,
+        max_missing=max_missing,
+        needs_all=max_missing == 0,
         follow_links=cfg.DATASETS.FOLLOW_LINKS,
         strict=strict,
         is_trained=is_trained,
@@ -231,6 +266,8 @@ def _check_entry(
     if is_trained or is_tested:
         _check_class_count(cfg, name, len(content["categories"]))
         where = f"DATASETS.COCO: {name}: {annotations}"
+        if not content["images"]:
+            raise ValueError(f"{where}: has no images, expected one or more")
         _check_objects(cfg, where, content["annotations"], is_trained=is_trained)
     return content, is_plain
 
@@ -251,13 +288,6 @@ def _check_objects(
     cfg: CfgNode, where: str, annotations: list[dict[str, Any]], *, is_trained: bool
 ) -> None:
     objects = [entry for entry in annotations if not entry.get("iscrowd", 0)]
-    if is_trained and annotations and not objects:
-        raise ValueError(
-            f"{where}: all {len(annotations)} annotations are crowds (iscrowd 1), which a training "
-            "leaves out; expected iscrowd 0 for single objects"
-        )
-    if is_trained and not objects:
-        raise ValueError(f"{where}: has no annotations, expected boxes of objects; label some")
     if is_trained and cfg.MODEL.KEYPOINT_ON:
         raise ValueError(
             f"MODEL.KEYPOINT_ON: got True, but {where} gives its keypoints no names; register the "

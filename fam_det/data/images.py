@@ -2,9 +2,11 @@
 
 import logging
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path, PurePath
 from typing import IO
@@ -36,11 +38,12 @@ def check_files(
 
     Returns the names of those that are there under another spelling only, by the given ones, and
     those that are missing: exporters on Windows write backslashes, others begin with the folder's
-    own name, Label Studio quotes names as in an URL.
+    own name, Label Studio quotes names as in an URL, and macOS takes letters and accents apart.
     """
     spelled: dict[str, str] = {}
     outside, missing = [], files
-    spellings: tuple[Callable[[str], str], ...] = (str, _slashes, unquote)
+    composed = (partial(unicodedata.normalize, form) for form in ("NFC", "NFD"))
+    spellings: tuple[Callable[[str], str], ...] = (str, _slashes, unquote, *composed)
     for spell, start in product(spellings, ("", f"{folder.absolute().name}/")):
         others = {spell(file).removeprefix(start): file for file in missing}
         found = _find_files(others, folder)
@@ -52,11 +55,11 @@ def check_files(
             f"{len(outside)} of {len(files)} images are links that leave {str(folder)!r}, such as "
             f"{short(outside[0])}; if they are yours, add: DATASETS.FOLLOW_LINKS True"
         )
-    if len(missing) > max_missing:
+    if len(missing) > min(max_missing, len(files) // 2):
+        advice = _same_name(missing[0], folder) or "give the folder that the file names start from"
         raise ValueError(
             f"{len(missing)} of {len(files)} images are not in {str(folder)!r}, such as "
-            f"{short(missing[0])}{_same_name(missing[0], folder)}; give the folder that the file "
-            "names start from"
+            f"{short(missing[0])}; {advice}"
         )
     return {file: x for file, x in spelled.items() if file != x}, missing
 
@@ -67,13 +70,13 @@ def _slashes(file: str) -> str:
 
 def _same_name(file: str, folder: Path) -> str:
     """Returns words on a file that is there with this name, but for its folder, case or ending."""
-    path = PurePath(_slashes(unquote(file)))
+    path = PurePath(_slashes(unquote(file.partition("?")[0])))  # an URL may have a query
     for parent in dict.fromkeys((path.parent, PurePath())):
         known = _list_files(folder / parent, folder.resolve())
         for same in (str.casefold, lambda name: PurePath(name).stem.casefold()):
             for name in known:
                 if same(name) == same(path.name):
-                    return f" ({short(str(parent / name))} is there)"
+                    return f"{short(str(parent / name))} is there, set file_name to that"
     return ""
 
 
@@ -93,9 +96,8 @@ def _find_files(files: Collection[str], folder: Path) -> dict[str, bool]:
     for part, file in {PurePath(file).parent: file for file in files}.items():
         leaves = not (given / part).resolve().is_relative_to(root)
         if leaves and (".." in part.parts or not (given / part).is_relative_to(given)):
-            raise ValueError(
-                f"file_name: {short(file)} leaves the image folder; expected a path inside it"
-            )
+            advice = _same_name(PurePath(file).name, folder) or "expected a path inside it"
+            raise ValueError(f"file_name: {short(file)} leaves the image folder; {advice}")
         for name, is_link_out in _list_files(given / part, root).items():
             listed[str(part / name)] = leaves or is_link_out
     paths = {file: str(PurePath(file)) for file in files}

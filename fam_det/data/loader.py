@@ -22,7 +22,7 @@ from fam_det.data.batch_sampler import (
     form_batches,
     uniform_sampler,
 )
-from fam_det.data.coco import use_coco_datasets
+from fam_det.data.coco import check_class_indices, use_coco_datasets
 from fam_det.data.dataset import CheckedMapper, NamingMapper, Sample, SeededDataset
 from fam_det.data.ignored import IgnoringMapper, without_labels
 from fam_det.data.images import UnreadableImages
@@ -229,7 +229,9 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
     mapper = in_two_sizes(mapper or DatasetMapper(cfg, is_train=True), input_scale(cfg))
     if cfg.DATASETS.IGNORE_CROWD or cfg.DATASETS.UNLABELLED:
         mapper = IgnoringMapper(mapper)
-    if not isinstance(records, list):
+    if isinstance(records, list):
+        check_class_indices(cfg, records)
+    else:
         logger.warning(NOT_RESUMABLE, f"{cfg.DATASETS.TRAIN}: no list of records")
         return build_detection_train_loader(cfg, mapper=mapper)
     return ResumableLoader(

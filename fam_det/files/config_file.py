@@ -8,7 +8,8 @@ model zoo use it.
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ BASE = "_BASE_"
 MAX_VALUES = 100_000  # in a file, after its aliases are expanded
 # Error of yacs for text instead of a tuple or a number.
 _MISMATCH = re.compile(
-    r"Type mismatch \(<class '(\w+)'> vs\. <class 'str'>\) with values \((.*) vs\. (.*)\) "
+    r"Type mismatch \(<class '(\w+)'> vs\. <class '\w+'>\) with values \((.*) vs\. (.*)\) "
     r"for config key: (\S+)",
     re.DOTALL,
 )
@@ -46,10 +47,7 @@ def merge_config(
     """
     if not allow_unsafe:
         _check_file(Path(file), cfg, ())
-    try:
-        cfg.merge_from_file(str(file))
-    except Exception as error:  # yacs, fvcore and PyYAML raise errors of many types
-        raise ValueError(f"{file}: {_reason(error, cfg)}") from error
+    _merge(cfg, str(file), partial(cfg.merge_from_file, str(file)))
     merge_pairs(cfg, opts)
 
 
@@ -57,10 +55,21 @@ def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
     """Merges KEY VALUE pairs; a ValueError names an unknown key or one of another type."""
     if len(pairs) % 2:
         raise ValueError(f"got {pairs[-1]!r} at the end, expected pairs of KEY VALUE")
+    _merge(cfg, "KEY VALUE pairs", partial(cfg.merge_from_list, list(pairs)))
+
+
+def _merge(cfg: CfgNode, where: str, merge: Callable[[], None]) -> None:
+    """Merges, and refuses a null, which yacs takes for any key; weights may be null."""
+    before = dict(_values(cfg))
     try:
-        cfg.merge_from_list(list(pairs))
-    except Exception as error:
-        raise ValueError(f"KEY VALUE pairs: {_reason(error, cfg)}") from error
+        merge()
+    except Exception as error:  # yacs, fvcore and PyYAML raise errors of many types
+        raise ValueError(f"{where}: {_reason(error, cfg)}") from error
+    for key, value in _values(cfg):
+        known = before.get(key)
+        if value is None and known is not None and not key.endswith("WEIGHTS"):
+            kind = type(known).__name__
+            raise ValueError(f"{where}: {key}: got null, expected {kind}, such as {known!r}")
 
 
 def _check_file(file: Path, cfg: CfgNode, parents: tuple[Path, ...]) -> None:
@@ -139,7 +148,7 @@ def _reason(error: BaseException, cfg: CfgNode | None) -> str:
     unknown = text.removeprefix("Non-existent ").removeprefix("config ").removeprefix("key: ")
     if unknown != text and cfg is not None:
         shown = unknown if unknown.isprintable() else repr(unknown)
-        close = difflib.get_close_matches(unknown, list(_keys(cfg)), n=1, cutoff=0.7)
+        close = difflib.get_close_matches(unknown, dict(_values(cfg)), n=1, cutoff=0.7)
         return f"{shown[:200]}: unknown key" + "".join(f"; did you mean {x}?" for x in close)
     if mismatch := _MISMATCH.fullmatch(text):
         kind, default, value, key = mismatch.groups()
@@ -153,8 +162,8 @@ def _yaml_error(error: yaml.MarkedYAMLError, kind: str = "") -> str:
     return f"{line}{kind}{' '.join(str(error.problem)[:300].split())}"
 
 
-def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+def _values(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        yield prefix + key
+        yield prefix + key, value
         if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from _values(value, f"{prefix}{key}.")

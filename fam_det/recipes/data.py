@@ -7,7 +7,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fam_det.data.annotations import has_segmentation, is_labelled_by_teacher, read_dataset
+from fam_det.data.annotations import (
+    has_segmentation,
+    is_labelled_by_teacher,
+    is_line,
+    read_dataset,
+)
 from fam_det.data.audit import class_difference, class_names, list_names
 
 
@@ -41,13 +46,13 @@ def read_coco(
     """
     # Links are followed here: the training checks them.
     content, _ = read_dataset(
-        flag, annotations, images, follow_links=True, allow_odd_boxes=allow_odd_boxes
+        *(flag, annotations, images),
+        is_trained=has_labels,
+        needs_all=flag == "--val",
+        follow_links=True,
+        allow_odd_boxes=allow_odd_boxes,
     )
     objects = [x for x in content["annotations"] if not x.get("iscrowd", 0)]
-    if has_labels and not objects:
-        raise ValueError(
-            f"{flag}: {annotations}: has no annotations, expected boxes of objects; label some"
-        )
     return CocoData(
         annotations=annotations,
         images=images,
@@ -66,8 +71,11 @@ def read_coco(
 def _is_box(entry: Mapping[str, Any]) -> bool:
     """Returns whether the mask of an object is only its box, as some converters write it.
 
-    Up to one pixel: converters round differently, or exclude the last pixel.
+    Up to one pixel: converters round differently, or exclude the last pixel. Some write two
+    corners alone.
     """
+    if is_line(entry):
+        return True
     mask, (x, y, width, height) = entry["segmentation"], entry["bbox"]
     if not isinstance(mask, list) or len(mask) != 1 or len(mask[0]) not in (8, 10):
         return False

@@ -18,6 +18,7 @@ from fam_det.data.coco import (
     check_known,
     check_registered,
     find_categories,
+    load_test_sets,
     use_coco_datasets,
 )
 from fam_det.data.dataset import NamingMapper
@@ -142,7 +143,11 @@ class Trainer(ResumableTrainer):
     @classmethod
     def prepare(cls, cfg: CfgNode, args: argparse.Namespace) -> Callable[[], Any]:
         """Also checks the data sets and evaluators first, not only when they are used."""
+        required = "TEST" if args.eval_only else "TRAIN"
+        if not cfg.DATASETS[required]:
+            raise ValueError(f"DATASETS.{required}: got none, expected a name or more")
         check_known(cfg, eval_only=args.eval_only)
+        load_test_sets(cfg)
         if not args.eval_only:
             warn_of_frozen_noise(cfg)
         for name in cfg.DATASETS.TEST:
@@ -223,6 +228,8 @@ def load_lazy_config(
     yacs = lazy_datasets(cfg)
     register_coco_datasets(yacs, tested=yacs.DATASETS.TEST if eval_only else None)
     check_known(yacs, eval_only=eval_only, where=LAZY_KEYS)
+    if "evaluator" in cfg.dataloader:
+        load_test_sets(yacs, LAZY_KEYS)
     return cfg
 
 

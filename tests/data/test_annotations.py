@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,21 @@ def test_right_files_pass_without_a_word(folder: str, caplog: pytest.LogCaptureF
         ("categories.0", {"id": 7}, "categories: {'id': 7} has no 'name'"),
         ("categories.0.name", 3, "category 7: name: got 3, expected text"),
         ("categories.0.name", "", "category 7: name: got '', expected text"),
-        ("images.0.file_name", "A.PNG", r"such as 'A.PNG' \('a.png' is there\)"),
-        ("images.0.file_name", "C:\\x\\a.jpg", r"a.jpg' \('a.png' is there\)"),
+        ("images.0.file_name", "A.PNG", "such as 'A.PNG'; 'a.png' is there, set file_name to that"),
+        ("images.0.file_name", "C:\\x\\a.jpg", "a.jpg'; 'a.png' is there, set file_name to that"),
         ("images.0.file_name", "b.png", r"such as 'b.png'; give the folder"),
         ("images.0.file_name", "%2e%2e/%2e%2e/etc/passwd", "leaves the image folder"),
+        (
+            "images.0.file_name",
+            "/elsewhere/a.png",
+            "leaves the image folder; 'a.png' is there, set",
+        ),
+        (
+            "images.0.file_name",
+            "https://x.org/a.png?y=z",
+            "'a.png' is there, set file_name to that",
+        ),
+        ("annotations.0", {"image_id": 1, "segments_info": []}, "this is COCO's panoptic format"),
         ("categories", [], "has no categories"),
     ],
 )
@@ -103,30 +115,40 @@ def test_mistakes_are_named(folder: str, path: str, value: Any, message: str) ->
         check_annotations("cells", changed(path, value), folder)
 
 
+BOXES: list[Any] = [[0, 0, 0, 5], [0, 0, 5, 0], [25, 0, 10, 5], [-5, 0, 6, 5]]
+
+
 @pytest.mark.parametrize(
-    ("path", "value"),
+    ("field", "value", "message"),
     [
-        *(("bbox", box) for box in ([0, 0, 0, 5], [0, 0, 5, 0], [25, 0, 10, 5], [-5, 0, 6, 5])),
-        ("segmentation", [[1, 2, 3, 4]]),
+        *(
+            ("bbox", box, f"a box that is empty or .*, such as: annotation 1: bbox {box}")
+            for box in BOXES
+        ),
+        ("segmentation", [[1, 2, 3, 4]], "a segmentation without a polygon of .*: annotation 1$"),
     ],
 )
 def test_objects_that_cannot_be_used_as_they_are_are_counted(
-    folder: str, path: str, value: Any, caplog: pytest.LogCaptureFixture
+    folder: str, field: str, value: Any, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = changed(f"annotations.0.{path}", value)
+    made = changed(f"annotations.0.{field}", value)
+    text = "cells: 1 of 2 objects have " + message.replace("[", r"\[").replace("]", r"\]")
     with caplog.at_level(logging.WARNING):
         check_annotations("cells", made, folder)
-    text = "1 of 2 objects have a box that is empty or reaches out of its image, or no polygon"
-    assert f"cells: {text}" in caplog.text
-    assert f"such as: annotation 1: bbox {made['annotations'][0]['bbox']}" in caplog.text
-    with pytest.raises(ValueError, match=f"cells: {text}"):
+    (line,) = caplog.messages
+    assert re.match(text, line)
+    with pytest.raises(ValueError, match=text):
         check_annotations("cells", made, folder, strict=True)
 
 
 def test_some_images_may_be_missing(folder: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        check_annotations("cells", changed("images.0.file_name", "c.png"), folder, max_missing=1)
+        check_annotations("cells", changed("images.0.file_name", "c.png"), folder, max_missing=9)
     assert "1 of 2 images are missing, such as 'c.png'" in caplog.text
+    most = changed("images.0.file_name", "c.png")
+    most["images"][1]["file_name"] = "d.png"
+    with pytest.raises(ValueError, match="2 of 2 images are not in .*, such as 'c.png'"):
+        check_annotations("cells", most, folder, max_missing=9)
 
 
 def test_links_out_of_the_folder_are_refused_unless_they_are_the_users(tmp_path: Path) -> None:
@@ -150,15 +172,18 @@ def test_links_out_of_the_folder_are_refused_unless_they_are_the_users(tmp_path:
 
 
 FILES = {
-    "": "is not JSON, is it truncated",
+    "": "is empty",
+    "<html>": "is not JSON, it starts with '<html>'",
+    '{"id": 1}\n{"id": 2}': "is more than one JSON value, as JSON lines are (Extra data: line 2",
+    "\x1f\udc8b\x08": "is compressed; unpack it",  # gzip
     '{"images": [': "is not JSON, is it truncated",
-    "[]": "is a list, as results of an evaluation are; expected COCO's format",
+    "[]": "is a list, as results of an evaluation and other formats are; expected COCO's format",
     "null": "images: got nothing, expected a list",
     '{"images": {}}': "images: got dict, expected a list",
     '{"images": [], "annotations": 3, "categories": []}': "annotations: got int, expected a list",
     "[" * 100_000: "is nested too deeply",
     '{"a":' * 100_000: "is nested too deeply",
-    "9" * 5000: "is not JSON, is it truncated",
+    "9" * 5000: "is not JSON, it starts with '9999",
     "\udcff": "is not UTF-8 (invalid start byte); save it as UTF-8",  # the byte ff
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -335,7 +336,7 @@ def test_other_spellings_of_a_file_in_the_folder_are_read(kind: str, tmp_path: P
     (tmp_path / "linked").symlink_to("images")
     data = content()
     for i, image in enumerate(data["images"]):
-        (tmp_path / "images" / "sub" / f"{i}.png").write_text("x")
+        Image.new("1", (WIDTH, HEIGHT)).save(tmp_path / "images" / "sub" / f"{i}.png")
         image["file_name"] = spelling.format(i, folder=tmp_path / "images")
     (tmp_path / "a.json").write_text(json.dumps(data))
     folder = Path(where.format(tmp_path / "images"))
@@ -343,6 +344,17 @@ def test_other_spellings_of_a_file_in_the_folder_are_read(kind: str, tmp_path: P
     register_coco_datasets(config(pair, pair))
     for i, record in enumerate(DatasetCatalog.get("audit_train")):
         assert Path(record["file_name"]).samefile(folder / expected.format(i))
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_may_be_apart_from_their_accents(forms: tuple[str, str], tmp_path: Path) -> None:
+    """As in an archive of macOS."""
+    name, other = (unicodedata.normalize(form, "käse.png") for form in forms)
+    (tmp_path / other).touch()
+    data = content(0) | {"images": content()["images"][:1]}
+    data["images"][0]["file_name"] = name
+    assert check_annotations("cells", data, str(tmp_path))
+    assert data["images"][0]["file_name"] == other
 
 
 def test_a_backslash_in_a_name_that_is_there_is_a_letter(tmp_path: Path) -> None:

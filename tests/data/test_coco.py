@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.config import default_config
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.data.coco import check_known, check_registered, find_categories
+from fam_det.data.coco import check_known, check_registered, find_categories, load_test_sets
 from fam_det.training.detection import Trainer, load_lazy_config
 from fam_det.training.evaluation import build_evaluator
 
@@ -32,6 +33,7 @@ train = {"device": "cpu", "amp": {"enabled": False}}
 @pytest.fixture
 def annotations(tmp_path: Path) -> Path:
     (tmp_path / "images").mkdir()
+    Image.new("1", (12, 10)).save(tmp_path / "images" / "a.png")
     box = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 5, 5], "area": 25, "iscrowd": 0}
     content = {
         "images": [{"id": 7, "file_name": "a.png", "height": 10, "width": 12}],
@@ -84,7 +86,6 @@ def test_wrong_entries_name_entry_and_reason(annotations: Path) -> None:
 
 def test_each_config_of_a_process_has_its_own_files_under_a_shared_name(annotations: Path) -> None:
     images = str(annotations.parent / "images")
-    (annotations.parent / "images" / "a.png").touch()
     other = annotations.with_name("other.json")
     other.write_text(annotations.read_text().replace('"cell"', '"dot"').replace("7", "8"))
     configs = [config(["own_cells", str(file), images]) for file in (annotations, other)]
@@ -111,7 +112,6 @@ def edited(annotations: Path, **changes: Any) -> list[str]:
     content = json.loads(annotations.read_text())
     content["annotations"][0].update(changes)
     annotations.write_text(json.dumps(content))
-    (annotations.parent / "images" / "a.png").touch()
     return ["own_cells", str(annotations), str(annotations.parent / "images")]
 
 
@@ -150,15 +150,17 @@ def test_objects_that_do_not_fit_the_config(
 def test_an_image_may_be_missing_from_a_training_but_not_from_an_evaluation(
     annotations: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    content = json.loads(annotations.read_text())
+    content["images"].append(content["images"][0] | {"id": 8, "file_name": "b.png"})
+    annotations.write_text(json.dumps(content))
     entry = edited(annotations)
-    (annotations.parent / "images" / "a.png").unlink()
     register_coco_datasets(config(entry))
-    assert "1 of 1 images are missing, such as 'a.png'" in caplog.text
+    assert "1 of 2 images are missing, such as 'b.png'" in caplog.text
     DatasetCatalog.remove("own_cells")
     for key, value in (("TEST", ("own_cells",)), ("STRICT", True)):
         cfg = config(entry)
         cfg.DATASETS[key] = value
-        with pytest.raises(ValueError, match="1 of 1 images are not in"):
+        with pytest.raises(ValueError, match="1 of 2 images are not in"):
             register_coco_datasets(cfg)
 
 
@@ -212,6 +214,37 @@ def test_data_sets_that_nobody_has_registered_are_named() -> None:
         check_known(cfg, eval_only=True)
     with pytest.raises(ValueError, match="TRAIN: got 'own_cells', which is not registered"):
         check_known(cfg)
+
+
+def test_test_sets_that_cannot_be_loaded_are_named_at_the_start(annotations: Path) -> None:
+    cfg = default_config()
+    cfg.DATASETS.TEST = ("own_val",)
+    register_coco_instances("own_val", {}, "gone.json", "gone")
+    with pytest.raises(ValueError, match="TEST: own_val cannot be loaded: .* No such file .*gone"):
+        load_test_sets(cfg)
+    DatasetCatalog.register("own_records", list)
+    cfg.DATASETS.TEST = ("own_records",)
+    with pytest.raises(ValueError, match="DATASETS.TEST: own_records has no images"):
+        load_test_sets(cfg)
+    empty = json.loads(annotations.read_text()) | {"images": [], "annotations": []}
+    annotations.write_text(json.dumps(empty))
+    cfg = config(["own_cells", str(annotations), str(annotations.parent / "images")])
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), ("own_cells",)
+    with pytest.raises(ValueError, match="own_cells: .*train.json: has no images, expected one"):
+        register_coco_datasets(cfg)
+
+
+@pytest.mark.parametrize("number", [-1, 1])
+def test_records_of_classes_that_the_model_has_not_are_named(number: int) -> None:
+    entry = {"bbox": [1, 1, 4, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": number}
+    record = {"file_name": "a.png", "image_id": 1, "annotations": [entry]}
+    DatasetCatalog.register("own_records", lambda: [record])
+    cfg = default_config()
+    cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES = ("own_records",), 1
+    with pytest.raises(
+        ValueError, match=f"a.png: category_id: got {number}, expected 0 to 0: MODE"
+    ):
+        build_train_loader(cfg)
 
 
 def test_a_data_set_without_an_evaluator_gets_coco_s(tmp_path: Path) -> None:

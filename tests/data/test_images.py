@@ -1,6 +1,7 @@
 """Image files as they come, through the loaders of a training and of an evaluation."""
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fam_det.data.audit import find_odd_images
 from fam_det.training.detection import Trainer, load_config
 from tests.data.bad_images import BAD, GOOD, SIZE, encoded, noise, rotated
 
@@ -66,7 +68,7 @@ def test_a_bad_image_is_skipped_by_a_training_and_ends_an_evaluation(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     image, reason = BAD[kind]
-    cfg = config(tmp_path, image)
+    cfg = config(tmp_path, image, SIZE, "DATASETS.TEST", "()")
     assert {x["image_id"] for x in trained_on(cfg)} == {2, 3}
     (line,) = [r.getMessage() for r in caplog.records if r.name == "fam_det.data.images"]
     assert line.endswith("; skipped (1 of at most 10)")
@@ -76,12 +78,35 @@ def test_a_bad_image_is_skipped_by_a_training_and_ends_an_evaluation(
     assert reason in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("kind", sorted(BAD.keys() - {"truncated JPEG"}))
+def test_what_a_header_tells_ends_a_run_at_its_start(kind: str, tmp_path: Path) -> None:
+    """In validation images; in those of a training where most are so."""
+    image, reason = BAD[kind]
+    message = f"1 of a sample of 3 images cannot be read, such as 'odd.png' .*{re.escape(reason)}"
+    with pytest.raises(ValueError, match=message):
+        config(tmp_path, image)
+    images = [{"file_name": "odd.png", "width": 96, "height": 64}] * 2
+    found = [x.is_error for x in find_odd_images(images, tmp_path)]
+    assert found == [True]
+
+
+def test_files_that_a_mapper_of_ones_own_reads_are_not_looked_at(tmp_path: Path) -> None:
+    np.save(tmp_path / "0.npy", np.zeros((64, 96)))
+    images = [{"file_name": name, "width": 96, "height": 64} for name in ("0.npy", "gone.png")]
+    assert list(find_odd_images(images, tmp_path, needs_all=True)) == []
+
+
 @pytest.mark.parametrize("opts", [("DATASETS.STRICT", True), ("DATALOADER.MAX_UNREADABLE", 0)])
 def test_where_none_may_be_bad_the_first_ends_the_training(
     opts: tuple[Any, ...], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"/odd\.png: is empty; DATALOADER.MAX_UNREADABLE lets"):
-        trained_on(config(tmp_path, b"", SIZE, *opts))
+    image, _ = BAD["truncated JPEG"]
+    with pytest.raises(
+        ValueError, match=r"/odd\.png: .* truncated .*; DATALOADER.MAX_UNREADABLE lets"
+    ):
+        trained_on(config(tmp_path, image, SIZE, *opts))
+    with pytest.raises(ValueError, match=r"1 of a sample of 3 .* 'odd.png' \(is empty\)"):
+        config(tmp_path, b"", SIZE, "DATASETS.TEST", "()", *opts)
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -97,7 +122,7 @@ def test_an_image_is_turned_as_its_exif_says_and_its_size_must_be_that(
 ) -> None:
     images = trained_on(config(tmp_path, rotated(), (64, 96)))
     assert next(x["image"].shape for x in images if x["image_id"] == 1) == (3, 96, 64)
-    trained_on(config(tmp_path, rotated(), (96, 64)))
+    trained_on(config(tmp_path, rotated(), (96, 64), "DATASETS.TEST", "()"))
     assert "odd.png: SizeMismatchError: Mismatched image shape, got (64, 96), expect (96, 64)" in (
         caplog.text
     )

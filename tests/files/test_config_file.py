@@ -92,6 +92,7 @@ WRONG = {
     "SEED: one\n": "SEED",
     "MODEL: 3\n": "MODEL: got 3, expected KEY: VALUE below it",
     "MODEL: {RPN: null}\n": "MODEL.RPN: got None, expected",
+    "DATASETS: {TEST: }\n": "DATASETS.TEST: got null, expected tuple, such as ()",
     "VERSION: 9\n": "v9",
     "a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
     "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
@@ -141,11 +142,12 @@ def test_wrong_pairs(tmp_path: Path, pairs: list[str], message: str) -> None:
         ),
         (["DATASETS.TEST", "('cells')"], "got 'cells', expected tuple, such as \"('cells',)\""),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER: got 'many', expected int, such as 180000"),
+        (["SOLVER.MAX_ITER", "[9]"], "SOLVER.MAX_ITER: got '[9]', expected int, such as 180000"),
+        (["DATASETS.TEST", "3"], "DATASETS.TEST: got '3', expected tuple, such as \"('3',)\""),
+        (["DATASETS.TEST", "None"], "DATASETS.TEST: got null, expected tuple, such as ("),
     ],
 )
-def test_text_where_another_type_should_be_says_what_to_write(
-    pair: list[str], message: str
-) -> None:
+def test_a_value_of_another_type_says_what_to_write(pair: list[str], message: str) -> None:
     with pytest.raises(ValueError) as error:
         merge_config(default_config(), "configs/Base-RCNN-FPN.yaml", pair)
     assert message in str(error.value)

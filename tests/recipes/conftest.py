@@ -1,4 +1,4 @@
-"""Data sets in COCO format whose images nobody opens."""
+"""Data sets in COCO format whose images are black."""
 
 import json
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from fam_det.recipes.data import CocoData, read_coco
 from tests.tools.conftest import cells
@@ -31,12 +32,12 @@ def content(names: tuple[str, ...], num_images: int, **fields: Any) -> dict[str,
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[dict[str, Any]], tuple[str, str]]:
-    """Write a data set with empty images; gives the paths of its file and its folder."""
+    """Write a data set with black images; gives the paths of its file and its folder."""
 
     def write_files(data: dict[str, Any]) -> tuple[str, str]:
         (tmp_path / "all.json").write_text(json.dumps(data))
         for image in data["images"]:
-            (tmp_path / image["file_name"]).touch()
+            Image.new("1", (image["width"], image["height"])).save(tmp_path / image["file_name"])
         return str(tmp_path / "all.json"), str(tmp_path)
 
     return write_files

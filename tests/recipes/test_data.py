@@ -13,6 +13,7 @@ from tests.recipes.conftest import POLYGON, content
 
 RLE = {"size": [64, 96], "counts": [6000, 144]}
 BOX = [[2, 2, 30, 2, 30, 26, 2, 26]]
+CORNERS = [[2, 2, 30, 26]]
 INCLUSIVE = [[2.3, 1.6, 29, 1.6, 29, 25, 2.3, 25]]  # rounded, and to the last pixel
 
 
@@ -36,6 +37,8 @@ def test_what_is_read(write: Callable[..., tuple[str, str]]) -> None:
         ([POLYGON, None], (False, False)),
         ([BOX, POLYGON], (True, False)),
         ([BOX, INCLUSIVE], (False, False)),
+        ([CORNERS, CORNERS], (False, False)),
+        ([CORNERS, POLYGON], (True, False)),
     ],
 )
 def test_masks_count_where_every_object_has_one(
@@ -52,6 +55,10 @@ def test_masks_count_where_every_object_has_one(
     ("changed", "message"),
     [
         ({"annotations": []}, "has no annotations, expected boxes"),
+        (
+            {"annotations": content(("a",), 2, iscrowd=1)["annotations"]},
+            r"all 2 annotations are crowds \(iscrowd 1\)",
+        ),
         ({"categories": []}, "has no categories, expected one for"),
     ],
 )

@@ -120,6 +120,7 @@ def test_wrong_config_is_one_line() -> None:
     ("words", "message"),
     [
         (["DATASETS.TEST", "('nope',)"], "DATASETS.TEST: got 'nope', which is not registered"),
+        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN: got none, expected a name or more"),
         (
             ["TEST.AUG.ENABLED", "True", "MODEL.META_ARCHITECTURE", "RetinaNet"],
             "a RetinaNet: set it",
