@@ -18,9 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 from fam_det.data.audit import list_names
 from fam_det.data.images import check_files, error_reason, open_checked_image, turned_size
 from fam_det.export.media import IMAGES, UnreadableError, progress, read_pictures
@@ -30,16 +27,12 @@ from fam_det.export.source import load_teacher, teacher_input
 from fam_det.files.atomic_write import atomic_write, atomic_write_text
 from fam_det.recipes.data import CocoData
 from fam_det.recipes.overrides import Override, build_config
-from fam_det.recipes.scores import MIN_IOU, MIN_SCORE, Scores, best_scores, default_scores
+from fam_det.recipes.scores import MIN_SCORE, Scores, best_scores, default_scores
 from fam_det.recipes.teacher import read_teacher, teacher_overrides
 from fam_det.training.trainer import check_device
 
-from detectron2.config import CfgNode
-from detectron2.structures import Boxes, Instances, pairwise_iou
-
 Json = dict[str, Any]
 LINKS_CHECKED = 10_000  # images
-SCALES = (1.0, 0.85, 1.15)  # of the teacher's test size, at which it sees each image
 logger = logging.getLogger(__name__)
 
 
@@ -142,35 +135,21 @@ class LabelFile:
         self.done = self.total
 
 
-def build_predictors(detector: Any, cfg: CfgNode) -> list[Predictor]:
-    """Returns predictors that resize an image to the size of ``cfg``, and to some about it."""
-    predictors = []
-    for scale in SCALES:
-        resized = cfg.clone()
-        for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST"):
-            resized.INPUT[key] = round(scale * cfg.INPUT[key])
-        predictors.append(detectron2_predictor(detector, resized))
-    return predictors
-
-
-def make_detect(predictors: Sequence[Predictor], classes: Sequence[int]) -> Callable[[Path], Json]:
+def make_detect(predictor: Predictor, classes: Sequence[int]) -> Callable[[Path], Json]:
     """Returns a function from an image file to its line of labels, without the name.
 
     Args:
-        predictors: the teacher at several sizes, the first one its own. Each sees the image and
-            its mirror image.
+        predictor: the teacher.
         classes: its class for each of the data set's.
     """
     index_of = {teacher_class: index for index, teacher_class in enumerate(classes)}
 
     def detect(file: Path) -> Json:
         try:
-            (image,) = read_pictures(file, predictors[0].input_format)
-            mirrored = np.ascontiguousarray(image[:, ::-1])
-            views = [(x(image), mirror_boxes(x(mirrored))) for x in predictors]
+            (image,) = read_pictures(file, predictor.input_format)
+            instances = predictor(image)
         except UnreadableError as error:
             return {"error": str(error)}
-        instances = average_views([view for pair in views for view in pair])
         entries = instances_to_entries(instances[instances.scores >= MIN_SCORE])
         objects = [
             x | {"category_id": index_of[x["category_id"]]}
@@ -181,46 +160,6 @@ def make_detect(predictors: Sequence[Predictor], classes: Sequence[int]) -> Call
         return {"height": height, "width": width, "objects": objects}
 
     return detect
-
-
-def mirror_boxes(detections: Instances) -> Instances:
-    """Returns boxes, scores and classes of a mirror image's detections, placed in the image."""
-    x0, y0, x1, y1 = detections.pred_boxes.tensor.unbind(1)
-    width = detections.image_size[1]
-    return Instances(
-        detections.image_size,
-        pred_boxes=Boxes(torch.stack([width - x1, y0, width - x0, y1], 1)),
-        scores=detections.scores,
-        pred_classes=detections.pred_classes,
-    )
-
-
-def average_views(views: Sequence[Instances]) -> Instances:
-    """Averages the first view's detections with those of other views of the same image.
-
-    Two detections are one object if they are of the same class and each has its highest IoU, of
-    ``MIN_IOU`` or more, with the other. Their boxes are averaged with the scores as weights, which
-    places them better (weighted boxes fusion, Solovyev et al. 2021), and the scores over all views,
-    0 where there is no such detection. What the first view does not have is dropped; masks and
-    keypoints stay the first view's.
-    """
-    first, *others = views
-    boxes = first.pred_boxes.tensor * first.scores[:, None]
-    total = first.scores.clone()
-    for other in others:
-        if not (len(first) and len(other)):
-            continue
-        overlaps = pairwise_iou(first.pred_boxes, other.pred_boxes)
-        overlaps *= first.pred_classes[:, None] == other.pred_classes
-        overlap, best = overlaps.max(1)
-        is_mutual = overlaps.argmax(0)[best] == torch.arange(len(first))
-        scores = torch.where(is_mutual & (overlap >= MIN_IOU), other.scores[best], 0.0)
-        boxes += other.pred_boxes.tensor[best] * scores[:, None]
-        total += scores
-    average = Instances(first.image_size, **first.get_fields())
-    average.pred_boxes = Boxes(boxes / total[:, None])
-    average.scores = total / len(views)
-    return average
 
 
 def read_header(file: Path) -> Json:
@@ -338,7 +277,6 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
     node = cfg.MODEL.TEACHER
     teacher_key = [node.CONFIG, node.WEIGHTS, node.OPTS, _stamp(node.WEIGHTS)]
     identity = {"teacher": teacher_key, "classes": names, "headers_only": headers_only}
-    identity["scales"] = SCALES
     labels = LabelFile(request.output, request.folders, identity)
     _check_links(labels, cfg.DATASETS.FOLLOW_LINKS)
 
@@ -348,8 +286,8 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
         if frozen is None or missing:
             raise ValueError(f"--teacher: {missing}")
         detector = frozen.detector.to(request.device)
-        predictors = build_predictors(detector, teacher_input(cfg, frozen))
-        return make_detect(predictors, [known.index(x) for x in names])
+        predictor = detectron2_predictor(detector, teacher_input(cfg, frozen))
+        return make_detect(predictor, [known.index(x) for x in names])
 
     def detect(file: Path) -> Json:
         return load_detector()(file)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,13 +17,10 @@ from fam_det.recipes.labels import (
     LabelFile,
     Labelled,
     LabelRequest,
-    average_views,
-    build_predictors,
     is_held_out,
     label_images,
     list_images,
     make_detect,
-    mirror_boxes,
     read_header,
     write_dataset,
     write_unreadable,
@@ -129,7 +125,7 @@ def test_files_that_cannot_be_read_are_listed(folder: Path, tmp_path: Path) -> N
     (folder / "empty.png").touch()
     (folder / "line\nbreak.png").touch()
     Image.new("1", (40_000, 3_000)).save(folder / "huge.png")
-    nothing = make_detect([predictor(objects([]))], [0])
+    nothing = make_detect(predictor(objects([])), [0])
     for name, detect in (("found", nothing), ("headers", read_header)):
         labels = label(tmp_path / name, folder, detect)
         line = write_unreadable(labels, tmp_path / name / "unreadable.txt")
@@ -155,36 +151,10 @@ def test_links_are_refused_before_any_image_is_labelled(folder: Path, tmp_path: 
 def test_detections_are_of_the_chosen_classes(folder: Path) -> None:
     boxes = [[0.0, 0.0, 9.0, 9.0], [1.0, 2.0, 11.0, 22.0], [2.0, 2.0, 8.0, 8.0]]
     found = objects(boxes, scores=(0.9, 0.8, 0.01), classes=(5, 3, 3))
-    line = make_detect([predictor(found)], [7, 3])(folder / "1.png")
+    line = make_detect(predictor(found), [7, 3])(folder / "1.png")
     (entry,) = line["objects"]
     assert (entry["category_id"], entry["bbox"]) == (1, [1.0, 2.0, 10.0, 20.0])
     assert (line["height"], line["width"]) == (30, 40)
-
-
-def test_views_are_averaged_where_they_agree() -> None:
-    boxes = [[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0], [0.0, 20.0, 10.0, 30.0]]
-    found = objects(boxes, scores=(0.9, 0.8, 0.6), classes=(0, 0, 0))
-    boxes = [[29.0, 0.0, 39.0, 10.0], [10.0, 0.0, 20.0, 10.0], [16.0, 16.0, 20.0, 20.0]]
-    mirrored = objects(boxes, scores=(0.3, 0.8, 0.9), classes=(0, 1, 0))
-    average = average_views([found, mirror_boxes(mirrored), found[:0]])
-    # The first is a pixel apart and counts a quarter; of the second the class differs.
-    boxes = [[0.25, 0.0, 10.25, 10.0], *found.pred_boxes.tensor.tolist()[1:]]
-    assert torch.allclose(average.pred_boxes.tensor, torch.tensor(boxes))
-    assert torch.allclose(average.scores, torch.tensor([0.4, 0.8 / 3, 0.2]))
-    assert len(average_views([found[:0], found])) == 0
-
-
-def test_a_teacher_sees_images_at_sizes_about_its_own() -> None:
-    seen: list[Any] = []
-
-    def detect(inputs: Any) -> list[Any]:
-        seen.append(tuple(inputs[0]["image"].shape))
-        return [{"instances": objects([])}]
-
-    cfg = small_config("INPUT.MIN_SIZE_TEST", "100", "INPUT.MAX_SIZE_TEST", "200")
-    for predictor in build_predictors(detect, cfg):
-        predictor(np.zeros((50, 60, 3), np.uint8))
-    assert seen == [(3, 100, 120), (3, 85, 102), (3, 115, 138)]
 
 
 @pytest.mark.parametrize(
