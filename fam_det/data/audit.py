@@ -35,6 +35,7 @@ MIN_TWINS = 0.01  # share of objects: some are annotated twice in the best of da
 MIN_OBJECTS = 20  # of which a share says something
 MAX_REACH = 0.6  # how far objects come in both directions
 MAX_NEIGHBOURS = 50  # compared with an object, of its class in its image, from left to right
+TIFF = (".tif", ".tiff")
 SAMPLE = 64  # images that are opened
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 HEAD = 4096  # bytes that differ in nearly all images of one length
@@ -306,10 +307,10 @@ def find_odd_images(
 
     Detectron2 turns an image as its EXIF orientation says, and then uses none of another size. One
     is an error if it ``needs_all``, as an evaluation does. Files that are missing, and kinds that
-    only a user's own mapper reads, are not looked at.
+    only a user's own mapper reads, are not looked at; TIFF files may be such, and are no error.
     """
     sample = images[:: max(len(images) // SAMPLE, 1)]
-    others, unreadable = [], []
+    others, unreadable, are_tiff = [], [], []
     for image in sample:
         expected = (int(image["width"]), int(image["height"]))
         file = folder / image["file_name"]
@@ -319,6 +320,7 @@ def find_odd_images(
             if file.exists() and file.suffix.lower() in ("", *Image.registered_extensions()):
                 reason = error_reason(error, str(file))
                 unreadable.append(f"{short(image['file_name'])} ({reason})")
+                are_tiff.append(file.suffix.lower() in TIFF)
             continue
         if turned != expected:
             others.append((image["file_name"], expected, size, turned))
@@ -328,7 +330,7 @@ def find_odd_images(
         yield Finding(
             f"{len(unreadable)} {of_sample} cannot be read, such as {unreadable[0]}; if a mapper "
             f"of your own reads them, add: {FLAG}",
-            is_error=len(unreadable) > too_many,
+            is_error=len(unreadable) - sum(are_tiff) > too_many,
         )
     if not others:
         return

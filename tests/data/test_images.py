@@ -94,6 +94,10 @@ def test_files_that_a_mapper_of_ones_own_reads_are_not_looked_at(tmp_path: Path)
     np.save(tmp_path / "0.npy", np.zeros((64, 96)))
     images = [{"file_name": name, "width": 96, "height": 64} for name in ("0.npy", "gone.png")]
     assert list(find_odd_images(images, tmp_path, needs_all=True)) == []
+    (tmp_path / "0.tif").write_bytes(BAD["16 bits, TIFF"][0])
+    images[0]["file_name"] = "0.tif"
+    (found,) = find_odd_images(images, tmp_path, needs_all=True)
+    assert not found.is_error and "if a mapper of your own reads them" in found.text
 
 
 @pytest.mark.parametrize("opts", [("DATASETS.STRICT", True), ("DATALOADER.MAX_UNREADABLE", 0)])
