@@ -56,6 +56,9 @@ def solver_overrides(
         ),
         "SOLVER.STEPS": Override(steps, "a tenth of the learning rate after 2/3 and 8/9"),
         "SOLVER.WARMUP_ITERS": Override(warmup, "a tenth of the schedule, 1000 at most"),
+        "SOLVER.CLIP_GRADIENTS.ENABLED": Override(True, "steadier from pretrained weights"),
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": Override("norm", "of each parameter"),
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": Override(1.0),
         "SOLVER.CHECKPOINT_PERIOD": Override(period),
         "TEST.EVAL_PERIOD": Override(period, f"{EVALUATIONS} evaluations at most"),
     }
