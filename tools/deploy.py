@@ -44,7 +44,7 @@ examples:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Parses the command line; every format is there once."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
