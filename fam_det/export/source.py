@@ -84,7 +84,7 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
         teacher.load_weights([name for name, _ in teacher.detector.named_children()])
     except LOAD_ERRORS as error:
         return teacher, (
-            "the teacher has random weights, and finds other objects in another time: "
+            "the teacher has random weights, so its speed and AP are not a trained one's: "
             f"{one_line(error, MAX_REASON)}"
         )
     return teacher, ""
