@@ -38,9 +38,7 @@ class Case:
     seconds: float = 4.0  # of timing; see time_pairs, as for the next two
     pairs: tuple[int, int] = (5, 100)
     warmup: int = 2
-    growth: tuple[str, float] | None = (
-        None  # quantity that grows, and its factor over the reference
-    )
+    growth: tuple[str, float] | None = None  # quantity that grows, and its factor
 
 
 def gradient_case(
