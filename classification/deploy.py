@@ -23,7 +23,7 @@ from fam_det.export.compare import Runner
 from fam_det.export.formats import Format, export_onnx
 from fam_det.export.measure import Network, measure
 from fam_det.export.report import Report
-from fam_det.export.source import ABSENT, DEPLOYED, MAX_REASON, find_weights
+from fam_det.export.source import DEPLOYED, LOAD_ERRORS, MAX_REASON, find_weights
 from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
 
@@ -79,7 +79,7 @@ def load_teacher(cfg: CfgNode) -> tuple[nn.Module | None, str]:
     try:
         teacher = build_network(cfg, "TEACHER")
         return DeployedClassifier(teacher, *teacher_statistics(cfg)).eval(), ""
-    except ABSENT as error:
+    except LOAD_ERRORS as error:
         return None, f"no teacher beside it: {one_line(error, MAX_REASON)}"
 
 

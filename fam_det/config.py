@@ -19,7 +19,7 @@ def default_config() -> CN:
 
 
 def add_distillation_config(cfg: CN) -> None:
-    """Adds every key of this project, with a default that changes nothing in plain Detectron2."""
+    """Adds every key of this project; the defaults change nothing in plain Detectron2."""
     _add_fault_keys(cfg)
     _add_data_and_backbone_keys(cfg)
     _add_timm_keys(cfg)
@@ -31,17 +31,17 @@ def add_distillation_config(cfg: CN) -> None:
 
 
 def _add_fault_keys(cfg: CN) -> None:
-    # With a SEED, deterministic algorithms on GPUs where PyTorch has them; slower. CPUs need none.
+    # With a SEED, use PyTorch's deterministic algorithms on GPUs, which are slower.
     cfg.DETERMINISTIC = False
-    # How many checkpoints stay, beside the best and the final one; 0 for all, as in Detectron2.
+    # Checkpoints to keep, beside the best and the final one; 0 for all, as in Detectron2.
     cfg.SOLVER.CHECKPOINT_KEEP = 0
-    # Evaluations in a row without a better AP, after which the training ends; 0 for never.
+    # Evaluations in a row without a better AP before the training stops; 0 for never.
     cfg.SOLVER.PATIENCE = 0
-    # Iterations with a loss or gradient that is not finite, to skip; one more is an error.
+    # Iterations with a non-finite loss or gradient to skip; one more is an error.
     cfg.SOLVER.MAX_NON_FINITE = 10
-    # Seconds after which a loader worker that gives nothing counts as stuck; 0 for never.
+    # Seconds without a batch after which a loader worker counts as stuck; 0 for never.
     cfg.DATALOADER.TIMEOUT = 600
-    # Training images that cannot be read and are skipped; the next one ends the training.
+    # Unreadable training images to skip; one more is an error.
     cfg.DATALOADER.MAX_UNREADABLE = 10
 
 
@@ -49,23 +49,23 @@ def _add_data_and_backbone_keys(cfg: CN) -> None:
     # Data sets in COCO format to register before anything else: [name, annotation file, image
     # folder].
     cfg.DATASETS.COCO = []
-    # End at the first image that cannot be read, and at boxes that are empty or reach out of their
-    # image, instead of skipping them with a warning; as --strict does.
+    # Raise an error for the first unreadable image, and for boxes that are empty or reach out of
+    # their image, instead of skipping them with a warning; as --strict does.
     cfg.DATASETS.STRICT = False
-    # Go on where boxes seem to be corners or fractions, or images of another size than their file
-    # says, with a warning; as --allow-odd-boxes does.
+    # Only warn if boxes seem to be corners or fractions, or if images differ in size from the
+    # annotation file; as --allow-odd-boxes does.
     cfg.DATASETS.ALLOW_ODD_BOXES = False
     # Let links in an image folder of DATASETS.COCO lead out of it.
     cfg.DATASETS.FOLLOW_LINKS = False
 
-    # Keep a distilled student from learning that objects marked as crowds are background, as
-    # tools/label.py marks uncertain ones: boxes that would match a crowd's if it were an object.
+    # Ignore a distilled student's boxes that match a crowd, instead of training them as background;
+    # tools/label.py marks uncertain objects as crowds.
     cfg.DATASETS.IGNORE_CROWD = False
-    # Data sets of DATASETS.TRAIN whose objects count for nothing: a distilled student learns from
-    # its teacher's feature maps alone there.
+    # Data sets of DATASETS.TRAIN whose objects are ignored: a distilled student learns from its
+    # teacher's feature maps alone there.
     cfg.DATASETS.UNLABELLED = []
-    # Share of each data set of DATASETS.TRAIN in the images seen, such as [0.5, 0.5]. []: that of
-    # its number of images.
+    # Share of each data set of DATASETS.TRAIN in an epoch, such as [0.5, 0.5]. []: in proportion to
+    # their numbers of images.
     cfg.DATASETS.TRAIN_SHARES = []
 
     cfg.MODEL.MOBILENETV2 = CN()
@@ -82,8 +82,8 @@ def _add_timm_keys(cfg: CN) -> None:
     # The network of MODEL.BACKBONE.NAME "build_timm_fpn_backbone" (p2 to p6),
     # "build_retinanet_timm_fpn_backbone" (p3 to p7) or "build_timm_backbone" (no FPN): any that
     # timm builds with features_only, such as "mobilenetv3_small_100". With its pretrained weights,
-    # MODEL.WEIGHTS "timm://NAME", go INPUT.FORMAT "RGB", in which timm trains, and PIXEL_MEAN and
-    # PIXEL_STD of timm, which are in [0, 1], times 255; a warning says so where they differ.
+    # MODEL.WEIGHTS "timm://NAME", set INPUT.FORMAT "RGB", in which timm trains, and PIXEL_MEAN and
+    # PIXEL_STD to timm's, which are in [0, 1], times 255; a warning names differences.
     cfg.MODEL.TIMM.NAME = ""
     # Outputs of the network: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
@@ -93,9 +93,8 @@ def _add_timm_keys(cfg: CN) -> None:
 
 def _add_teacher_keys(cfg: CN) -> None:
     cfg.MODEL.STUDENT = CN()
-    # The student's meta-architecture when MODEL.META_ARCHITECTURE is "DistilledDetector". All of
-    # the student is described by the usual keys: MODEL.BACKBONE, MODEL.ROI_HEADS, MODEL.RETINANET,
-    # ...
+    # The student's meta-architecture if MODEL.META_ARCHITECTURE is "DistilledDetector". All other
+    # keys of the student are the usual ones: MODEL.BACKBONE, MODEL.ROI_HEADS, MODEL.RETINANET, ...
     cfg.MODEL.STUDENT.META_ARCHITECTURE = "GeneralizedRCNN"
 
     cfg.MODEL.TEACHER = CN()
@@ -108,17 +107,17 @@ def _add_teacher_keys(cfg: CN) -> None:
     # KEY VALUE pairs merged into the teacher's config, as after the options of tools/train_net.py.
     cfg.MODEL.TEACHER.OPTS = []
     # Size of the teacher's images over that of the student's in height and width, 1 or more. INPUT
-    # has the student's sizes; in training an image is resized for the teacher, and the student's is
-    # made from it.
+    # has the student's sizes; in training an image is resized for the teacher, and downsampled for
+    # the student.
     cfg.MODEL.TEACHER.INPUT_SCALE = 1.0
-    # With a scale above 1, which of its maps the student's follows. "same_level": that of the same
+    # With a scale above 1, the teacher's map for one of the student's. "same_level": that of its
     # name, its spectrum cropped to the student's cells; anchors should be INPUT_SCALE times smaller
     # than the teacher's. "same_level_area": the same, averaged over areas. "same_scale": the one
     # with as many cells, a level deeper for a scale of 2; anchors as the teacher's.
     cfg.MODEL.TEACHER.MATCH = "same_level"
     # Parts of the student that start with the teacher's weights, such as ["proposal_generator",
-    # "roi_heads", "backbone.fpn_output*"]. A checkpoint in MODEL.WEIGHTS that has them goes first.
-    # Where the student's FPN is thinner, its heads read a basis of the teacher's maps: leave
+    # "roi_heads", "backbone.fpn_output*"], unless a checkpoint in MODEL.WEIGHTS has them.
+    # If the student's FPN is thinner, its heads read a basis of the teacher's maps: leave
     # fpn_output out and keep the heads' own widths (MODEL.RPN.CONV_DIMS, the teacher's FPN width).
     cfg.MODEL.TEACHER.INHERIT = []
     # Training images on which that basis is found.
@@ -126,18 +125,18 @@ def _add_teacher_keys(cfg: CN) -> None:
     # For each class of the student the teacher's class, counted from 0, whose rows of the
     # predictors it inherits, or -1 for a new class. []: both have the same classes.
     cfg.MODEL.TEACHER.CLASSES = []
-    # Folder in which its maps are kept on disk, "" for none, and its size in GB at most. An image
-    # that comes again as it was, at most flipped, is not computed again.
+    # Folder to cache its maps on disk, "" for none, and its maximum size in GB. Maps of an image
+    # with the same pixels, or the same after a flip, are read from there.
     cfg.MODEL.TEACHER.CACHE = ""
     cfg.MODEL.TEACHER.CACHE_GB = 10.0
-    # Dtype of its convolutions: "float32", "bfloat16", "float16" or "auto", which is
-    # bfloat16 on a GPU that has it and otherwise as the student (see SOLVER.AMP).
+    # Dtype of its convolutions: "float32", "bfloat16", "float16" or "auto": bfloat16 on a GPU that
+    # supports it, otherwise the student's (see SOLVER.AMP).
     cfg.MODEL.TEACHER.PRECISION = "auto"
 
 
 def _add_distiller_keys(cfg: CN) -> None:
     cfg.MODEL.DISTILLER = CN()
-    # Name in DISTILLER_REGISTRY: "KnowledgeReviewDistiller", "LayerToLayerDistiller", or of a peer
+    # Name in DISTILLER_REGISTRY: "KnowledgeReviewDistiller", "LayerToLayerDistiller", or a peer's:
     # "FitNetDistiller", "FGFIDistiller", "PKDDistiller", "CWDDistiller", "DKDDistiller",
     # "FreeKDDistiller".
     cfg.MODEL.DISTILLER.NAME = "KnowledgeReviewDistiller"
@@ -150,8 +149,8 @@ def _add_distiller_keys(cfg: CN) -> None:
     cfg.MODEL.DISTILLER.NORM = "BN"
     # Weight of the sum of all levels' losses.
     cfg.MODEL.DISTILLER.LOSS_WEIGHT = 1.0
-    # Weight of a loss between what the teacher's heads find in the student's transformed maps and
-    # in the teacher's own, in the unit of the student's losses; 0 for none. For methods on feature
+    # Weight of a loss between the outputs of the teacher's heads on the student's transformed maps
+    # and on the teacher's, in the unit of the student's losses; 0 for none. For methods on feature
     # maps, and teachers that are a RetinaNet or have an RPN and one box head.
     cfg.MODEL.DISTILLER.HEAD_WEIGHT = 0.0
     # Iterations over which that weight rises from 0 to its value.
@@ -174,17 +173,17 @@ def add_fam_config(node: CN, *, filter: str, loss: str, relu: bool | None) -> No
     # End the transform in a ReLU. None: after FAM, not after "conv3x3".
     node.RELU = relu
     # Loss between the maps of a level or stage: "mse", "hierarchical" (ReviewKD's, also at pooled
-    # sizes), "pearson" (PKD's) or "spectral_correlation" (in which every band of frequencies counts
-    # alike).
+    # sizes), "pearson" (PKD's) or "spectral_correlation" (with the same
+    # weight for every band of frequencies).
     node.LOSS = loss
     node.FAM = CN()
     # Branches of the module: "global", "local" or, as in the paper, both.
     node.FAM.BRANCHES = ["global", "local"]
-    # How it starts: "paper", or "identity": the local branch, or the global one where that is left
-    # out, returns its input at first, so that heads which read the teacher's maps can read the
-    # student's. In a detector with thinner maps it starts at the basis in which heads read them.
+    # Initialisation: "paper", or "identity": the local branch, or the global one alone, returns
+    # its input at first, so that the teacher's heads can read the student's maps. In a
+    # detector with thinner maps it starts at the basis in which heads read them.
     node.FAM.INIT = "paper"
-    # Storage of the global filter: "dense" (the paper's, for maps of one size: classifiers),
+    # Parameters of the global filter: "dense" (the paper's, for maps of one size: classifiers),
     # "separable" (few parameters), "banded" (full channel mixing) or "pooled" (full channel mixing
     # of low frequencies only).
     node.FAM.FILTER = filter
@@ -192,7 +191,7 @@ def add_fam_config(node: CN, *, filter: str, loss: str, relu: bool | None) -> No
     node.FAM.GRID = 8
     # High-pass filter: "ideal", "gaussian", "butterworth" or "none".
     node.FAM.HIGH_PASS = "ideal"
-    # Its cut-off, as a fraction of the Nyquist frequency, in [0, 1].
+    # Cut-off frequency, as a fraction of the Nyquist frequency, in [0, 1].
     node.FAM.CUTOFF = 0.1
     # Order of the Butterworth filter.
     node.FAM.ORDER = 2
@@ -218,7 +217,7 @@ def _add_peer_keys(node: CN) -> None:
     node.DKD.ALPHA = 1.0
     # Weight of the distribution over the others.
     node.DKD.BETA = 0.25
-    # Divides the logits of both networks, more than 0.
+    # Temperature of both networks' logits, more than 0.
     node.DKD.TEMPERATURE = 1.0
 
     node.FREEKD = CN()
@@ -240,7 +239,7 @@ def check_positive(key: str, value: float, *, zero: bool = False) -> None:
 
 
 def warn_of_unread_keys(distiller: CN, default: CN, reads: Collection[str] | None) -> None:
-    """Warns of keys of ``MODEL.DISTILLER`` that were set and that the method does not read.
+    """Warns of keys of ``MODEL.DISTILLER`` that differ from their defaults but have no effect.
 
     Args:
         distiller: the node.

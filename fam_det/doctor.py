@@ -1,11 +1,11 @@
-"""Checks what is installed, or your data, and says what to do about each gap, one line each.
+"""Checks the installation, or your data, and prints how to close each gap, one line each.
 
-ok: as it should be; note: worth knowing, a training can start; gap: something needed is missing.
-Looks at Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
-cached weights and the hosts they come from; with --data at your data alone, and draws nine images.
+ok: nothing to do; note: worth knowing, a training can start; gap: something needed is missing.
+Checks Python, PyTorch, Detectron2, other libraries, GPUs, data sets under DETECTRON2_DATASETS,
+cached weights and the hosts they come from; with --data only your data, and draws nine images.
 """
 
-# The top imports the standard library alone: the doctor runs where nothing else is installed.
+# Only the standard library is imported here: the doctor runs where nothing else is installed.
 import argparse
 import contextlib
 import faulthandler
@@ -39,7 +39,7 @@ torch>=2.6 torchvision>=0.21 numpy>=1.23 Pillow>=11.3 opencv-python>=4.8.1.78 py
 fvcore>=0.1.5 iopath>=0.1.9 cloudpickle>=2.2 hydra-core>=1.3 matplotlib>=3.7 omegaconf>=2.3
 packaging>=23.0 scipy>=1.9 tabulate>=0.9 tensorboard>=2.13 termcolor>=2.3 tqdm>=4.66.3 yacs>=0.1.8
 """
-OPTIONAL = {  # what needs it
+OPTIONAL = {  # features by library
     "faster-coco-eval": "fast COCO evaluation without Detectron2's C++",
     "timm": "backbones and weights named timm://",
     "torchdistill": "the peers KD, DIST, AT, PKT, RKD, VID and CRD",
@@ -47,13 +47,13 @@ OPTIONAL = {  # what needs it
     "onnx": "tools/deploy.py --format onnx",
     "onnxruntime": "tools/deploy.py --format onnx",
 }
-MODULES = {  # where its name is not the distribution's
+MODULES = {  # by distribution, if the names differ
     "Pillow": "PIL",
     "opencv-python": "cv2",
     "hydra-core": "hydra",
     "faster-coco-eval": "faster_coco_eval",
 }
-# A small and permanent file of each host that weights come from.
+# A small and permanent file on each host of weights.
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-50.pkl"
 TORCHVISION = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
@@ -67,25 +67,25 @@ Exit status: 0 when a training can start, 1 when there is a gap.
 
 
 class Line(NamedTuple):
-    """A line of the report: what was found, and what to do about it."""
+    """A line of the report: a finding, and how to fix it."""
 
     state: str
     name: str
-    found: str
+    finding: str
     advice: str = ""
 
     def format(self, width: int) -> str:
         """Returns the line, wrapped at ``width``."""
-        text = f"{self.state:<5} {self.name:<20} {self.found}"
+        text = f"{self.state:<5} {self.name:<20} {self.finding}"
         text += f" -> {self.advice}" if self.advice else ""
         wrapper = textwrap.TextWrapper(width, subsequent_indent=" " * 27, break_on_hyphens=False)
         wrapper.break_long_words = False
         return wrapper.fill(text)
 
 
-# A name, what finds its lines, and what to do where that raises.
+# A name, a function that yields its lines, and advice if that raises.
 Check = tuple[str, Callable[[], Iterator[Line]], str]
-# The classes and the image files of a data set that was read.
+# The classes and the image files of a data set.
 DataSet = tuple[Sequence[str], Sequence[Path]]
 
 
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--offline", action="store_true", help="ask no host whether it answers")
-    add("--timeout", type=float, default=120, metavar="SECONDS", help="give up then (%(default)s)")
+    add("--timeout", type=float, default=120, metavar="SECONDS", help="of all checks (%(default)s)")
     add("--output", type=Path, default=Path("output"), help="where runs will go (%(default)s)")
     pair = ("JSON", "IMAGES")
     add("--data", nargs=2, metavar=pair, help="data to train on, in COCO format")
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     if (args.val or args.config_file) and not args.data:
         parser.error("--val and --config-file go with --data JSON IMAGES")
     if not args.data:
-        # A library that crashes or hangs: its place in the code is printed, below the last line.
+        # Prints a traceback below the last line if a library crashes or hangs.
         faulthandler.enable()
         faulthandler.dump_traceback_later(args.timeout, exit=True)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
@@ -126,21 +126,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def verdict(gaps: list[Line]) -> str:
-    """Returns what all of it comes to, and the first thing to do."""
+    """Returns the conclusion, and the first thing to do."""
     if not gaps:
         return "A training can start."
-    found = f"{len(gaps)} {'gap keeps' if len(gaps) == 1 else 'gaps keep'} a training from starting"
+    text = f"{len(gaps)} {'gap keeps' if len(gaps) == 1 else 'gaps keep'} a training from starting"
     if not any(line.advice.startswith(INSTALL) for line in gaps):
-        return f"{found}."
-    return f"{found}; `{INSTALL}` makes a .venv without gaps: a few minutes, 6 GB."
+        return f"{text}."
+    return f"{text}; `{INSTALL}` makes a .venv without gaps: a few minutes, 6 GB."
 
 
-def run_check(name: str, find: Callable[[], Iterator[Line]], advice: str) -> list[Line]:
-    """Returns the lines of a check, whatever the libraries that it imports do."""
+def run_check(name: str, check: Callable[[], Iterator[Line]], advice: str) -> list[Line]:
+    """Returns the lines of a check; an exception of any library becomes a gap."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            return list(find())
+            return list(check())
     except Exception as error:
         return [Line(GAP, name, _describe(error), advice)]
 
@@ -165,24 +165,22 @@ def list_checks(output: Path, *, offline: bool) -> list[Check]:
 
 def list_data_checks(args: argparse.Namespace) -> list[Check]:
     """Returns the checks of a user's data, as ``list_checks``."""
-    found: list[DataSet] = []  # each is read once: COCO's takes gigabytes
-    checks: list[Check] = [("train", partial(check_data, "train", args.data, args, found), "")]
-    if args.val:
-        checks.append(("val", partial(check_data, "val", args.val, args, found), ""))
-        checks.append(("both", partial(check_both, found), ""))
-    return checks
+    datasets: list[DataSet] = []  # each is read once: COCO's takes gigabytes
+    pairs = [(name, pair) for name, pair in (("train", args.data), ("val", args.val)) if pair]
+    checks = [(name, partial(check_data, name, pair, args, datasets), "") for name, pair in pairs]
+    return [*checks, ("both", partial(check_both, datasets), "")]
 
 
 def check_data(
-    name: str, pair: Sequence[str], args: argparse.Namespace, found: list[DataSet]
+    name: str, pair: Sequence[str], args: argparse.Namespace, datasets: list[DataSet]
 ) -> Iterator[Line]:
-    """Describes a data set, lists what is odd in it, and draws some of its images."""
+    """Describes a data set, lists its findings, and draws some of its images."""
     from fam_det.analysis import data_report as report
     from fam_det.data.annotations import read_dataset
     from fam_det.data.audit import class_names, forget_warnings, kept_warnings
 
     (file, folder), error = pair, ""
-    for allow in (False, True):  # where a training refuses odd boxes, the rest is described
+    for allow in (False, True):  # describes the rest even if a training would reject the boxes
         forget_warnings()
         try:
             options = {"is_trained": name == "train", "needs_all": name == "val"}
@@ -190,12 +188,12 @@ def check_data(
             content, _ = read_dataset(name, file, folder, **options)
             break
         except ValueError as caught:
-            if error:  # nothing more is known
+            if error:  # it cannot be read at all
                 return
             error = str(caught)
             yield Line(GAP, name, error.removeprefix(f"{name}: "))
     files = [Path(folder) / x["file_name"] for x in content["images"]]
-    found.append((class_names(content["categories"]), files))
+    datasets.append((class_names(content["categories"]), files))
     rows = list(report.describe(content))
     if args.config_file:
         rows += report.describe_anchors(content, report.read_anchor_config(args.config_file))
@@ -209,13 +207,13 @@ def check_data(
     yield Line(OK, f"{name}, picture", f"{count} images with their boxes: {picture}")
 
 
-def check_both(found: Sequence[DataSet]) -> Iterator[Line]:
-    """Compares the classes and the images of both data sets, where both could be read."""
+def check_both(datasets: Sequence[DataSet]) -> Iterator[Line]:
+    """Compares the classes and the images of both data sets, if both could be read."""
     from fam_det.data.audit import class_difference, find_shared_images
 
-    if len(found) < 2:
+    if len(datasets) < 2:
         return
-    (names, files), (val_names, val_files) = found
+    (names, files), (val_names, val_files) = datasets
     if difference := class_difference(val_names, names):
         advice = "give both one list of categories, in the same order of ids"
         yield Line(GAP, "both", f"the classes of val are not those of train: {difference}", advice)
@@ -226,15 +224,15 @@ def check_both(found: Sequence[DataSet]) -> Iterator[Line]:
 
 
 def check_python() -> Iterator[Line]:
-    """Looks at its version."""
+    """Checks its version."""
     is_tested = (3, 10) <= sys.version_info[:2] <= (3, 13)
-    found = f"{platform.python_version()}, {sys.executable}"
     advice = "" if is_tested else "not tested with it: use Python 3.10 to 3.13"
-    yield Line(OK if is_tested else NOTE, "Python", found, advice)
+    finding = f"{platform.python_version()}, {sys.executable}"
+    yield Line(OK if is_tested else NOTE, "Python", finding, advice)
 
 
 def check_libraries() -> Iterator[Line]:
-    """Imports what setup.py requires: an installed library may lack what it is linked to."""
+    """Imports the libraries of setup.py: an installed one may lack a library that it links to."""
     versions = []
     for requirement in REQUIRED.split():
         name, _, lowest = requirement.partition(">=")
@@ -244,16 +242,16 @@ def check_libraries() -> Iterator[Line]:
         except Exception as error:
             yield Line(GAP, name, _describe(error), advice)
             continue
-        found = installed_version(name)
-        if _numbers(found) < _numbers(lowest):
-            yield Line(GAP, name, f"{found}, older than {lowest}", advice)
-        versions.append(f"{name} {found}")
+        installed = installed_version(name)
+        if _numbers(installed) < _numbers(lowest):
+            yield Line(GAP, name, f"{installed}, older than {lowest}", advice)
+        versions.append(f"{name} {installed}")
     if versions:
         yield Line(OK, "libraries", ", ".join(versions))
 
 
 def check_torch() -> Iterator[Line]:
-    """Runs an operator of torchvision, compiled for one version of PyTorch; then each GPU."""
+    """Runs torchvision's NMS, which is compiled for one version of PyTorch, and each GPU."""
     import torch
     from torchvision.ops import nms
 
@@ -261,23 +259,23 @@ def check_torch() -> Iterator[Line]:
     cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for the CPU alone"
     yield Line(OK, "PyTorch", f"{torch.__version__}, {cuda}; torchvision's operators run with it")
     if not torch.cuda.is_available():
-        there = Path("/dev/nvidia0").exists()
-        found = "one is here, but PyTorch cannot use it" if there else "none, the CPU alone"
+        exists = Path("/dev/nvidia0").exists()
+        finding = "one is here, but PyTorch cannot use it" if exists else "none, the CPU alone"
         advice = f", or check CUDA_VISIBLE_DEVICES, the driver (PyTorch is {cuda})"
-        yield Line(NOTE, "GPU", found, ON_CPU + advice * there)
+        yield Line(NOTE, "GPU", finding, ON_CPU + advice * exists)
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        gpu = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         try:
             torch.ones(2, device=f"cuda:{index}").sum().item()
-            yield Line(OK, f"GPU {index}", found)
+            yield Line(OK, f"GPU {index}", gpu)
         except RuntimeError as error:
             advice = f"install a PyTorch for this GPU, or {ON_CPU} ({_describe(error)})"
-            yield Line(GAP, f"GPU {index}", f"{found}, cannot compute", advice)
+            yield Line(GAP, f"GPU {index}", f"{gpu}, cannot compute", advice)
 
 
 def check_optional() -> Iterator[Line]:
-    """Looks for libraries that only some feature needs."""
+    """Checks the libraries that a single feature needs."""
     for name, feature in OPTIONAL.items():
         if importlib.util.find_spec(MODULES.get(name, name)):
             yield Line(OK, name, f"{installed_version(name)}, for {feature}")
@@ -286,11 +284,11 @@ def check_optional() -> Iterator[Line]:
 
 
 def check_detectron2() -> Iterator[Line]:
-    """Looks which Detectron2 it is, at its copy of our compatibility module, and at its C++."""
+    """Checks Detectron2's kind, its copy of ``detectron2_compat.py``, and its C++ extension."""
     from fam_det import detectron2_compat
 
     detectron2 = importlib.import_module("detectron2")
-    importlib.import_module("detectron2.utils")  # a mere folder of that name has none
+    importlib.import_module("detectron2.utils")  # fails for a plain folder of that name
     folder = Path(detectron2.__path__[0])
     copy, kind, advice = folder / "_compat.py", "the release", ""
     if copy.is_file():
@@ -300,12 +298,12 @@ def check_detectron2() -> Iterator[Line]:
             advice += f"then {PURE_PYTHON}"
     elif (folder / "utils" / "develop.py").is_file():
         kind = "of the main branch"
-    found = f"{installed_version('detectron2')}, {kind}, in {folder}"
-    yield Line(NOTE if advice else OK, "Detectron2", found, advice)
+    finding = f"{installed_version('detectron2')}, {kind}, in {folder}"
+    yield Line(NOTE if advice else OK, "Detectron2", finding, advice)
     name = "detectron2._C"
     if not [*folder.glob("_C*.so"), *folder.glob("_C*.pyd")]:
-        found = "not compiled; pure Python trains, and COCO evaluation runs in faster-coco-eval"
-        yield Line(NOTE, name, found, f"only for deformable and rotated operators: {FROM_SOURCE}")
+        finding = "not compiled; pure Python trains, and COCO evaluation runs in faster-coco-eval"
+        yield Line(NOTE, name, finding, f"only for deformable and rotated operators: {FROM_SOURCE}")
         return
     try:
         importlib.import_module("torch")
@@ -317,7 +315,7 @@ def check_detectron2() -> Iterator[Line]:
 
 
 def check_project() -> Iterator[Line]:
-    """Imports what tools/train_net.py imports, most of Detectron2 with it."""
+    """Imports the modules of tools/train_net.py, and with them most of Detectron2."""
     import fam_det.training.detection
 
     folder = Path(fam_det.__file__).parent
@@ -325,7 +323,7 @@ def check_project() -> Iterator[Line]:
 
 
 def check_data_sets() -> Iterator[Line]:
-    """Looks for the folder of data sets, and whether COCO is whole where it is there."""
+    """Checks the folder of data sets, and whether its COCO is complete."""
     folder = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
     coco = folder / "coco"
     if not coco.is_dir():
@@ -343,25 +341,25 @@ def check_data_sets() -> Iterator[Line]:
             yield Line(GAP, f"COCO {split}", f"{file}: {_describe(error)}", advice)
             continue
         count = sum(1 for _ in images.glob("*.jpg"))
-        is_whole = count >= expected
-        advice = "" if is_whole else f"unpack {split}.zip of cocodataset.org in coco"
-        found = f"{count:,} of {expected:,} images in {images}"
-        yield Line(OK if is_whole else GAP, f"COCO {split}", found, advice)
+        is_complete = count >= expected
+        advice = "" if is_complete else f"unpack {split}.zip of cocodataset.org in coco"
+        finding = f"{count:,} of {expected:,} images in {images}"
+        yield Line(OK if is_complete else GAP, f"COCO {split}", finding, advice)
 
 
 def count_listed_images(file: Path) -> int:
-    """Counts the images that an annotation file lists; as JSON it would take gigabytes of memory.
+    """Counts the images in an annotation file without parsing it, which takes gigabytes of memory.
 
-    Raises a ValueError for a file that is empty or cut.
+    Raises a ValueError for an empty or truncated file.
     """
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
         if not text[-100:].rstrip().endswith(b"}"):
-            raise ValueError("the file is cut")
+            raise ValueError("the file is truncated")
         return sum(1 for _ in re.finditer(rb'"file_name"', text))
 
 
 def check_caches() -> Iterator[Line]:
-    """Looks which weights are there; an empty file would be loaded, and fail."""
+    """Lists the cached weights; an empty file would be loaded, and fail."""
     for name, folder in (("model zoo", zoo_cache()), ("torchvision", torchvision_cache())):
         name = f"weights, {name}"
         files = sorted(item for item in folder.rglob("*") if item.suffix in {".pkl", ".pth"})
@@ -375,24 +373,24 @@ def check_caches() -> Iterator[Line]:
 
 
 def zoo_cache() -> Path:
-    """Returns where iopath keeps what Detectron2 downloads, and fam_det its converted weights."""
+    """Returns the folder of iopath's downloads and of fam_det's converted weights."""
     return Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
 
 
 def torchvision_cache() -> Path:
-    """Returns where torchvision keeps its weights: the same rules as ``torch.hub.get_dir``."""
+    """Returns the folder of torchvision's weights, by the rules of ``torch.hub.get_dir``."""
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", f"{base}/torch")
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
 def check_host(url: str) -> Iterator[Line]:
-    """Asks a host of weights for the head of a file."""
+    """Requests the headers of a file from a host of weights."""
     host = url.split("/")[2]
     try:
-        with urlopen(Request(url, method="HEAD"), timeout=5.0) as answer:
-            yield Line(OK, host, f"answers ({answer.status})")
-    except OSError as error:  # urllib's errors are of this kind
+        with urlopen(Request(url, method="HEAD"), timeout=5.0) as response:
+            yield Line(OK, host, f"answers ({response.status})")
+    except OSError as error:  # base class of urllib's errors
         key, cache = "MODEL.WEIGHTS", torchvision_cache()
         if url == ZOO:  # laid out there as in its URLs
             key, cache = "MODEL.TEACHER.WEIGHTS", zoo_cache() / "detectron2" / "..."
@@ -401,7 +399,7 @@ def check_host(url: str) -> Iterator[Line]:
 
 
 def check_disk(output: Path) -> Iterator[Line]:
-    """Looks for room for checkpoints where ``output`` is or will be; COCO needs 36 of them."""
+    """Checks the free space for checkpoints on the disk of ``output``; COCO needs 36 of them."""
     folder = next(parent for parent in (output, *output.parents) if parent.exists())
     if not os.access(folder, os.W_OK):
         advice = "set OUTPUT_DIR to a folder that you may write to"
@@ -414,7 +412,7 @@ def check_disk(output: Path) -> Iterator[Line]:
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Line]:
-    """Looks for room: containers often have 64 MB, and loader workers die of a bus error."""
+    """Checks its size: containers often have 64 MB, and loader workers die of a bus error."""
     if folder.is_dir():
         total = shutil.disk_usage(folder).total
         advice = "add DATALOADER.NUM_WORKERS 0, or start the container with --shm-size 8g"
@@ -428,7 +426,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def installed_version(distribution: str) -> str:
-    """Returns a version, also where another distribution brings the module."""
+    """Returns a version, also if another distribution provides the module."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -147,21 +147,24 @@ def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_coco_is_counted_and_what_is_missing_is_a_gap(coco: Path) -> None:
     train, val = doctor.check_data_sets()
     assert val == (OK, "COCO val2017", f"2 of 2 images in {coco / 'val2017'}", "")
-    assert train.state == GAP and train.found.endswith("train2017.json: No such file or directory")
+    assert train.state == GAP and train.finding.endswith(
+        "train2017.json: No such file or directory"
+    )
     (coco / "val2017" / "000000000139.jpg").unlink()
     _, val = doctor.check_data_sets()
-    assert val.state == GAP and val.found.startswith("1 of 2 images")
+    assert val.state == GAP and val.finding.startswith("1 of 2 images")
     assert val.advice == "unpack val2017.zip of cocodataset.org in coco"
 
 
 @pytest.mark.parametrize(
-    ("keep", "words"), [(slice(0), "cannot mmap an empty file"), (slice(-40), "the file is cut")]
+    ("keep", "words"),
+    [(slice(0), "cannot mmap an empty file"), (slice(-40), "the file is truncated")],
 )
 def test_a_damaged_annotation_file_is_a_gap(coco: Path, keep: slice, words: str) -> None:
     file = coco / "annotations" / "instances_val2017.json"
     file.write_bytes(file.read_bytes()[keep])
     _, line = doctor.check_data_sets()
-    assert (line.state, line.found) == (GAP, f"{file}: {words}")
+    assert (line.state, line.finding) == (GAP, f"{file}: {words}")
 
 
 def test_no_coco_is_a_note_and_no_folder_a_gap(
@@ -184,7 +187,7 @@ def test_weights_in_a_cache_are_named_and_empty_ones_a_gap(
     file.parent.mkdir(parents=True)
     file.write_bytes(b"weights")
     zoo, _ = doctor.check_caches()
-    assert zoo.state == OK and str(file.relative_to(tmp_path)) in zoo.found
+    assert zoo.state == OK and str(file.relative_to(tmp_path)) in zoo.finding
     file.write_bytes(b"")
     zoo, _ = doctor.check_caches()
     assert zoo.state == GAP and zoo.advice == f"rm {file}"
@@ -192,7 +195,7 @@ def test_weights_in_a_cache_are_named_and_empty_ones_a_gap(
 
 def test_a_host_that_is_not_there_is_a_note() -> None:
     (line,) = doctor.check_host("http://localhost:9/file")  # the port of discard: nobody there
-    assert line.state == NOTE and line.found.startswith("does not answer")
+    assert line.state == NOTE and line.finding.startswith("does not answer")
 
 
 def test_caches_are_where_the_libraries_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +214,7 @@ def test_caches_are_where_the_libraries_keep_them(monkeypatch: pytest.MonkeyPatc
 
 def test_disk_is_measured_where_the_output_will_be(tmp_path: Path) -> None:
     (line,) = doctor.check_disk(tmp_path / "not" / "there")
-    assert line.name == "disk" and line.found.endswith(f"free for {tmp_path / 'not' / 'there'}")
+    assert line.name == "disk" and line.finding.endswith(f"free for {tmp_path / 'not' / 'there'}")
 
 
 def test_help_is_one_screen_with_an_example(
@@ -277,7 +280,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_gap(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write anywhere
     (line,) = doctor.check_disk(tmp_path / "output")
-    assert (line.state, line.found) == (GAP, f"{tmp_path} is read-only")
+    assert (line.state, line.finding) == (GAP, f"{tmp_path} is read-only")
 
 
 @pytest.mark.parametrize(("total", "state"), [(64e6, NOTE), (8e9, OK)])

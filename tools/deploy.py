@@ -44,7 +44,7 @@ examples:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Parses the command line; every format is there once."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -164,9 +164,9 @@ def prepare(
     networks.insert(0, network("teacher", teacher.detector, teacher_input(source, teacher)))
     if networks[0].size != networks[1].size:
         height, width = networks[0].size
-        notes.append(f"the teacher's image is one of {height} x {width}, as its config says")
+        notes.append(f"the teacher's image has {height} x {width} pixels, as in its config")
     if args.evaluate and class_count(teacher.detector) != class_count(student):
-        notes.append("the teacher has no AP: it finds another number of classes")
+        notes.append("the teacher has no AP: its number of classes differs")
     return networks, notes
 
 

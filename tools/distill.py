@@ -16,7 +16,7 @@ example:
   tools/distill.py --teacher COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml --student resnet18 \\
       --train cells/train.json cells/images --val cells/val.json cells/images --output output/cells
 
-docs/your_data.md says what is derived how; KEY VALUE pairs of config keys override it.
+docs/your_data.md describes the derivation; KEY VALUE pairs of config keys override it.
 """
 RUNTIMES = ("pytorch", "torchscript", "onnx")
 # Defaults of arguments that --train-teacher does not take.

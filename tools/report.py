@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     add, output = parser.add_argument, Path("output/report")
     add("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
     add("--output", type=Path, default=output, help="folder to fill (%(default)s)")
-    add("--format", choices=[*FORMATS, "csv"], default="text", help="of what is printed")
+    add("--format", choices=[*FORMATS, "csv"], default="text", help="of the printed table")
     yes_or_no = argparse.BooleanOptionalAction
     add("--plots", action=yes_or_no, default=True, help="draw them (default)")
     return parser.parse_args()

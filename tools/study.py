@@ -38,12 +38,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("study", type=Path, help="a file such as those in configs/Studies")
-    add("--set", action="append", default=[], metavar="NAME=PATH", help="what {NAME} stands for")
+    add("--set", action="append", default=[], metavar="NAME=PATH", help="value of {NAME}")
     add("--only", metavar="REGEX", help="do only runs whose name matches")
     add("--jobs", type=int, help="trainings at once (default: one a GPU or core)")
     add("--outputs", type=Path, help="of the trainings (default: output/studies/NAME)")
     add("--results", type=Path, help="of the tables (default: as --outputs)")
-    add("--list", action="store_true", help="print what is to do and stop")
+    add("--list", action="store_true", help="print the remaining runs and stop")
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys that change no result")
     add("--table-only", action="store_true", help="write the table and stop")
     args = parser.parse_intermixed_args()  # KEY VALUE may come after options

@@ -1,7 +1,7 @@
-"""COCO annotation files: the mistakes in one, found before a training starts.
+"""Checks COCO annotation files before a training starts.
 
-pycocotools and its like read masks in C and trust them: run lengths that do not fit their image
-make them write past their memory, and a polygon far outside of it fills the machine's.
+pycocotools and similar libraries decode masks in C without checks: run lengths that do not fit
+their image make them write out of bounds, and a polygon far outside of it exhausts the memory.
 """
 
 import json
@@ -37,15 +37,15 @@ COMPRESSED_RUNS = re.compile("(?:[P-o]{0,6}[0-O])+")
 
 
 def read_annotations(where: str, file: str, *, is_trained: bool = True) -> Json:
-    """Reads an annotation file; raises a ValueError, which starts with ``where``, for any other.
+    """Reads an annotation file; raises a ValueError, which starts with ``where``, if it is invalid.
 
-    One that is not trained on may have no ``annotations``: COCO's own test sets are so.
+    A file that is not trained on may lack ``annotations``, as those of COCO's test sets do.
     """
     where = f"{where}: {file}"
     try:
         raw = Path(file).read_bytes()
         text = raw.decode(json.detect_encoding(raw))  # some exporters start with a byte order mark
-        raw = raw[:4]  # it is as large as the text
+        raw = raw[:4]  # frees memory: it is as large as the text
         content = json.loads(text)
     except OSError as error:
         raise ValueError(f"{where}: {error.strerror}; expected a COCO annotation file") from error
@@ -56,28 +56,28 @@ def read_annotations(where: str, file: str, *, is_trained: bool = True) -> Json:
             raise ValueError(f"{where}: is compressed; unpack it") from error
         raise ValueError(f"{where}: is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except ValueError as error:
-        raise ValueError(f"{where}: {_why_not_json(text, error)}") from error
+        raise ValueError(f"{where}: {_json_error(text, error)}") from error
     if isinstance(content, list):
         raise ValueError(
             f"{where}: is a list, as results of an evaluation and other formats are; expected "
             "COCO's format, with images, categories and annotations"
         )
-    found: Json = content if isinstance(content, dict) else {}
+    dataset: Json = content if isinstance(content, dict) else {}
     if not is_trained:
-        found.setdefault("annotations", [])
+        dataset.setdefault("annotations", [])
     for name in FIELDS:
-        if not isinstance(found.get(name), list):
-            kind = type(found[name]).__name__ if name in found else "nothing"
+        if not isinstance(dataset.get(name), list):
+            kind = type(dataset[name]).__name__ if name in dataset else "nothing"
             raise ValueError(f"{where}: {name}: got {kind}, expected a list; is it COCO's format?")
-    return found
+    return dataset
 
 
-def _why_not_json(text: str, error: ValueError) -> str:
-    start = text.lstrip()
-    if not start:
+def _json_error(text: str, error: ValueError) -> str:
+    text = text.lstrip()
+    if not text:
         return "is empty"
-    if not start.startswith(("{", "[")):
-        return f"is not JSON, it starts with {short(start[:40])}"
+    if not text.startswith(("{", "[")):
+        return f"is not JSON, it starts with {short(text[:40])}"
     if "Extra data" in str(error):
         return f"is more than one JSON value, as JSON lines are ({error}); export COCO's format"
     return f"is not JSON, is it truncated? ({error})"
@@ -98,20 +98,20 @@ def read_dataset(
     needs_all: bool = False,
     **options: Any,
 ) -> tuple[Json, bool]:
-    """Reads and checks an annotation file as ``check_annotations`` does, with its options.
+    """Reads an annotation file, and checks it with the options of ``check_annotations``.
 
-    Opens some of its images as well: one that cannot be used is an error if it ``needs_all``.
+    Also opens a sample of its images: with ``needs_all`` an unusable one is an error.
 
     Returns:
-        its content, and whether Detectron2 can read the file as it is.
+        Its content, and whether Detectron2 can read the file as it is.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{where}: the image folder {folder!r} does not exist")
     content = read_annotations(where, file, is_trained=is_trained)
     where = f"{where}: {file}"
     is_plain = not check_annotations(where, content, folder, is_trained=is_trained, **options)
-    found = find_odd_images(content["images"], Path(folder), needs_all=needs_all)
-    report(where, found, allow_odd_boxes=options.get("allow_odd_boxes", False))
+    findings = find_odd_images(content["images"], Path(folder), needs_all=needs_all)
+    report(where, findings, allow_odd_boxes=options.get("allow_odd_boxes", False))
     with Path(file).open("rb") as stream:
         return content, is_plain and json.detect_encoding(stream.read(4)) == "utf-8"
 
@@ -127,15 +127,15 @@ def check_annotations(
     strict: bool = False,
     allow_odd_boxes: bool = False,
 ) -> bool:
-    """Checks images, categories and annotations of a data set; ``where`` starts an error.
+    """Checks images, categories and annotations of a data set; errors start with ``where``.
 
-    Boxes that are empty or reach out of their image get one warning, with their number, or an error
-    if it is ``strict``: Detectron2 leaves out the first and clips the rest. So do polygons of fewer
-    than three points, with which Detectron2 leaves out the object where it trains masks. With
-    ``follow_links`` links in the folder may lead out of it. What ``audit`` finds is a warning or,
-    unless ``allow_odd_boxes``, an error.
+    Boxes that are empty or reach out of their image give one warning with their number, or an error
+    if ``strict``: Detectron2 drops the first and clips the others. So do polygons of fewer than
+    three points, whose objects Detectron2 drops if it trains masks. With ``follow_links`` links in
+    the folder may lead out of it. Findings of ``audit`` are warnings or, without
+    ``allow_odd_boxes``, errors.
 
-    File names that are in the folder under another spelling become that; returns whether some do.
+    Corrects file names that are spelled differently in the folder; returns whether there are any.
     """
     odd: dict[str, list[str]] = {OUTSIDE: [], NO_POLYGON: []}
 
@@ -153,15 +153,15 @@ def check_annotations(
             odd[NO_POLYGON].append(f"annotation {short(entry['id'])}")
 
     try:
-        images = _check_each(content, "images", _check_image)
-        categories = _check_each(content, "categories", check_category)
+        images = _check_all(content, "images", _check_image)
+        categories = _check_all(content, "categories", check_category)
         if not categories:
             raise ValueError("has no categories, expected one for each class, with a name")
         files = [image["file_name"] for image in images.values()]
         respelled, missing = check_files(
             files, Path(folder), max_missing=max_missing, follow_links=follow_links
         )
-        _check_each(content, "annotations", check_object)
+        _check_all(content, "annotations", check_object)
         _check_names(categories, content["annotations"])
         if is_trained:
             _check_trained(content)
@@ -172,10 +172,10 @@ def check_annotations(
     for image in content["images"] if respelled else ():
         image["file_name"] = respelled.get(image["file_name"], image["file_name"])
     report(where, audit(content), allow_odd_boxes=allow_odd_boxes)
-    for kind, found in odd.items():
-        if found:
-            count = f"{len(found)} of {len(content['annotations'])} objects"
-            message = f"{where}: {count} have {kind}, such as: {', '.join(found[:3])}"
+    for kind, examples in odd.items():
+        if examples:
+            count = f"{len(examples)} of {len(content['annotations'])} objects"
+            message = f"{where}: {count} have {kind}, such as: {', '.join(examples[:3])}"
             if strict:
                 raise ValueError(message)
             warn(message)
@@ -183,7 +183,7 @@ def check_annotations(
 
 
 def _check_trained(content: Json) -> None:
-    """Raises a ValueError where no object is left for a training."""
+    """Raises a ValueError if a training would have no object."""
     count = len(content["annotations"])
     if not count:
         raise ValueError("has no annotations, expected boxes of objects; label some")
@@ -194,8 +194,8 @@ def _check_trained(content: Json) -> None:
         )
 
 
-def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:
-    found: dict[Any, Json] = {}
+def _check_all(content: Json, kind: str, check: Callable[[Json], None]) -> dict[Any, Json]:
+    entries: dict[Any, Json] = {}
     for entry in content[kind]:
         fields = entry if isinstance(entry, dict) else {}
         for name in FIELDS[kind]:
@@ -209,27 +209,27 @@ def _check_each(content: Json, kind: str, check: Callable[[Json], None]) -> dict
                 # An object's id may also be text: the evaluation numbers objects itself.
                 if kind != "annotations" or isinstance(number, list | dict | None):
                     raise ValueError(f"id: got {short(number)}, expected a whole number below 2^63")
-            if number in found:
+            if number in entries:
                 raise ValueError("this id is there twice; give each its own")
             check(entry)
         except ValueError as error:
             raise ValueError(f"{SINGULAR[kind]} {short(number)}: {error}") from error
-        found[number] = entry
-    return found
+        entries[number] = entry
+    return entries
 
 
 def _check_names(categories: dict[Any, Json], annotations: list[Json]) -> None:
-    """Raises a ValueError for two classes of one name that have objects, as merged files do.
+    """Raises a ValueError for two classes of one name that have objects, as in merged files.
 
-    Roboflow's first category has none, and the name of the project, which may be that of a class.
+    Roboflow's first category has the project's name, which may be that of a class, but no objects.
     """
     ids: dict[str, int] = {}
     for number in dict.fromkeys(entry["category_id"] for entry in annotations):
-        category = categories[number]
-        other = ids.setdefault(category["name"], number)
-        if other != number:
+        name = categories[number]["name"]
+        first = ids.setdefault(name, number)
+        if first != number:
             raise ValueError(
-                f"categories {other} and {number} are both called {short(category['name'])}; "
+                f"categories {first} and {number} are both called {short(name)}; "
                 "give their objects one category"
             )
 
@@ -257,7 +257,7 @@ def _check_reference(annotation: Json, key: str, known: dict[Any, Json]) -> Json
 
 
 def _check_object(annotation: Json, image: Json) -> bool:
-    """Returns whether its mask, if it has one, can be used."""
+    """Checks an object; returns whether it has no mask or a valid one."""
     box = annotation["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not _are_finite(box):
         raise ValueError(f"bbox: got {short(box)}, expected [x, y, width, height], all numbers")
@@ -275,7 +275,7 @@ def _check_object(annotation: Json, image: Json) -> bool:
 
 def _is_inside(box: list[float], image: Json) -> bool:
     x, y, width, height = box
-    x_inside = x >= -1 and x + width <= image["width"] + 1  # a pixel more, for rounded boxes
+    x_inside = x >= -1 and x + width <= image["width"] + 1  # within a pixel: boxes are rounded
     y_inside = y >= -1 and y + height <= image["height"] + 1
     return x_inside and y_inside and width > 0 and height > 0
 
@@ -289,17 +289,17 @@ def check_keypoints(keypoints: Any) -> None:
 
 
 def has_segmentation(annotation: Json) -> bool:
-    """Returns whether an object has a mask: no polygon, or an empty one, says that it has none."""
+    """Returns whether an object has a mask; [] and [[]] mean that it has none."""
     mask = annotation.get("segmentation")
     return bool(mask) and mask != [[]]
 
 
 def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
-    """Returns whether a mask can be used: Detectron2 needs a polygon of three points or more.
+    """Returns whether a mask is valid: Detectron2 needs a polygon of three points or more.
 
     Raises:
         ValueError: neither polygons nor run lengths, a point more than a side outside of the image,
-            or run lengths that are not those of an image of this size.
+            or run lengths that do not fit an image of this size.
     """
     if isinstance(segmentation, dict):
         _check_runs(segmentation, height, width)
@@ -314,9 +314,9 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> bool:
     for polygon in segmentation:
         if not isinstance(polygon, list) or not _are_finite(polygon):
             raise ValueError(f"segmentation: got {short(polygon)}, expected points [x, y, ...]")
-        for far in (min(polygon, default=0), max(polygon, default=0)):
-            if not -side <= far <= 2 * side:
-                raise ValueError(f"segmentation: a point at {short(far)} is far out of the image")
+        for xy in (min(polygon, default=0), max(polygon, default=0)):
+            if not -side <= xy <= 2 * side:
+                raise ValueError(f"segmentation: a point at {short(xy)} is far out of the image")
     return has_polygon(segmentation)
 
 
@@ -326,7 +326,7 @@ def has_polygon(segmentation: list[Any]) -> bool:
 
 
 def is_line(annotation: Mapping[str, Any]) -> bool:
-    """Returns whether an object has polygons, of which none has three points."""
+    """Returns whether an object has polygons, but none of three points or more."""
     mask = annotation.get("segmentation")
     return isinstance(mask, list) and bool(mask) and not has_polygon(mask)
 
@@ -345,10 +345,10 @@ def _check_runs(segmentation: Json, height: int, width: int) -> None:
 
 
 def decode_runs(counts: str) -> list[int] | None:
-    """Decodes COCO's compressed run lengths; returns None for text that is not of that form.
+    """Decodes COCO's compressed run lengths; returns None for any other text.
 
-    A number takes characters of 5 bits from "0" on, the lowest first; the sixth bit says that more
-    follow. From the fourth on a run is stored as its difference to the one two before.
+    A number consists of characters of 5 bits from "0" on, the lowest first; the sixth bit says that
+    more follow. From the fourth on, a run is stored as its difference to the one two before it.
     """
     if not COMPRESSED_RUNS.fullmatch(counts):
         return None

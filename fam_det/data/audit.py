@@ -1,7 +1,7 @@
-"""What is well-formed in a COCO data set and yet wrong, as exporters write it.
+"""Finds mistakes in well-formed COCO data sets, such as exporters make.
 
-Warnings about data are kept, to be repeated where a user looks: above the training's lines. Between
-them and its first line Detectron2 prints the whole config and the model.
+Warnings about data are kept, to be repeated right above the training's lines: Detectron2 prints the
+whole config and the model between them and the first of these.
 
 N: objects. Boxes are x, y, width, height in pixels, as COCO's.
 """
@@ -27,25 +27,25 @@ Array = NDArray[Any]
 FLAG = "--allow-odd-boxes (DATASETS.ALLOW_ODD_BOXES True)"
 ALLOW = f"if they are right, add: {FLAG}"
 MAX_NAMES = 3  # in a message
-MOST = 0.5
-MIN_OUTSIDE = 0.25  # share of boxes that leave their image: of corners about half
-MIN_EXPLAINED = 0.95  # share of boxes that stay inside in another reading
-TWIN_IOU = 0.8
-MIN_TWINS = 0.01  # share of objects: some are annotated twice in the best of data sets
-MIN_OBJECTS = 20  # of which a share says something
-MAX_REACH = 0.6  # how far objects come in both directions
-MAX_NEIGHBOURS = 50  # compared with an object, of its class in its image, from left to right
+MAJORITY = 0.5
+MIN_OUTSIDE = 0.25  # share of boxes that leave their image: about half of corners do
+MIN_EXPLAINED = 0.95  # share of boxes inside their image if read in another format
+DUPLICATE_IOU = 0.8
+MIN_DUPLICATES = 0.01  # share of objects: the best of data sets have some
+MIN_OBJECTS = 20  # for a share that means something
+MAX_REACH = 0.6  # farthest right and bottom edge of all objects, as a share of their image
+MAX_NEIGHBOURS = 50  # objects of a class and image, from left to right, compared with each
 TIFF = (".tif", ".tiff")
 SAMPLE = 64  # images that are opened
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-HEAD = 4096  # bytes that differ in nearly all images of one length
+HEAD = 4096  # first bytes, which differ in nearly all images of one length
 
 logger = logging.getLogger(__name__)
-_kept: dict[str, None] = {}  # warnings in their order, each once
+_warnings: dict[str, None] = {}  # in their order, each once
 
 
 class Finding(NamedTuple):
-    """What is wrong, in a line."""
+    """A likely mistake, in a line."""
 
     text: str
     is_error: bool = False
@@ -62,7 +62,7 @@ class Objects(NamedTuple):
     is_crowd: Array  # (N,)
 
     def examples(self, chosen: Array) -> str:
-        """Returns the first of some objects as the file has them: "annotation 7: [1, 2, ...]"."""
+        """Returns the first of the chosen objects, such as "annotation 7: [1, 2, ...]"."""
         first = np.flatnonzero(chosen)[:MAX_NAMES].tolist()
         boxes = [", ".join(f"{value:g}" for value in self.boxes[i]) for i in first]
         ids = [short(self.ids[i]) for i in first]
@@ -70,26 +70,26 @@ class Objects(NamedTuple):
 
 
 def read_objects(content: Json) -> Objects:
-    """Returns the objects of an annotation file that ``check_annotations`` admits."""
+    """Returns the objects of an annotation file that ``check_annotations`` accepts."""
     images, entries = content["images"], content["annotations"]
-    places = {image["id"]: place for place, image in enumerate(images)}
-    classes = {x: place for place, x in enumerate(sorted(x["id"] for x in content["categories"]))}
+    image_index = {image["id"]: i for i, image in enumerate(images)}
+    class_index = {x: i for i, x in enumerate(sorted(x["id"] for x in content["categories"]))}
     sizes = np.array([(x["width"], x["height"]) for x in images], float).reshape(-1, 2)
     count = len(entries)
-    of_image = np.fromiter((places[x["image_id"]] for x in entries), int, count)
+    of_image = np.fromiter((image_index[x["image_id"]] for x in entries), int, count)
     flat = (value for x in entries for value in x["bbox"])
     return Objects(
         np.fromiter(flat, float, 4 * count).reshape(-1, 4),
         sizes[of_image],
         of_image,
-        np.fromiter((classes[x["category_id"]] for x in entries), int, count),
+        np.fromiter((class_index[x["category_id"]] for x in entries), int, count),
         [x["id"] for x in entries],
         np.fromiter((x.get("iscrowd", 0) for x in entries), bool, count),
     )
 
 
 def report(where: str, findings: Iterable[Finding], *, allow_odd_boxes: bool = False) -> None:
-    """Warns of each finding, or raises a ValueError for an error that is not allowed."""
+    """Warns of each finding; raises a ValueError for an error unless ``allow_odd_boxes``."""
     for finding in findings:
         if finding.is_error and not allow_odd_boxes:
             raise ValueError(f"{where}: {finding.text}")
@@ -99,41 +99,40 @@ def report(where: str, findings: Iterable[Finding], *, allow_odd_boxes: bool = F
 def warn(text: str) -> None:
     """Logs a warning about data, and keeps it."""
     logger.warning("%s", text)
-    _kept[text] = None
+    _warnings[text] = None
 
 
 def kept_warnings() -> list[str]:
-    """Returns the warnings about the data sets that were read last."""
-    return list(_kept)
+    """Returns the warnings about the last data sets that were read."""
+    return list(_warnings)
 
 
 def forget_warnings() -> None:
-    """Forgets all: those of another run in this process."""
-    _kept.clear()
+    """Forgets the warnings of another run in this process."""
+    _warnings.clear()
 
 
 def audit(content: Json) -> list[Finding]:
-    """Returns what is odd in an annotation file that ``check_annotations`` admits."""
+    """Returns the findings in an annotation file that ``check_annotations`` accepts."""
     objects = read_objects(content)
-    found = [
+    findings = [
         *find_unused_classes(objects, content["categories"]),
         *find_similar_names(class_names(content["categories"])),
         *find_repeated_images(content["images"]),
-        *find_turned_boxes(content["annotations"]),
+        *find_rotated_boxes(content["annotations"]),
         *find_predictions(content),
     ]
     if not len(objects.boxes):
-        return found
+        return findings
     with np.errstate(over="ignore", invalid="ignore"):  # boxes of 1e300 pixels
-        finders = (find_fractions, find_other_readings, find_small_reach, find_twins)
-        boxes = [finding for find in finders for finding in find(objects)]
-    return boxes + found
+        finders = (find_fractions, find_other_formats, find_small_reach, find_duplicates)
+        return [finding for find in finders for finding in find(objects)] + findings
 
 
 def find_fractions(objects: Objects) -> Iterator[Finding]:
-    """Finds boxes that are fractions of their image: most lie within its first pixel."""
+    """Finds boxes in fractions of their image: most lie within its first pixel."""
     small = (np.abs(objects.boxes).max(1) <= 1) & (objects.sizes.min(1) > 1)
-    if small.mean() > MOST:
+    if small.mean() > MAJORITY:
         yield Finding(
             f"{small.sum()} of {len(small)} boxes lie within one pixel, such as "
             f"{objects.examples(small)}: fractions of the image, expected pixels; multiply them by "
@@ -142,17 +141,17 @@ def find_fractions(objects: Objects) -> Iterator[Finding]:
         )
 
 
-def find_other_readings(objects: Objects) -> Iterator[Finding]:
-    """Finds boxes that leave their image, and would not if they were corners or began in a middle.
+def find_other_formats(objects: Objects) -> Iterator[Finding]:
+    """Finds boxes that leave their image, and would not in another format.
 
-    Of corners those leave it whose middle is in its right or lower half. Most boxes leave it in no
-    reading that is right, not even where they go around what is hidden.
+    Corners read as a size leave it if their middle is in its right or lower half. In the right
+    format most boxes stay inside, even if they include hidden parts of objects.
     """
     a, b, c, d = objects.boxes.T
     outside = ~_are_inside(objects.sizes, a, b, a + c, b + d)
     if outside.mean() < MIN_OUTSIDE:
         return
-    readings = {
+    formats = {
         "corners x0, y0, x1, y1": (a, b, c, d),
         "corners y0, x0, y1, x1": (b, a, d, c),
         "y, x, height, width": (b, a, b + d, a + c),
@@ -162,7 +161,7 @@ def find_other_readings(objects: Objects) -> Iterator[Finding]:
             *(np.maximum(a, a + c), np.maximum(b, b + d)),
         ),
     }
-    for name, corners in readings.items():
+    for name, corners in formats.items():
         if _are_inside(objects.sizes, *corners).mean() >= MIN_EXPLAINED:
             yield Finding(
                 f"{outside.sum()} of {len(outside)} boxes leave their image, such as "
@@ -171,7 +170,7 @@ def find_other_readings(objects: Objects) -> Iterator[Finding]:
                 is_error=True,
             )
             return
-    if len(outside) >= MIN_OBJECTS and outside.mean() > MOST:
+    if len(outside) >= MIN_OBJECTS and outside.mean() > MAJORITY:
         yield Finding(
             f"{outside.sum()} of {len(outside)} boxes leave their image or are empty, such as "
             f"{objects.examples(outside)}: are they of larger images, or not in pixels? {ALLOW}",
@@ -180,7 +179,7 @@ def find_other_readings(objects: Objects) -> Iterator[Finding]:
 
 
 def find_small_reach(objects: Objects) -> Iterator[Finding]:
-    """Finds boxes that are percentages, or of images that were enlarged later."""
+    """Finds boxes in percent, or of images that were enlarged after they were annotated."""
     reach = ((objects.boxes[:, :2] + objects.boxes[:, 2:]) / objects.sizes).max(0)
     if len(objects.boxes) >= MIN_OBJECTS and 0 < reach.max() < MAX_REACH:
         yield Finding(
@@ -190,36 +189,36 @@ def find_small_reach(objects: Objects) -> Iterator[Finding]:
 
 
 def _are_inside(sizes: Array, x0: Array, y0: Array, x1: Array, y1: Array) -> Array:
-    """Returns which boxes are in their image, give or take a pixel, and not empty."""
+    """Returns which boxes are in their image, within a pixel, and not empty."""
     first, last = np.minimum(x0, y0), np.stack([x1, y1], 1)
     inside: Array = (first >= -1) & (last <= sizes + 1).all(1) & (x1 > x0) & (y1 > y0)
     return inside
 
 
-def find_twins(objects: Objects) -> Iterator[Finding]:
-    """Finds objects that lie on another of their class."""
-    pairs = twins(objects)
+def find_duplicates(objects: Objects) -> Iterator[Finding]:
+    """Finds objects that nearly cover another of their class."""
+    pairs = duplicates(objects)
     count, total = len({second for _, second in pairs}), len(objects.boxes)
-    if count > MIN_TWINS * total:
+    if count > MIN_DUPLICATES * total:
         examples = [f"{short(objects.ids[i])} and {short(objects.ids[k])}" for i, k in pairs[:3]]
         yield Finding(
             f"{count} of {total} objects lie on another of their class in their image (IoU "
-            f"{TWIN_IOU} or more), such as annotations {', '.join(examples)}: are they in the file "
-            "twice? A training counts both, an evaluation misses one"
+            f"{DUPLICATE_IOU} or more), such as annotations {', '.join(examples)}: are they in the "
+            "file twice? A training counts both, an evaluation misses one"
         )
 
 
-def twins(objects: Objects) -> list[tuple[int, int]]:
-    """Returns pairs of objects of one class and image that nearly overlap.
+def duplicates(objects: Objects) -> list[tuple[int, int]]:
+    """Returns pairs of objects of one class and image with an IoU above ``DUPLICATE_IOU``.
 
-    Each is compared with the next ones to its right: as many as there are in all but the densest
-    images, where equal boxes are still neighbours.
+    Each is compared with its next neighbours to the right: all of them, except in the densest
+    images, where equal boxes are neighbours anyway.
     """
     x, y, width, height = objects.boxes.T
     x1, y1, area = x + width, y + height, width * height
     order = np.lexsort((y, x, objects.classes, objects.images))
     group = objects.images * (objects.classes.max() + 1) + objects.classes
-    found: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
     starts = np.arange(len(order))
     for step in range(1, MAX_NEIGHBOURS):
         starts = starts[starts + step < len(order)]
@@ -229,13 +228,13 @@ def twins(objects: Objects) -> list[tuple[int, int]]:
         i, k = order[starts], order[starts + step]
         overlap = (np.minimum(x1[i], x1[k]) - np.maximum(x[i], x[k])).clip(0)
         overlap *= (np.minimum(y1[i], y1[k]) - np.maximum(y[i], y[k])).clip(0)
-        same = overlap > TWIN_IOU * (area[i] + area[k] - overlap).clip(1e-9)
-        found += zip(i[same].tolist(), k[same].tolist(), strict=True)
-    return [(min(pair), max(pair)) for pair in found]
+        same = overlap > DUPLICATE_IOU * (area[i] + area[k] - overlap).clip(1e-9)
+        pairs += zip(i[same].tolist(), k[same].tolist(), strict=True)
+    return [(min(pair), max(pair)) for pair in pairs]
 
 
 def find_unused_classes(objects: Objects, categories: Iterable[Json]) -> Iterator[Finding]:
-    """Finds classes without an object that is no crowd."""
+    """Finds classes without objects, not counting crowds."""
     names = class_names(categories)
     used = set(objects.classes[~objects.is_crowd].tolist())
     if unused := [name for index, name in enumerate(names) if index not in used]:
@@ -246,7 +245,7 @@ def find_unused_classes(objects: Objects, categories: Iterable[Json]) -> Iterato
 
 
 def find_similar_names(names: Sequence[str]) -> Iterator[Finding]:
-    """Finds classes whose names differ in case, spaces or underscores alone."""
+    """Finds classes whose names differ only in case, spaces or underscores."""
     known: dict[str, str] = {}
     for name in names:
         other = known.setdefault("".join(name.casefold().replace("_", " ").split()), name)
@@ -257,13 +256,13 @@ def find_similar_names(names: Sequence[str]) -> Iterator[Finding]:
             )
 
 
-def find_turned_boxes(annotations: Iterable[Json]) -> Iterator[Finding]:
-    """Finds boxes that CVAT writes as they are before it turns them, with the angle in degrees."""
+def find_rotated_boxes(annotations: Iterable[Json]) -> Iterator[Finding]:
+    """Finds rotated boxes of CVAT, which writes them unrotated, with the angle in degrees."""
     angles = [_angle(x) for x in annotations]
-    if turned := [x for x in angles if x % 180]:
+    if rotated := [x for x in angles if x % 180]:
         yield Finding(
-            f"{len(turned)} of {len(angles)} boxes have a rotation in their attributes, such as "
-            f"{turned[0]:g} degrees: they are the boxes before they are turned, not those around "
+            f"{len(rotated)} of {len(angles)} boxes have a rotation in their attributes, such as "
+            f"{rotated[0]:g} degrees: they are the unrotated boxes, not those around "
             "the objects; export polygons, and take the boxes around them"
         )
 
@@ -275,9 +274,9 @@ def _angle(annotation: Json) -> float:
 
 
 def find_predictions(content: Json) -> Iterator[Finding]:
-    """Finds objects with a score: another detector's, unless it is the teacher's own.
+    """Finds objects with a score, which are predictions, unless the file has a teacher's labels.
 
-    A score of 1 is what some tools give to objects that people drew.
+    Ignores scores of 1, which some tools give to objects that people drew.
     """
     info = content.get("info")
     if isinstance(info, dict) and "labelled_by" in info:
@@ -286,12 +285,12 @@ def find_predictions(content: Json) -> Iterator[Finding]:
     if count := sum(isinstance(score, int | float) and score != 1 for score in scores):
         yield Finding(
             f"{count} of {len(scores)} objects have a score, as predictions do: a "
-            "training and an evaluation take them all for true, whatever their score"
+            "training and an evaluation use them all as ground truth, whatever their score"
         )
 
 
 def find_repeated_images(images: Sequence[Json]) -> Iterator[Finding]:
-    """Finds files that are listed as more than one image."""
+    """Finds files that are listed more than once."""
     counts = Counter(image["file_name"] for image in images)
     if repeated := len(images) - len(counts):
         first = [short(file) for file, count in counts.items() if count > 1]
@@ -303,14 +302,14 @@ def find_repeated_images(images: Sequence[Json]) -> Iterator[Finding]:
 def find_odd_images(
     images: Sequence[Json], folder: Path, *, needs_all: bool = False
 ) -> Iterator[Finding]:
-    """Finds images that cannot be read or have another size than their file says, in a sample.
+    """Finds images in a sample that cannot be read or differ in size from the annotation file.
 
-    Detectron2 turns an image as its EXIF orientation says, and then uses none of another size. One
-    is an error if it ``needs_all``, as an evaluation does. Files that are missing, and kinds that
-    only a user's own mapper reads, are not looked at; TIFF files may be such, and are no error.
+    Detectron2 applies the EXIF orientation, and then rejects another size. One such image is an
+    error if ``needs_all``, as in an evaluation. Missing files, and kinds that only a user's own
+    mapper reads, are skipped; TIFF files may be of such kinds, and are no error.
     """
     sample = images[:: max(len(images) // SAMPLE, 1)]
-    others, unreadable, are_tiff = [], [], []
+    mismatched, unreadable, are_tiff = [], [], []
     for image in sample:
         expected = (int(image["width"]), int(image["height"]))
         file = folder / image["file_name"]
@@ -323,40 +322,41 @@ def find_odd_images(
                 are_tiff.append(file.suffix.lower() in TIFF)
             continue
         if turned != expected:
-            others.append((image["file_name"], expected, size, turned))
-    too_many = 0 if needs_all else MOST * len(sample)
+            mismatched.append((image["file_name"], expected, size, turned))
+    allowed = 0 if needs_all else MAJORITY * len(sample)
     of_sample = f"of a sample of {len(sample)} images"
     if unreadable:
         yield Finding(
             f"{len(unreadable)} {of_sample} cannot be read, such as {unreadable[0]}; if a mapper "
             f"of your own reads them, add: {FLAG}",
-            is_error=len(unreadable) - sum(are_tiff) > too_many,
+            is_error=len(unreadable) - sum(are_tiff) > allowed,
         )
-    if not others:
+    if not mismatched:
         return
-    _, expected, _, turned = others[0]
-    ratios = {tuple(np.divide(x[3], x[1]).round(2).tolist()) for x in others}
-    if all(x[2] == x[1] for x in others):
+    _, expected, _, turned = mismatched[0]
+    ratios = {tuple(np.divide(x[3], x[1]).round(2).tolist()) for x in mismatched}
+    if all(x[2] == x[1] for x in mismatched):
         why = "EXIF orientation explains it: annotate them turned, as viewers show them"
-    elif all(x[3] == x[1][::-1] for x in others):
+    elif all(x[3] == x[1][::-1] for x in mismatched):
         why = "width and height are exchanged"
     elif len(ratios) == 1:
         why = "all are {:g} times as wide and {:g} times as high".format(*ratios.pop())
         why += ": were they resized after they were annotated?"
     else:
         why = "EXIF orientation does not explain it"
-    names = _first([short(name) for name, *_ in others])
+    names = _first([short(name) for name, *_ in mismatched])
+    sizes = "{}x{} pixels, expected {}x{}".format(*turned, *expected)
     yield Finding(
-        f"{len(others)} {of_sample} are not of the size in the file: {names}, the first "
-        f"{_by(turned)} pixels, expected {_by(expected)}; {why}",
-        is_error=len(others) > too_many,
+        f"{len(mismatched)} {of_sample} are not of the size in the file: {names}, the first "
+        f"{sizes}; {why}",
+        is_error=len(mismatched) > allowed,
     )
 
 
 def read_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Returns width and height of an image, as stored and as EXIF turns it.
+    """Returns width and height of an image, as stored and with its EXIF orientation.
 
-    Raises one of ``IMAGE_ERRORS`` for an image that cannot be read or is not safe to decode.
+    Raises one of ``IMAGE_ERRORS`` if it cannot be read or is not safe to decode.
     """
     with file.open("rb") as stream, open_checked_image(stream) as image:
         return image.size, turned_size(image)
@@ -364,18 +364,18 @@ def read_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def find_shared_images(train: Iterable[Path], test: Iterable[Path]) -> Iterator[Finding]:
     """Finds images of the test set that are also in the training set, by their bytes."""
-    firsts, seconds = set(train), list(test)
-    total, same = len(seconds), [file for file in seconds if file in firsts]
-    seconds = [file for file in seconds if file not in firsts]
-    for count in (0, HEAD, -1):  # each is read of fewer files
-        first, second = ({x: _digest(x, count) for x in files} for files in (firsts, seconds))
-        common = {*first.values()} & {*second.values()} - {None}
-        firsts = {file for file, value in first.items() if value in common}
-        seconds = [file for file, value in second.items() if value in common]
-    if seconds := same + seconds:
+    train, test = set(train), list(test)
+    shared = [file for file in test if file in train]
+    copies = [list(train), [file for file in test if file not in train]]
+    for count in (0, HEAD, -1):  # each round reads fewer files
+        digests = [{x: _digest(x, count) for x in files} for files in copies]
+        common = {*digests[0].values()} & {*digests[1].values()} - {None}
+        copies = [[x for x, digest in y.items() if digest in common] for y in digests]
+    shared += copies[1]
+    if shared:
         yield Finding(
-            f"{len(seconds)} of {total} images are also images to train on, with the same bytes, "
-            f"such as {short(str(seconds[0]))}: their AP says nothing about other images"
+            f"{len(shared)} of {len(test)} images are also images to train on, with the same "
+            f"bytes, such as {short(str(shared[0]))}: their AP says nothing about other images"
         )
 
 
@@ -386,7 +386,7 @@ def _digest(file: Path, count: int) -> tuple[int, bytes] | None:
         if count:
             with file.open("rb") as stream:
                 content = stream.read(count)
-    except OSError:  # a file that is missing or may not be read
+    except OSError:  # a missing file, or one without read permission
         return None
     return (length, hashlib.blake2b(content).digest()) if length else None
 
@@ -396,26 +396,22 @@ def class_names(categories: Iterable[Json]) -> tuple[str, ...]:
     return tuple(str(x["name"]) for x in sorted(categories, key=lambda x: x["id"]))
 
 
-def class_difference(names: Sequence[str], others: Sequence[str]) -> str:
-    """Returns how two lists of classes differ, in words; "" where they do not."""
-    if list(names) == list(others):
+def class_difference(names: Sequence[str], expected: Sequence[str]) -> str:
+    """Returns the difference of two lists of classes in words, "" for none."""
+    if list(names) == list(expected):
         return ""
-    if len(names) != len(others):
-        return f"{list_names(names)} against {list_names(others)}"
-    i = next(i for i, (name, other) in enumerate(zip(names, others, strict=True)) if name != other)
-    kind = "the same in another order" if sorted(names) == sorted(others) else "other names"
-    return f"{kind}, class {i} is {short(names[i])} against {short(others[i])}"
+    if len(names) != len(expected):
+        return f"{list_names(names)} against {list_names(expected)}"
+    i = next(i for i, name in enumerate(names) if name != expected[i])
+    kind = "the same in another order" if sorted(names) == sorted(expected) else "other names"
+    return f"{kind}, class {i} is {short(names[i])} against {short(expected[i])}"
 
 
 def list_names(names: Iterable[str]) -> str:
-    """Returns how many names there are and the first of them: "3 (a, b, c)"."""
+    """Returns the number of names, and the first of them: "3 (a, b, c)"."""
     names = list(names)
     return f"{len(names)} ({_first(names)})"
 
 
 def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES)
-
-
-def _by(size: tuple[int, int]) -> str:
-    return "{}x{}".format(*size)

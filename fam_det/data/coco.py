@@ -1,4 +1,4 @@
-"""A user's own data in COCO format, registered from the config, and checked against it."""
+"""Registers a user's data in COCO format from the config, and checks it against the config."""
 
 import atexit
 import json
@@ -29,22 +29,21 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-# Where each meta-architecture keeps its number of classes.
+# Config node with the number of classes, by meta-architecture.
 _CLASS_NODES = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET", "FCOS": "FCOS"}
 COCO_KEYPOINTS = 17
 IN_YAML = {key: f"DATASETS.{key}" for key in ("TRAIN", "TEST", "COCO")}
-# Files as Detectron2 reads them, in place of an annotation file for an image folder, with masks or
-# without.
+# Files in the form that Detectron2 reads, by annotation file, image folder and MODEL.MASK_ON.
 _PLAIN: dict[tuple[str, str, bool], str] = {}
 
 
 def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = None) -> None:
     """Registers every [name, annotation file, image folder] of ``cfg.DATASETS.COCO``.
 
-    A name that is there already is registered again: another config of this process may have used
-    it, or its file has changed. A ValueError names an entry of another form, or one that does not
-    fit the config or another data set of it. With ``tested`` only data sets of these names are
-    read, to evaluate on.
+    Replaces names that are registered already: another config of this process may have used them,
+    or their files have changed. A ValueError names an invalid entry, or one that does not fit the
+    config or another of its data sets. With ``tested`` only data sets of these names are read, to
+    evaluate on.
     """
     forget_warnings()
     files: dict[str, list[Path]] = {}
@@ -54,16 +53,16 @@ def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = Non
             labelled = {*cfg.DATASETS.TRAIN} - {*cfg.DATASETS.UNLABELLED}
             is_trained = tested is None and name in labelled
             content, is_plain = _check_entry(cfg, name, *source, is_trained=is_trained)
-            # Detectron2 leaves out a box with a polygon of two points; it needs none without masks.
-            odd = [] if cfg.MODEL.MASK_ON else [x for x in content["annotations"] if is_line(x)]
-            for entry in odd:
+            # Detectron2 drops a box with a polygon of two points, which matters to masks alone.
+            lines = [] if cfg.MODEL.MASK_ON else [x for x in content["annotations"] if is_line(x)]
+            for entry in lines:
                 del entry["segmentation"]
             _PLAIN.pop(key := (*source, cfg.MODEL.MASK_ON), None)
-            if odd or not is_plain:
+            if lines or not is_plain:
                 _PLAIN[key] = _write_plain(content)
             files[name] = [Path(source[1]) / image["file_name"] for image in content["images"]]
             metadata["thing_classes"] = list(class_names(content["categories"]))
-            del content, odd  # before the next is read
+            del content, lines  # frees memory before the next is read
         _register(name, metadata, *_source(cfg, *source))
     check_registered(cfg, eval_only=tested is not None)
     train = [file for name in cfg.DATASETS.TRAIN for file in files.get(name, [])]
@@ -72,7 +71,7 @@ def register_coco_datasets(cfg: CfgNode, *, tested: Collection[str] | None = Non
 
 
 def use_coco_datasets(cfg: CfgNode) -> None:
-    """Registers them again where another config of this process has taken their names since."""
+    """Registers those again whose names another config of this process has taken since."""
     for name, annotations, images in _entries(cfg):
         metadata = MetadataCatalog.get(name)
         source = _source(cfg, annotations, images)
@@ -93,7 +92,7 @@ def _register(name: str, metadata: dict[str, Any], file: str, images: str) -> No
 
 
 def _write_plain(content: Json) -> str:
-    """Writes an annotation file as Detectron2 reads it, for as long as this process runs."""
+    """Writes an annotation file that Detectron2 can read; it is deleted at exit."""
     folder = tempfile.mkdtemp(prefix="fam_det_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     file = Path(folder) / "annotations.json"
@@ -113,24 +112,24 @@ def _entries(cfg: CfgNode) -> Iterator[tuple[str, str, str]]:
 
 
 def check_registered(cfg: CfgNode, *, eval_only: bool = False) -> None:
-    """Checks the classes of all data sets that say them, Detectron2's own and others.
+    """Checks the classes of all data sets that have names for them, Detectron2's included.
 
-    Raises a ValueError where they are not as many as the model's, or not the same, in one order,
-    and names ``TEST.KEYPOINT_OKS_SIGMAS`` if it is not one a keypoint. With ``eval_only``
-    ``DATASETS.TRAIN`` may be anything.
+    Raises a ValueError if their number is not the model's, if they or their order differ, or if
+    ``TEST.KEYPOINT_OKS_SIGMAS`` is not one a keypoint. With ``eval_only`` ``DATASETS.TRAIN`` is
+    ignored.
     """
     sigmas, keypoints = cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     is_needed = cfg.MODEL.KEYPOINT_ON and bool(cfg.DATASETS.TEST)
     if is_needed and len(sigmas) != keypoints and (sigmas or keypoints != COCO_KEYPOINTS):
         raise ValueError(
             f"TEST.KEYPOINT_OKS_SIGMAS: got {len(sigmas)} numbers, expected {keypoints}, one a "
-            f"keypoint; without any those of COCO's {COCO_KEYPOINTS} keypoints hold"
+            f"keypoint; by default those of COCO's {COCO_KEYPOINTS} keypoints are used"
         )
     known: dict[str, list[str]] = {}
     for name in (*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST):
         if name not in DatasetCatalog.list():
             continue
-        metadata = MetadataCatalog.get(name)  # of a file's classes once it is loaded
+        metadata = MetadataCatalog.get(name)  # has a file's classes once it is loaded
         file = metadata.get("json_file", "")
         if classes := metadata.get("thing_classes") or [x["name"] for x in _categories_of(file)]:
             _check_class_count(cfg, name, len(classes))
@@ -149,7 +148,7 @@ def check_known(
 ) -> None:
     """Raises a ValueError that names a data set which is not registered.
 
-    ``where`` has the keys of "TRAIN", "TEST" and "COCO" in a user's config.
+    ``where`` maps "TRAIN", "TEST" and "COCO" to the keys in a user's config.
     """
     known = DatasetCatalog.list()
     for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
@@ -163,13 +162,13 @@ def check_known(
 
 
 def load_test_sets(cfg: CfgNode, where: Mapping[str, str] = IN_YAML) -> None:
-    """Raises a ValueError that names a data set to evaluate on which cannot be loaded or is empty.
+    """Raises a ValueError for an empty or broken data set in ``DATASETS.TEST``.
 
-    Those of ``DATASETS.COCO`` are checked where they are registered.
+    Skips those of ``DATASETS.COCO``, which are checked when they are registered.
     """
-    own = {name for name, *_ in _entries(cfg)}
+    checked = {name for name, *_ in _entries(cfg)}
     for name in cfg.DATASETS.TEST:
-        if name in own:
+        if name in checked:
             continue
         try:
             records = DatasetCatalog.get(name)
@@ -181,9 +180,9 @@ def load_test_sets(cfg: CfgNode, where: Mapping[str, str] = IN_YAML) -> None:
 
 
 def check_class_indices(cfg: CfgNode, records: Iterable[dict[str, Any]]) -> None:
-    """Raises a ValueError for an object of a class that the model has not.
+    """Raises a ValueError for an object whose class the model lacks.
 
-    A user's own function may give records without saying the classes. An index past the last class
+    A user's own function may return records without names of classes. An index past the last class
     would crash in the middle of a loss.
     """
     classes = count_classes(cfg)
@@ -200,16 +199,16 @@ def check_class_indices(cfg: CfgNode, records: Iterable[dict[str, Any]]) -> None
 
 
 def find_categories(cfg: CfgNode) -> list[dict[str, Any]]:
-    """Returns ``id`` and ``name`` of the model's classes, by index, as its data sets have them.
+    """Returns ``id`` and ``name`` of the model's classes, by index, from its data sets.
 
-    Empty where no annotation file can be read and Detectron2 does not know the data set, or where
-    their number is not the model's.
+    Empty if no annotation file can be read and Detectron2 does not know the data set, or if their
+    number is not the model's.
     """
     files = {name: annotations for name, annotations, _ in _entries(cfg)}
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        found = _categories_of(files[name]) if name in files else _registered_categories(name)
-        if found and count_classes(cfg) in (None, len(found)):
-            return found
+        categories = _categories_of(files[name]) if name in files else _registered_categories(name)
+        if categories and count_classes(cfg) in (None, len(categories)):
+            return categories
     return []
 
 

@@ -1,4 +1,4 @@
-"""Image files: whether they are in their folder, safe to decode, and readable."""
+"""Checks that image files are in their folder, safe to decode, and readable."""
 
 import logging
 import os
@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 # Pillow warns of a decompression bomb above this number: a quarter of a gigabyte in RGB.
 MAX_PIXELS = 89_478_485
-ORIENTATION = 0x0112  # of EXIF; 5 to 8 turn an image on its side
-# Pillow's conversion of these modes to RGB clips at 255, so that nearly all of an image is white.
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
+# Pillow's conversion of these modes to RGB clips at 255, which makes most of an image white.
 DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def check_name(file: object) -> None:
-    """Raises a ValueError for a name that is no path."""
+    """Raises a ValueError unless the name is a path."""
     if not isinstance(file, str) or not file or any(ord(letter) < 32 for letter in file):
         raise ValueError(f"file_name: got {short(file)}, expected a path")
 
@@ -36,19 +36,19 @@ def check_files(
 ) -> tuple[dict[str, str], list[str]]:
     """Checks that files are inside the image folder, which may itself be a link.
 
-    Returns the names of those that are there under another spelling only, by the given ones, and
-    those that are missing: exporters on Windows write backslashes, others begin with the folder's
-    own name, Label Studio quotes names as in an URL, and macOS takes letters and accents apart.
+    Returns the names of those that the folder spells differently, by the given ones, and those that
+    are missing: exporters on Windows write backslashes, others start with the folder's name, Label
+    Studio quotes names as in URLs, and macOS decomposes accented letters.
     """
     spelled: dict[str, str] = {}
     outside, missing = [], files
     composed = (partial(unicodedata.normalize, form) for form in ("NFC", "NFD"))
     spellings: tuple[Callable[[str], str], ...] = (str, _slashes, unquote, *composed)
     for spell, start in product(spellings, ("", f"{folder.absolute().name}/")):
-        others = {spell(file).removeprefix(start): file for file in missing}
-        found = _find_files(others, folder)
-        outside += [others[x] for x, leaves in found.items() if leaves]
-        spelled |= {others[x]: x for x in found}
+        respelled = {spell(file).removeprefix(start): file for file in missing}
+        found = _find_files(respelled, folder)
+        outside += [respelled[x] for x, leaves in found.items() if leaves]
+        spelled |= {respelled[x]: x for x in found}
         missing = [file for file in missing if file not in spelled]
     if outside and not follow_links:
         raise ValueError(
@@ -56,7 +56,9 @@ def check_files(
             f"{short(outside[0])}; if they are yours, add: DATASETS.FOLLOW_LINKS True"
         )
     if len(missing) > min(max_missing, len(files) // 2):
-        advice = _same_name(missing[0], folder) or "give the folder that the file names start from"
+        advice = (
+            _suggest_name(missing[0], folder) or "give the folder that the file names start from"
+        )
         raise ValueError(
             f"{len(missing)} of {len(files)} images are not in {str(folder)!r}, such as "
             f"{short(missing[0])}; {advice}"
@@ -68,38 +70,38 @@ def _slashes(file: str) -> str:
     return file.replace("\\", "/")
 
 
-def _same_name(file: str, folder: Path) -> str:
-    """Returns words on a file that is there with this name, but for its folder, case or ending."""
-    path = PurePath(_slashes(unquote(file.partition("?")[0])))  # an URL may have a query
+def _suggest_name(file: str, folder: Path) -> str:
+    """Returns a message about a file that differs in its folder, case or suffix, "" for none."""
+    path = PurePath(_slashes(unquote(file.partition("?")[0])))  # a URL may have a query
     for parent in dict.fromkeys((path.parent, PurePath())):
         known = _list_files(folder / parent, folder.resolve())
-        for same in (str.casefold, lambda name: PurePath(name).stem.casefold()):
+        for normalise in (str.casefold, lambda name: PurePath(name).stem.casefold()):
             for name in known:
-                if same(name) == same(path.name):
+                if normalise(name) == normalise(path.name):
                     return f"{short(str(parent / name))} is there, set file_name to that"
     return ""
 
 
 def find_image(file: str, folder: Path) -> Path:
-    """Returns the path of an image whose name may be spelled as ``check_files`` admits."""
-    others, _ = check_files([file], folder, max_missing=1, follow_links=True)
-    return folder / others.get(file, file)
+    """Returns the path of an image, in any spelling that ``check_files`` accepts."""
+    spelled, _ = check_files([file], folder, max_missing=1, follow_links=True)
+    return folder / spelled.get(file, file)
 
 
 def _find_files(files: Collection[str], folder: Path) -> dict[str, bool]:
-    """Returns whether each file that is there leads out of the folder by a link.
+    """Returns for each existing file whether a link leads out of the folder to it.
 
-    A ValueError names one whose path leaves the folder without a link.
+    A ValueError names a file whose path leaves the folder without a link.
     """
     listed: dict[str, bool] = {}
-    root, given = folder.resolve(), folder.absolute()
-    for part, file in {PurePath(file).parent: file for file in files}.items():
-        leaves = not (given / part).resolve().is_relative_to(root)
-        if leaves and (".." in part.parts or not (given / part).is_relative_to(given)):
-            advice = _same_name(PurePath(file).name, folder) or "expected a path inside it"
+    root, base = folder.resolve(), folder.absolute()
+    for parent, file in {PurePath(file).parent: file for file in files}.items():
+        leaves = not (base / parent).resolve().is_relative_to(root)
+        if leaves and (".." in parent.parts or not (base / parent).is_relative_to(base)):
+            advice = _suggest_name(PurePath(file).name, folder) or "expected a path inside it"
             raise ValueError(f"file_name: {short(file)} leaves the image folder; {advice}")
-        for name, is_link_out in _list_files(given / part, root).items():
-            listed[str(part / name)] = leaves or is_link_out
+        for name, is_link_out in _list_files(base / parent, root).items():
+            listed[str(parent / name)] = leaves or is_link_out
     paths = {file: str(PurePath(file)) for file in files}
     return {file: listed[path] for file, path in paths.items() if path in listed}
 
@@ -107,7 +109,7 @@ def _find_files(files: Collection[str], folder: Path) -> dict[str, bool]:
 def _list_files(folder: Path, root: Path) -> dict[str, bool]:
     """Returns the names of the files in a folder, and whether each is a link that leaves the root.
 
-    One listing is faster than a look for each file.
+    Listing the folder once is faster than a query for each file.
     """
     try:
         with os.scandir(folder) as entries:
@@ -117,7 +119,7 @@ def _list_files(folder: Path, root: Path) -> dict[str, bool]:
                 if entry.is_file()
             }
     except (FileNotFoundError, NotADirectoryError):
-        return {}  # its files are then named as missing
+        return {}  # the caller reports its files as missing
     except OSError as error:
         raise ValueError(f"{short(str(folder))}: {error.strerror}") from error
 
@@ -127,9 +129,8 @@ def open_checked_image(stream: IO[bytes]) -> Iterator[Image.Image]:
     """Yields an image whose header is safe to decode; it is not decoded yet.
 
     Raises:
-        ValueError: a file that is no image, or an image that is too big, of too many bits, or a
-            program.
-        OSError: a file that cannot be read.
+        ValueError: not an image, too large, more than 8 bits a channel, or a program.
+        OSError: the file cannot be read.
     """
     try:
         image = Image.open(stream)
@@ -154,13 +155,13 @@ def open_checked_image(stream: IO[bytes]) -> Iterator[Image.Image]:
 
 
 def turned_size(image: Image.Image) -> tuple[int, int]:
-    """Returns width and height of an image as its EXIF orientation turns it, without decoding."""
-    is_on_its_side = image.getexif().get(ORIENTATION, 1) in range(5, 9)
-    return image.size[::-1] if is_on_its_side else image.size
+    """Returns width and height of an image in its EXIF orientation, without decoding it."""
+    is_transposed = image.getexif().get(ORIENTATION, 1) in range(5, 9)
+    return image.size[::-1] if is_transposed else image.size
 
 
 def error_reason(error: Exception, file: str) -> str:
-    """Returns one line for what was wrong with an image, without its name."""
+    """Returns an error about an image as one line without its name."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     text = str(error).removeprefix(f"{file}: ").replace(f" for image {file}", "")
@@ -172,13 +173,13 @@ def error_reason(error: Exception, file: str) -> str:
 
 @dataclass(eq=False)
 class UnreadableImages:
-    """Counts the files that could not be read, and names each once."""
+    """Counts unreadable files, and logs each once."""
 
     max_files: int
     reasons: dict[str, str] = field(default_factory=dict)  # by file
 
     def add(self, reasons: Mapping[str, str]) -> None:
-        """Notes files and reasons; raises a ValueError for more files than are allowed."""
+        """Adds files and reasons; raises a ValueError for more than ``max_files``."""
         for file, reason in reasons.items():
             if file in self.reasons:
                 continue

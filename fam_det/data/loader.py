@@ -1,4 +1,4 @@
-"""Loaders whose batch k is a function of the seed and k, and that outlive a lost worker."""
+"""Loaders whose batch k is a function of the seed and k, and that replace lost workers."""
 
 import contextlib
 import logging
@@ -41,7 +41,7 @@ from detectron2.utils import comm
 
 BatchType = TypeVar("BatchType")
 
-MAX_RESTARTS = 3  # in a row: a worker that dies again and again has a reason
+MAX_RESTARTS = 3  # in a row, without a batch in between
 NOT_RESUMABLE = "%s: a resumed run starts this loader from its beginning"
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def available_cores() -> int:
 
 
 def ignore_signals(_: int) -> None:
-    """For ``worker_init_fn``: the training process alone answers Ctrl-C and its like."""
+    """For ``worker_init_fn``: leaves Ctrl-C and similar signals to the training process."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -61,20 +61,20 @@ def ignore_signals(_: int) -> None:
 def keep_child_signals() -> Iterator[None]:
     """Keeps PyTorch's DataLoader from handling SIGCHLD when it starts workers in this context.
 
-    Its handler would raise an error anywhere, such as in the middle of the optimiser's step.
-    Without it the loader reports a lost worker when it is asked for a batch.
+    Its handler may raise an error anywhere, such as in the middle of the optimiser's step. Without
+    it the loader reports a lost worker at the next batch.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGCHLD)
+    handler = signal.getsignal(signal.SIGCHLD)
     try:
         yield
     finally:
-        if in_main_thread and before is not None:
-            signal.signal(signal.SIGCHLD, before)
+        if in_main_thread and handler is not None:
+            signal.signal(signal.SIGCHLD, handler)
 
 
 def start_workers(loader: Any) -> Iterator[Any]:
-    """Returns an iterator of a DataLoader that reports a lost worker when asked for a batch."""
+    """Returns an iterator of a DataLoader that reports a lost worker at the next batch."""
     with keep_child_signals():
         return iter(loader)
 
@@ -82,10 +82,10 @@ def start_workers(loader: Any) -> Iterator[Any]:
 def restarting_batches(
     batches_from: Callable[[int], Iterable[BatchType]], start: int
 ) -> Iterator[BatchType]:
-    """Yields batches from an iteration on; with new workers where one was killed or is stuck.
+    """Yields batches from an iteration on; starts new workers if one was killed or is stuck.
 
-    ``batches_from`` gives the batches from an iteration on, always the same ones. Workers that are
-    lost four times without a batch in between are an error.
+    ``batches_from`` returns the batches from an iteration on, always the same ones. Losing workers
+    four times without a batch in between is an error.
     """
     iteration, lost = start, 0
     while True:
@@ -97,8 +97,8 @@ def restarting_batches(
         except (RuntimeError, ConnectionError, EOFError) as error:
             lost += 1
             reason = str(error) or type(error).__name__
-            # A worker that is killed while it passes a batch resets the connection; an error that
-            # was raised in a worker starts with "Caught".
+            # A worker that is killed while it sends a batch resets the connection; the message of
+            # an error raised in a worker contains "Caught".
             is_lost_worker = reason.startswith(("DataLoader worker (pid", "DataLoader timed out"))
             is_lost_worker |= not isinstance(error, RuntimeError) and "Caught " not in reason
             if not is_lost_worker or lost > MAX_RESTARTS:
@@ -109,10 +109,10 @@ def restarting_batches(
 
 
 class RestartingLoader:
-    """The loader of an evaluation, with new workers where one was killed or is stuck.
+    """The loader of an evaluation, which replaces workers that were killed or are stuck.
 
-    PyTorch's loader has no workers so far, and gives the same batches each time. A worker counts as
-    stuck after ``timeout`` seconds; 0 for never.
+    ``loader`` is a DataLoader that has not started workers and always returns the same batches. A
+    worker counts as stuck after ``timeout`` seconds; 0 for never.
     """
 
     def __init__(self, loader: Any, timeout: float) -> None:
@@ -141,9 +141,9 @@ def seeded_batches(
     collate: Callable[[list[Any]], Any] = list,
     **options: Any,
 ) -> Iterator[Any]:
-    """Yields batches from an iteration on; nothing happens before the first is asked for.
+    """Yields batches from an iteration on; does nothing before the first.
 
-    ``keys_from`` gives the keys of each batch from an iteration on, always the same ones;
+    ``keys_from`` returns the keys of each batch from an iteration on, always the same ones;
     ``collate`` makes a batch of the samples' contents, in the worker.
     """
 
@@ -156,7 +156,7 @@ def seeded_batches(
                 collate_fn=partial(_collate, collate),
                 timeout=timeout if num_workers else 0.0,
                 worker_init_fn=ignore_signals,
-                # Without one, the workers' seeds would be drawn from the default generator.
+                # By default the workers' seeds would be drawn from the global generator.
                 generator=torch.Generator(),
                 **options,
             )
@@ -174,21 +174,21 @@ def _collate(collate: Callable[[list[Any]], Any], samples: list[Sample]) -> Samp
 
 @dataclass(eq=False)
 class ResumableLoader:
-    """Batches without end, of images in Detectron2's order and format.
+    """An infinite stream of batches, of images in Detectron2's order and format.
 
-    Batch k of a process is a function of the seed and k alone, whatever the number of workers, so
-    that a resumed run, and one that lost a worker, sees what an unbroken one would. ``start_iter``
-    and ``seed``, which a resumed run sets, are read when the first batch is asked for.
+    Batch k of a process is a function of the seed and k alone, whatever the number of workers: a
+    resumed run, and one that lost a worker, sees the same images as an uninterrupted one.
+    ``start_iter`` and ``seed``, which a resumed run sets, are read at the first batch.
     """
 
-    records: Any  # of the images, in Detectron2's format
-    mapper: Callable[[Any], Any]  # from a record to what the model takes
-    sampler: SeededSampler  # an endless stream of positions for this process, by seed
+    records: Any  # in Detectron2's format
+    mapper: Callable[[Any], Any]  # from a record to the model's input
+    sampler: SeededSampler  # infinite stream of positions for this process, by seed
     batch_size: int  # images in a batch of this process
     _: KW_ONLY
-    group: bool = True  # keep images that are wider than high apart from the others
+    group: bool = True  # batches of images that are all wider than high, or none
     seed: int = 0  # 0 or more, the same in every process
-    max_unreadable: int = 0  # different files that may be skipped before it is an error
+    max_unreadable: int = 0  # different files to skip; one more is an error
     num_workers: int = 0  # 0 loads in this process
     timeout: float = 0.0  # seconds after which a worker counts as stuck; 0 for never
     start_iter: int = 0  # the iteration that comes first
@@ -196,15 +196,14 @@ class ResumableLoader:
     def __post_init__(self) -> None:
         """Groups and serialises the records."""
         self.groups = aspect_groups(self.records) if self.group else None
-        # Serialised: workers share its memory, where they would each copy a list of dictionaries.
+        # Serialised: workers share its memory, but would each copy a list of dictionaries.
         self.records = DatasetFromList(list(self.records), copy=False)
         self.unreadable = UnreadableImages(self.max_unreadable)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Yields batches from ``start_iter`` on; nothing happens before the first is asked for."""
-        dataset = SeededDataset(self.records, self.mapper, self.seed)
+        """Yields batches from ``start_iter`` on; does nothing before the first."""
         yield from seeded_batches(
-            dataset,
+            SeededDataset(self.records, self.mapper, self.seed),
             self._keys_from,
             self.start_iter,
             self.unreadable,
@@ -220,7 +219,7 @@ class ResumableLoader:
 def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None) -> Any:
     """Builds batches of this process's part of ``SOLVER.IMS_PER_BATCH`` training images.
 
-    The seed is drawn from NumPy's generator, which ``SEED`` seeds. A data set that is no list of
+    The seed is drawn from NumPy's generator, which ``SEED`` seeds. A data set that is not a list of
     records gets Detectron2's own loader, which a resumed run starts from its beginning.
     """
     use_coco_datasets(cfg)
@@ -248,7 +247,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
 
 
 def read_records(cfg: CfgNode) -> list[Any]:
-    """Returns the records of ``DATASETS.TRAIN``, by data set where its keys tell them apart."""
+    """Returns the records of ``DATASETS.TRAIN``, by data set if its keys distinguish them."""
     names, unlabelled = cfg.DATASETS.TRAIN, set(cfg.DATASETS.UNLABELLED)
     if odd := sorted(unlabelled - set(names)):
         raise ValueError(f"DATASETS.UNLABELLED: got {odd[0]!r}, expected some of {list(names)}")
@@ -267,7 +266,7 @@ def read_records(cfg: CfgNode) -> list[Any]:
         else _read(cfg, [name])
         for name in names
     ]
-    with contextlib.suppress(AttributeError):  # of a data set without names
+    with contextlib.suppress(AttributeError):  # data sets without names
         check_metadata_consistency("thing_classes", list(names))
     return groups
 
@@ -292,25 +291,25 @@ def build_resumable_loader(
     timeout: float = 600.0,
     max_unreadable: int = 10,
     input_scale: float = 1.0,
-    **others: Any,
+    **options: Any,
 ) -> Any:
     """For LazyConfigs, with the arguments of Detectron2's ``build_detection_train_loader``.
 
-    With a sampler or collate function, or a data set that is no list of records, it is Detectron2's
-    own loader, which a resumed run starts from its beginning. ``input_scale`` is that of the
-    teacher, see ``fam_det.data.two_sizes``.
+    With a sampler or collate function, or a data set that is not a list of records, it is
+    Detectron2's own loader, which a resumed run starts from its beginning. ``input_scale`` is the
+    teacher's, see ``fam_det.data.two_sizes``.
     """
     mapper = in_two_sizes(mapper, input_scale)
-    others = {key: value for key, value in others.items() if value is not None}
-    if others or not isinstance(dataset, list):
-        logger.warning(NOT_RESUMABLE, f"dataloader.train.{next(iter(others), 'dataset')}")
+    options = {key: value for key, value in options.items() if value is not None}
+    if options or not isinstance(dataset, list):
+        logger.warning(NOT_RESUMABLE, f"dataloader.train.{next(iter(options), 'dataset')}")
         return build_detection_train_loader(
             dataset,
             mapper=mapper,
             total_batch_size=total_batch_size,
             aspect_ratio_grouping=aspect_ratio_grouping,
             num_workers=num_workers,
-            **others,
+            **options,
         )
     return ResumableLoader(
         dataset,
@@ -325,9 +324,9 @@ def build_resumable_loader(
     )
 
 
-def build_test_loader(dataset: Any, *, mapper: Callable[[Any], Any], **others: Any) -> Any:
-    """Builds Detectron2's loader of an evaluation, whose errors name the image."""
-    return build_detection_test_loader(dataset, mapper=NamingMapper(mapper), **others)
+def build_test_loader(dataset: Any, *, mapper: Callable[[Any], Any], **options: Any) -> Any:
+    """Builds Detectron2's test loader, with errors that name the image."""
+    return build_detection_test_loader(dataset, mapper=NamingMapper(mapper), **options)
 
 
 def _share_of_batch(key: str, images: int) -> int:

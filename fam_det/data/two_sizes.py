@@ -1,8 +1,8 @@
-"""Training images in two sizes: a large one for the teacher, and the student's, made from it.
+"""Training images in two sizes: a large one for the teacher, downsampled for the student.
 
 Sizes in the config are the student's. An image is resized once, to ``scale`` times that size, and
-goes through all other augmentations; then areas are averaged for the student. So both see the same
-crop, flip and colours, and boxes, masks and keypoints are those of the student's image.
+all other augmentations are applied; then areas are averaged for the student. So both see the same
+crop, flip and colours, and boxes, masks and keypoints are in the student's pixels.
 """
 
 import copy
@@ -23,26 +23,27 @@ class TwoSizeMapper:
     """Detectron2's ``DatasetMapper``, or one like it, that adds ``teacher_image`` to its output.
 
     Args:
-        mapper: with ``augmentations``, one of which resizes; another is copied.
-        scale: of the sides of ``teacher_image`` (3, H, W) over those of ``image``; 1 or more. A
-            whole number holds exactly, any other within a pixel.
+        mapper: with ``augmentations``, one of which resizes; it is copied.
+        scale: of the sides of ``teacher_image`` (3, H, W) to those of ``image``; 1 or more. A whole
+            number is exact, any other within a pixel.
 
     Raises:
         ValueError: no augmentation that resizes.
     """
 
     def __init__(self, mapper: Any, scale: float) -> None:
-        self.shrink = Shrink(scale)
+        self.downsample = Downsample(scale)
         self.mapper = copy.copy(mapper)
-        given = mapper.augmentations
-        augmentations = enlarge(getattr(given, "augs", given), scale)
-        self.mapper.augmentations = T.AugmentationList([*augmentations, self.shrink])
+        augmentations = getattr(mapper.augmentations, "augs", mapper.augmentations)
+        augmentations = [*enlarge(augmentations, scale), self.downsample]
+        self.mapper.augmentations = T.AugmentationList(augmentations)
 
     def __call__(self, record: dict[str, Any]) -> Any:
         """Maps a record in Detectron2's format."""
         mapped = self.mapper(record)
         if mapped is not None:
-            mapped["teacher_image"] = torch.from_numpy(self.shrink.large.transpose(2, 0, 1).copy())
+            large = self.downsample.large.transpose(2, 0, 1)
+            mapped["teacher_image"] = torch.from_numpy(large.copy())
         return mapped
 
 
@@ -53,20 +54,19 @@ def input_scale(cfg: CfgNode) -> float:
 
 
 def in_two_sizes(mapper: Any, scale: float) -> Any:
-    """Returns a mapper that gives images in two sizes; one without augmentations as it is.
+    """Returns a mapper that gives images in two sizes.
 
-    That one is a user's own, and has to give ``teacher_image`` itself.
+    A user's own mapper without augmentations is returned as it is: it adds ``teacher_image``.
     """
-    return (
-        TwoSizeMapper(mapper, scale) if scale > 1 and hasattr(mapper, "augmentations") else mapper
-    )
+    needs_two = scale > 1 and hasattr(mapper, "augmentations")
+    return TwoSizeMapper(mapper, scale) if needs_two else mapper
 
 
 def enlarge(augmentations: list[Any], scale: float) -> list[Any]:
     """Returns augmentations that make an image ``scale`` times as large.
 
     Raises:
-        ValueError: none that resizes.
+        ValueError: none of them resizes.
     """
     enlarged: list[Any] = []
     resized = False
@@ -92,13 +92,13 @@ def enlarge(augmentations: list[Any], scale: float) -> list[Any]:
 
 
 def _crops_pixels(augmentation: Any) -> bool:
-    """Returns whether it crops to a number of pixels, and not to a share of the image."""
+    """Returns whether it crops to a number of pixels, not to a share of the image."""
     kind = getattr(augmentation, "crop_type", "absolute")
     return hasattr(augmentation, "crop_size") and str(kind).startswith("absolute")
 
 
 class EnlargedResize(T.Augmentation):
-    """A resize to ``scale`` times the size that another would give."""
+    """A resize to ``scale`` times the output size of another resize."""
 
     def __init__(self, resize: T.Augmentation, scale: float) -> None:
         super().__init__()
@@ -108,15 +108,14 @@ class EnlargedResize(T.Augmentation):
         """Returns the transform of an image (H, W, C)."""
         height, width = image.shape[:2]
         small: Any = self.resize.get_transform(image)
-        size: tuple[int, int] = (height, width)
-        if isinstance(small, T.ResizeTransform):  # and not one that does nothing
-            size = small.new_h, small.new_w
+        # A NoOpTransform has no size.
+        size: Any = getattr(small, "new_h", height), getattr(small, "new_w", width)
         large = (math.ceil(side * self.scale) for side in size)
         return T.ResizeTransform(height, width, *large, getattr(small, "interp", None))
 
 
-class Shrink(T.Augmentation):
-    """Averages areas of ``scale`` x ``scale`` pixels; keeps the image before in ``large``."""
+class Downsample(T.Augmentation):
+    """Averages areas of ``scale`` x ``scale`` pixels; keeps its input as ``large``."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -124,11 +123,11 @@ class Shrink(T.Augmentation):
         self.large = np.zeros((0, 0, 3), np.uint8)
 
     def get_transform(self, image: np.ndarray) -> "AreaTransform":
-        """Returns the transform of an image (H, W, C), whose last rows and columns may not fit."""
+        """Returns the transform of an image (H, W, C); it may drop the last rows and columns."""
         height, width = (max(int(side / self.scale + 1e-6), 1) for side in image.shape[:2])
         rows, columns = (
-            min(round(side * self.scale), whole)
-            for side, whole in zip((height, width), image.shape[:2], strict=True)
+            min(round(side * self.scale), limit)
+            for side, limit in zip((height, width), image.shape[:2], strict=True)
         )
         self.large = image[:rows, :columns]
         return AreaTransform(rows, columns, height, width)
@@ -137,11 +136,11 @@ class Shrink(T.Augmentation):
 class AreaTransform(T.ResizeTransform):
     """A resize to ``new_h`` x ``new_w`` pixels, each the mean of the area that it covers.
 
-    Of an image ``h`` rows and ``w`` columns count; the others are dropped.
+    It drops all but the first ``h`` rows and ``w`` columns of an image.
     """
 
     def apply_image(self, img: np.ndarray, interp: Any = None) -> np.ndarray:
-        """Resizes an image (H, W) or (H, W, C); a mask, for which there is ``interp``, with it."""
+        """Resizes an image (H, W) or (H, W, C); a mask with ``interp``, which only masks have."""
         img = img[: self.h, : self.w]
         if interp is not None:
             return super().apply_image(img, interp)

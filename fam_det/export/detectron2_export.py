@@ -1,8 +1,8 @@
-"""``detectron2.export``, also where it needs Caffe2, which PyTorch has not had since 2.4.
+"""Imports from ``detectron2.export``, also if that needs Caffe2, which PyTorch dropped in 2.4.
 
-Between v0.6 and later revisions of the main branch, ``detectron2/export/__init__.py`` imports the
-Caffe2 tracer first and so cannot be imported. What is used here needs no Caffe2. Import this module
-before ``detectron2.utils.analysis``, which imports ``detectron2.export`` too.
+``detectron2/export/__init__.py`` of v0.6, and of the main branch for some time after it, imports
+the Caffe2 tracer first. The functions imported here need no Caffe2. Import this
+module before ``detectron2.utils.analysis``, which imports ``detectron2.export`` too.
 """
 
 import importlib
@@ -16,9 +16,9 @@ PACKAGE = "detectron2.export"
 
 
 def _stand_in() -> None:
-    """Puts the package into ``sys.modules`` with its two modules that are free of Caffe2."""
+    """Adds to ``sys.modules`` a package of its two modules that do without Caffe2."""
     for name in [x for x in sys.modules if x.startswith(PACKAGE)]:
-        del sys.modules[name]  # left by the attempt
+        del sys.modules[name]  # left by the failed import
     spec = importlib.util.find_spec(PACKAGE)
     assert spec is not None and spec.submodule_search_locations is not None
     package = ModuleType(PACKAGE, "Stand-in without Caffe2.")

@@ -1,4 +1,4 @@
-"""The AP of whatever finds objects in an image, as a training evaluates its detector."""
+"""Evaluates exported files on a data set as a training evaluates its detector."""
 
 import contextlib
 import tempfile
@@ -18,7 +18,7 @@ from detectron2.structures import Boxes, Instances
 
 
 class RunnerDetector(nn.Module):
-    """A runner, such as that of an exported file, as a Detectron2 detector in eval mode."""
+    """A Detectron2 detector in eval mode around a runner, such as that of an exported file."""
 
     def __init__(self, run: Runner) -> None:
         super().__init__()
@@ -30,18 +30,18 @@ class RunnerDetector(nn.Module):
         for inputs in batched_inputs:
             fields = self.run(inputs["image"].float())
             height, width = inputs["image"].shape[1:]
-            boxes = {"pred_boxes": Boxes(fields["pred_boxes"])}
-            found = Instances((height, width), **fields | boxes)
+            boxes = Boxes(fields["pred_boxes"])
+            instances = Instances((height, width), **fields | {"pred_boxes": boxes})
             size = inputs.get("height", height), inputs.get("width", width)
-            outputs.append({"instances": detector_postprocess(found, *size)})
+            outputs.append({"instances": detector_postprocess(instances, *size)})
         return outputs
 
 
 def register_validation(cfg: CfgNode) -> str:
-    """Registers the data sets of a config, and returns the first to evaluate on.
+    """Registers the data sets of a config, and returns the first of ``DATASETS.TEST``.
 
     Raises:
-        ValueError: none, or a data set that is not as it should be.
+        ValueError: ``DATASETS.TEST`` is empty, or a data set is invalid.
     """
     if not cfg.DATASETS.TEST:
         raise ValueError("--evaluate: DATASETS.TEST is empty, expected the name of a data set")
@@ -51,9 +51,9 @@ def register_validation(cfg: CfgNode) -> str:
 
 @torch.no_grad()
 def evaluate(run: Runner, cfg: CfgNode, dataset: str, title: str) -> dict[str, float]:
-    """Returns "AP", "AP50" and others of boxes on a registered data set, in percent.
+    """Returns the box metrics of COCO, "AP", "AP50", ..., on a registered data set, in percent.
 
-    ``INPUT`` of ``cfg`` says how what finds objects expects images; ``title`` is of the progress.
+    ``INPUT`` of ``cfg`` describes the images that the runner expects; ``title`` is for the bar.
     """
     detector = RunnerDetector(run)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):

@@ -1,7 +1,7 @@
-"""TorchScript and ONNX of a detector, through ``detectron2.export``.
+"""Exports a detector to TorchScript and ONNX, through ``detectron2.export``.
 
-Every exported detector takes an image (3, H, W) as ``INPUT.FORMAT`` says, of any size, with float32
-pixels of 0 to 255, and gives detections by name:
+Every exported detector takes an image (3, H, W) of any size, in the order of ``INPUT.FORMAT``, with
+float32 pixels of 0 to 255, and returns detections by name:
 
 - ``pred_boxes``: (N, 4), xyxy in pixels of that image;
 - ``scores``: (N,), the highest first;
@@ -29,7 +29,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes
 
 OPSET = 17  # ROIAlign is as Detectron2's from 16 on
-# Everything that detectors put into Instances, which scripting needs to know.
+# All fields of Instances that detectors set: scripting needs their types.
 FIELDS = {
     "proposal_boxes": Boxes,
     "objectness_logits": Tensor,
@@ -47,8 +47,7 @@ class Format(NamedTuple):
 
     title: str
     file: str
-    # Returns what runs the file of a network, traced with an image; the last are images to
-    # calibrate on.
+    # Exports a network, traced with an image, to a file, calibrated on images; returns its runner.
     write: Callable[[nn.Module, Tensor, Path, Iterable[Tensor]], Runner]
     packages: tuple[str, ...] = ()  # to install
     compare: Callable[[Runner, Runner, Tensor], Any] = compare
@@ -56,10 +55,10 @@ class Format(NamedTuple):
     def export(
         self, network: nn.Module, image: Tensor, file: Path, calibration: Iterable[Tensor] = ()
     ) -> Runner:
-        """Writes a network, traced with an image, to a file; returns what runs the file.
+        """Writes a network, traced with an image, to a file; returns a runner of the file.
 
-        An 8-bit format finds the ranges of its maps on the images of ``calibration``, as the
-        network expects them. Hides the warnings of tracing: the outputs are compared instead.
+        An 8-bit format measures the ranges of activations on the images of ``calibration``. Hides
+        the warnings of tracing: the outputs are compared instead.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -68,9 +67,9 @@ class Format(NamedTuple):
 
 @torch.no_grad()
 def detect(detector: Any, image: Tensor) -> dict[str, Tensor]:
-    """Returns the detections of one image, as an exported detector gives them."""
+    """Returns the detections in one image, in the form of an exported detector."""
     if isinstance(detector, GeneralizedRCNN):
-        # Without pasting masks into the image, as Detectron2's own export.
+        # Does not paste masks into the image, as in Detectron2's export.
         instances = detector.inference([{"image": image}], do_postprocess=False)[0]
     else:
         outputs = detector([{"image": image}])[0]
@@ -82,7 +81,7 @@ def detect(detector: Any, image: Tensor) -> dict[str, Tensor]:
 
 
 def _trace(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
-    """Writes what takes an image and gives a tuple of tensors in the order of their names."""
+    """Writes a module that takes an image, and returns tensors in the order of their names."""
     adapter: Any = TracingAdapter(detector, image, detect).eval()
     torch.jit.trace(adapter, (image,), check_trace=False).save(str(file))
     loaded = torch.jit.load(str(file))
@@ -91,7 +90,7 @@ def _trace(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
 
 
 def _script(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
-    """Writes what takes ``[{"image": image}, ...]`` and gives a dict an image."""
+    """Writes a module that takes ``[{"image": image}, ...]``, and returns a dict for each image."""
     adapter = _RCNNAdapter if isinstance(detector, GeneralizedRCNN) else _DenseAdapter
     scripting_with_instances(adapter(detector).eval(), FIELDS).save(str(file))
     loaded = torch.jit.load(str(file))
@@ -99,7 +98,7 @@ def _script(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
 
 
 class _RCNNAdapter(nn.Module):
-    """Scripted detectors must not give Instances: their class is gone in another process."""
+    """Returns dicts: the class of scripted Instances does not exist in another process."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -111,17 +110,16 @@ class _RCNNAdapter(nn.Module):
 
 
 class _DenseAdapter(_RCNNAdapter):
-    """The same for detectors that do not paste masks."""
+    """The same for dense detectors, which have no masks to paste."""
 
     def forward(self, inputs: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        instances = self.model(inputs)
-        return [x.get_fields() for x in instances]
+        return [x.get_fields() for x in self.model(inputs)]
 
 
 def _write_onnx(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:
     """Writes a graph with the input ``image`` and outputs by name."""
     adapter: Any = TracingAdapter(detector, image, detect).eval()
-    adapter(image)  # to know the names of the outputs
+    adapter(image)  # sets the names of the outputs
     names = adapter.outputs_schema.keys
     axes = {"image": {1: "height", 2: "width"}} | {name: {0: "detections"} for name in names}
     with one_image(detector):
@@ -131,7 +129,7 @@ def _write_onnx(detector: nn.Module, image: Tensor, file: Path, _: Any) -> Runne
 def export_onnx(
     model: nn.Module, image: Tensor, file: Path, axes: Mapping[str, Mapping[int, str]]
 ) -> Runner:
-    """Writes a graph whose ``axes`` are dynamic, by the names of its input and then its outputs.
+    """Writes a graph with dynamic ``axes``, by the names of its input and then of its outputs.
 
     PyTorch's newer exporter (``dynamo=True``) refuses shapes that depend on the image's content,
     which Detectron2 has from the padding on.
@@ -155,20 +153,20 @@ def _write_int8(
 ) -> Runner:
     """Writes the graph of ``_write_onnx`` in 8 bits."""
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "model.onnx"
-        _write_onnx(detector, image, whole, None)
-        quantise(whole, file, calibration)
+        float_file = Path(folder) / "model.onnx"
+        _write_onnx(detector, image, float_file, None)
+        quantise(float_file, file, calibration)
     return open_onnx(file)
 
 
 def open_onnx(file: Path) -> Runner:
-    """Returns what runs an exported ONNX file on the CPU, in as many threads as PyTorch."""
+    """Returns a runner of an exported ONNX file on the CPU."""
     return run_session(open_session(file, "CPUExecutionProvider"))
 
 
 def open_session(file: Path, provider: str) -> Any:
     """Opens an ONNX file in onnxruntime, in as many threads as PyTorch."""
-    onnxruntime: Any = importlib.import_module("onnxruntime")  # not everyone has it
+    onnxruntime: Any = importlib.import_module("onnxruntime")  # optional
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
@@ -176,7 +174,7 @@ def open_session(file: Path, provider: str) -> Any:
 
 
 def run_session(session: Any) -> Runner:
-    """Returns what runs an open file."""
+    """Returns a runner of an onnxruntime session."""
     names = [output.name for output in session.get_outputs()]
     (image,) = [x.name for x in session.get_inputs()]
 
@@ -188,7 +186,7 @@ def run_session(session: Any) -> Runner:
 
 
 def write_metadata(file: Path, **texts: str) -> None:
-    """Adds texts to the metadata of an ONNX file, where ``get_modelmeta`` of a session has them."""
+    """Adds texts to the metadata of an ONNX file, which a session's ``get_modelmeta`` returns."""
     onnx: Any = importlib.import_module("onnx")
     model = onnx.load(str(file))
     onnx.helper.set_model_props(model, texts)

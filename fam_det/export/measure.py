@@ -1,4 +1,4 @@
-"""How much a network costs and finds, in PyTorch and exported: the rows of the table."""
+"""Measures the cost and the accuracy of networks, in PyTorch and exported: the table's rows."""
 
 import itertools
 import tempfile
@@ -25,7 +25,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.analysis import FlopCountAnalysis
 
 SECONDS = 3.0  # of the measurement of each network
-WARMUP, MIN_ROUNDS, TURN = 2, 3, 0.1  # runs before it, turns of each, seconds of a turn
+WARMUP, MIN_ROUNDS, TURN = 2, 3, 0.1  # first runs, turns of each, seconds of a turn
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Network:
 
     name: str
     detector: Any  # in eval mode on the CPU
-    cfg: CfgNode  # whose INPUT says how it expects images
-    image: Tensor  # (3, H, W) as it expects it
-    calibration: Iterable[Tensor] = ()  # training images as it expects them
+    cfg: CfgNode  # its INPUT describes the images
+    image: Tensor  # (3, H, W)
+    calibration: Iterable[Tensor] = ()  # training images
 
     formats: ClassVar[Mapping[str, Format]] = FORMATS
 
@@ -47,29 +47,29 @@ class Network:
 
     @property
     def inputs(self) -> Any:
-        """The image as the detector itself takes it."""
+        """The image as the detector takes it in PyTorch."""
         return [{"image": self.image}]
 
     @property
     def kind(self) -> str:
-        """What it is, for messages."""
+        """Its architecture, for messages."""
         backbone = getattr(self.detector, "backbone", self.detector)
         bottom_up = getattr(backbone, "bottom_up", backbone)  # below an FPN
         return f"{type(self.detector).__name__} on {type(bottom_up).__name__}"
 
     def run(self, image: Tensor) -> dict[str, Tensor]:
-        """Returns what an exported file gives for an image."""
+        """Returns the detections in the form of an exported file's."""
         return detect(self.detector, image)
 
     def evaluate(self, run: Runner, title: str) -> dict[str, float]:
-        """Returns the scores of what runs it, by the fields of a row."""
+        """Returns the scores of a runner, by the fields of a row."""
         ap = evaluate(run, self.cfg, self.cfg.DATASETS.TEST[0], title)
         return {"ap": ap["AP"], "ap50": ap["AP50"]}
 
 
 @dataclass
 class Row:
-    """A line of the table; None for what was not measured."""
+    """A line of the table; None for a value that was not measured."""
 
     network: str
     format: str  # "PyTorch" or the title of one of FORMATS
@@ -83,8 +83,8 @@ class Row:
     ap50: float | None = None
     top1: float | None = None  # of a classifier
     top5: float | None = None
-    check: str = ""  # how it compares with the same network in PyTorch
-    error: str = ""  # why the file is not there or not to be used
+    check: str = ""  # comparison with the same network in PyTorch
+    error: str = ""  # why there is no file
 
     @property
     def title(self) -> str:
@@ -98,10 +98,10 @@ def measure(
     weights: Path,
     evaluated: Collection[str] = (),
 ) -> list[Row]:
-    """Exports networks beside the student's ``weights``, and measures them.
+    """Exports networks into the folder of the student's ``weights``, and measures them.
 
     Args:
-        networks: the teacher, if there is one, before the student. Its files are not kept.
+        networks: the teacher, if there is one, before the student; only the student's files stay.
         formats: keys of their ``formats``.
         weights: file of the student's weights.
         evaluated: names of the networks whose rows get scores.
@@ -112,15 +112,15 @@ def measure(
     subjects: list[tuple[Row, Network, Runner | None]] = []
     with tempfile.TemporaryDirectory() as folder:
         for x in networks:
-            subjects.append((in_pytorch(x, weights if x.name == "student" else None), x, x.run))
+            subjects.append((pytorch_row(x, weights if x.name == "student" else None), x, x.run))
         for name, x in itertools.product(formats, networks):
             target = weights.parent if x.name == "student" else Path(folder)
-            row, run = exported(name, x, target)
+            row, run = export(name, x, target)
             subjects.append((row, x, run))
         running = [(row, x, run) for row, x, run in subjects if run]
         teacher: dict[str, float] = {}  # seconds by format
-        found = latencies([partial(run, x.image) for _, x, run in running])
-        for (row, x, run), row.seconds in zip(running, found, strict=True):
+        seconds = latencies([partial(run, x.image) for _, x, run in running])
+        for (row, x, run), row.seconds in zip(running, seconds, strict=True):
             if x.name == "teacher":
                 teacher[row.format] = row.seconds
             elif row.seconds and row.format in teacher:
@@ -130,8 +130,8 @@ def measure(
     return [row for row, _, _ in subjects]
 
 
-def in_pytorch(network: Network, file: Path | None) -> Row:
-    """Returns the row of a network as it is; its file has the weights."""
+def pytorch_row(network: Network, file: Path | None) -> Row:
+    """Returns the row of a network in PyTorch; ``file`` has its weights."""
     weights = network.detector.state_dict().values()
     return Row(
         network.name,
@@ -143,24 +143,23 @@ def in_pytorch(network: Network, file: Path | None) -> Row:
     )
 
 
-def exported(name: str, network: Network, folder: Path) -> tuple[Row, Runner | None]:
-    """Exports a network and compares the file with it; what goes wrong is in the row."""
-    form = network.formats[name]
-    file, row = folder / form.file, Row(network.name, form.title)
-    file.unlink(missing_ok=True)  # that of an earlier call is not this network
+def export(name: str, network: Network, folder: Path) -> tuple[Row, Runner | None]:
+    """Exports a network and compares the file with it; the row has any error."""
+    fmt = network.formats[name]
+    file, row = folder / fmt.file, Row(network.name, fmt.title)
+    file.unlink(missing_ok=True)  # of another network, from an earlier call
     try:
-        run = form.export(network.detector, network.image, file, network.calibration)
-        found = form.compare(run, network.run, network.image)
-        reason = "" if found.close else f"removed: {found.describe()}"
+        run = fmt.export(network.detector, network.image, file, network.calibration)
+        result = fmt.compare(run, network.run, network.image)
+        reason = "" if result.close else f"removed: {result.describe()}"
     except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
-        other = "; use --format torchscript instead" if name == "scripted" else ""
-        reason = one_line(error, MAX_REASON)
-        reason = f"PyTorch cannot export {network.kind}{other} ({reason})"
+        hint = "; use --format torchscript instead" if name == "scripted" else ""
+        reason = f"PyTorch cannot export {network.kind}{hint} ({one_line(error, MAX_REASON)})"
     if reason:
         file.unlink(missing_ok=True)
         row.check, row.error = "failed", f"--format {name}: {reason}"
         return row, None
-    row.file, row.size, row.check = file.name, file.stat().st_size, found.describe()
+    row.file, row.size, row.check = file.name, file.stat().st_size, result.describe()
     return row, run
 
 
@@ -174,10 +173,10 @@ def count_flops(model: Any, inputs: Any) -> float:
 
 @torch.no_grad()
 def latencies(runs: Sequence[Callable[[], Any]]) -> list[float]:
-    """Returns the median seconds of each run, as ``read_clock`` has them.
+    """Returns the median seconds of each run, by ``read_clock``.
 
     They take turns, so that their ratios hold on a machine with other work. The first run of a turn
-    finds the caches full of another's, and counts only where it is the only one.
+    has cold caches, and counts only if it is the only one.
     """
     for run in runs:
         for _ in range(WARMUP):
@@ -190,12 +189,12 @@ def latencies(runs: Sequence[Callable[[], Any]]) -> list[float]:
             while len(clock) == 1 or clock[-1] - clock[0] < TURN:
                 run()
                 clock.append(read_clock("cpu"))
-            own = [after - before for before, after in itertools.pairwise(clock)]
-            times += own[1:] or own
+            turn = [end - begin for begin, end in itertools.pairwise(clock)]
+            times += turn[1:] or turn
         rounds += 1
     return [median(times) for times in measured]
 
 
 def class_count(detector: Any) -> int | None:
-    """Returns how many classes a detector finds, if it says so as Detectron2's do."""
+    """Returns the number of a detector's classes, None if it has no ``num_classes``."""
     return getattr(getattr(detector, "roi_heads", detector), "num_classes", None)

@@ -1,4 +1,4 @@
-"""Images and videos to detect in, and those with boxes; one picture at a time is in memory."""
+"""Reads and writes images and videos, one picture at a time."""
 
 import os
 import sys
@@ -20,18 +20,18 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy, read_image
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 CODEC = "mp4v"  # MPEG-4, which every build of OpenCV writes
-DEFAULT_RATE = 25.0  # frames per second of a video that does not say
-WHOLE = 0.9  # of the number of frames that a container gives, which for some is an estimate
+DEFAULT_RATE = 25.0  # frames per second, of a video without a rate
+MIN_FRAMES = 0.9  # of the number in the container, which may be an estimate
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 
 class UnreadableError(ValueError):
-    """An image or a video that cannot be read; the message is the reason alone."""
+    """An image or a video cannot be read; the message has the reason without the name."""
 
 
 def progress(items: Iterable[Any] | None, title: str, total: int | None = None) -> "tqdm[Any]":
-    """Shows how many of some images are done and the time left; in a log every ten seconds."""
+    """Shows the number of images done and the time left; in a log every ten seconds."""
     seconds = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(items, title, total, unit="image", mininterval=seconds, leave=False)
 
@@ -39,7 +39,7 @@ def progress(items: Iterable[Any] | None, title: str, total: int | None = None) 
 def list_media(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     """Returns the innermost folder of all files, and their names relative to it.
 
-    A folder stands for the images in it, sorted by name; its subfolders are not searched.
+    Lists the images of a folder, without subfolders, sorted by name.
 
     Raises:
         ValueError: a path that is not there, or a folder without images.
@@ -50,7 +50,7 @@ def list_media(paths: Sequence[Path]) -> tuple[Path, list[str]]:
 
 
 def _expand(path: Path) -> list[str]:
-    """Returns absolute paths as text, which takes a fraction of the memory of a Path."""
+    """Returns absolute paths as strings, which need a fraction of the memory of a Path."""
     absolute = os.path.abspath(path)  # noqa: PTH100  Path.resolve follows links
     if path.is_file():
         return [absolute]
@@ -71,7 +71,7 @@ def is_video(name: str) -> bool:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _open_video(file: Path) -> Iterator[Any]:
     capture = cv2.VideoCapture(str(file))
     try:
         yield capture
@@ -80,8 +80,8 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def count_frames(video: Path) -> int:
-    """Returns the number of frames that a video says it has, 0 if it does not."""
-    with _opened(video) as capture:
+    """Returns the number of frames in a video's header, 0 if unknown."""
+    with _open_video(video) as capture:
         return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
 
@@ -89,23 +89,23 @@ def read_pictures(file: Path, input_format: str) -> Iterator[Pixels]:
     """Yields an image, or each frame of a video, upright and in the channels of ``INPUT.FORMAT``.
 
     Raises:
-        UnreadableError: a file that is damaged, of another kind, or not safe to decode; a video
-            after the frames that could be read.
+        UnreadableError: a file is damaged, of another kind, or not safe to decode; for a video
+            after its readable frames.
     """
     if not is_video(file.name):
         yield _read_image(file, input_format)
         return
     number, expected = 0, count_frames(file)
-    with _opened(file) as capture:
-        found, frame = capture.read()
-        while found:
+    with _open_video(file) as capture:
+        ok, frame = capture.read()
+        while ok:
             number += 1
             rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             yield convert_PIL_to_numpy(Image.fromarray(rgb), input_format)
-            found, frame = capture.read()
+            ok, frame = capture.read()
     if number == 0:
         raise UnreadableError("not a video that OpenCV can read")
-    if number < WHOLE * expected:
+    if number < MIN_FRAMES * expected:
         raise UnreadableError(f"ends after {number} of {expected} frames")
 
 
@@ -119,16 +119,16 @@ def _read_image(file: Path, input_format: str) -> Pixels:
 
 @contextmanager
 def picture_writer(source: Path, target: Path) -> Iterator[Callable[[Pixels], None]]:
-    """Yields what writes RGB pictures to a file: an image, or the frames of a video like another.
+    """Yields a function that writes RGB pictures to a file: an image, or a video's frames.
 
-    A ``target`` of another kind than can be written gets ".jpg" or ".mp4" behind its name.
+    Appends ".jpg" or ".mp4" to a ``target`` of a kind that cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if not is_video(source.name):
         file = _with_suffix(target, IMAGES, ".jpg")
         yield lambda picture: Image.fromarray(picture).save(file)
         return
-    with _opened(source) as capture:
+    with _open_video(source) as capture:
         rate = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE
     file = _with_suffix(target, (".mp4",), ".mp4")
     writers: list[Any] = []  # one, of the size of the first picture

@@ -1,4 +1,4 @@
-"""Where a detector's time goes: its backbone, FPN, RPN and heads."""
+"""Measures the time of a detector's backbone, FPN, RPN and heads."""
 
 import time
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from fam_det.export.formats import detect
 
 REST = "the rest"
 WARMUP, MIN_REPEATS = 2, 5
-# By path. A part inside another one's module counts on its own: the bottom-up network, an FPN's
-# backbone, inside the FPN, the masks inside ``roi_heads``.
+# By path. A part inside another part's module is not counted in that one: the bottom-up network
+# inside the FPN, the masks inside ``roi_heads``.
 PARTS = {
     "backbone.bottom_up": "backbone",
     "backbone": "FPN",
@@ -29,11 +29,10 @@ PARTS = {
 
 
 def read_clock(device: str) -> float:
-    """Returns seconds, of which the differences count; ``device`` is "cpu" or "cuda".
+    """Returns seconds from an arbitrary start; ``device`` is "cpu" or "cuda".
 
-    One thread is timed by what it computes, as on a machine with nothing else to do: other
-    processes, which may take most of a shared machine, do not count. Several threads wait for one
-    another, and a GPU is waited for, so there it is the time that passes.
+    With one thread it is the CPU time, in which the other processes of a shared machine do not
+    count. Several threads wait for each other, so that there, as on a GPU, it is the wall time.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -50,13 +49,13 @@ def part_seconds(
     Args:
         detector: any of Detectron2's, in eval mode.
         image: (3, H, W), float32 of 0 to 255 in the detector's channel order.
-        seconds: to go on for.
-        min_repeats: images to measure at least.
+        seconds: of the measurement, at least.
+        min_repeats: forward passes, at least.
 
     Returns:
-        The median seconds of an image in each part, in the order of ``PARTS``, then in "the rest":
-        normalising and padding the image and, of a dense detector, its anchors and NMS. The NMS of
-        proposals counts as RPN, that of detections as box head.
+        The median seconds of each part, in the order of ``PARTS``, then of "the rest": normalising
+        and padding the image, and the anchors and NMS of a dense detector. The NMS of proposals
+        counts as RPN, that of detections as box head.
     """
     modules = dict(detector.named_modules())
     parts = {path: part for path, part in PARTS.items() if path in modules}
@@ -72,15 +71,15 @@ def part_seconds(
             detect(detector, image)
         repeats.append(dict.fromkeys([*parts.values(), REST], 0.0))
         running: list[str] = []
-        for (moment, part), (after, _) in pairwise(marks):
+        for (begin, part), (end, _) in pairwise(marks):
             running = [*running, part] if part else running[:-1]
-            repeats[-1][running[-1]] += after - moment
+            repeats[-1][running[-1]] += end - begin
     return {part: median(x[part] for x in repeats) for part in repeats[0]}
 
 
 @contextmanager
 def _marks(parts: dict[nn.Module, str], device: str) -> Iterator[list[tuple[float, str]]]:
-    """Within this context notes when a part, REST around all, begins; "" when the last one ends."""
+    """Yields the times at which parts begin, and their names; "" at the end of the last one."""
     marks: list[tuple[float, str]] = []
 
     def mark(part: str) -> None:

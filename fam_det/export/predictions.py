@@ -1,4 +1,4 @@
-"""Detections as files: one in COCO's format that is written as they come."""
+"""Writes detections to a file in COCO's format, one image at a time."""
 
 import json
 import shutil
@@ -17,10 +17,10 @@ from detectron2.structures import Instances
 
 
 class PredictionFile:
-    """Images and objects of a data set in COCO's format, whose objects have a score.
+    """A data set in COCO's format, whose objects have a score.
 
-    Ids count from 1; ``categories`` have ``id`` and ``name`` by class index. Nothing but the
-    numbers of images and objects is kept in memory.
+    Ids count from 1; ``categories`` have ``id`` and ``name`` by class index. It keeps only the
+    numbers of images and objects in memory.
     """
 
     def __init__(
@@ -32,24 +32,24 @@ class PredictionFile:
         self.num_images = self.num_objects = 0
 
     def add(self, image: dict[str, Any], detections: Instances) -> None:
-        """Writes an image with its detections, their numbers as Detectron2's evaluation has them.
+        """Writes an image with its detections, as Detectron2's evaluation writes them.
 
         ``image`` has at least ``file_name``, ``height`` and ``width``.
         """
         self.add_entries(image, instances_to_entries(detections))
 
     def add_entries(self, image: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
-        """Writes an image with entries as of ``instances_to_entries``."""
+        """Writes an image with entries of ``instances_to_entries``."""
         self.num_images += 1
         _write_item(self.images, {"id": self.num_images, **image}, self.num_images)
-        for found in entries:
+        for detection in entries:
             self.num_objects += 1
-            category = self.categories[found["category_id"]]["id"]
-            *_, width, height = found["bbox"]
-            mask = found.get("segmentation")
+            category = self.categories[detection["category_id"]]["id"]
+            *_, width, height = detection["bbox"]
+            mask = detection.get("segmentation")
             area = float(width * height if mask is None else mask_util.area(mask))
             entry = {"id": self.num_objects, "image_id": self.num_images, "area": area}
-            entry |= {"iscrowd": 0, **found, "category_id": category}
+            entry |= {"iscrowd": 0, **detection, "category_id": category}
             _write_item(self.annotations, entry, self.num_objects)
 
 
@@ -69,7 +69,7 @@ def _write_item(file: IO[str], item: dict[str, Any], number: int) -> None:
 def open_predictions(
     path: Path, info: dict[str, Any], categories: Sequence[dict[str, Any]]
 ) -> Iterator[PredictionFile]:
-    """Yields a file that replaces ``path`` when the context ends, unless in an exception."""
+    """Yields a file that replaces ``path`` at the end of the context, unless it raises."""
     with atomic_write(path) as temporary, TemporaryFile("w+", encoding="utf-8") as images:
         with temporary.open("w", encoding="utf-8") as file:
             head = json.dumps({"info": info, "categories": list(categories)})

@@ -1,4 +1,4 @@
-"""A detector with what surrounds it at test time: resizing before, the image's own size after."""
+"""Detects in images of any size: resizes them, and returns boxes in their pixels."""
 
 import importlib
 import importlib.util
@@ -26,19 +26,19 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import Instances
 
-Inputs = dict[str, Any]  # image (3, h, w) with its "height" and "width" before resizing
-OUTPUTS = {"pred_boxes", "pred_classes", "scores"}  # that an ONNX file must have
+Inputs = dict[str, Any]  # "image" (3, h, w), and its "height" and "width" before resizing
+OUTPUTS = {"pred_boxes", "pred_classes", "scores"}  # of an ONNX file
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Detects as an evaluation does: the same resizing, the same thresholds."""
+    """Detects with the resizing and the thresholds of an evaluation."""
 
     detect: Callable[[Inputs], Instances]
     resize: T.AugmentationList
-    input_format: str  # of the channels, as INPUT.FORMAT
+    input_format: str  # INPUT.FORMAT
     categories: Sequence[dict[str, Any]]  # "id" and "name" by class index
-    has_names: bool  # or the names are numbers
+    has_names: bool  # False if the names are numbers
 
     @torch.no_grad()
     def __call__(self, image: NDArray[np.uint8]) -> Instances:
@@ -47,7 +47,7 @@ class Predictor:
         Boxes are in its pixels, and masks (N, H, W).
 
         Raises:
-            UnreadableError: an image so thin that nothing is left of it when it is resized.
+            UnreadableError: an image is too thin to be resized.
         """
         height, width = image.shape[:2]
         inputs = T.AugInput(image)
@@ -62,11 +62,11 @@ class Predictor:
 def load_predictor(source: Path, weights: str | None, device: str | None) -> Predictor:
     """Loads a run, a config with ``weights``, a deployed folder or a deployed ONNX file.
 
-    ``device`` is "cpu", "cuda", or None for the GPU if PyTorch sees one; ONNX then has the CPU.
+    ``device`` is "cpu", "cuda", or None for the GPU if PyTorch sees one, and the CPU for ONNX.
 
     Raises:
-        ValueError: a source, checkpoint or device that is not as it should be.
-        ImportError: an ONNX file without onnxruntime.
+        ValueError: an invalid source, checkpoint or device.
+        ImportError: onnxruntime, for an ONNX file, is not installed.
     """
     if source.suffix == ".onnx":
         cfg, detector = _load_onnx(source, weights, device or "cpu")
@@ -76,11 +76,11 @@ def load_predictor(source: Path, weights: str | None, device: str | None) -> Pre
         cfg, weights = read_source(source, weights, [])
         detector = load_student(cfg, weights)[1].to(device)
     folder = source if source.is_dir() else source.parent
-    return detectron2_predictor(detector, cfg, find_categories(cfg) or _deployed(folder))
+    return detectron2_predictor(detector, cfg, find_categories(cfg) or _deployed_categories(folder))
 
 
-def _deployed(folder: Path) -> list[dict[str, Any]]:
-    """Returns the categories that tools/deploy.py has noted, none without its file."""
+def _deployed_categories(folder: Path) -> list[dict[str, Any]]:
+    """Returns the categories in the deploy.json of tools/deploy.py, if any."""
     try:
         return list(json.loads((folder / "deploy.json").read_text())["categories"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -90,7 +90,7 @@ def _deployed(folder: Path) -> list[dict[str, Any]]:
 def detectron2_predictor(
     detector: Any, cfg: CfgNode, categories: Sequence[dict[str, Any]] = ()
 ) -> Predictor:
-    """Returns the predictor of a detector in eval mode, whose ``INPUT`` and classes ``cfg`` has."""
+    """Returns the predictor of a detector in eval mode; ``cfg`` has its ``INPUT`` and classes."""
     classes = range(count_classes(cfg) or cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     return Predictor(
         lambda inputs: detector([inputs])[0]["instances"].to("cpu"),
@@ -102,7 +102,7 @@ def detectron2_predictor(
 
 
 def _load_onnx(file: Path, weights: str | None, device: str) -> tuple[CfgNode, RunnerDetector]:
-    """Returns the config beside the file, and what runs it."""
+    """Returns the config beside the file, and a detector that runs it."""
     config = file.with_name("config.yaml")
     if weights:
         raise ValueError(f"--weights: got {weights}, but {file} has its own; leave it out")

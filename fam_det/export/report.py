@@ -1,4 +1,4 @@
-"""``deploy.md`` and ``deploy.json``: the table, where it was measured, how to load the files."""
+"""Writes ``deploy.md`` and ``deploy.json``: table, machine and code that loads the files."""
 
 import json
 import platform
@@ -27,14 +27,14 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "top-5": lambda row: _scaled(row.top5, 1.0, 2),
     "beside PyTorch": lambda row: row.check,
 }
-LEFT = ("", "file", "beside PyTorch")  # columns of texts
+LEFT = ("", "file", "beside PyTorch")  # aligned
 
 
 @dataclass(frozen=True)
 class Report:
     """A deployment's measurements and notes."""
 
-    checkpoint: str  # where the weights are from
+    checkpoint: str  # of the student
     image_size: tuple[int, int]  # (H, W) of the image that was measured
     input_format: str  # order of its channels
     sizes: Sequence[int]  # INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST; a classifier's INPUT.SIZE
@@ -42,9 +42,8 @@ class Report:
     rows: Sequence[Row]
     notes: Sequence[str]
     code: str  # Markdown with the Python that runs each file
-    scores: str = ""  # what was evaluated and on what, "" for nothing
-    # Seconds in PyTorch, by network.
-    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    scores: str = ""  # name of the scores and their data, "" for none
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # seconds by network
     needs: Sequence[str] = ()  # packages besides Detectron2 that config.yaml needs
 
     def text(self, style: str) -> str:
@@ -71,7 +70,7 @@ class Report:
         return "\n\n".join([*blocks, *self.lines()]) + "\n"
 
     def lines(self) -> list[str]:
-        """Returns what is out of the ordinary, one line each."""
+        """Returns notes and errors, one line each."""
         lines = [*self.notes, *[row.error for row in self.rows if row.error]]
         if not self.needs:
             return lines

@@ -1,4 +1,4 @@
-"""Python that runs each deployed file, for ``deploy.md``; none of it needs this package's tools."""
+"""Python code that runs each deployed file, for ``deploy.md``, without this package's tools."""
 
 from collections.abc import Collection
 
@@ -12,7 +12,7 @@ cfg.MODEL.WEIGHTS = "model.pth"
 cfg.MODEL.DEVICE = "cpu"  # or "cuda"
 print(DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"])
 """
-# What it needs besides where the student's backbone is this package's.
+# Added if the student's backbone is this package's.
 PACKAGE = """import fam_det.modeling  # first: it registers the backbone
 from fam_det.config import add_distillation_config
 """

@@ -1,4 +1,4 @@
-"""Deployment's inputs: the config of a run or file, a checkpoint, the teacher, an image."""
+"""Reads the inputs of a deployment: config, checkpoint, teacher, images."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,9 +24,9 @@ from detectron2.data.detection_utils import read_image
 DISTILLED = "DistilledDetector"
 DEPLOYED = "model.pth"  # the student's weights in a deployed folder
 MAX_REASON = 200  # characters of a library's error in a message
-DEFAULT_SIZE = 800  # pixels of the shorter side, where INPUT.MIN_SIZE_TEST is 0 for no resizing
-# Errors of a config, a checkpoint or a download that is not there.
-ABSENT = (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueError)
+DEFAULT_SIZE = 800  # pixels of the shorter side, if INPUT.MIN_SIZE_TEST is 0 for no resizing
+# Of an invalid or missing config, checkpoint or download.
+LOAD_ERRORS = (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueError)
 
 
 def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[CfgNode, str]:
@@ -45,7 +45,7 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> tuple[C
         raise ValueError(
             f"{file}: not there, expected the output folder of a run, or a config in YAML"
         )
-    # Without the checks of a training: its data sets and its GPU may be elsewhere.
+    # Without the checks of a training: its data sets and its GPU may be on another machine.
     cfg = default_config()
     merge_config(cfg, file, opts)
     return cfg, find_weights(path, weights, cfg.MODEL.WEIGHTS)
@@ -68,9 +68,9 @@ def find_weights(path: Path, weights: str | None, default: str) -> str:
 
 
 def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
-    """Loads the teacher of a run on the CPU, as far as it is there.
+    """Loads the teacher of a run on the CPU, None if it cannot be built.
 
-    The second value is a note for the reader of its figures on what is missing, "" for nothing.
+    The second value is a note on what is missing, "" for nothing.
     """
     if cfg.MODEL.META_ARCHITECTURE != DISTILLED:
         return None, ""
@@ -78,13 +78,13 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
     cfg.MODEL.DEVICE = "cpu"
     try:
         teacher = build_teacher(cfg)
-    except ABSENT as error:
+    except LOAD_ERRORS as error:
         return None, f"no teacher beside it: {one_line(error, MAX_REASON)}"
     try:
         teacher.load_weights([name for name, _ in teacher.detector.named_children()])
-    except ABSENT as error:
+    except LOAD_ERRORS as error:
         return teacher, (
-            "the teacher has random weights, and finds other objects in another time: "
+            "the teacher has random weights, so its speed and AP are not a trained one's: "
             f"{one_line(error, MAX_REASON)}"
         )
     return teacher, ""
@@ -93,7 +93,7 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
 def teacher_input(cfg: CfgNode, teacher: FrozenTeacher) -> CfgNode:
     """Returns the config of a run with the ``INPUT`` of its teacher.
 
-    A LazyConfig does not say which size its detector expects: that is the student's.
+    A LazyConfig does not define the size of its images: the student's is kept.
     """
     cfg = cfg.clone()
     if not find_config(cfg.MODEL.TEACHER.CONFIG)[0].endswith(".py"):
@@ -104,10 +104,10 @@ def teacher_input(cfg: CfgNode, teacher: FrozenTeacher) -> CfgNode:
 
 
 class TrainingImages:
-    """Images of ``DATASETS.TRAIN``, spread over it, as an evaluation resizes them.
+    """Evenly spaced images of ``DATASETS.TRAIN``, resized as in an evaluation.
 
     Raises:
-        ValueError: no data set, or one that is not there.
+        ValueError: no data set, or a missing one.
     """
 
     def __init__(self, cfg: CfgNode, count: int) -> None:
@@ -119,7 +119,7 @@ class TrainingImages:
         self.files = files[:: max(len(files) // count, 1)][:count]
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yields (3, H, W), read one by one."""
+        """Yields (3, H, W), one at a time."""
         for file in self.files:
             yield read_resized(self.cfg, Path(file))
 
@@ -128,13 +128,13 @@ def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None)
     """Returns the image (3, H, W) that exports are traced with, compared on and timed with.
 
     Its pixels are float32 of 0 to 255 in the order of ``INPUT.FORMAT``. Without a file it is noise,
-    in which a trained detector finds little; without a size (H, W) ``INPUT.MIN_SIZE_TEST`` counts.
+    in which a trained detector detects little; the default size is ``INPUT.MIN_SIZE_TEST``.
     """
     shortest, longest = cfg.INPUT.MIN_SIZE_TEST or DEFAULT_SIZE, cfg.INPUT.MAX_SIZE_TEST
     if file is None:
-        four_to_three = shortest, min(shortest * 4 // 3, max(longest, shortest))
+        size = size or (shortest, min(shortest * 4 // 3, max(longest, shortest)))
         generator = torch.Generator().manual_seed(0)
-        return torch.randint(0, 256, (3, *(size or four_to_three)), generator=generator).float()
+        return torch.randint(0, 256, (3, *size), generator=generator).float()
     try:
         return read_resized(cfg, file, size)
     except OSError as error:
@@ -142,7 +142,7 @@ def example_image(cfg: CfgNode, file: Path | None, size: tuple[int, int] | None)
 
 
 def read_resized(cfg: CfgNode, file: Path, size: tuple[int, int] | None = None) -> Tensor:
-    """Returns an image (3, H, W) as ``example_image``."""
+    """Returns an image (3, H, W) in the form of ``example_image``."""
     pixels = read_image(str(file), format=cfg.INPUT.FORMAT)
     shortest, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     resize = T.Resize(size) if size else T.ResizeShortestEdge(shortest, longest)

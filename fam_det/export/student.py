@@ -1,4 +1,4 @@
-"""The student alone, as a config and a checkpoint of plain Detectron2."""
+"""Saves the student alone, as a config and a checkpoint of plain Detectron2."""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from fam_det.files.checkpointer import SafeCheckpointer, WeightsMismatchError
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
 
-# Keys of this project that a student's backbone may need, by a part of the backbone's name.
+# This project's config nodes of backbones, by a part of the backbone's name.
 BACKBONE_NODES = {"mobilenet_v2": "MOBILENETV2", "timm": "TIMM"}
-COMMON = {"torch", "torchvision", "detectron2", "fvcore"}  # everyone who has Detectron2 has these
+DETECTRON2_PACKAGES = {"torch", "torchvision", "detectron2", "fvcore"}
 
 
 def student_config(cfg: CfgNode) -> CfgNode:
-    """Returns the student's config without this project's keys, but for those of its backbone."""
+    """Returns the student's config without this project's keys, except those of its backbone."""
     plain = get_cfg()
     _copy_known(cfg, plain)
     if cfg.MODEL.META_ARCHITECTURE == DISTILLED:
@@ -60,17 +60,17 @@ def load_student(source: CfgNode, weights: str) -> tuple[CfgNode, Any]:
 
 
 class _ExactCheckpointer(SafeCheckpointer):
-    """A checkpointer that leaves out nothing but the distiller."""
+    """A checkpointer that ignores only the weights of the distiller."""
 
     def _load_model(self, checkpoint: Any) -> Any:
-        found = super()._load_model(checkpoint)
-        unknown = [x for x in found.unexpected_keys if not x.startswith(DISTILLER)]
+        incompatible = super()._load_model(checkpoint)
+        unknown = [x for x in incompatible.unexpected_keys if not x.startswith(DISTILLER)]
         if unknown:
             raise WeightsMismatchError(
                 f"{len(unknown)} weights are not of the student of the config, the first is "
                 f"{unknown[0]}; expected a checkpoint of its training"
             )
-        return found
+        return incompatible
 
 
 def save_student(cfg: CfgNode, student: nn.Module, folder: Path) -> Path:
@@ -84,7 +84,7 @@ def save_student(cfg: CfgNode, student: nn.Module, folder: Path) -> Path:
 
 
 def needed_packages(cfg: CfgNode, student: nn.Module) -> list[str]:
-    """Returns packages besides Detectron2 that the student is made with, such as "fam_det"."""
+    """Returns the packages besides Detectron2 that define the student, such as "fam_det"."""
     parts: list[Any] = [type(module) for module in student.modules()]
     parts.append(BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME))
-    return sorted({part.__module__.partition(".")[0] for part in parts} - COMMON)
+    return sorted({part.__module__.partition(".")[0] for part in parts} - DETECTRON2_PACKAGES)

@@ -286,7 +286,7 @@ class DistilledDetector(StudentWrapper):
             captured["compare_heads"] = partial(
                 head_losses,
                 self.teacher.detector,
-                others=teacher_features,
+                teacher_features=teacher_features,
                 valid_sizes=cells,
                 image_sizes=image_sizes,
                 input_scale=self.teacher.input_scale,

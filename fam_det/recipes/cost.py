@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from fam_det.data import build_train_loader, register_coco_datasets
-from fam_det.export.source import ABSENT, MAX_REASON
+from fam_det.export.source import LOAD_ERRORS, MAX_REASON
 from fam_det.files import one_line
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.modeling.metrics import wall_clock
@@ -28,7 +28,7 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 
 SECONDS, SHARE = 10.0, 0.01  # of measuring at most, and as a fraction of the whole training
-FAULTS = (*ABSENT, FloatingPointError)
+FAULTS = (*LOAD_ERRORS, FloatingPointError)
 
 
 def describe_cost(request: Request, cfg: CfgNode, trainings: int = 1) -> str:

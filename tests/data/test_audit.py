@@ -15,11 +15,11 @@ from fam_det.config import default_config
 from fam_det.data import audit, register_coco_datasets
 from fam_det.data.annotations import check_annotations, read_dataset
 from fam_det.data.audit import (
+    duplicates,
     find_shared_images,
     forget_warnings,
     kept_warnings,
     read_objects,
-    twins,
 )
 
 from detectron2.config import CfgNode
@@ -135,16 +135,17 @@ def overlap(a: list[float], b: list[float]) -> float:
     return float((inside[0] & inside[1]).sum() / (inside[0] | inside[1]).sum())
 
 
-def test_twins_are_objects_of_one_class_and_image_that_overlap() -> None:
+def test_duplicates_are_objects_of_one_class_and_image_that_overlap() -> None:
     data = content(60, (28, 36), seed=1)
     objects = data["annotations"]
     expected = {
         (i, k)
         for k in range(len(objects))
         for i in range(k)
-        if (k - i) % 10 == 0 and overlap(objects[i]["bbox"], objects[k]["bbox"]) > audit.TWIN_IOU
+        if (k - i) % 10 == 0
+        and overlap(objects[i]["bbox"], objects[k]["bbox"]) > audit.DUPLICATE_IOU
     }
-    assert set(twins(read_objects(data))) == expected
+    assert set(duplicates(read_objects(data))) == expected
 
 
 def test_objects_that_are_there_twice_are_counted(write: Write) -> None:

@@ -57,7 +57,12 @@ def maps(detector: Any, seed: int) -> Maps:
 def losses_of(teacher: Any, own: Maps, others: Maps, scale: float = 1.0) -> dict[str, float]:
     strides = {name: shape.stride for name, shape in teacher.backbone.output_shape().items()}
     cells = {name: valid_sizes(SIZES, stride) for name, stride in strides.items()}
-    given = {"others": others, "valid_sizes": cells, "image_sizes": SIZES, "input_scale": scale}
+    given = {
+        "teacher_features": others,
+        "valid_sizes": cells,
+        "image_sizes": SIZES,
+        "input_scale": scale,
+    }
     return {name: x.item() for name, x in head_losses(teacher, own, **given).items()}
 
 

@@ -24,7 +24,7 @@ FULL = {"mid_channels": CHANNELS}
 LAYERS = {"fusion": None}
 BEST = LAYERS | {"fam": FAMOptions(["global"]), "loss": spectral_correlation_loss}
 REVIEWKD = FULL | {"fusion": "abf", "transform": "conv3x3"}
-# By the row: what differs from the defaults of fam_det/config.py, and how many levels take part.
+# By row: options that differ from the defaults of fam_det/config.py, and the number of levels.
 HEADS: dict[str, tuple[dict[str, Any], int]] = {
     "recipes: layer-to-layer separable, spectral correlation, p3 to p6": (BEST, 4),
     "layer-to-layer separable, spectral correlation": (BEST, 5),

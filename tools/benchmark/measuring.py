@@ -38,7 +38,7 @@ class Case:
     seconds: float = 4.0  # of timing; see time_pairs, as for the next two
     pairs: tuple[int, int] = (5, 100)
     warmup: int = 2
-    growth: tuple[str, float] | None = None  # what the project has more of, and the factor
+    growth: tuple[str, float] | None = None  # quantity that grows, and its factor
 
 
 def gradient_case(
@@ -71,7 +71,7 @@ def forward_backward(
     if not trained:
         return lambda: function(*inputs)
     output = function(*inputs).detach()
-    generator = torch.Generator(output.device).manual_seed(0)  # two ways get the same gradient
+    generator = torch.Generator(output.device).manual_seed(0)  # both sides get the same gradient
     probe = output.new_empty(output.shape).normal_(generator=generator)
 
     def run() -> None:
@@ -83,7 +83,7 @@ def forward_backward(
 
 
 Row = dict[str, Any]
-"""Milliseconds, MiB and parameters of both ways, and their ratios, project over reference."""
+"""Milliseconds, MiB and parameters of both sides, and their ratios, project over reference."""
 
 
 def measure(case: Case, device: str) -> Row:
