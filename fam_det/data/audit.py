@@ -309,7 +309,7 @@ def find_odd_images(
     mapper reads, are skipped; TIFF files may be of such kinds, and are no error.
     """
     sample = images[:: max(len(images) // SAMPLE, 1)]
-    mismatched, unreadable, are_tiff = [], [], []
+    mismatched, unreadable = [], []
     for image in sample:
         expected = (int(image["width"]), int(image["height"]))
         file = folder / image["file_name"]
@@ -318,8 +318,7 @@ def find_odd_images(
         except IMAGE_ERRORS as error:
             if file.exists() and file.suffix.lower() in ("", *Image.registered_extensions()):
                 reason = error_reason(error, str(file))
-                unreadable.append(f"{short(image['file_name'])} ({reason})")
-                are_tiff.append(file.suffix.lower() in TIFF)
+                unreadable.append((file, f"{short(image['file_name'])} ({reason})"))
             continue
         if turned != expected:
             mismatched.append((image["file_name"], expected, size, turned))
@@ -327,9 +326,9 @@ def find_odd_images(
     of_sample = f"of a sample of {len(sample)} images"
     if unreadable:
         yield Finding(
-            f"{len(unreadable)} {of_sample} cannot be read, such as {unreadable[0]}; if a mapper "
-            f"of your own reads them, add: {FLAG}",
-            is_error=len(unreadable) - sum(are_tiff) > allowed,
+            f"{len(unreadable)} {of_sample} cannot be read, such as {unreadable[0][1]}; if a "
+            f"mapper of your own reads them, add: {FLAG}",
+            is_error=sum(x.suffix.lower() not in TIFF for x, _ in unreadable) > allowed,
         )
     if not mismatched:
         return

@@ -25,7 +25,7 @@ _PACKAGE = Path(detectron2.__file__).parent
 TRUSTED = (_PACKAGE.resolve(), (_PACKAGE / "model_zoo" / "configs").resolve())
 BASE = "_BASE_"
 MAX_VALUES = 100_000  # in a file, after its aliases are expanded
-# Error of yacs for text instead of a tuple or a number.
+# Error of yacs for a value of another type than the key's.
 _MISMATCH = re.compile(
     r"Type mismatch \(<class '(\w+)'> vs\. <class '\w+'>\) with values \((.*) vs\. (.*)\) "
     r"for config key: (\S+)",
