@@ -11,7 +11,7 @@ from pathlib import Path
 from fam_det.analysis.experiment import NO_EFFECT
 from fam_det.analysis.jobs import device
 from fam_det.analysis.plan import Plan
-from fam_det.analysis.plots import plot_curves, plot_scores
+from fam_det.analysis.plots import plot_curves, plot_scores, plot_speed
 from fam_det.analysis.processes import make_slots
 from fam_det.analysis.results import Results
 from fam_det.analysis.runner import Runner
@@ -141,6 +141,8 @@ def write_tables(study: Study, results: Results, *, plots: bool = False) -> str:
     if plots and any(row.scores for row in rows):
         plot_scores(study, rows, folder / "scores.png")
         plot_curves(study, rows, folder / "curves.png")
+        if study.milliseconds:
+            plot_speed(study, rows, folder / "speed.png")
     return table
 
 

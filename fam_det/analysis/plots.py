@@ -1,7 +1,8 @@
-"""Colours of all plots, and a study's plots: every seed, and the metric over the training."""
+"""Colours of all plots, and a study's plots: every seed, over the training, against the speed."""
 
 import zlib
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import mean
 
@@ -15,6 +16,7 @@ from fam_det.analysis.summary import SummaryRow
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#777777"
 STAGES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
+MARKERS = "os^vDPX*"
 METHODS = {
     **{ALONE: GREY, "FAM-KD": BLUE, "FAM + ReviewKD": VERMILION, "ReviewKD": GREEN},
     **{"teacher": BLACK, HEADS: ORANGE, "layer-to-layer FAM": SKY},
@@ -66,3 +68,42 @@ def plot_curves(study: Study, rows: Sequence[SummaryRow], file: Path) -> bool:
     axes.legend()
     figure.savefig(file, dpi=120)
     return True
+
+
+def plot_speed(study: Study, rows: Sequence[SummaryRow], file: Path) -> None:
+    """Draws a line per method against the milliseconds of its sizes, and the teacher.
+
+    Args:
+        study: with ``milliseconds``.
+        rows: of its table; those without a size or a score are left out.
+        file: to write.
+    """
+    methods: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        method, _, size = row.name.rpartition(", ")
+        if size in study.milliseconds and row.mean is not None:
+            point = (study.milliseconds[size], row.mean, row.std or 0.0)
+            methods.setdefault(method, []).append(point)
+    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    axes = figure.subplots()
+    styles = zip(cycle([*STAGES, GREY]), cycle(MARKERS), methods.items(), strict=False)
+    for colour, marker, (method, points) in styles:
+        times, means, deviations = zip(*sorted(points), strict=True)
+        axes.errorbar(
+            times, means, deviations, color=colour, marker=marker, capsize=3, label=method
+        )
+    ticks = [*study.milliseconds.values()]
+    if study.teacher:
+        ticks.append(study.teacher["milliseconds"])
+        axes.axhline(study.teacher["score"], color=BLACK, linestyle=":", linewidth=1)
+        axes.plot(
+            ticks[-1], study.teacher["score"], "*", color=BLACK, markersize=12, label="teacher"
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("milliseconds an image")
+    axes.set_ylabel(f"{study.metric}, mean and standard deviation over seeds")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)

@@ -12,7 +12,15 @@ from fam_det.files import one_line
 
 TOOLS = ("train_net", "train_classifier")
 REQUIRED_KEYS = {"tool", "metric", "seeds", "baseline", "runs"}
-STUDY_KEYS = {*REQUIRED_KEYS, "about", "choice_seed", "peer", "overrides"}
+STUDY_KEYS = {
+    *REQUIRED_KEYS,
+    "about",
+    "choice_seed",
+    "peer",
+    "overrides",
+    "milliseconds",
+    "teacher",
+}
 RUN_KEYS = {"name", "config", "overrides", "seeds", "choose", "needs"}
 PLACEHOLDER = re.compile(r"\{(\w[\w -]*)\}")
 
@@ -50,6 +58,8 @@ class Study:
     baseline: str  # row that every other is compared with
     peer: str | None  # second such row
     placeholders: frozenset[str]  # names that --set gives values to
+    milliseconds: Mapping[str, float]  # an image takes, by SIZE of the runs "METHOD, SIZE"
+    teacher: Mapping[str, float]  # its "milliseconds" and "score", for the plot; may be empty
 
 
 def load_study(file: Path) -> Study:
@@ -97,7 +107,24 @@ def _study(name: str, node: Any) -> Study:
         node["baseline"],
         node.get("peer"),
         frozenset(placeholders),
+        _milliseconds(node.get("milliseconds") or {}, runs),
+        _teacher(node.get("teacher") or {}),
     )
+
+
+def _milliseconds(node: Any, runs: Mapping[str, RunDefinition]) -> dict[str, float]:
+    if not _has_positive_numbers(node):
+        raise ValueError(f"milliseconds: got {node!r}, expected numbers above 0 by size")
+    for size in node:
+        if not any(run.endswith(f", {size}") for run in runs):
+            raise ValueError(f"milliseconds: {size}: no run has a name that ends with ', {size}'")
+    return node
+
+
+def _teacher(node: Any) -> dict[str, float]:
+    if node and not (_has_positive_numbers(node) and set(node) == {"milliseconds", "score"}):
+        raise ValueError(f"teacher: got {node!r}, expected its milliseconds and its score")
+    return dict(node)
 
 
 def _run(node: Any, study: Mapping[str, Any]) -> RunDefinition:
@@ -136,6 +163,10 @@ def _choice(where: str, node: Any, seed: Any, seeds: Sequence[int]) -> Choice:
             f"{where}, {list(seeds)}"
         )
     return Choice(key, values, seed)
+
+
+def _has_positive_numbers(node: Any) -> bool:
+    return _has_config_keys(node) and all(type(x) in (int, float) and x > 0 for x in node.values())
 
 
 def _has_config_keys(node: Any) -> bool:

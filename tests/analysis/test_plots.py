@@ -1,14 +1,19 @@
 """What is drawn of a filter is that filter, at the right frequencies; pictures are not blank."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
 import torch
+import yaml
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 
 from fam_det.analysis.checkpoint import extent, high_pass_edge, read_filters
-from fam_det.analysis.plots import method_colour
+from fam_det.analysis.plots import method_colour, plot_speed
+from fam_det.analysis.results import Results
 from fam_det.analysis.rows import build_rows
 from fam_det.analysis.run_plots import (
     describe_spread,
@@ -18,6 +23,8 @@ from fam_det.analysis.run_plots import (
     plot_learning_curves,
 )
 from fam_det.analysis.runs import read_run
+from fam_det.analysis.study import load_study
+from fam_det.analysis.summary import summarise
 from fam_det.analysis.tables import gamma_cells
 from fam_det.core import FAMOptions, FrequencyAttention
 from fam_det.core.high_pass import high_pass_response
@@ -115,6 +122,38 @@ def test_a_filter_says_how_far_from_flat_it_is() -> None:
     # mean 1; the farthest value is 0.005 from it
     plane = torch.tensor([[0.995, 1.001], [1.001, 1.003]])
     assert describe_spread(plane) == "0.995 to 1.003, within 0.5 % of the mean"
+
+
+def test_methods_are_drawn_against_the_time_of_their_students(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [
+        {"name": name, "config": "student.yaml"} for name in ("alone, 2x", "FAM, 2x", "FAM, 9x")
+    ]
+    node = {"tool": "train_net", "metric": "bbox/AP", "seeds": [1, 2], "baseline": "alone, 2x"}
+    node |= {"runs": runs, "milliseconds": {"2x": 20, "9x": 5.5}}
+    node |= {"teacher": {"milliseconds": 40, "score": 54.8}}
+    (tmp_path / "student.yaml").write_text("SEED: 1\n")
+    (tmp_path / "speed.yaml").write_text(yaml.safe_dump(node))
+    monkeypatch.chdir(tmp_path)
+    study, drawn = load_study(Path("speed.yaml")), {}
+    rows = summarise(study, Results(tmp_path))
+    rows = [replace(row, mean=30.0 + i, std=1.0) for i, row in enumerate(rows)]
+
+    def keep(figure: Figure, *_: Any, **__: Any) -> None:
+        (axes,) = figure.axes
+        handles, labels = axes.get_legend_handles_labels()
+        for handle, label in zip(handles, labels, strict=True):
+            line = handle[0] if isinstance(handle, ErrorbarContainer) else handle
+            drawn[label] = [tuple(map(float, point)) for point in line.get_xydata()]
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    plot_speed(study, rows, tmp_path / "speed.png")
+    assert drawn == {
+        "teacher": [(40.0, 54.8)],
+        "alone": [(20.0, 30.0)],
+        "FAM": [(5.5, 32.0), (20.0, 31.0)],
+    }
 
 
 def test_colours_belong_to_methods() -> None:

@@ -35,6 +35,13 @@ def load_with(studio: Studio, old: str, new: str) -> None:
         ("config: taught.yaml", "config: taught.yaml\n    seed: 3", "run 'taught': unknown key"),
         ("overrides: {DATASETS.COCO", "overrides: {SEED: 1, DATASETS.COCO", "SEED is set by the"),
         ('{DATASETS.COCO: "{DATA}/images"}', "[a]", r"overrides: got \['a'\], expected values by"),
+        ("runs:", "milliseconds: {2x: 9}\nruns:", "milliseconds: 2x: no run has a name that ends"),
+        (
+            "runs:",
+            "milliseconds: {2x: no}\nruns:",
+            "milliseconds: got {'2x': False}, expected numb",
+        ),
+        ("runs:", "teacher: {score: 50}\nruns:", "teacher: got {'score': 50}, expected its milli"),
         ("runs:", "runs: {", "line"),
         ("seeds: [2, 3]", "seeds: !!python/object/apply:os.getcwd []", "could not determine"),
     ],
