@@ -47,8 +47,8 @@ def test_steps_below_a_named_student(coco: Coco) -> None:
         (32, [64], 250, 192),  # the teacher's hidden width, so that its weights fit
         (16, [64], 250, 192),
         (16, [64], 250, 192),  # one sample a bin
-        (8, [64], 250, 192),
-        (8, [64], 100, 192),
+        (16, [64], 100, 192),
+        (16, [64], 100, 128),
         (8, [64], 100, 128),
         (8, [64], 100, 96),
     ]
@@ -57,7 +57,7 @@ def test_steps_below_a_named_student(coco: Coco) -> None:
 def test_a_wide_rpn_becomes_narrow(coco: Coco) -> None:
     wide = ("MODEL.TEACHER.OPTS", "['MODEL.RPN.CONV_DIMS', [256]]")
     widths = [width for _, width, _, _ in sizes(ladder(coco("a"), "resnet18", *wide))]
-    assert widths == 6 * [[256]] + 3 * [[64]]
+    assert widths == 5 * [[256]] + 4 * [[64]]
 
 
 def test_backbones_are_no_deeper_than_the_teachers(coco: Coco) -> None:
@@ -112,7 +112,7 @@ def test_distill_takes_half_the_size_as_a_key_of_the_user(coco: Coco) -> None:
 
 def test_size_reaches_the_config_with_its_reasons(coco: Coco) -> None:
     data = coco("a")
-    rung = ladder(data, "resnet18")[5]
+    rung = ladder(data, "resnet18")[6]
     keys: dict[str, Any] = {"teacher_weights": "none", "student_weights": "none"}
     request = Request(TEACHER, "resnet18", data, data, "output/x", **keys, size=rung.keys)
     recipe = derive(request)
