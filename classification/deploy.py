@@ -7,7 +7,7 @@ An exported classifier takes images (N, 3, S, S), RGB, float32 of 0 to 255, and 
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from classification.data import build_test_loader, read_classes, read_test_image
 from classification.engine import AccuracyEvaluator
 from classification.models import load_weights
 from classification.snippets import usage
-from fam_det.export.compare import Runner
+from fam_det.export.compare import Comparison, Runner
 from fam_det.export.formats import Format, export_onnx
 from fam_det.export.measure import Network, measure
 from fam_det.export.report import Report
@@ -155,31 +155,16 @@ def _save_student(cfg: CfgNode, student: Any, folder: Path) -> Path:
     return file
 
 
-class LogitError(NamedTuple):
-    """The largest difference of a logit from the network's, relative to its largest logit."""
-
-    error: float
-
-    @property
-    def close(self) -> bool:
-        """Returns whether the difference is one of rounding."""
-        return self.error < TOLERANCE
-
-    def describe(self) -> str:
-        """Returns the text for the table."""
-        if self.close:
-            return f"logits within {self.error:.0e}"
-        return f"its logits differ by {self.error:.1%}"
-
-
-def compare(run: Runner, expected: Runner, image: Tensor) -> LogitError:
+def compare(run: Runner, expected: Runner, image: Tensor) -> Comparison:
     """Compares logits of the image, and of a batch with its mirror image and its negative."""
-    errors = []
+    errors = []  # relative to the network's largest logit
     for images in (image, torch.cat([image, image.flip(3), 255.0 - image])):
         logits = expected(images)["logits"]
         error = (run(images)["logits"] - logits).abs().max() / logits.abs().max()
         errors.append(error.item())
-    return LogitError(max(errors))
+    if all(error < TOLERANCE for error in errors):  # a difference of rounding; NaN is none
+        return Comparison(True, f"logits within {max(errors):.0e}")
+    return Comparison(False, f"its logits differ by {max(errors):.1%}")
 
 
 def _trace(model: nn.Module, image: Tensor, file: Path, _: Any) -> Runner:

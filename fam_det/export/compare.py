@@ -1,4 +1,4 @@
-"""Compares the detections of an exported detector with those in PyTorch."""
+"""Compares the outputs of an exported network with those in PyTorch."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,11 +12,19 @@ from torchvision.ops import box_iou
 
 Runner = Callable[[Tensor], dict[str, Tensor]]  # image to detections by name
 
+NOTHING = "nothing detected; try another --image"
 MIN_SCORE = MIN_IOU = 0.5  # of the objects that ``similarity`` counts
 
 
+class Comparison(NamedTuple):
+    """Whether an exported network is the one in PyTorch, and a few words for the table."""
+
+    close: bool
+    text: str
+
+
 class Agreement(NamedTuple):
-    """The differences between an exported detector and the one in PyTorch."""
+    """A comparison of detections: the differences between an exported detector and the one in PyTorch."""
 
     detections: int
     boxes: float = 0.0  # largest difference of a coordinate, in pixels
@@ -27,33 +35,16 @@ class Agreement(NamedTuple):
         """Whether rounding explains the differences."""
         return self.boxes < 0.1 and self.scores < 1e-3
 
-    def describe(self) -> str:
-        """Returns a few words for the table."""
+    @property
+    def text(self) -> str:
+        """A few words for the table."""
         if self.detections == 0:
-            return "nothing detected; try another --image"
+            return NOTHING
         if math.isinf(self.boxes):
             return f"other detections than the {self.detections} of PyTorch"
         if self.boxes == self.scores == 0.0:
             return f"{self.detections} boxes equal"
         return f"{self.detections} boxes within {self.boxes:.0e} px, scores {self.scores:.0e}"
-
-
-class Similarity(NamedTuple):
-    """The detector's objects that its 8-bit version detects too."""
-
-    objects: int
-    matched: int
-
-    @property
-    def close(self) -> bool:
-        """Whether it is the same detector at all; its AP says how good it is."""
-        return 3 * self.matched >= self.objects  # with random weights about half match
-
-    def describe(self) -> str:
-        """Returns a few words for the table."""
-        if self.objects == 0:
-            return "nothing detected; try another --image"
-        return f"{self.matched} of {self.objects} objects above {MIN_SCORE}"
 
 
 @torch.no_grad()
@@ -90,10 +81,15 @@ def _compare(run: Runner, expected: Runner, image: Tensor) -> Agreement:
 
 
 @torch.no_grad()
-def compare_loosely(run: Runner, expected: Runner, image: Tensor) -> Similarity:
-    """Compares the objects in an image and in a crop of it."""
+def compare_loosely(run: Runner, expected: Runner, image: Tensor) -> Comparison:
+    """Compares an 8-bit detector's objects in an image and in a crop of it.
+
+    It is close if it is the same detector at all; its AP says how good it is.
+    """
     both = [similarity(run(x), expected(x)) for x in _image_and_crop(image)]
-    return Similarity(*map(sum, zip(*both, strict=True)))
+    objects, matched = map(sum, zip(*both, strict=True))
+    text = f"{matched} of {objects} objects above {MIN_SCORE}" if objects else NOTHING
+    return Comparison(3 * matched >= objects, text)  # with random weights about half match
 
 
 def _image_and_crop(image: Tensor) -> Iterator[Tensor]:
@@ -102,13 +98,13 @@ def _image_and_crop(image: Tensor) -> Iterator[Tensor]:
     yield image[:, :height, :width].contiguous()
 
 
-def similarity(detections: dict[str, Tensor], expected: dict[str, Tensor]) -> Similarity:
+def similarity(detections: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[int, int]:
     """Counts the expected objects with a high score, and those that a detection matches."""
     keep = expected["scores"] > MIN_SCORE
     ious = box_iou(expected["pred_boxes"][keep], detections["pred_boxes"])
     same = expected["pred_classes"][keep][:, None] == detections["pred_classes"][None]
     matched = ((ious > MIN_IOU) & same).any(1)
-    return Similarity(len(matched), int(matched.sum()))
+    return len(matched), int(matched.sum())
 
 
 def agreement(detections: dict[str, Tensor], expected: dict[str, Tensor]) -> Agreement:

@@ -151,7 +151,7 @@ def export(name: str, network: Network, folder: Path) -> tuple[Row, Runner | Non
     try:
         run = fmt.export(network.detector, network.image, file, network.calibration)
         result = fmt.compare(run, network.run, network.image)
-        reason = "" if result.close else f"removed: {result.describe()}"
+        reason = "" if result.close else f"removed: {result.text}"
     except Exception as error:  # whatever PyTorch's exporters or a user's own model raise
         hint = "; use --format torchscript instead" if name == "scripted" else ""
         reason = f"PyTorch cannot export {network.kind}{hint} ({one_line(error, MAX_REASON)})"
@@ -159,7 +159,7 @@ def export(name: str, network: Network, folder: Path) -> tuple[Row, Runner | Non
         file.unlink(missing_ok=True)
         row.check, row.error = "failed", f"--format {name}: {reason}"
         return row, None
-    row.file, row.size, row.check = file.name, file.stat().st_size, result.describe()
+    row.file, row.size, row.check = file.name, file.stat().st_size, result.text
     return row, run
 
 

@@ -69,7 +69,7 @@ def test_exported_detector_gives_the_same_detections(form: str, name: str, tmp_p
     run = FORMATS[form].export(detector, image, tmp_path / FORMATS[form].file)
     found = compare(run, partial(detect, detector), image)
     assert found.detections > 4
-    assert found.close, found.describe()
+    assert found.close, found.text
 
 
 def detections(**changed: Any) -> dict[str, torch.Tensor]:

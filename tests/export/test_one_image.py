@@ -37,7 +37,7 @@ def test_it_equals_detectron2s(name: str, size: tuple[int, int]) -> None:
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-4)
     assert beside.detections > 4
-    assert beside.close, beside.describe()
+    assert beside.close, beside.text
     after = proposals(detector, size)
     assert all(torch.equal(after[key], value) for key, value in expected.items())
 
