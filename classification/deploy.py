@@ -4,7 +4,6 @@ An exported classifier takes images (N, 3, S, S), RGB, float32 of 0 to 255, and 
 (N, K): the normalisation is inside. S is ``INPUT.SIZE``.
 """
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,17 @@ from tqdm import tqdm
 
 from classification.build import build_network, teacher_statistics
 from classification.config import get_cfg
-from classification.data import build_test_loader, read_classes, read_test_image
+from classification.data import Batch, build_test_loader, read_classes, read_test_image
 from classification.engine import AccuracyEvaluator
 from classification.models import load_weights
 from classification.snippets import usage
 from fam_det.export.compare import Comparison, Runner
+from fam_det.export.evaluate import run_evaluator
 from fam_det.export.formats import Format, export_onnx
 from fam_det.export.measure import Network, measure
 from fam_det.export.report import Report
-from fam_det.export.source import DEPLOYED, LOAD_ERRORS, MAX_REASON, find_weights
+from fam_det.export.source import LOAD_ERRORS, MAX_REASON, find_weights
+from fam_det.export.student import save_student
 from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
 
@@ -64,7 +65,7 @@ def read_source(path: Path, weights: str | None, opts: Sequence[str]) -> CfgNode
     return cfg
 
 
-def load_student(cfg: CfgNode) -> nn.Module:
+def load_student(cfg: CfgNode) -> DeployedClassifier:
     """Returns the student with the weights of ``MODEL.WEIGHTS``, in eval mode."""
     cfg.MODEL.STUDENT.WEIGHTS = ""
     student = build_network(cfg, "STUDENT")
@@ -111,7 +112,9 @@ def deploy(
     student = load_student(cfg)
     pixels = _example(cfg, image)
     output.mkdir(parents=True, exist_ok=True)
-    file = _save_student(cfg, student, output)
+    alone = cfg.clone()  # for ``tools/train_classifier.py --eval-only``
+    alone.MODEL.DISTILLER.NAME = alone.MODEL.TEACHER.NAME = alone.MODEL.TEACHER.WEIGHTS = ""
+    file = save_student(alone, student.network, output)
     networks = [Classifier("student", student, cfg, pixels)]
     teacher, note = load_teacher(cfg)
     if teacher is not None:
@@ -142,17 +145,6 @@ def _example(cfg: CfgNode, file: Path | None) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     size = cfg.INPUT.SIZE
     return torch.randint(0, 256, (1, 3, size, size), generator=generator).float()
-
-
-def _save_student(cfg: CfgNode, student: Any, folder: Path) -> Path:
-    """Writes the weights, and a config for ``tools/train_classifier.py --eval-only``."""
-    file = folder / DEPLOYED
-    torch.save({"model": student.network.state_dict()}, file)
-    alone = cfg.clone()
-    alone.MODEL.WEIGHTS = str(file)
-    alone.MODEL.DISTILLER.NAME = alone.MODEL.TEACHER.NAME = alone.MODEL.TEACHER.WEIGHTS = ""
-    (folder / "config.yaml").write_text(alone.dump(), encoding="utf-8")
-    return file
 
 
 def compare(run: Runner, expected: Runner, image: Tensor) -> Comparison:
@@ -207,11 +199,9 @@ class Classifier(Network):
         """Returns the accuracy of ``run`` on the images on which the training evaluates."""
         cfg = self.cfg.clone()
         cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = [0.0] * 3, [1.0 / 255.0] * 3  # raw pixels
-        evaluator = AccuracyEvaluator()
-        evaluator.reset()
-        for batch in tqdm(build_test_loader(cfg), title, leave=False):
-            evaluator.process(batch, run(batch.images.contiguous())["logits"])
-        with contextlib.redirect_stdout(None):
-            results: Any = evaluator.evaluate()
-        accuracy: dict[str, float] = results["accuracy"]
-        return accuracy
+        batches = tqdm(build_test_loader(cfg), title, leave=False)
+
+        def classify(batch: Batch) -> Tensor:
+            return run(batch.images.contiguous())["logits"]
+
+        return run_evaluator(AccuracyEvaluator(), batches, classify)["accuracy"]

@@ -24,7 +24,7 @@ class Comparison(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """A comparison of detections: the differences between an exported detector and the one in PyTorch."""
+    """The differences between an exported detector and the one in PyTorch, as a comparison."""
 
     detections: int
     boxes: float = 0.0  # largest difference of a coordinate, in pixels

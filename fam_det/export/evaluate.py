@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from fam_det.export.media import progress
 from fam_det.training.detection import Trainer
 
 from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 
@@ -55,12 +57,18 @@ def evaluate(run: Runner, cfg: CfgNode, dataset: str, title: str) -> dict[str, f
 
     ``INPUT`` of ``cfg`` describes the images that the runner expects; ``title`` is for the bar.
     """
-    detector = RunnerDetector(run)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
         evaluator = Trainer.build_evaluator(cfg, dataset, folder)
-        evaluator.reset()
         loader = Trainer.build_test_loader(cfg, dataset)
-        for inputs in progress(loader, title):
-            evaluator.process(inputs, detector(inputs))
-        results = evaluator.evaluate()
-    return results["bbox"]
+        return run_evaluator(evaluator, progress(loader, title), RunnerDetector(run))["bbox"]
+
+
+def run_evaluator(
+    evaluator: DatasetEvaluator, batches: Iterable[Any], model: Callable[[Any], Any]
+) -> Any:
+    """Returns the results of an evaluator, without what it prints."""
+    evaluator.reset()
+    with contextlib.redirect_stdout(None):
+        for batch in batches:
+            evaluator.process(batch, model(batch))
+        return evaluator.evaluate()
