@@ -171,28 +171,41 @@ def count_flops(model: Any, inputs: Any) -> float:
     return float(analysis.tracer_warnings("none").total())
 
 
-@torch.no_grad()
 def latencies(runs: Sequence[Callable[[], Any]]) -> list[float]:
-    """Returns the median seconds of each run, by ``read_clock``.
+    """Returns the median seconds of each run on the CPU."""
+    return [median(times) for times in time_in_turns(runs, "cpu", SECONDS, turn=TURN)]
 
-    They take turns, so that their ratios hold on a machine with other work. The first run of a turn
-    has cold caches, and counts only if it is the only one.
+
+@torch.no_grad()
+def time_in_turns(
+    runs: Sequence[Callable[[], Any]], device: str, seconds: float, *, turn: float = 0.0
+) -> list[list[float]]:
+    """Returns the seconds of the calls of each run, by ``read_clock`` of a device.
+
+    They take turns, so that their ratios hold on a machine with other work. The first call of a
+    turn has cold caches, and counts only if it is the only one.
+
+    Args:
+        runs: functions to time.
+        device: on which they compute.
+        seconds: of the measurement of each.
+        turn: seconds of a turn; 0 for one call.
     """
     for run in runs:
         for _ in range(WARMUP):
             run()
     measured: list[list[float]] = [[] for _ in runs]
     start, rounds = time.perf_counter(), 0
-    while rounds < MIN_ROUNDS or time.perf_counter() - start < len(runs) * SECONDS:
+    while rounds < MIN_ROUNDS or time.perf_counter() - start < len(runs) * seconds:
         for run, times in zip(runs, measured, strict=True):
-            clock = [read_clock("cpu")]
-            while len(clock) == 1 or clock[-1] - clock[0] < TURN:
+            clock = [read_clock(device)]
+            while len(clock) == 1 or clock[-1] - clock[0] < turn:
                 run()
-                clock.append(read_clock("cpu"))
-            turn = [end - begin for begin, end in itertools.pairwise(clock)]
-            times += turn[1:] or turn
+                clock.append(read_clock(device))
+            calls = [end - begin for begin, end in itertools.pairwise(clock)]
+            times += calls[1:] or calls
         rounds += 1
-    return [median(times) for times in measured]
+    return measured
 
 
 def class_count(detector: Any) -> int | None:

@@ -40,6 +40,14 @@ def read_clock(device: str) -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
+def describe_device(device: str) -> str:
+    """Returns the name of a GPU, or another device's name and number of threads."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"the {device.upper()}, {threads} thread{'s' * (threads > 1)}"
+
+
 @torch.no_grad()
 def part_seconds(
     detector: nn.Module, image: Tensor, seconds: float = 3.0, min_repeats: int = MIN_REPEATS
@@ -87,9 +95,9 @@ def _marks(parts: dict[nn.Module, str], device: str) -> Iterator[list[tuple[floa
 
     with ExitStack() as stack:
         for module, name in parts.items():
-            enter = module.register_forward_pre_hook(lambda *_, part=name: mark(part))
-            stack.callback(enter.remove)
-            stack.callback(module.register_forward_hook(lambda *_: mark("")).remove)
+            begin = module.register_forward_pre_hook(lambda *_, part=name: mark(part))
+            stack.enter_context(begin)
+            stack.enter_context(module.register_forward_hook(lambda *_: mark("")))
         mark(REST)
         yield marks
         mark("")

@@ -12,6 +12,7 @@ import torch
 from fam_det.analysis.tables import format_table
 from fam_det.export.formats import write_metadata
 from fam_det.export.measure import Row
+from fam_det.export.parts import describe_device
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "": lambda row: row.title,
@@ -49,11 +50,10 @@ class Report:
     def text(self, style: str) -> str:
         """Returns table and notes, as "text" or "markdown"."""
         height, width = self.image_size
-        threads = torch.get_num_threads()
         machine = (
-            f"One {self.input_format} image of {height} x {width} on the CPU, {threads} "
-            f"thread{'s' * (threads > 1)}, PyTorch {torch.__version__}; latency without "
-            "resizing and drawing, GFLOPs are multiply-adds / 1e9."
+            f"One {self.input_format} image of {height} x {width} on {describe_device('cpu')}, "
+            f"PyTorch {torch.__version__}; latency without resizing and drawing, GFLOPs are "
+            "multiply-adds / 1e9."
         )
         if self.scores:
             machine += f" {self.scores}."

@@ -1,20 +1,17 @@
 """Forward hooks as context managers, which remove them also after an error."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 
-@contextmanager
-def forward_hook(module: nn.Module, hook: Callable[[Sequence[Any], Any], None]) -> Iterator[None]:
-    """Calls ``hook(inputs, output)`` after every call of ``module`` within this context."""
-    handle = module.register_forward_hook(lambda _, inputs, output: hook(inputs, output))
-    try:
-        yield
-    finally:
-        handle.remove()
+def forward_hook(
+    module: nn.Module, hook: Callable[[Sequence[Any], Any], None]
+) -> AbstractContextManager[Any]:
+    """Calls ``hook(inputs, output)`` after every call of ``module`` until this context ends."""
+    return module.register_forward_hook(lambda _, inputs, output: hook(inputs, output))
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 import torch
 
 from fam_det.data import build_train_loader, register_coco_datasets
+from fam_det.export.parts import describe_device
 from fam_det.export.source import LOAD_ERRORS, MAX_REASON
 from fam_det.files import one_line
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.modeling.metrics import wall_clock
-from fam_det.recipes.meter import describe_device, resized, test_size
+from fam_det.recipes.meter import resized, test_size
 from fam_det.recipes.recipe import Request
 from fam_det.training.non_finite import AMPStepTrainer, StepTrainer
 

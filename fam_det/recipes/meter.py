@@ -1,21 +1,19 @@
 """Times a teacher and students in one runtime, on one of the user's images."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from fam_det.data.annotations import read_annotations
 from fam_det.data.images import find_image
 from fam_det.export.formats import FORMATS, check_packages, detect
-from fam_det.export.parts import part_seconds, read_clock
+from fam_det.export.measure import time_in_turns
+from fam_det.export.parts import part_seconds
 from fam_det.export.source import MAX_REASON, example_image, load_teacher
 from fam_det.export.student import student_config
 from fam_det.files import one_line
@@ -29,7 +27,7 @@ from detectron2.modeling import build_model
 
 PYTORCH = "pytorch"
 RUNTIMES = {PYTORCH: "PyTorch", "torchscript": "TorchScript", "onnx": "ONNX Runtime"}
-MIN_ROUNDS, SECONDS = 3, 1.0  # rounds of a group of detectors, and time for each of them
+SECONDS = 1.0  # of timing each detector
 PART_REPEATS, PART_SECONDS = 2, 0.5
 
 
@@ -116,7 +114,7 @@ class Meter:
                 partial(self._prepare(name, *detector, Path(folder) / str(i)), detector[1])
                 for i, (name, detector) in enumerate(zip(names, detectors, strict=True))
             ]
-            times = self._alternate(runs)
+            times = time_in_turns(runs, self.device, SECONDS)
         rows = [self._row(*x, times[0]) for x in zip(names, detectors, times, strict=True)]
         return rows[0], rows[1:]
 
@@ -130,23 +128,6 @@ class Meter:
             raise ValueError(
                 f"--for {self.runtime}: {name} cannot be exported ({one_line(error, MAX_REASON)})"
             ) from error
-
-    def _alternate(self, runs: Sequence[Callable[[], Any]]) -> list[list[float]]:
-        """Returns each detector's seconds in each round.
-
-        Detectors alternate, so that a temporary load of the machine slows all of a round.
-        """
-        for run in runs:  # warms up
-            run()
-        rounds: list[list[float]] = []
-        start = time.perf_counter()
-        while len(rounds) < MIN_ROUNDS or time.perf_counter() - start < SECONDS * len(runs):
-            clock = [read_clock(self.device)]
-            for run in runs:
-                run()
-                clock.append(read_clock(self.device))
-            rounds.append([after - before for before, after in pairwise(clock)])
-        return [list(x) for x in zip(*rounds, strict=True)]
 
     def _row(
         self, name: str, detector: tuple[Any, Tensor], seconds: list[float], teacher: list[float]
@@ -171,14 +152,6 @@ class Meter:
             speedup=median(x / y for x, y in zip(teacher, seconds, strict=True)),
             samples=pooler and int(pooler.level_poolers[0].sampling_ratio),
         )
-
-
-def describe_device(device: str) -> str:
-    """Returns the name of a GPU, or another device's name and number of threads."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"the {device.upper()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def typical_image(data: CocoData, cfg: CfgNode) -> tuple[Path, tuple[int, int]]:

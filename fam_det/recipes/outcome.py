@@ -19,6 +19,7 @@ from fam_det.data.audit import class_names
 from fam_det.data.images import find_image
 from fam_det.export.formats import detect
 from fam_det.export.measure import Network, latencies
+from fam_det.export.parts import describe_device
 from fam_det.export.source import (
     MAX_REASON,
     example_image,
@@ -29,7 +30,6 @@ from fam_det.export.source import (
 from fam_det.export.student import load_student
 from fam_det.files import one_line
 from fam_det.files.atomic_write import atomic_write_text
-from fam_det.recipes.meter import describe_device
 from fam_det.recipes.teacher import read_teacher
 from fam_det.training.console import quiet
 from fam_det.training.detection import Trainer

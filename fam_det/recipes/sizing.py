@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from fam_det.export.parts import describe_device
 from fam_det.recipes.ladder import build_ladder
-from fam_det.recipes.meter import RUNTIMES, Measurement, Meter, describe_device
+from fam_det.recipes.meter import RUNTIMES, Measurement, Meter
 from fam_det.recipes.overrides import Override
 from fam_det.recipes.recipe import Request, teacher_keys
 
