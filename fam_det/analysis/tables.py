@@ -68,6 +68,11 @@ def format_table(rows: Sequence[Cells], style: str, left: Collection[str] | None
     return tabulate(body, header, FORMATS[style], disable_numparse=True, colalign=sides)
 
 
+def format_number(value: float | None, factor: float, digits: int) -> str:
+    """Returns ``factor`` * value, "" for None."""
+    return "" if value is None else f"{factor * value:,.{digits}f}"
+
+
 def score_cells(row: Row) -> Cells:
     """Returns the scores of a row, with its schedule and sizes."""
     titles = SCORES[row.runs[0].task]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fam_det.analysis.tables import format_table
+from fam_det.analysis.tables import format_number, format_table
 from fam_det.export.formats import write_metadata
 from fam_det.export.measure import Row
 from fam_det.export.parts import describe_device
@@ -17,15 +17,15 @@ from fam_det.export.parts import describe_device
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "": lambda row: row.title,
     "file": lambda row: row.file,
-    "MB": lambda row: _scaled(row.size, 1e-6, 1),
-    "parameters, M": lambda row: _scaled(row.parameters, 1e-6, 2),
-    "GFLOPs": lambda row: _scaled(row.flops, 1e-9, 2),
-    "latency, ms": lambda row: _scaled(row.seconds, 1e3, 1),
-    "speedup": lambda row: _scaled(row.speedup, 1.0, 2),
-    "AP": lambda row: _scaled(row.ap, 1.0, 1),
-    "AP50": lambda row: _scaled(row.ap50, 1.0, 1),
-    "top-1": lambda row: _scaled(row.top1, 1.0, 2),
-    "top-5": lambda row: _scaled(row.top5, 1.0, 2),
+    "MB": lambda row: format_number(row.size, 1e-6, 1),
+    "parameters, M": lambda row: format_number(row.parameters, 1e-6, 2),
+    "GFLOPs": lambda row: format_number(row.flops, 1e-9, 2),
+    "latency, ms": lambda row: format_number(row.seconds, 1e3, 1),
+    "speedup": lambda row: format_number(row.speedup, 1.0, 2),
+    "AP": lambda row: format_number(row.ap, 1.0, 1),
+    "AP50": lambda row: format_number(row.ap50, 1.0, 1),
+    "top-1": lambda row: format_number(row.top1, 1.0, 2),
+    "top-5": lambda row: format_number(row.top5, 1.0, 2),
     "beside PyTorch": lambda row: row.check,
 }
 LEFT = ("", "file", "beside PyTorch")  # aligned
@@ -62,7 +62,7 @@ class Report:
         if self.parts:
             names = dict.fromkeys(name for seconds in self.parts.values() for name in seconds)
             cells = [
-                {"": network, **{name: _scaled(seconds.get(name), 1e3, 1) for name in names}}
+                {"": network, **{name: format_number(seconds.get(name), 1e3, 1) for name in names}}
                 for network, seconds in self.parts.items()
             ]
             table = format_table(cells, style, left=LEFT)
@@ -96,7 +96,3 @@ class Report:
         for row in self.rows:
             if row.network == "student" and row.file.endswith(".onnx") and self.categories:
                 write_metadata(folder / row.file, categories=json.dumps(self.categories))
-
-
-def _scaled(value: float | None, factor: float, digits: int) -> str:
-    return "" if value is None else f"{factor * value:,.{digits}f}"

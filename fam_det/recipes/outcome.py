@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tabulate import tabulate
 from torch import Tensor, nn
 
 from fam_det.analysis.detectors import renumber
 from fam_det.analysis.runs import read_run
+from fam_det.analysis.tables import format_number, format_table
 from fam_det.data import register_coco_datasets
 from fam_det.data.annotations import read_annotations
 from fam_det.data.audit import class_names
@@ -31,6 +31,7 @@ from fam_det.export.student import load_student
 from fam_det.files import one_line
 from fam_det.files.atomic_write import atomic_write_text
 from fam_det.recipes.teacher import read_teacher
+from fam_det.training.best import MAIN_METRICS
 from fam_det.training.console import quiet
 from fam_det.training.detection import Trainer
 
@@ -42,9 +43,6 @@ COLUMNS = {
     **{"bbox/AP": "AP", "bbox/AP50": "AP50", "segm/AP": "mask AP"},
     **{"bbox/agreement": "agreement with teacher", "segm/agreement": "of masks"},
 }
-# The first of these that a run has is its main metric.
-MAIN_METRICS = ("segm/AP", "bbox/AP", "segm/agreement", "bbox/agreement")
-NOTHING = "-"
 
 
 class Row(NamedTuple):
@@ -76,7 +74,7 @@ def summarize(folder: Path, others: Mapping[str, Path]) -> str:
     teacher, checkpoint_or_note = find_teacher(student.cfg, data)
     networks = [student, *([teacher] if teacher else [])]
     seconds, *teacher_seconds = latencies([partial(detect, x.detector, x.image) for x in networks])
-    rows, notes = [Row("teacher", {}, None, None, None, NOTHING)], [checkpoint_or_note]
+    rows, notes = [Row("teacher", {}, None, None, None, "")], [checkpoint_or_note]
     if teacher:
         scores, notes = teacher_scores(teacher.cfg, teacher.detector, data, folder)
         parameters = count_parameters(teacher.detector)
@@ -226,25 +224,18 @@ def evaluate(cfg: CfgNode, detector: nn.Module, folder: Path) -> dict[str, float
 
 def format_rows(rows: Sequence[Row]) -> str:
     """Returns the table."""
-    shown = {key: title for key, title in COLUMNS.items() if any(key in x.scores for x in rows)}
-    header = ["", *shown.values(), "best", "latency, ms", "parameters, M", "checkpoint"]
     cells = [
-        [
-            row.name,
-            *(_scaled(row.scores.get(key), 1, 1) for key in shown),
-            _scaled(row.best, 1, 1),
-            _scaled(row.seconds, 1e3, 1),
-            _scaled(row.parameters, 1e-6, 2),
-            row.file,
-        ]
+        {
+            "": row.name,
+            **{title: format_number(row.scores.get(key), 1, 1) for key, title in COLUMNS.items()},
+            "best": format_number(row.best, 1, 1),
+            "latency, ms": format_number(row.seconds, 1e3, 1),
+            "parameters, M": format_number(row.parameters, 1e-6, 2),
+            "checkpoint": row.file,
+        }
         for row in rows
     ]
-    align = ["left", *["right"] * (len(header) - 2), "left"]
-    return str(tabulate(cells, header, disable_numparse=True, colalign=align))
-
-
-def _scaled(value: float | None, factor: float, digits: int) -> str:
-    return NOTHING if value is None else f"{factor * value:,.{digits}f}"
+    return format_table(cells, "text", left=("", "checkpoint"))
 
 
 def describe_measurement(networks: Sequence[Network]) -> str:

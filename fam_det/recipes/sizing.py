@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
+from fam_det.analysis.tables import format_number, format_table
 from fam_det.export.parts import describe_device
 from fam_det.recipes.ladder import build_ladder
 from fam_det.recipes.meter import RUNTIMES, Measurement, Meter
@@ -22,8 +22,6 @@ from detectron2.utils.file_io import PathManager
 
 FILE = "ladder.json"
 TOGETHER = 4  # students that are measured alternately, and so in memory at once
-HEADER = ["", "FPN", "RPN", "samples", "proposals", "image", "M", "MB"]
-NOTHING = "-"
 # Parts of a request that must be the same in a resumed run.
 FIXED = ("target", "runtime", "teacher", "student", "student_weights")
 
@@ -172,26 +170,24 @@ class Sizing:
 
 def format_rows(rows: Sequence[Measurement], runtime: str) -> str:
     """Returns the table."""
-    parts = list(dict.fromkeys(name for row in rows for name in row.parts))
+    parts = dict.fromkeys(name for row in rows for name in row.parts)
     cells = [
-        [
-            row.name,
-            row.width,
-            row.hidden or NOTHING,
-            {None: NOTHING, 0: "1-16"}.get(row.samples, row.samples),
-            row.proposals or NOTHING,
-            f"{row.size[0]} x {row.size[1]}",
-            f"{row.parameters / 1e6:.2f}",
-            f"{row.bytes / 1e6:.1f}",
-            *(f"{1e3 * row.parts[x]:.1f}" if x in row.parts else NOTHING for x in parts),
-            f"{1e3 * row.seconds:.1f}",
-            f"{row.speedup:.1f}x",
-        ]
+        {
+            "": row.name,
+            "FPN": str(row.width),
+            "RPN": str(row.hidden or ""),
+            "samples": {None: "", 0: "1-16"}.get(row.samples, str(row.samples)),
+            "proposals": str(row.proposals or ""),
+            "image": f"{row.size[0]} x {row.size[1]}",
+            "M": format_number(row.parameters, 1e-6, 2),
+            "MB": format_number(row.bytes, 1e-6, 1),
+            **{name: format_number(row.parts.get(name), 1e3, 1) for name in parts},
+            f"{runtime}, ms": format_number(row.seconds, 1e3, 1),
+            "speed": f"{row.speedup:.1f}x",
+        }
         for row in rows
     ]
-    header = [*HEADER, *parts, f"{runtime}, ms", "speed"]
-    alignment = ["left", *["right"] * (len(header) - 1)]
-    return str(tabulate(cells, header, disable_numparse=True, colalign=alignment))
+    return format_table(cells, "text", left=("",))
 
 
 def size_student(
