@@ -195,33 +195,13 @@ def faster_coco_eval() -> Iterator[None]:
 
 
 def _fast_evaluation(ground_truth: COCO, predictions: COCO, iou_type: str) -> Any:
-    if iou_type == "keypoints":  # faster-coco-eval takes those from its own COCO class only
+    # It takes keypoints from its own COCO class only, and keeps 53 bits of an id.
+    has_long_ids = any(abs(x) >= MAX_EXACT for x in (*ground_truth.imgs, *ground_truth.cats))
+    if iou_type == "keypoints" or has_long_ids:
         return coco_evaluation.COCOeval(ground_truth, predictions, iou_type)
     from faster_coco_eval import COCOeval_faster  # type: ignore[import-untyped]
 
-    pair = _with_low_ids(ground_truth, predictions)
-    return COCOeval_faster(*pair, iou_type, print_function=print)
-
-
-def _with_low_ids(ground_truth: COCO, predictions: COCO) -> tuple[COCO, COCO]:
-    """Returns copies whose images and classes have low ids: faster-coco-eval keeps 53 bits."""
-    ids = [sorted(x) for x in (ground_truth.imgs, ground_truth.cats)]
-    if all(abs(number) < MAX_EXACT for x in ids for number in x):
-        return ground_truth, predictions
-    images, classes = ({number: i for i, number in enumerate(x, start=1)} for x in ids)
-    copies = COCO(), COCO()
-    for copy, original in zip(copies, (ground_truth, predictions), strict=True):
-        copy.dataset = {
-            "images": [x | {"id": images[x["id"]]} for x in original.dataset["images"]],
-            "categories": [x | {"id": classes[x["id"]]} for x in original.dataset["categories"]],
-            "annotations": [
-                x | {"image_id": images[x["image_id"]], "category_id": classes[x["category_id"]]}
-                for x in original.dataset["annotations"]
-            ],
-        }
-        with contextlib.redirect_stdout(None):
-            copy.createIndex()
-    return copies
+    return COCOeval_faster(ground_truth, predictions, iou_type, print_function=print)
 
 
 # By ``evaluator_type``.
