@@ -9,7 +9,7 @@ Legend: N images, A anchors of all levels, R boxes of all images, K classes.
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ def head_parts(teacher: Any, levels: Collection[str]) -> list[str]:
     heads: Any = getattr(teacher, "roi_heads", None)
     if isinstance(teacher, RetinaNet):
         parts, in_features = ["head"], teacher.head_in_features
-    elif isinstance(rpn, RPN) and rpn.anchor_generator.box_dim == 4 and _has_box_head(heads):
+    elif isinstance(rpn, RPN) and rpn.anchor_generator.box_dim == 4 and has_box_head(heads):
         parts = ["proposal_generator", "roi_heads"]
         in_features = [*rpn.in_features, *heads.in_features]
     else:
@@ -58,7 +58,8 @@ def head_parts(teacher: Any, levels: Collection[str]) -> list[str]:
     return parts
 
 
-def _has_box_head(heads: Any) -> bool:
+def has_box_head(heads: Any) -> TypeGuard[StandardROIHeads]:
+    """Returns whether these are ROI heads with one box head, whose classes have a softmax."""
     if not isinstance(heads, StandardROIHeads) or isinstance(heads.box_predictor, nn.ModuleList):
         return False
     return not getattr(heads.box_predictor, "use_sigmoid_ce", False)  # of the main branch
@@ -107,8 +108,8 @@ def head_losses(
     proposals = rpn.predict_proposals(anchors, objectness, deltas, list(image_sizes))
     boxes = [x.proposal_boxes[:MAX_BOXES] for x in proposals]
     with torch.no_grad():
-        teacher_outputs = _box_outputs(heads, teacher_features, boxes)
-    values = _box_losses(*_box_outputs(heads, features, boxes), *teacher_outputs)
+        teacher_outputs = box_outputs(heads, teacher_features, boxes)
+    values = _box_losses(*box_outputs(heads, features, boxes), *teacher_outputs)
     return losses | dict(zip(BOX_LOSSES, values, strict=True))
 
 
@@ -143,7 +144,7 @@ def _anchor_outputs(detector: Any, maps: Maps) -> tuple[list[Tensor], list[Tenso
     )
 
 
-def _box_outputs(
+def box_outputs(
     heads: StandardROIHeads, maps: Maps, boxes: Sequence[Boxes]
 ) -> tuple[Tensor, Tensor]:
     """Returns logits (R, K + 1) and deltas (R, 4 K), or (R, 4) if classes share them."""
@@ -178,7 +179,7 @@ def _anchor_losses(
 def _box_losses(
     logits: Tensor, deltas: Tensor, teacher_logits: Tensor, teacher_deltas: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns both losses of boxes, from outputs of ``_box_outputs``."""
+    """Returns both losses of boxes, from outputs of ``box_outputs``."""
     log_p, log_q = teacher_logits.log_softmax(1), logits.log_softmax(1)
     scores = log_p[:, :-1].exp()  # without the background
     l1 = (deltas - teacher_deltas).abs().unflatten(1, (-1, 4)).sum(2)  # (R, K) or (R, 1)

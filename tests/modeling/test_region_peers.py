@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fam_det.modeling.distillers.dkd import box_logits
 from fam_det.modeling.distillers.fgfi import cell_mask, near_objects
+from fam_det.modeling.head_loss import box_outputs
 from fam_det.modeling.hooks import captured_backbone
 from tests.modeling.small_detector import images, in_training
 
@@ -82,7 +82,7 @@ def test_the_logits_that_are_seen_are_those_of_the_students_loss(
         model.distiller.capture(model.student, model.teacher.detector, inputs) as seen,
     ):
         losses = model.student(inputs)
-    again = box_logits(model.student.roi_heads, captured["features"], seen["boxes"])
+    again, _ = box_outputs(model.student.roi_heads, captured["features"], seen["boxes"])
     torch.testing.assert_close(seen["logits"], again)
     torch.testing.assert_close(F.cross_entropy(seen["logits"], seen["classes"]), losses["loss_cls"])
 

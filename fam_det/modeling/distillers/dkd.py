@@ -11,6 +11,7 @@ from fam_det.config import check_positive
 from fam_det.core.losses import ValidSizes
 from fam_det.core.peer_losses import decoupled_divergences
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Distiller, Shapes
+from fam_det.modeling.head_loss import box_outputs, has_box_head
 from fam_det.modeling.hooks import forward_hook
 
 from detectron2.config import CfgNode, configurable
@@ -118,27 +119,18 @@ class DKDDistiller(Distiller):
         ``classes`` int64 (R,) in [0, K], K for background.
         """
         with torch.no_grad():
-            teacher_logits = box_logits(teacher_heads, teacher, boxes)
+            teacher_logits, _ = box_outputs(teacher_heads, teacher, boxes)
         tckd, nckd = decoupled_divergences(
-            logits.float() / self.temperature, teacher_logits.float() / self.temperature, classes
+            logits.float() / self.temperature, teacher_logits / self.temperature, classes
         )
         loss = self.temperature**2 * (self.alpha * tckd + self.beta * nckd)
         return {"roi_logits": loss}
 
 
-def box_logits(
-    heads: StandardROIHeads, features: Mapping[str, Tensor], boxes: Sequence[Boxes]
-) -> Tensor:
-    """Returns class logits (R, K + 1) of a box head at the boxes of each image."""
-    pooled = heads.box_pooler([features[name] for name in heads.box_in_features], list(boxes))
-    logits: Tensor = heads.box_predictor(heads.box_head(pooled))[0]
-    return logits
-
-
 def box_roi_heads(detector: nn.Module, owner: str) -> StandardROIHeads:
-    """Returns a detector's ROI heads; raises a ValueError unless they have one box head."""
+    """Returns a detector's ROI heads; raises a ValueError unless they ``has_box_head``."""
     heads = getattr(detector, "roi_heads", None)
-    if not isinstance(heads, StandardROIHeads) or isinstance(heads.box_predictor, nn.ModuleList):
+    if not has_box_head(heads):
         raise ValueError(
             "MODEL.DISTILLER.NAME: DKDDistiller needs R-CNNs with StandardROIHeads, the "
             f"{owner} has {type(heads).__name__ if heads is not None else 'no ROI heads'}"
