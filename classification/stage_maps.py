@@ -16,6 +16,8 @@ from classification.config import get_cfg
 from classification.data import build_test_loader
 from classification.distillers.fam import StageDistiller
 from classification.models import stage_features
+from fam_det.export.source import MAX_REASON
+from fam_det.files import one_line
 from fam_det.files.checkpoint_file import read_torch
 from fam_det.files.config_file import merge_config
 
@@ -55,8 +57,7 @@ def read_maps(cfg: CfgNode, checkpoint: Path) -> tuple[Tensor, Stages]:
         model.load_state_dict(read_torch(checkpoint)["model"])
         images = next(iter(build_test_loader(cfg))).images[:IMAGES]
     except (OSError, RuntimeError, KeyError, ImportError) as error:
-        lines = str(error).strip().splitlines()
-        raise ValueError(lines[0] if lines else type(error).__name__) from error
+        raise ValueError(one_line(error, MAX_REASON)) from error
     distiller: Any = model.distiller
     assert isinstance(distiller, StageDistiller) and model.teacher is not None
     student = distiller.pairs.student.maps(stage_features(model.student, images))

@@ -13,6 +13,7 @@ from typing import Any
 
 from fam_det.analysis.jobs import Job
 from fam_det.analysis.runs import read_run
+from fam_det.files.metrics_file import end_last_line
 
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
 FIGURES = ("bbox/", "segm/", "keypoints/", "accuracy/", "distiller/gamma")
@@ -109,13 +110,10 @@ def parse(text: str) -> Any:
 def append_line(file: Path, line: str) -> None:
     """Appends a line under a lock, after ending an incomplete last line."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b") as stream:
+    with file.open("a", encoding="utf-8") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        data = f"{line}\n".encode()
-        if stream.seek(0, os.SEEK_END) > 0:
-            stream.seek(-1, os.SEEK_END)
-            data = data if stream.read(1) == b"\n" else b"\n" + data
-        stream.write(data)
+        end_last_line(file)
+        stream.write(f"{line}\n")
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from fam_det.analysis.checkpoint import DISTILLER
+from fam_det.core.checks import check_choice
 from fam_det.export.source import DEPLOYED, DISTILLED, MAX_REASON
 from fam_det.files import one_line
 from fam_det.files.checkpointer import SafeCheckpointer, WeightsMismatchError
+from fam_det.training.detection import BACKBONES
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
 
-# This project's config nodes of backbones, by a part of the backbone's name.
-BACKBONE_NODES = {"mobilenet_v2": "MOBILENETV2", "timm": "TIMM"}
 DETECTRON2_PACKAGES = {"torch", "torchvision", "detectron2", "fvcore"}
 
 
@@ -26,10 +26,8 @@ def student_config(cfg: CfgNode) -> CfgNode:
     if cfg.MODEL.META_ARCHITECTURE == DISTILLED:
         plain.MODEL.META_ARCHITECTURE = cfg.MODEL.STUDENT.META_ARCHITECTURE
     name = plain.MODEL.META_ARCHITECTURE
-    if name not in META_ARCH_REGISTRY:
-        known = sorted(known for known, _ in META_ARCH_REGISTRY)
-        raise ValueError(f"META_ARCHITECTURE: got {name!r}, expected one of {known}")
-    for part, node in BACKBONE_NODES.items():
+    check_choice("META_ARCHITECTURE", name, sorted(known for known, _ in META_ARCH_REGISTRY))
+    for part, node in BACKBONES.items():
         if part in plain.MODEL.BACKBONE.NAME:
             plain.MODEL[node] = cfg.MODEL[node].clone()
     return plain

@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fam_det.data.audit import list_names
-from fam_det.data.images import check_files, error_reason, open_checked_image, turned_size
+from fam_det.data.audit import list_names, read_size
+from fam_det.data.images import check_files, error_reason
 from fam_det.export.media import IMAGES, UnreadableError, progress, read_pictures
 from fam_det.export.predictions import instances_to_entries, open_predictions
 from fam_det.export.predictor import Predictor, detectron2_predictor
@@ -165,8 +165,7 @@ def make_detect(predictor: Predictor, classes: Sequence[int]) -> Callable[[Path]
 def read_header(file: Path) -> Json:
     """Returns the line of an image without running the teacher, and without the name."""
     try:
-        with file.open("rb") as stream, open_checked_image(stream) as image:
-            width, height = turned_size(image)
+        _, (width, height) = read_size(file)
     except Exception as error:  # a broken file makes Pillow raise errors of many types
         return {"error": error_reason(error, str(file))}
     return {"height": height, "width": width, "objects": []}

@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fam_det.modeling  # noqa: F401  registers the models
-from fam_det.config import add_distillation_config
+from fam_det.config import default_config
 from fam_det.modeling.distilled_detector import DistilledDetector
 from fam_det.modeling.hooks import captured_backbone
 from tools.benchmark.measuring import Case, Function
 
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -82,8 +81,7 @@ def cases(device: str) -> Iterator[Case]:
 def build(settings: dict[str, Any], device: str) -> DistilledDetector:
     """Builds configs/COCO-Detection/faster_rcnn_R_101_to_R_18_FPN.yaml with random weights."""
     torch.manual_seed(0)
-    cfg: CfgNode = get_cfg()
-    add_distillation_config(cfg)
+    cfg = default_config()
     # Detectron2's file: the benchmark also runs without the project's configs
     cfg.merge_from_file(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
     values = {
