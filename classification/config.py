@@ -1,6 +1,7 @@
 """Config keys of the classification package, under Detectron2's names where it has one."""
 
-from fam_det.config import add_fam_config, check_positive
+from fam_det.config import add_fam_config
+from fam_det.core.checks import check_positive
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detection_cfg

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from classification.data import Batch
 from classification.distillers import Distiller
 from classification.models import stage_features
-from fam_det.config import check_positive
+from fam_det.core.checks import check_positive
 from fam_det.files.metrics_file import LOG_PERIOD
 from fam_det.modeling.metrics import log_scalars
 from fam_det.modeling.student_wrapper import StudentWrapper

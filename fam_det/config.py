@@ -226,18 +226,6 @@ def _add_peer_keys(node: CN) -> None:
     node.FREEKD.MSE_WEIGHT = 5.0
 
 
-def check_option(key: str, value: object, valid: bool, expected: str) -> None:
-    """Raises a ValueError that names the key unless the value is valid."""
-    if not valid:
-        raise ValueError(f"{key}: got {value}, expected {expected}")
-
-
-def check_positive(key: str, value: float, *, zero: bool = False) -> None:
-    """Raises a ValueError that names the key unless its value is positive, or 0 where allowed."""
-    is_valid = value > 0 or (zero and value == 0)  # NaN is not
-    check_option(key, value, is_valid, "0 or more" if zero else "more than 0")
-
-
 def warn_of_unread_keys(distiller: CN, default: CN, reads: Collection[str] | None) -> None:
     """Warns of keys of ``MODEL.DISTILLER`` that differ from their defaults but have no effect.
 

@@ -14,7 +14,7 @@ from classification.data.loader import (
     TrainLoader,
     evaluation_transform,
 )
-from fam_det.config import check_positive
+from fam_det.core.checks import check_positive
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm

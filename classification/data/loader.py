@@ -25,7 +25,7 @@ from classification.data.images import AnyImages, Batch, ImageFiles, ImageSet, o
 from classification.data.sampling import batch_order, rank_range, seeded_generator
 from fam_det.data.dataset import SeededDataset
 from fam_det.data.images import UnreadableImages
-from fam_det.data.loader import RestartingLoader, seeded_batches
+from fam_det.data.loader import RestartingLoader, seeded_batches, share_of_batch
 
 from detectron2.data import MapDataset
 
@@ -92,11 +92,7 @@ class TrainLoader(BatchLoader):
     def __post_init__(self) -> None:
         """Finds this process's part of a batch."""
         super().__post_init__()
-        if self.batch_size < 1 or self.batch_size % self.world_size != 0:
-            raise ValueError(
-                f"SOLVER.IMS_PER_BATCH: got {self.batch_size}, "
-                f"expected a positive multiple of the {self.world_size} processes"
-            )
+        share_of_batch("SOLVER.IMS_PER_BATCH", self.batch_size, self.world_size)
         part = rank_range(self.batch_size, self.rank, self.world_size)
         self.part = slice(part.start, part.stop)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from classification.config import distiller_keys
 from classification.models import Features, stage_features
-from fam_det.config import check_positive, warn_of_unread_keys
-from fam_det.core.checks import check_choice
+from fam_det.config import warn_of_unread_keys
+from fam_det.core.checks import check_choice, check_positive
 
 from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry

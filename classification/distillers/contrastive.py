@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from classification.distillers.base import DISTILLER_REGISTRY, FeatureShapes, PeerDistiller
 from classification.distillers.torchdistill_losses import import_losses
 from classification.models import Features
-from fam_det.config import check_option
+from fam_det.core.checks import check_option
 
 from detectron2.config import CfgNode, configurable
 

@@ -30,9 +30,7 @@ class KD(PeerDistiller):
         self.temperature = temperature
         self.loss = TorchdistillLoss("KDLoss", temperature=temperature, beta=1.0, **MODULES)
 
-    def terms(
-        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Features, teacher: Features, *_: Tensor) -> dict[str, Tensor]:
         """Returns the divergence."""
         return {"kd": self.temperature**2 * self.loss(student.logits, teacher.logits)}
 
@@ -84,9 +82,7 @@ class DIST(PeerDistiller):
             for b, g in ((1.0, 0.0), (0.0, 1.0))
         )
 
-    def terms(
-        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Features, teacher: Features, *_: Tensor) -> dict[str, Tensor]:
         """Returns ``inter`` and ``intra``."""
         return {
             "inter": self.inter(student.logits, teacher.logits),

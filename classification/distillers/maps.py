@@ -20,7 +20,7 @@ from classification.distillers.base import (
 from classification.distillers.stages import Shape, StagePairs, stage_pairs
 from classification.distillers.torchdistill_losses import PAIR, TorchdistillLoss
 from classification.models import Features
-from fam_det.config import check_option
+from fam_det.core.checks import check_option
 
 from detectron2.config import CfgNode, configurable
 
@@ -47,9 +47,7 @@ class MapDistiller(PeerDistiller):
         pairs = stage_pairs(cfg.MODEL.DISTILLER, student, teacher, published=cls.published)
         return {"pairs": pairs, **super().from_config(cfg, student, teacher, labels)}
 
-    def terms(
-        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Features, teacher: Features, *_: Tensor) -> dict[str, Tensor]:
         """Returns the loss of each stage."""
         return {
             name: self.compare(i, x, y)

@@ -28,9 +28,7 @@ class PKT(PeerDistiller):
         super().__init__()
         self.loss = TorchdistillLoss("PKTLoss", eps=1e-7, **MODULES)
 
-    def terms(
-        self, student: Features, teacher: Features, labels: Tensor, indices: Tensor
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Features, teacher: Features, *_: Tensor) -> dict[str, Tensor]:
         """Returns the divergence."""
         return {"pkt": self.loss(student.pooled, teacher.pooled)}
 

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fam_det.core.checks import check_option
 from fam_det.core.kernels.products import complex_matmul, pointwise
 from fam_det.core.kernels.spectrum import (
     filter_channels,
@@ -220,8 +221,7 @@ class SeparableFilter(GlobalFilter):
 
 def check_grid(grid: int) -> None:
     """Raises unless the grid is even, so that it has a column for the Nyquist frequency."""
-    if grid < 2 or grid % 2:
-        raise ValueError(f"grid: got {grid}, expected an even number >= 2")
+    check_option("grid", grid, grid >= 2 and grid % 2 == 0, "an even number >= 2")
 
 
 def mirror_scale(width: int) -> Tensor:

@@ -6,6 +6,7 @@ Legend: N batch, C channels, H and W map size, k window side.
 import torch
 from torch import Tensor, nn
 
+from fam_det.core.checks import check_option
 from fam_det.core.kernels.products import pointwise
 from fam_det.core.kernels.window_attention import resize_nearest, window_attention
 
@@ -30,10 +31,9 @@ class WindowCrossAttention(nn.Module):
 
     def __init__(self, channels: int, *, window: int = 3) -> None:
         super().__init__()
-        if channels < 2 or channels % 2:
-            raise ValueError(f"channels: got {channels}, expected an even number >= 2")
-        if window < 1 or window % 2 == 0:
-            raise ValueError(f"window: got {window}, expected an odd number >= 1")
+        is_even = channels >= 2 and channels % 2 == 0
+        check_option("channels", channels, is_even, "an even number >= 2")
+        check_option("window", window, window >= 1 and window % 2 == 1, "an odd number >= 1")
         self.channels, self.window = channels, window
         self.query, self.key, self.value = (_kaiming_conv(channels) for _ in range(3))
         self.row_offset = nn.Parameter(torch.randn(channels // 2, window))

@@ -9,7 +9,7 @@ Legend: H, W height and width of a feature map; u, v row and column frequency.
 import torch
 from torch import Tensor
 
-from fam_det.core.checks import check_choice
+from fam_det.core.checks import check_choice, check_option
 
 HIGH_PASS_FILTERS = ("none", "ideal", "gaussian", "butterworth")
 
@@ -17,10 +17,8 @@ HIGH_PASS_FILTERS = ("none", "ideal", "gaussian", "butterworth")
 def check_high_pass(kind: str, cutoff: float, order: int) -> None:
     """Raises a ValueError that names an argument outside its range."""
     check_choice("high_pass", kind, HIGH_PASS_FILTERS)
-    if not 0.0 <= cutoff <= 1.0:
-        raise ValueError(f"cutoff: got {cutoff}, expected a fraction of Nyquist in [0, 1]")
-    if order < 1:
-        raise ValueError(f"order: got {order}, expected an integer >= 1")
+    check_option("cutoff", cutoff, 0.0 <= cutoff <= 1.0, "a fraction of Nyquist in [0, 1]")
+    check_option("order", order, order >= 1, "an integer >= 1")
 
 
 def high_pass_response(

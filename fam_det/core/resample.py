@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fam_det.core.checks import check_option
+
 
 def spectrum_matrix(cells: int, count: int, scale: float) -> Tensor:
     """Returns the matrix that crops the spectrum at the new Nyquist frequency.
@@ -67,8 +69,7 @@ def resample(x: Tensor, size: tuple[int, int], scale: float, method: str = "spec
     Raises:
         ValueError: a scale below 1.
     """
-    if scale < 1:
-        raise ValueError(f"scale: got {scale}, expected 1 or more")
+    check_option("scale", scale, scale >= 1, "1 or more")
     dtype = torch.promote_types(x.dtype, torch.float32)
     rows, columns = (
         _matrix(method, cells, count, scale, dtype, x.device)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from fam_det.core.checks import check_option
 from fam_det.data.batch_sampler import (
     Key,
     SeededSampler,
@@ -237,7 +238,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Any], Any] | None = None)
         records,
         CheckedMapper(mapper),
         build_sampler(cfg, records, [len(group) for group in groups]),
-        _share_of_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
+        share_of_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()),
         group=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         seed=comm.shared_random_seed(),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -315,7 +316,9 @@ def build_resumable_loader(
         dataset,
         CheckedMapper(mapper),
         uniform_sampler(len(dataset)),
-        _share_of_batch("dataloader.train.total_batch_size", total_batch_size),
+        share_of_batch(
+            "dataloader.train.total_batch_size", total_batch_size, comm.get_world_size()
+        ),
         group=aspect_ratio_grouping,
         seed=comm.shared_random_seed(),
         num_workers=num_workers,
@@ -329,10 +332,8 @@ def build_test_loader(dataset: Any, *, mapper: Callable[[Any], Any], **options: 
     return build_detection_test_loader(dataset, mapper=NamingMapper(mapper), **options)
 
 
-def _share_of_batch(key: str, images: int) -> int:
-    processes = comm.get_world_size()
-    if images < 1 or images % processes != 0:
-        raise ValueError(
-            f"{key}: got {images}, expected a positive multiple of the {processes} processes"
-        )
+def share_of_batch(key: str, images: int, processes: int) -> int:
+    """Returns the images of each process; raises a ValueError unless all have as many."""
+    is_valid = images >= 1 and images % processes == 0
+    check_option(key, images, is_valid, f"a positive multiple of the {processes} processes")
     return images // processes

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fam_det.config import check_positive
-from fam_det.core.checks import check_choice
+from fam_det.core.checks import check_choice, check_positive
 from fam_det.core.resample import resample
 from fam_det.data.coco import find_categories
 from fam_det.files.checkpointer import is_below

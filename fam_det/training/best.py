@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fam_det.config import check_positive
+from fam_det.core.checks import check_positive
 from fam_det.files.checkpointer import BEST, SafeCheckpointer
 from fam_det.training.evaluation import at_iteration, read_evaluation
 

@@ -6,6 +6,7 @@ from functools import partial
 import torchvision
 from torch import Tensor, nn
 
+from fam_det.core.checks import check_option, check_positive
 from fam_det.modeling.backbones.fpn import STRIDES, check_features, check_rgb, register_with_fpn
 
 from detectron2.config import CfgNode
@@ -37,10 +38,7 @@ class MobileNetV2(Backbone):
         freeze_at: int = 0,
     ) -> None:
         super().__init__()
-        if width_mult <= 0:
-            raise ValueError(
-                f"MODEL.MOBILENETV2.WIDTH_MULT: got {width_mult}, expected more than 0"
-            )
+        check_positive("MODEL.MOBILENETV2.WIDTH_MULT", width_mult)
         check_features("MODEL.MOBILENETV2.OUT_FEATURES", out_features)
         last = max(STAGE_ENDS[name] for name in out_features)
         network = torchvision.models.mobilenet_v2(
@@ -66,10 +64,8 @@ class MobileNetV2(Backbone):
 
     def _freeze(self, freeze_at: int) -> None:
         ends = [-1, 1, *STAGE_ENDS.values()]
-        if not 0 <= freeze_at < len(ends):
-            raise ValueError(
-                f"MODEL.BACKBONE.FREEZE_AT: got {freeze_at}, expected 0 to {len(ends) - 1}"
-            )
+        is_stage = 0 <= freeze_at < len(ends)
+        check_option("MODEL.BACKBONE.FREEZE_AT", freeze_at, is_stage, f"0 to {len(ends) - 1}")
         last = ends[freeze_at]
         for index in range(min(last + 1, len(self.features))):
             block = self.features[index].requires_grad_(False)

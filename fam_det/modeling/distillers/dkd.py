@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fam_det.config import check_positive
+from fam_det.core.checks import check_positive
 from fam_det.core.losses import ValidSizes
 from fam_det.core.peer_losses import decoupled_divergences
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Distiller, Shapes

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from fam_det.config import check_positive
+from fam_det.core.checks import check_positive
 from fam_det.core.losses import ValidSizes, mse_loss, pearson_loss
 from fam_det.core.peer_losses import channel_wise_loss, wavelet_band_loss
 from fam_det.modeling.distillers.base import DISTILLER_REGISTRY, Adapter, FeatureDistiller, Loss
