@@ -11,6 +11,15 @@ from detectron2.config import get_cfg
 logger = logging.getLogger(__name__)
 
 
+DISTILLED = "DistilledDetector"  # meta-architecture of a student with its teacher
+
+
+def detector_architecture(cfg: CN) -> str:
+    """Returns the meta-architecture of the detector to train: of the student, if distilled."""
+    is_distilled = cfg.MODEL.META_ARCHITECTURE == DISTILLED
+    return str((cfg.MODEL.STUDENT if is_distilled else cfg.MODEL).META_ARCHITECTURE)
+
+
 def default_config() -> CN:
     """Returns Detectron2's keys and the project's, with their defaults."""
     cfg = get_cfg()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fam_det.analysis.images import Example, draw_truth
-from fam_det.config import default_config
+from fam_det.config import default_config, detector_architecture
 from fam_det.data.audit import Objects, class_names, read_objects, read_size
 from fam_det.files.config_file import merge_config
 
@@ -82,9 +82,7 @@ def describe_anchors(content: dict[str, Any], cfg: CfgNode) -> Iterator[Row]:
     An anchor fits a box if its IoU, centred on the box, reaches the lower one of
     ``IOU_THRESHOLDS``: below it is background wherever it lies.
     """
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture == "DistilledDetector":
-        architecture = cfg.MODEL.STUDENT.META_ARCHITECTURE
+    architecture = detector_architecture(cfg)
     if architecture == "FCOS":
         yield Row("anchors", "FCOS has none")
         return

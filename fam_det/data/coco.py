@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from fam_det.config import detector_architecture
 from fam_det.data.annotations import (
     Json,
     has_segmentation,
@@ -238,10 +239,7 @@ def count_classes(cfg: CfgNode) -> int | None:
 
 
 def _class_node(cfg: CfgNode) -> str | None:
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture == "DistilledDetector":
-        architecture = cfg.MODEL.STUDENT.META_ARCHITECTURE
-    node = _CLASS_NODES.get(architecture)
+    node = _CLASS_NODES.get(detector_architecture(cfg))
     return node if node in cfg.MODEL else None
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from fam_det.config import DISTILLED
 from fam_det.core.checks import check_option
 from fam_det.data.batch_sampler import (
     Key,
@@ -252,7 +253,7 @@ def read_records(cfg: CfgNode) -> list[Any]:
     names, unlabelled = cfg.DATASETS.TRAIN, set(cfg.DATASETS.UNLABELLED)
     if odd := sorted(unlabelled - set(names)):
         raise ValueError(f"DATASETS.UNLABELLED: got {odd[0]!r}, expected some of {list(names)}")
-    if unlabelled and cfg.MODEL.META_ARCHITECTURE != "DistilledDetector":
+    if unlabelled and cfg.MODEL.META_ARCHITECTURE != DISTILLED:
         raise ValueError(
             "DATASETS.UNLABELLED: without a teacher nothing is learnt there, expected [], and "
             "DATASETS.TRAIN without these data sets"

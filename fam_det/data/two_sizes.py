@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import torch
 
+from fam_det.config import DISTILLED
+
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
@@ -49,7 +51,7 @@ class TwoSizeMapper:
 
 def input_scale(cfg: CfgNode) -> float:
     """Returns ``MODEL.TEACHER.INPUT_SCALE`` of a config that has a teacher, else 1."""
-    is_distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
+    is_distilled = cfg.MODEL.META_ARCHITECTURE == DISTILLED
     return float(cfg.MODEL.TEACHER.INPUT_SCALE) if is_distilled else 1.0
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 import fam_det.modeling  # noqa: F401  registers models and weights
 from fam_det.analysis.checkpoint import find_checkpoint
 from fam_det.analysis.runs import read_config
-from fam_det.config import default_config
+from fam_det.config import DISTILLED, default_config
 from fam_det.data import register_coco_datasets
 from fam_det.files import one_line
 from fam_det.files.config_file import merge_config
@@ -21,7 +21,6 @@ from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 
-DISTILLED = "DistilledDetector"
 DEPLOYED = "model.pth"  # the student's weights in a deployed folder
 MAX_REASON = 200  # characters of a library's error in a message
 DEFAULT_SIZE = 800  # pixels of the shorter side, if INPUT.MIN_SIZE_TEST is 0 for no resizing

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from fam_det.analysis.checkpoint import DISTILLER
+from fam_det.config import detector_architecture
 from fam_det.core.checks import check_choice
-from fam_det.export.source import DEPLOYED, DISTILLED, MAX_REASON
+from fam_det.export.source import DEPLOYED, MAX_REASON
 from fam_det.files import one_line
 from fam_det.files.checkpointer import SafeCheckpointer, WeightsMismatchError
 from fam_det.training.detection import BACKBONES
@@ -23,9 +24,7 @@ def student_config(cfg: CfgNode) -> CfgNode:
     """Returns the student's config without this project's keys, except those of its backbone."""
     plain = get_cfg()
     _copy_known(cfg, plain)
-    if cfg.MODEL.META_ARCHITECTURE == DISTILLED:
-        plain.MODEL.META_ARCHITECTURE = cfg.MODEL.STUDENT.META_ARCHITECTURE
-    name = plain.MODEL.META_ARCHITECTURE
+    name = plain.MODEL.META_ARCHITECTURE = detector_architecture(cfg)
     check_choice("META_ARCHITECTURE", name, sorted(known for known, _ in META_ARCH_REGISTRY))
     for part, node in BACKBONES.items():
         if part in plain.MODEL.BACKBONE.NAME:

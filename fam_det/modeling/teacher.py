@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fam_det.config import default_config
+from fam_det.config import default_config, detector_architecture
 from fam_det.core.checks import check_choice
 from fam_det.data.coco import find_categories
 from fam_det.files.checkpointer import SafeCheckpointer
@@ -323,8 +323,8 @@ def teacher_config(cfg: CfgNode) -> tuple[CfgNode, str]:
         raise ValueError(f"MODEL.TEACHER: {error}") from error
     if weights == "auto":
         weights = zoo_weights or teacher_cfg.MODEL.WEIGHTS
-    if teacher_cfg.MODEL.META_ARCHITECTURE == "DistilledDetector":  # its student is the teacher
-        teacher_cfg.MODEL.META_ARCHITECTURE = teacher_cfg.MODEL.STUDENT.META_ARCHITECTURE
+    # A distilled detector's student is the teacher here.
+    teacher_cfg.MODEL.META_ARCHITECTURE = detector_architecture(teacher_cfg)
     teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher_cfg, weights
 

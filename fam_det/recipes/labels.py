@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fam_det.config import DISTILLED
 from fam_det.data.audit import list_names, read_size
 from fam_det.data.images import check_files, error_reason
 from fam_det.export.media import IMAGES, UnreadableError, progress, read_pictures
@@ -262,7 +263,7 @@ def label_images(request: LabelRequest, *, headers_only: bool = False) -> Labell
     check_device(request.device, False, ("--device", ""))
     overrides = teacher_overrides(request.teacher, request.teacher_weights)
     # load_teacher below loads one only for a distillation.
-    overrides["MODEL.META_ARCHITECTURE"] = Override("DistilledDetector")
+    overrides["MODEL.META_ARCHITECTURE"] = Override(DISTILLED)
     cfg = build_config(overrides, request.options)
     teacher = read_teacher(cfg)
     known = teacher.class_names or tuple(map(str, range(teacher.num_classes)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from fvcore.nn import parameter_count
 from torch import Tensor, nn
 
 from fam_det.analysis.detectors import renumber
@@ -77,12 +78,12 @@ def summarize(folder: Path, others: Mapping[str, Path]) -> str:
     rows, notes = [Row("teacher", {}, None, None, None, "")], [checkpoint_or_note]
     if teacher:
         scores, notes = teacher_scores(teacher.cfg, teacher.detector, data, folder)
-        parameters = count_parameters(teacher.detector)
+        parameters = parameter_count(teacher.detector)[""]
         row = Row("teacher", scores, None, teacher_seconds[0], parameters, checkpoint_or_note)
         rows = [row]
     files = {"student": (folder, weights)}
     files |= {title: (other, read_source(other, None, [])[1]) for title, other in others.items()}
-    parameters = count_parameters(student.detector)
+    parameters = parameter_count(student.detector)[""]
     rows += [student_row(title, *run, seconds, parameters) for title, run in files.items()]
     notes = [describe_measurement(networks), *notes]
     return "\n\n".join([format_rows(rows), *notes, next_commands(folder, data, rows[1])]) + "\n"
@@ -92,7 +93,7 @@ def summarize_teacher(folder: Path) -> str:
     """Returns the table of a teacher that was trained alone, and the command to distil it."""
     network, _, weights = _load_run("teacher", folder)
     (seconds,) = latencies([partial(detect, network.detector, network.image)])
-    row = student_row("teacher", folder, weights, seconds, count_parameters(network.detector))
+    row = student_row("teacher", folder, weights, seconds, parameter_count(network.detector)[""])
     best = f" --teacher-weights {folder / 'model_best.pth'}" * has_better(row)
     node = network.cfg.DATASETS
     files = {name: shlex.join(paths) for name, *paths in node.COCO}
@@ -110,11 +111,6 @@ def _load_run(name: str, folder: Path) -> tuple[Network, Validation, str]:
     data = read_validation(cfg)
     _, detector = load_student(cfg, weights)
     return Network(name, detector, cfg, example_image(cfg, data.image, None)), data, weights
-
-
-def count_parameters(detector: nn.Module) -> int:
-    """Returns the number of a detector's parameters."""
-    return sum(x.numel() for x in detector.parameters())
 
 
 def read_validation(cfg: CfgNode) -> Validation:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fam_det.config import default_config
+from fam_det.config import DISTILLED, default_config
 from fam_det.data.audit import list_names
 from fam_det.data.loader import available_cores
 from fam_det.files.config_file import merge_config
@@ -204,7 +204,7 @@ def _divide(value: Any, scale: float, digits: int | None) -> Any:
 
 def _detector_overrides(teacher: Teacher, request: Request, masks: bool) -> Overrides:
     overrides = {
-        "MODEL.META_ARCHITECTURE": Override("DistilledDetector"),
+        "MODEL.META_ARCHITECTURE": Override(DISTILLED),
         "MODEL.STUDENT.META_ARCHITECTURE": Override(
             teacher.architecture, "as the teacher is dense"
         ),

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 import fam_det.modeling  # noqa: F401  registers models and weights
-from fam_det.config import default_config
+from fam_det.config import DISTILLED, default_config, detector_architecture
 from fam_det.data import build_train_loader, register_coco_datasets
 from fam_det.data.audit import warn
 from fam_det.data.coco import (
@@ -103,8 +103,7 @@ def load_config(
 
 
 def _check_augmentation(cfg: CfgNode) -> None:
-    is_distilled = cfg.MODEL.META_ARCHITECTURE == "DistilledDetector"
-    name = (cfg.MODEL.STUDENT if is_distilled else cfg.MODEL).META_ARCHITECTURE
+    name = detector_architecture(cfg)
     meta_arch = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
     is_rcnn = isinstance(meta_arch, type) and issubclass(meta_arch, GeneralizedRCNN)
     is_supported = is_rcnn and not (cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS)
@@ -159,7 +158,7 @@ class Trainer(ResumableTrainer):
     @classmethod
     def build_tested_model(cls, cfg: CfgNode) -> Any:
         """Builds the student without its teacher, whose config may be missing."""
-        if cfg.MODEL.META_ARCHITECTURE != "DistilledDetector":
+        if cfg.MODEL.META_ARCHITECTURE != DISTILLED:
             return cls.build_model(cfg)
         return build_student(cfg).to(cfg.MODEL.DEVICE)
 
