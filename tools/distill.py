@@ -214,6 +214,7 @@ def write_config(recipe: "Recipe", args: argparse.Namespace) -> Path:
     Raises:
         ValueError: a changed config that a run cannot be resumed with.
     """
+    from fam_det.files.atomic_write import atomic_write_text
     from fam_det.recipes.overrides import changed_keys, check_resumable
 
     text = recipe.to_yaml()
@@ -225,8 +226,7 @@ def write_config(recipe: "Recipe", args: argparse.Namespace) -> Path:
     for key, (old, new) in changes.items():
         print(f"{path}: {key}: was {old}, is {new}", file=sys.stderr)
     if not (changes and args.dry_run):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        atomic_write_text(path, text)
     return path
 
 

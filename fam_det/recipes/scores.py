@@ -51,16 +51,17 @@ def best_scores(detect: Callable[[Path], Json], data: CocoData, names: Sequence[
         names: of the classes; one without objects in the data gets the default.
     """
     content = read_annotations("--val", data.annotations)
-    step = max(len(content["images"]) // MAX_IMAGES, 1)
+    images = list(zip(content["images"], data.files, strict=True))
+    images = images[:: max(len(images) // MAX_IMAGES, 1)]
     classes = {x["id"]: names.index(x["name"]) for x in content["categories"] if x["name"] in names}
-    ground_truth: dict[Any, list[Json]] = {x["id"]: [] for x in content["images"][::step]}
+    ground_truth: dict[Any, list[Json]] = {x["id"]: [] for x, _ in images}
     for entry in content["annotations"]:
         if entry["image_id"] in ground_truth and entry["category_id"] in classes:
             ground_truth[entry["image_id"]].append(entry)
     matches: list[list[tuple[float, bool]]] = [[] for _ in names]
     counts = [0] * len(names)
-    for image in progress(content["images"][::step], "choosing scores"):
-        line = detect(Path(data.images) / image["file_name"])
+    for image, file in progress(images, "choosing scores"):
+        line = detect(file)
         for index in range(len(names)):
             objects = [x for x in ground_truth[image["id"]] if classes[x["category_id"]] == index]
             detections = [x for x in line.get("objects", []) if x["category_id"] == index]

@@ -13,6 +13,7 @@ import torch
 
 from fam_det.analysis.tables import format_number, format_table
 from fam_det.export.parts import describe_device
+from fam_det.files.atomic_write import atomic_write_text
 from fam_det.recipes.ladder import build_ladder
 from fam_det.recipes.meter import RUNTIMES, Measurement, Meter
 from fam_det.recipes.overrides import Override
@@ -218,8 +219,7 @@ def size_student(
         sizing = Sizing(request, target)
         saved = sizing.record(asked, sizing.choose())
         text = f"{sizing.text()}\n\n{saved['note']}"
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+        atomic_write_text(file, json.dumps(saved, indent=2) + "\n")
     keys = {key: Override(*override) for key, override in saved["keys"].items()}
     return replace(request, student=saved["student"], size=keys, size_note=saved["note"]), text
 

@@ -1,9 +1,16 @@
 """The scores from which on detections are objects."""
 
+import json
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from fam_det.recipes.scores import DEFAULT_HIGH, best_f1_score, match
+import pytest
+
+from fam_det.recipes.data import read_coco
+from fam_det.recipes.scores import DEFAULT_HIGH, best_f1_score, best_scores, match
+from tests.recipes.conftest import content
 
 Scored = list[tuple[float, bool]]
 
@@ -41,3 +48,21 @@ def test_each_object_is_found_once_and_crowds_do_not_count() -> None:
     assert match(detections, objects) == [(0.9, True), (0.8, False), (0.6, False), (0.5, False)]
     assert match([], objects) == []
     assert match(detections[:1], []) == [(0.6, False)]
+
+
+def test_images_are_found_whose_names_the_file_quotes(
+    write: Callable[..., tuple[str, str]],
+) -> None:
+    data = content(("a",), 2)
+    for image in data["images"]:
+        image["file_name"] = f"image {image['file_name']}"
+    file, folder = write(data)
+    quoted = json.dumps(data).replace("image ", "image%20")  # as Label Studio does
+    Path(file).write_text(quoted)
+
+    def detect(path: Path) -> dict[str, Any]:
+        assert path.is_file()
+        return {"objects": [{"bbox": [2, 2, 28, 24], "score": 0.8, "category_id": 0}]}
+
+    scores = best_scores(detect, read_coco("--val", file, folder), ("a",))
+    assert scores.high == pytest.approx([(0.8 + 0.05) / 2])
