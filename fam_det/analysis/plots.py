@@ -16,7 +16,7 @@ from fam_det.analysis.summary import SummaryRow
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#777777"
 STAGES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
-MARKERS = "os^vDPX*"
+MARKERS = "os^vDPX"  # seven, beside eight colours: no pair of both comes twice
 METHODS = {
     **{ALONE: GREY, "FAM-KD": BLUE, "FAM + ReviewKD": VERMILION, "ReviewKD": GREEN},
     **{"teacher": BLACK, HEADS: ORANGE, "layer-to-layer FAM": SKY},
