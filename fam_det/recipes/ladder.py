@@ -19,8 +19,8 @@ MOBILENETS_V3 = (f"{TIMM}mobilenetv3_large_100", f"{TIMM}mobilenetv3_small_100")
 WIDTH_MULTS = (0.5, 0.35)  # of a MobileNetV2 from random weights
 DIVISORS = (1, 2, 4, 8, 16)  # of the FPN's width
 MIN_WIDTH = 8  # channels
-# In channels; a thinner FPN comes after the first small images: on NEU-DET 8 channels cost 4 AP, and
-# four ninths of the pixels, which save nearly half of the time, cost nothing.
+# In channels; a thinner FPN comes after the first small images: on NEU-DET 8 channels cost 4 AP,
+# and four ninths of the pixels, which save nearly half of the time, cost nothing.
 LAST_WIDTH = 16
 GROUPS = 32  # of Detectron2's GroupNorm
 PROPOSALS = (300, 100)
