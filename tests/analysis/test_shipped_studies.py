@@ -8,8 +8,10 @@ import pytest
 
 import fam_det.modeling  # noqa: F401  registers models and weights
 from classification.config import get_cfg as get_classification_cfg
+from fam_det.analysis.experiment import NO_EFFECT
 from fam_det.analysis.jobs import Job, reported_jobs, trial_jobs
 from fam_det.analysis.results import Results
+from fam_det.analysis.runs import flatten
 from fam_det.analysis.study import Study, load_study
 from fam_det.analysis.summary import format_csv, format_json, format_markdown, summarise
 from fam_det.config import default_config
@@ -19,6 +21,17 @@ from detectron2.config import CfgNode
 
 FILES = sorted(Path("configs/Studies").glob("*.yaml"))
 BEGUN = [file for file in FILES if (Path("docs/studies") / file.stem).is_dir()]
+
+SPEED = {  # recipes of the front page: the row of a study that has their figures
+    "BloodCells/student_fam_thin": ("blood_cells_speed", "FAM as shipped and heads' loss, 9x"),
+    "BloodCells/student_fam_half_size": (
+        "blood_cells_speed",
+        "FAM as shipped and heads' loss, 21x",
+    ),
+    "NEU-DET/student_baseline": ("neu_det_speed", "alone with the teacher's anchors, 5x"),
+    "NEU-DET/student_fam": ("neu_det_speed", "FAM as shipped, 5x"),
+    "NEU-DET/student_fam_half_size": ("neu_det_speed", "FAM as shipped, 8x"),
+}
 
 
 def get_detection_cfg() -> CfgNode:
@@ -73,3 +86,15 @@ def test_kept_results_make_the_committed_table(file: Path) -> None:
     assert report == (folder / "README.md").read_text(encoding="utf-8")
     assert format_csv(study, rows) == (folder / "table.csv").read_text(encoding="utf-8")
     assert format_json(rows) == (folder / "table.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", SPEED)
+def test_recipe_is_the_row_of_the_study(name: str) -> None:
+    study_name, row = SPEED[name]
+    study = load_study(Path(f"configs/Studies/{study_name}.yaml"))
+    job = reported_jobs(study, study.runs[row], {})[0]
+    recipe = flatten(merged(study.tool, f"configs/{name}.yaml"))
+    measured = flatten(build_cfg(study, job))
+    different = {key for key in measured if recipe[key] != measured[key]}
+    paths = {"MODEL.TEACHER.CONFIG", "MODEL.TEACHER.WEIGHTS"}
+    assert {key for key in different if not NO_EFFECT.fullmatch(key)} <= paths
