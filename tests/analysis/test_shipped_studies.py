@@ -30,7 +30,7 @@ SPEED = {  # recipes of the front page: the row of a study that has their figure
     ),
     "NEU-DET/student_baseline": ("neu_det_speed", "alone with the teacher's anchors, 5x"),
     "NEU-DET/student_fam": ("neu_det_speed", "FAM as shipped, 5x"),
-    "NEU-DET/student_fam_half_size": ("neu_det_speed", "FAM as shipped, 8x"),
+    "NEU-DET/student_fam_half_size": ("neu_det_speed", "FAM as shipped longer, 8x"),
 }
 
 
