@@ -82,7 +82,7 @@ def _add_data_and_backbone_keys(cfg: CN) -> None:
     cfg.MODEL.MOBILENETV2.WIDTH_MULT = 1.0
     # Outputs of the network: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
     cfg.MODEL.MOBILENETV2.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    # Normalisation, as MODEL.RESNETS.NORM.
+    # Normalisation: "FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN" or "naiveSyncBN_N".
     cfg.MODEL.MOBILENETV2.NORM = "FrozenBN"
 
 
@@ -134,8 +134,8 @@ def _add_teacher_keys(cfg: CN) -> None:
     # For each class of the student the teacher's class, counted from 0, whose rows of the
     # predictors it inherits, or -1 for a new class. []: both have the same classes.
     cfg.MODEL.TEACHER.CLASSES = []
-    # Folder to cache its maps on disk, "" for none, and its maximum size in GB. Maps of an image
-    # with the same pixels, or the same after a flip, are read from there.
+    # Folder to cache its maps on disk, "" for none, and its maximum size in GB. They are read
+    # for an image with the same pixels: with flips alone, each image is computed twice.
     cfg.MODEL.TEACHER.CACHE = ""
     cfg.MODEL.TEACHER.CACHE_GB = 10.0
     # Dtype of its convolutions: "float32", "bfloat16", "float16" or "auto": bfloat16 on a GPU that
@@ -162,7 +162,7 @@ def _add_distiller_keys(cfg: CN) -> None:
     # and on the teacher's, in the unit of the student's losses; 0 for none. For methods on feature
     # maps, and teachers that are a RetinaNet or have an RPN and one box head.
     cfg.MODEL.DISTILLER.HEAD_WEIGHT = 0.0
-    # Iterations over which that weight rises from 0 to its value.
+    # Iterations over which both weights rise from 0 to their values.
     cfg.MODEL.DISTILLER.WARMUP_ITERS = 1000
 
 

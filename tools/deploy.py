@@ -35,6 +35,7 @@ from fam_det.files.config_file import merge_config
 from detectron2.config import CfgNode
 
 DETECTRON2 = "detectron2"
+NO_TEACHER_AP = "the teacher has no AP: its classes, or their order, differ"
 CALIBRATION = 64  # training images that int8 is calibrated on
 EXAMPLES = """
 examples:
@@ -125,7 +126,7 @@ def deploy(args: argparse.Namespace, output: Path) -> Report:
     output.mkdir(parents=True, exist_ok=True)
     file = save_student(cfg, student, output)
     networks, notes = prepare(args, source, student)
-    evaluated = [x.name for x in networks if class_count(x.detector) == class_count(student)]
+    evaluated = ("student",) if NO_TEACHER_AP in notes else ("teacher", "student")
     rows = measure(networks, args.format, file, evaluated if dataset else ())
     sizes, needs = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), needed_packages(cfg, student)
     files = [row.file for row in rows]
@@ -165,8 +166,9 @@ def prepare(
     if networks[0].size != networks[1].size:
         height, width = networks[0].size
         notes.append(f"the teacher's image has {height} x {width} pixels, as in its config")
-    if args.evaluate and class_count(teacher.detector) != class_count(student):
-        notes.append("the teacher has no AP: its number of classes differs")
+    in_order = all(i == k for i, k in enumerate(source.MODEL.TEACHER.CLASSES))
+    if class_count(teacher.detector) != class_count(student) or not in_order:
+        notes += [NO_TEACHER_AP] * args.evaluate
     return networks, notes
 
 

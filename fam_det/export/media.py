@@ -37,14 +37,14 @@ def progress(items: Iterable[Any] | None, title: str, total: int | None = None) 
 
 
 def list_media(paths: Sequence[Path]) -> tuple[Path, list[str]]:
-    """Returns the innermost folder of all files, and their names relative to it.
+    """Returns the innermost folder of all files, and their names relative to it, each once.
 
     Lists the images of a folder, without subfolders, sorted by name.
 
     Raises:
         ValueError: a path that is not there, or a folder without images.
     """
-    files = [file for path in paths for file in _expand(path)]
+    files = dict.fromkeys(file for path in paths for file in _expand(path))
     root = os.path.commonpath({os.path.split(file)[0] for file in files})
     return Path(root), [os.path.relpath(file, root) for file in files]
 

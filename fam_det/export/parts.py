@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fam_det.export.formats import detect
+from fam_det.modeling.metrics import wall_clock
 
 REST = "the rest"
 WARMUP, MIN_REPEATS = 2, 5
@@ -29,15 +30,14 @@ PARTS = {
 
 
 def read_clock(device: str) -> float:
-    """Returns seconds from an arbitrary start; ``device`` is "cpu" or "cuda".
+    """Returns seconds from an arbitrary start; ``device`` is "cpu" or a GPU, such as "cuda:1".
 
     With one thread it is the CPU time, in which the other processes of a shared machine do not
     count. Several threads wait for each other, so that there, as on a GPU, it is the wall time.
     """
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+    if device == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time()
+    return wall_clock(torch.device(device))
 
 
 def describe_device(device: str) -> str:
@@ -69,7 +69,7 @@ def part_seconds(
     parts = {path: part for path, part in PARTS.items() if path in modules}
     if "backbone.bottom_up" not in parts:  # a backbone without an FPN
         parts["backbone"] = "backbone"
-    device = next(detector.parameters()).device.type
+    device = str(next(detector.parameters()).device)
     repeats: list[dict[str, float]] = []
     for _ in range(min(WARMUP, min_repeats // 2)):
         detect(detector, image)

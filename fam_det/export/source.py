@@ -74,7 +74,7 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
     if cfg.MODEL.META_ARCHITECTURE != DISTILLED:
         return None, ""
     cfg = cfg.clone()
-    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE, cfg.MODEL.TEACHER.CACHE = "cpu", ""
     try:
         teacher = build_teacher(cfg)
     except LOAD_ERRORS as error:
@@ -92,12 +92,15 @@ def load_teacher(cfg: CfgNode) -> tuple[FrozenTeacher | None, str]:
 def teacher_input(cfg: CfgNode, teacher: FrozenTeacher) -> CfgNode:
     """Returns the config of a run with the ``INPUT`` of its teacher.
 
-    A LazyConfig does not define the size of its images: the student's is kept.
+    A LazyConfig does not define the size of its images: it is ``INPUT_SCALE`` times the student's.
     """
     cfg = cfg.clone()
     if not find_config(cfg.MODEL.TEACHER.CONFIG)[0].endswith(".py"):
         cfg.INPUT = teacher_config(cfg)[0].INPUT
-    elif teacher.flip_channels:
+        return cfg
+    for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST"):
+        cfg.INPUT[key] = round(teacher.input_scale * cfg.INPUT[key])
+    if teacher.flip_channels:
         cfg.INPUT.FORMAT = cfg.INPUT.FORMAT[::-1]
     return cfg
 
@@ -115,7 +118,7 @@ class TrainingImages:
         self.cfg = cfg
         register_coco_datasets(cfg)
         files = [x["file_name"] for x in DatasetCatalog.get(cfg.DATASETS.TRAIN[0])]
-        self.files = files[:: max(len(files) // count, 1)][:count]
+        self.files = files[:: -(-len(files) // count)]
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields (3, H, W), one at a time."""

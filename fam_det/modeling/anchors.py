@@ -58,5 +58,6 @@ def warn_of_anchor_mismatch(
 
 def _sizes(anchors: Tensor) -> list[float]:
     """Returns the sides of squares of the anchors' areas, rounded to a tenth of a pixel."""
-    sides = (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt()
+    # A rotated anchor is (x, y, w, h, angle), with its centre (x, y) at the origin.
+    sides = (anchors[:, 2:4] - anchors[:, :2]).prod(1).sqrt()
     return sorted({round(float(side), 1) for side in sides})

@@ -62,7 +62,7 @@ class DistilledDetector(StudentWrapper):
         strides: stride of each distilled level.
         loss_weight: weight of the sum of the levels' losses.
         head_weight: weight of the sum of the losses through the teacher's heads, 0 for none.
-        warmup_iters: iterations over which the weight rises linearly from 0.
+        warmup_iters: iterations over which both weights rise linearly from 0.
         vis_period: iterations between images of the maps for TensorBoard, 0 for none.
         inherited: parts that ``load_teacher`` copies from the teacher; see ``inherit``. Weights
             that a checkpoint has loaded before are kept.
@@ -109,8 +109,8 @@ class DistilledDetector(StudentWrapper):
         self.head_weight = head_weight
         self.warmup_iters = warmup_iters
         self.vis_period = vis_period
-        self._inherited = list(inherited)
-        self._classes = list(classes)
+        self.inherited = list(inherited)
+        self.classes = list(classes)
         self._basis_images = basis_images
         self._start_at_basis = start_at_basis
         student_shapes, teacher_shapes = self.backbone.output_shape(), teacher.output_shape()
@@ -157,26 +157,6 @@ class DistilledDetector(StudentWrapper):
             )
         return arguments
 
-    def check_classes(
-        self,
-        student_categories: Sequence[Mapping[str, Any]],
-        teacher_categories: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """Raises a ValueError if a class would inherit the rows of a class of another name.
-
-        Args:
-            student_categories: ``id`` and ``name`` of the classes by index; empty if unknown.
-            teacher_categories: the same of the teacher's classes.
-        """
-        if self._inherited and not self._classes:
-            check_class_order(
-                self.student,
-                self.teacher.detector,
-                self._inherited,
-                student_categories,
-                teacher_categories,
-            )
-
     def load_teacher(self, batches: Iterable[list[dict[str, Any]]] = ()) -> None:
         """Loads the teacher's checkpoint, then copies the inherited parts into the student.
 
@@ -190,7 +170,7 @@ class DistilledDetector(StudentWrapper):
         if self.teacher.is_loaded:
             return
         detector = self.teacher.detector
-        parts = [part for part in self._inherited if not self._has_loaded(part)]
+        parts = [part for part in self.inherited if not self._has_loaded(part)]
         self.teacher.load_weights([*parts, *self.distiller.teacher_parts, *self._head_parts])
         inherit(
             self.student,
@@ -198,7 +178,7 @@ class DistilledDetector(StudentWrapper):
             parts,
             keep=self._loaded_keys,
             basis=self._basis(parts, batches),
-            classes=self._classes,
+            classes=self.classes,
         )
         if any(part.startswith(ANCHOR_HEADS) for part in parts):
             warn_of_anchor_mismatch(self.student, detector, self._pairs, self.teacher.input_scale)
@@ -356,6 +336,7 @@ def distillation_arguments(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -
         ) from error
     distiller = build_distiller(cfg, levels, student_shape, teacher_shape)
     inherited, init = cfg.MODEL.TEACHER.INHERIT, cfg.MODEL.DISTILLER.FAM.INIT
+    reads_fam = "FAM" in (distiller.reads or ())
     return {
         "student": student,
         "teacher": teacher,
@@ -370,7 +351,7 @@ def distillation_arguments(cfg: CfgNode, student: Any, teacher: FrozenTeacher) -
         "basis_images": cfg.MODEL.TEACHER.BASIS_IMAGES,
         "match": cfg.MODEL.TEACHER.MATCH,
         # The adapters of methods without FAM follow the heads.
-        "start_at_basis": init == "identity" if distiller.reads_fam else bool(inherited),
+        "start_at_basis": init == "identity" if reads_fam else bool(inherited),
     }
 
 

@@ -90,7 +90,7 @@ def _inherited_value(
     """Returns a new value for a student's tensor: copied, folded, or with some classes' rows."""
     if basis is not None and reads_maps(student, teacher, *basis.shape):
         teacher = fold(teacher, basis)
-    if rows is not None and student.shape[1:] == teacher.shape[1:]:
+    if rows and student.shape[1:] == teacher.shape[1:] and len(rows.student) == len(rows.teacher):
         return student.index_copy(
             0, rows.student.to(student.device), teacher[rows.teacher].to(student)
         )

@@ -103,4 +103,5 @@ def _flat(options: Mapping[str, Any], node: CfgNode, path: str) -> Iterator[tupl
             for below, inner in _flat(value, node[key], f"{path}.{name}"):
                 yield f"{key}.{below}", inner
         else:  # yacs takes no whole number for a float
-            yield key, float(value) if isinstance(node[key], float) else value
+            is_whole = isinstance(value, int) and isinstance(node[key], float)
+            yield key, float(value) if is_whole else value

@@ -348,14 +348,13 @@ def find_config(name: str) -> tuple[str, str | None]:
     """Returns the path of a config file, and the model zoo's checkpoint for it if there is one."""
     if Path(name).is_file():
         return name, None
-    try:
-        path = model_zoo.get_config_file(name)
-    except RuntimeError as error:
+    path = Path(model_zoo.__file__).parent / "configs" / name
+    if not path.is_file():
         raise ValueError(
             f"MODEL.TEACHER.CONFIG: got {name!r}, expected a file or a name in Detectron2's model "
             "zoo such as 'COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml'"
-        ) from error
+        )
     try:
-        return path, model_zoo.get_checkpoint_url(name)
+        return str(path), model_zoo.get_checkpoint_url(name)
     except RuntimeError:  # the zoo has no checkpoint for some of its configs, such as FCOS
-        return path, None
+        return str(path), None

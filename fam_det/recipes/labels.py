@@ -79,17 +79,21 @@ class LabelFile:
         self.names_file, self.file = folder / "images.jsonl", folder / "detections.jsonl"
         self.root, names = list_images(folders)
         header = json.dumps({**identity, "folders": [str(x.absolute()) for x in folders]})
-        if not self.file.exists():
-            atomic_write_text(self.file, f"{header}\n")
-        with self.file.open("rb+") as stream:  # drops an incomplete line of a killed call
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab+") as stream:  # drops an incomplete line of a killed call
+            stream.seek(0)
             stream.truncate(sum(len(line) for line in stream if line.endswith(b"\n")))
         with self.file.open() as file:
-            if next(file, "").rstrip("\n") != header:
-                raise ValueError(
-                    f"--output: {folder} has labels of other images or of another teacher; give "
-                    "another folder"
-                )
+            is_same = next(file, "").rstrip("\n") == header
             self.done = sum(1 for _ in file)
+        if self.done and not is_same:
+            raise ValueError(
+                f"--output: {folder} has labels of other images or of another teacher; give "
+                "another folder"
+            )
+        if not is_same:  # new, or of a call that ended before its first image
+            self.names_file.unlink(missing_ok=True)
+            atomic_write_text(self.file, f"{header}\n")
         is_new = not self.names_file.exists()
         if is_new:
             with atomic_write(self.names_file) as temporary, temporary.open("w") as file:

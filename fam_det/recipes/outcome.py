@@ -94,12 +94,13 @@ def summarize_teacher(folder: Path) -> str:
     network, _, weights = _load_run("teacher", folder)
     (seconds,) = latencies([partial(detect, network.detector, network.image)])
     row = student_row("teacher", folder, weights, seconds, parameter_count(network.detector)[""])
-    best = f" --teacher-weights {folder / 'model_best.pth'}" * has_better(row)
+    best = ["--teacher-weights", f"{folder}/model_best.pth"] * has_better(row)
+    teacher = shlex.join([f"{folder}/config.yaml", *best])
     node = network.cfg.DATASETS
     files = {name: shlex.join(paths) for name, *paths in node.COCO}
     train, val = (files.get(names[0], "JSON IMAGES") for names in (node.TRAIN, node.TEST))
     command = (
-        f"Next:\n  python tools/distill.py --teacher {folder / 'config.yaml'}{best} \\\n"
+        f"Next:\n  python tools/distill.py --teacher {teacher} \\\n"
         f"    --speedup 5 --train {train} --val {val}"
     )
     return "\n\n".join([format_rows([row]), describe_measurement([network]), command]) + "\n"
@@ -245,13 +246,13 @@ def describe_measurement(networks: Sequence[Network]) -> str:
 
 def next_commands(folder: Path, data: Validation, student: Row) -> str:
     """Returns the next commands, and the best checkpoint if it is not the last one."""
-    image = data.image or "IMAGE"
-    images = data.image.parent if data.image else "IMAGES"
-    lines = [
-        f"Logs, metrics and checkpoints are in {folder}. Next:",
-        f"  python tools/deploy.py {folder} --format onnx --image {image}",
-        f"  python tools/predict.py {folder} {images}",
+    image = data.image or Path("IMAGES/IMAGE")
+    words = [
+        ["tools/deploy.py", folder, "--format", "onnx", "--image", image],
+        ["tools/predict.py", folder, image.parent],
     ]
+    lines = [f"Logs, metrics and checkpoints are in {folder}. Next:"]
+    lines += [f"  python {shlex.join(map(str, x))}" for x in words]
     if has_better(student):
         lines.append(f"with --weights {folder / 'model_best.pth'} for the best checkpoint.")
     return "\n".join(lines)

@@ -64,7 +64,8 @@ def record_outputs(
                 stack.callback(setattr, generator, key, getattr(generator, key))
                 setattr(generator, key, {False: count})
         detections = len(detect(detector, image)["scores"])
-    (logits, deltas), (scores, box_deltas) = outputs["anchors"], outputs["boxes"]
+    logits, deltas = outputs["anchors"][:2]  # FCOS has a centerness as well
+    scores, box_deltas = outputs["boxes"]
     return RecordedOutputs(logits, deltas, scores.softmax(1), box_deltas, detections)
 
 
@@ -107,11 +108,12 @@ def replay_outputs(student: Any, image: Tensor, recorded: RecordedOutputs | None
 def _add(recorded: Any, module: nn.Module, args: Any, zeros: Any) -> Any:
     """Adds recorded outputs, of as many boxes as there are, to a module's zeros.
 
-    If they replaced the zeros, tracing would drop the module as unused.
+    If they replaced the zeros, tracing would drop the module as unused. Other outputs stay.
     """
     if isinstance(zeros, Tensor):
         return zeros + recorded[: zeros.shape[0]]
-    return type(zeros)(_add(x, module, args, y) for x, y in zip(recorded, zeros, strict=True))
+    added = [_add(x, module, args, y) for x, y in zip(recorded, zeros, strict=False)]
+    return type(zeros)([*added, *zeros[len(recorded) :]])
 
 
 def _adapt_classes(recorded: RecordedOutputs, student: RecordedOutputs) -> RecordedOutputs:
@@ -164,7 +166,7 @@ def _maximal_outputs(zeros: RecordedOutputs, student: Any) -> RecordedOutputs:
         objects = random[0].flatten().topk(min(count, random[0].numel())).indices
         logits = [torch.full_like(x, -LOGIT) for x in random]
         logits[0].view(-1)[objects] = LOGIT
-        return RecordedOutputs(logits, zeros.deltas)
+        return RecordedOutputs(logits, [x + 0.1 for x in zeros.deltas])  # FCOS's are empty at 0
     heads, rows = student.roi_heads, student.proposal_generator.post_nms_topk[False]
     probabilities = zeros.probabilities.new_zeros(rows, zeros.probabilities.shape[1])
     probabilities[:, -1] = 1.0

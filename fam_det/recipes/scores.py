@@ -52,7 +52,7 @@ def best_scores(detect: Callable[[Path], Json], data: CocoData, names: Sequence[
     """
     content = read_annotations("--val", data.annotations)
     images = list(zip(content["images"], data.files, strict=True))
-    images = images[:: max(len(images) // MAX_IMAGES, 1)]
+    images = images[:: -(-len(images) // MAX_IMAGES)]
     classes = {x["id"]: names.index(x["name"]) for x in content["categories"] if x["name"] in names}
     ground_truth: dict[Any, list[Json]] = {x["id"]: [] for x, _ in images}
     for entry in content["annotations"]:
@@ -77,8 +77,8 @@ def best_scores(detect: Callable[[Path], Json], data: CocoData, names: Sequence[
 def match(detections: Sequence[Json], objects: Sequence[Json]) -> list[tuple[float, bool]]:
     """Returns the score of each detection of a class, and whether it is a true positive.
 
-    In order of their scores, detections are matched with the unmatched object of the highest IoU.
-    Those matched with a crowd are left out.
+    In order of their scores, detections are matched with the unmatched object of the highest IoU,
+    or else with a crowd: these are left out.
     """
     boxes = [[x["bbox"] for x in entries] for entries in (detections, objects)]
     is_crowd = [x.get("iscrowd", 0) for x in objects]
@@ -86,7 +86,7 @@ def match(detections: Sequence[Json], objects: Sequence[Json]) -> list[tuple[flo
     scored, unmatched = [], [True] * len(objects)
     for i in sorted(range(len(detections)), key=lambda i: -detections[i]["score"]):
         candidates = [j for j in range(len(objects)) if unmatched[j] and iou[i][j] >= MIN_IOU]
-        best = max(candidates, key=lambda j: iou[i][j], default=None)
+        best = max(candidates, key=lambda j: (not is_crowd[j], iou[i][j]), default=None)
         if best is not None and is_crowd[best]:
             continue
         if best is not None:

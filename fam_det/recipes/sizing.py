@@ -175,8 +175,8 @@ def format_rows(rows: Sequence[Measurement], runtime: str) -> str:
     cells = [
         {
             "": row.name,
-            "FPN": str(row.width),
-            "RPN": str(row.hidden or ""),
+            "FPN width": str(row.width),
+            "RPN width": str(row.hidden or ""),
             "samples": {None: "", 0: "1-16"}.get(row.samples, str(row.samples)),
             "proposals": str(row.proposals or ""),
             "image": f"{row.size[0]} x {row.size[1]}",

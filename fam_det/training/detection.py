@@ -31,6 +31,7 @@ from fam_det.data.loader import (
 from fam_det.files.config_file import merge_config
 from fam_det.files.data_file import write_data_file
 from fam_det.modeling.distilled_detector import DistilledDetector, build_student
+from fam_det.modeling.inherit import check_class_order
 from fam_det.modeling.lazy_detector import lazy_datasets, read_config
 from fam_det.modeling.teacher import teacher_categories
 from fam_det.training.best import read_patience
@@ -263,10 +264,11 @@ class LazyTrainer(ResumableTrainer):
     def build_model(cls, cfg: DictConfig) -> Any:
         """Builds ``model``."""
         model: Any = instantiate(cfg.model)
-        if isinstance(model, DistilledDetector):
+        if isinstance(model, DistilledDetector) and model.inherited and not model.classes:
             config, opts = (cfg.model.teacher.get(key) for key in ("config", "opts"))
-            categories = teacher_categories(config, opts or ()) if config else []
-            model.check_classes(find_categories(lazy_datasets(cfg)), categories)
+            known = teacher_categories(config, opts or ()) if config else []
+            names = find_categories(lazy_datasets(cfg))
+            check_class_order(model.student, model.teacher.detector, model.inherited, names, known)
         return model.to(cfg.train.device)
 
     @classmethod

@@ -122,6 +122,21 @@ def test_the_tool_writes_files_rows_and_the_code_to_run_them(
     check_code(out, [[], absent])
 
 
+def test_a_teacher_of_another_order_of_classes_has_no_ap(
+    run: Path, cells: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "SECONDS", 0.0)
+    monkeypatch.setattr(measure, "TURN", 0.0)
+    words = ["--evaluate", "--size", "96", "128", "INPUT.MIN_SIZE_TEST", "96"]
+    words += ["DATASETS.COCO", cells, "DATALOADER.NUM_WORKERS", "0"]
+    words += ["MODEL.TEACHER.CLASSES", "[1, 0, 2]"]
+    ended = run_tool("deploy", str(run), "--output", str(tmp_path), *words)
+    assert ended.returncode == 0, ended.stderr
+    teacher, student = json.loads((tmp_path / "deploy.json").read_text())["rows"]
+    assert teacher["ap"] is None and student["ap"] is not None
+    assert "the teacher has no AP: its classes, or their order, differ" in ended.stdout
+
+
 def check_code(out: Path, absent: list[list[str]]) -> None:
     """Runs the code in deploy.md, where this package and each time these cannot be imported."""
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)

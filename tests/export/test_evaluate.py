@@ -47,6 +47,7 @@ def test_images_to_calibrate_on_are_spread_over_the_training_data(cfg: CfgNode) 
     images = TrainingImages(cfg, 3)
     assert [Path(file).name for file in images.files] == ["0.png", "2.png", "4.png"]
     assert [x.shape for x in images] == 3 * [(3, 128, 192)]
+    assert TrainingImages(cfg, 4).files == images.files  # not the first 4 of 6
 
 
 def test_similarity_counts_clear_objects_that_are_found() -> None:

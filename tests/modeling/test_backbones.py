@@ -54,7 +54,11 @@ def test_freeze_at_freezes_whole_stages(freeze_at: int, last: int) -> None:
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
-    [({"width_mult": 0}, "WIDTH_MULT"), ({"out_features": ["p2"]}, "OUT_FEATURES.*res2")],
+    [
+        ({"width_mult": 0}, "WIDTH_MULT"),
+        ({"out_features": ["p2"]}, "OUT_FEATURES.*res2"),
+        ({"norm": "GN"}, "MODEL.MOBILENETV2.NORM: got 'GN', expected one of"),
+    ],
 )
 def test_wrong_argument_names_the_key(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -270,6 +270,7 @@ def test_half_as_much_padding_as_image_changes_the_loss_by_less_than_a_tenth(bui
             "MODEL.STUDENT.META_ARCHITECTURE.*NoSuchNet",
         ),
         (("MODEL.TEACHER.CONFIG", "no-such.yaml"), "MODEL.TEACHER.CONFIG.*no-such.yaml"),
+        (("MODEL.TEACHER.CONFIG", ""), "MODEL.TEACHER.CONFIG: got '', expected a file or a name"),
         (("MODEL.DISTILLER.NAME", "Nothing"), "MODEL.DISTILLER.NAME.*Nothing.*KnowledgeReview"),
         (("MODEL.DISTILLER.LEVELS", "['p2','p9']"), "student has no 'p9'.*p2, p3"),
         (("MODEL.DISTILLER.FUSION", "sum"), "MODEL.DISTILLER: fusion.*sum.*cross_attention"),

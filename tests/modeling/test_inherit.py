@@ -195,7 +195,7 @@ def test_function_returns_what_it_copied() -> None:
     assert torch.equal(own["a"].weight, other["a"].weight)
 
 
-def head_of(classes: int, meta: str, seed: int) -> Any:
+def head_of(classes: int, meta: str, seed: int, ratios: Any = (0.5, 1.0, 2.0)) -> Any:
     torch.manual_seed(seed)
     opts = [f"MODEL.{node}.NUM_CLASSES" for node in ("ROI_HEADS", "RETINANET")]
     cfg = small_config(
@@ -204,6 +204,7 @@ def head_of(classes: int, meta: str, seed: int) -> Any:
     cfg.defrost()
     cfg.MODEL.RETINANET.IN_FEATURES = ["p3", "p4"]
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64]] if meta == "RetinaNet" else [[16]] * 5
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [list(ratios)]
     cfg.MODEL.MASK_ON = meta != "RetinaNet"
     return build_model(cfg)
 
@@ -246,6 +247,12 @@ def test_classes_are_taken_by_number_and_new_ones_stay_new(
     if meta == "GeneralizedRCNN":  # the background's row is the last
         name = "roi_heads.box_predictor.cls_score"
         assert torch.equal(rows_of(student, name, "", 3), rows_of(teacher, name, "", 5))
+
+
+def test_rows_of_another_number_of_anchors_are_refused() -> None:
+    student, teacher = head_of(3, "RetinaNet", 0), head_of(5, "RetinaNet", 1, ratios=[1.0])
+    with pytest.raises(ValueError, match=r"INHERIT: head.cls_score.weight has shape \(9, 16"):
+        inherit(student, teacher, ["head.cls_score"], classes=[4, -1, 1])
 
 
 @pytest.mark.parametrize("classes", [[0, 1], [0, 1, 5], [0, 1, -2]])

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from fam_det.core.resample import resample
+from fam_det.modeling.anchors import warn_of_anchor_mismatch
 from fam_det.modeling.basis import second_moments
 from fam_det.modeling.levels import pair_levels, paired_shapes
 from tests.modeling.small_detector import THIN, images, in_training, with_teacher_images
 
 from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import RotatedAnchorGenerator
 from detectron2.utils.events import EventStorage
 
 Build = Callable[..., Any]
@@ -152,3 +155,20 @@ def test_other_anchors_than_the_inherited_head_s_are_said(
         build(*THIN, *opts).load_teacher([with_teacher_images((64, 64))])
         expected = "anchors that are, in the student's pixels, [[8.0], [16.0], [32.0], [64.0], "
         assert (expected in caplog.text) == is_said
+
+
+def test_rotated_anchors_are_compared_by_their_area(caplog: pytest.LogCaptureFixture) -> None:
+    def detector(*sizes: float) -> nn.Module:
+        module = nn.Module()
+        module.in_features = ["p2", "p3"]
+        module.anchor_generator = RotatedAnchorGenerator(
+            sizes=[[x] for x in sizes], aspect_ratios=[[1.0]], strides=[4, 8], angles=[[-30, 30]]
+        )
+        return module
+
+    logging.getLogger("fam_det").propagate = True
+    pairs = {"p2": "p2", "p3": "p3"}
+    warn_of_anchor_mismatch(detector(16, 32), detector(32, 64), pairs, 2.0)
+    assert not caplog.records
+    warn_of_anchor_mismatch(detector(16, 32), detector(32, 64), pairs, 1.0)
+    assert "[[32.0], [64.0]] on p2, p3; the student has [[16.0], [32.0]]" in caplog.text

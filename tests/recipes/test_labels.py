@@ -99,6 +99,18 @@ def test_a_killed_call_is_resumed(folder: Path, tmp_path: Path) -> None:
     assert resumed.file.read_bytes() == whole.file.read_bytes()
 
 
+def test_a_call_that_labelled_nothing_does_not_fix_images_and_teacher(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image"):
+        LabelFile(tmp_path / "out", [tmp_path / "empty"], {"teacher": "t"})
+    LabelFile(tmp_path / "out", [folder / "a"], {"teacher": "cannot be downloaded"})
+    assert list(LabelFile(tmp_path / "out", [folder], {"teacher": "t"}).names()) == [
+        *("1.png", "b.PNG", "a/10.jpg", "a/2.png")
+    ]
+
+
 def test_labels_are_a_data_set(folder: Path, tmp_path: Path) -> None:
     labels = label(tmp_path / "out", folder)
     scores = Scores(high=[0.5, 0.95], low=[0.3, 0.5])

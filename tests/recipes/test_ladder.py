@@ -11,7 +11,7 @@ from fam_det.recipes.data import CocoData
 from fam_det.recipes.ladder import Rung, build_ladder
 from fam_det.recipes.meter import Measurement, typical_image
 from fam_det.recipes.recipe import Request, derive, teacher_keys
-from fam_det.recipes.sizing import Sizing, Target
+from fam_det.recipes.sizing import Sizing, Target, format_rows
 from tests.recipes.conftest import POLYGON, content
 
 TEACHER = "configs/BloodCells/teacher_R_18.yaml"
@@ -124,6 +124,13 @@ def test_size_reaches_the_config_with_its_reasons(coco: Coco) -> None:
 
 def row(index: int, speedup: float) -> Measurement:
     return Measurement(f"rung {index}", 16, 64, 100, (64, 96), 1, 4, {}, 0.1 / speedup, speedup)
+
+
+def test_widths_and_times_of_fpn_and_rpn_are_in_columns_of_their_own() -> None:
+    measured = row(1, 2.0)._replace(parts={"FPN": 0.012, "RPN": 0.034})
+    *_, line = format_rows([measured], "PyTorch").splitlines()
+    assert line.split()[2:5] == ["16", "64", "100"]
+    assert line.split()[-4:] == ["12.0", "34.0", "50.0", "2.0x"]
 
 
 class Known(Sizing):

@@ -97,4 +97,6 @@ def test_scores_are_those_of_the_end_and_the_best_is_named(tmp_path: Path) -> No
     ]
     after = outcome.next_commands(tmp_path, Validation((), Path("cells/a.png")), row)
     assert "tools/deploy.py" in after
+    spaced = outcome.next_commands(Path("my run"), Validation((), Path("my cells/a.png")), row)
+    assert "python tools/predict.py 'my run' 'my cells'\n" in spaced
     assert after.endswith("--weights " + f"{tmp_path}/model_best.pth for the best checkpoint.")

@@ -15,7 +15,9 @@ from fam_det.recipes.recorded_outputs import (
     replay_outputs,
 )
 from fam_det.training.detection import load_config
+from tests.modeling.test_detectors import fcos
 
+from detectron2.config import instantiate
 from detectron2.modeling import build_model
 
 TEACHER = "configs/BloodCells/teacher_R_18.yaml"
@@ -103,6 +105,16 @@ def test_dense_student_finds_what_its_teacher_does() -> None:
     given = record_outputs(student, IMAGE)
     assert 0 < given.detections == found.detections < 1000
     assert given.proposals == 0
+
+
+def test_fcos_can_be_a_teacher_of_dense_students() -> None:
+    teacher, image = instantiate(fcos(16)).eval().requires_grad_(False), IMAGE.repeat(1, 2, 2)
+    replay_outputs(teacher, image, None)
+    found = record_outputs(teacher, image)
+    assert found.detections == 5  # as many as it may find
+    student = build(*DENSE, "TEST.DETECTIONS_PER_IMAGE", "7")
+    replay_outputs(student, image, found)
+    assert record_outputs(student, image).detections == 7  # as its anchors are others
 
 
 @pytest.mark.parametrize("opts", [(), DENSE])

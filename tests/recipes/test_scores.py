@@ -46,6 +46,8 @@ def test_each_object_is_found_once_and_crowds_do_not_count() -> None:
     objects = [entry(0), entry(100), entry(200, iscrowd=1)]
     detections = [entry(1, 0.6), entry(0, 0.5), entry(2, 0.9), entry(50, 0.8), entry(201, 0.7)]
     assert match(detections, objects) == [(0.9, True), (0.8, False), (0.6, False), (0.5, False)]
+    around = {"bbox": [0.0, 0.0, 99.0, 10.0], "iscrowd": 1}  # has all of what is at 1
+    assert match([entry(1), entry(50)], [entry(0), around]) == [(1.0, True)]
     assert match([], objects) == []
     assert match(detections[:1], []) == [(0.6, False)]
 

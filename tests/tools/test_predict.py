@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
 from fam_det.export import measure
+from fam_det.export.media import list_media
 from fam_det.export.predictions import open_predictions
 from fam_det.export.source import read_source
 from fam_det.export.student import load_student, save_student
@@ -204,6 +205,11 @@ def decode(video: Path) -> list[Any]:
     while (read := capture.read())[0]:
         frames.append(read[1])
     return frames
+
+
+def test_an_image_given_twice_is_listed_once(images: Path) -> None:
+    _, names = list_media([images, images / "1_grey.png"])
+    assert names == ["1_grey.png", "2_transparent.webp", "3_rotated.JPG"]
 
 
 def test_unreadable_files_are_left_out_and_named(run: Path, images: Path, tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ def test_options_are_the_keys_of_the_distiller_in_lower_case() -> None:
     assert model.strides == {f"p{i}": 2**i for i in range(3, 8)}
     with pytest.raises(ValueError, match="distiller.fam: got 'grit', expected one of.*'grid'"):
         distill(student=model.student, teacher=teacher, distiller={"fam": {"grit": 8}})
+    with pytest.raises(ValueError, match=r"MODEL.DISTILLER.LOSS_WEIGHT"):
+        distill(student=model.student, teacher=teacher, distiller={"loss_weight": "high"})
 
 
 def test_config_in_python_is_a_teacher_for_yaml_too(tmp_path: Path) -> None:

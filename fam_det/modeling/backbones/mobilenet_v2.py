@@ -6,7 +6,7 @@ from functools import partial
 import torchvision
 from torch import Tensor, nn
 
-from fam_det.core.checks import check_option, check_positive
+from fam_det.core.checks import check_choice, check_option, check_positive
 from fam_det.modeling.backbones.fpn import STRIDES, check_features, check_rgb, register_with_fpn
 
 from detectron2.config import CfgNode
@@ -16,6 +16,8 @@ from detectron2.modeling import Backbone
 # Last block of each stage in torchvision's ``features``; the layers after res5 are for the
 # classifier only.
 STAGE_ENDS = {"res2": 3, "res3": 6, "res4": 13, "res5": 17}
+# Detectron2's that need no other number of channels than they get.
+NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
 
 class MobileNetV2(Backbone):
@@ -23,7 +25,7 @@ class MobileNetV2(Backbone):
 
     Args:
         width_mult: multiplier of all channels, more than 0.
-        norm: as ``MODEL.RESNETS.NORM``.
+        norm: one of ``NORMS``.
         out_features: any of "res2", "res3", "res4", "res5", of stride 4, 8, 16, 32.
         freeze_at: as ``MODEL.BACKBONE.FREEZE_AT``: 1 freezes the stem, 2 the blocks up to res2 too,
             ...
@@ -39,6 +41,7 @@ class MobileNetV2(Backbone):
     ) -> None:
         super().__init__()
         check_positive("MODEL.MOBILENETV2.WIDTH_MULT", width_mult)
+        check_choice("MODEL.MOBILENETV2.NORM", norm, NORMS)
         check_features("MODEL.MOBILENETV2.OUT_FEATURES", out_features)
         last = max(STAGE_ENDS[name] for name in out_features)
         network = torchvision.models.mobilenet_v2(

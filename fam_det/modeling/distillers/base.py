@@ -49,11 +49,6 @@ class Distiller(nn.Module):
     reads: Collection[str] | None = None
 
     @property
-    def reads_fam(self) -> bool:
-        """Returns whether it has frequency attention modules."""
-        return "FAM" in (self.reads or ())
-
-    @property
     def compares_heads(self) -> bool:
         """Returns whether it reads ``MODEL.DISTILLER.HEAD_WEIGHT``."""
         return "compare_heads" in inspect.signature(self.forward).parameters
