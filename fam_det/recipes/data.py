@@ -1,6 +1,7 @@
 """Reads the facts about a data set in COCO format from which a config is derived."""
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ class CocoData:
     has_masks: bool  # every object has one, and some are more than their boxes
     has_bitmasks: bool  # some are run-length encoded
     size: tuple[int, int]  # median (H, W) of the images
+    most_objects: int = 0  # of an image; 0 without labels
     is_labelled_by_teacher: bool = False  # see fam_det.recipes.labels
     files: tuple[Path, ...] = field(default=(), compare=False, repr=False)  # of the images
 
@@ -53,16 +55,18 @@ def read_coco(
         allow_odd_boxes=allow_odd_boxes,
     )
     objects = [x for x in content["annotations"] if not x.get("iscrowd", 0)]
+    counts = Counter(x["image_id"] for x in objects)
     return CocoData(
         annotations=annotations,
         images=images,
         class_names=class_names(content["categories"]),
         num_images=len(content["images"]),
-        num_trained=len({x["image_id"] for x in objects} if has_labels else content["images"]),
+        num_trained=len(counts if has_labels else content["images"]),
         has_masks=all(map(has_segmentation, objects))
         and not (objects and all(map(_is_box, objects))),
         has_bitmasks=any(isinstance(x.get("segmentation"), dict) for x in objects),
         size=(_median(content["images"], "height"), _median(content["images"], "width")),
+        most_objects=max(counts.values(), default=0),
         is_labelled_by_teacher=is_labelled_by_teacher(content),
         files=tuple(Path(images) / x["file_name"] for x in content["images"]),
     )

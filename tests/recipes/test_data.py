@@ -25,7 +25,7 @@ def test_what_is_read(write: Callable[..., tuple[str, str]]) -> None:
     annotations, images = write(data)
     got = read_coco("--train", annotations, images)
     # Image 0 has a crowd alone, image 1 nothing.
-    assert got == CocoData(annotations, images, ("b", "a"), 5, 3, False, False, (64, 96))
+    assert got == CocoData(annotations, images, ("b", "a"), 5, 3, False, False, (64, 96), 2)
 
 
 @pytest.mark.parametrize(

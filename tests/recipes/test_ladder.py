@@ -1,6 +1,7 @@
 """The ladder's students, and how one of them is chosen, without measuring."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,20 @@ def test_steps_below_a_named_student(coco: Coco) -> None:
         (16, [64], 250, 192),  # one sample a bin
         (16, [64], 100, 192),
         (16, [64], 100, 128),
-        (8, [64], 100, 128),
-        (8, [64], 100, 96),
+        (16, [64], 20, 128),  # few objects in each image
+        (8, [64], 20, 128),
+        (8, [64], 20, 96),
     ]
+    crowded = replace(coco("a"), most_objects=25)
+    assert [x for _, _, x, _ in sizes(ladder(crowded, "resnet18"))[5:]] == [100, 75, 75, 75]
+    unknown = replace(crowded, most_objects=0)
+    assert [x for _, _, x, _ in sizes(ladder(unknown, "resnet18"))[5:]] == [100, 100, 100]
 
 
 def test_a_wide_rpn_becomes_narrow(coco: Coco) -> None:
     wide = ("MODEL.TEACHER.OPTS", "['MODEL.RPN.CONV_DIMS', [256]]")
     widths = [width for _, width, _, _ in sizes(ladder(coco("a"), "resnet18", *wide))]
-    assert widths == 5 * [[256]] + 4 * [[64]]
+    assert widths == 5 * [[256]] + 5 * [[64]]
 
 
 def test_backbones_are_no_deeper_than_the_teachers(coco: Coco) -> None:
@@ -79,6 +85,7 @@ def test_users_own_keys_stay(coco: Coco) -> None:
         (24, [64], 250, 160),
         (24, [64], 250, 160),
         (24, [64], 100, 160),
+        (24, [64], 20, 160),
     ]
 
 
@@ -112,14 +119,15 @@ def test_distill_takes_half_the_size_as_a_key_of_the_user(coco: Coco) -> None:
 
 def test_size_reaches_the_config_with_its_reasons(coco: Coco) -> None:
     data = coco("a")
-    rung = ladder(data, "resnet18")[6]
+    rung = ladder(data, "resnet18")[7]
     keys: dict[str, Any] = {"teacher_weights": "none", "student_weights": "none"}
     request = Request(TEACHER, "resnet18", data, data, "output/x", **keys, size=rung.keys)
     recipe = derive(request)
-    assert recipe.cfg.MODEL.RPN.POST_NMS_TOPK_TEST == 100
+    assert recipe.cfg.MODEL.RPN.PRE_NMS_TOPK_TEST == 100
     text = recipe.to_yaml()
     assert "OUT_CHANNELS: 8  # the teacher has 64" in text
-    assert "POST_NMS_TOPK_TEST: 100  # the teacher has 250" in text
+    assert "PRE_NMS_TOPK_TEST: 100  # a level; the teacher has 250" in text
+    assert "POST_NMS_TOPK_TEST: 20  # objects of the fullest image: 1" in text
 
 
 def row(index: int, speedup: float) -> Measurement:
