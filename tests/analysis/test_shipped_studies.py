@@ -23,10 +23,10 @@ FILES = sorted(Path("configs/Studies").glob("*.yaml"))
 BEGUN = [file for file in FILES if (Path("docs/studies") / file.stem).is_dir()]
 
 SPEED = {  # recipes of the front page: the row of a study that has their figures
-    "BloodCells/student_fam_thin": ("blood_cells_speed", "FAM as shipped and heads' loss, 9x"),
+    "BloodCells/student_fam_thin": ("blood_cells_speed", "FAM as shipped longer, 9x"),
     "BloodCells/student_fam_half_size": (
         "blood_cells_speed",
-        "FAM as shipped and heads' loss, 21x",
+        "FAM as shipped and heads' loss longer, 21x",
     ),
     "NEU-DET/student_baseline": ("neu_det_speed", "alone with the teacher's anchors, 5x"),
     "NEU-DET/student_fam": ("neu_det_speed", "FAM as shipped, 5x"),
