@@ -54,10 +54,10 @@ def describe(run: Run) -> Experiment:
         return Experiment(name_data_set(run), None, student, ALONE)
     node = model["DISTILLER"]
     method = name_method(node, run.task)
-    if node.get("HEAD_WEIGHT", 0) > 0:
-        method += ", heads' loss"
-    elif node.get("LOSS_WEIGHT") == 0:
+    if node.get("LOSS_WEIGHT") == 0:
         method = HEADS if model["TEACHER"].get("INHERIT") else NO_LOSS
+    if node.get("HEAD_WEIGHT", 0) > 0:
+        method = "heads' loss" if method in (HEADS, NO_LOSS) else f"{method}, heads' loss"
     return Experiment(name_data_set(run), teacher, student, method)
 
 
@@ -70,18 +70,22 @@ def is_distilled(run: Run) -> bool:
 
 
 def name_data_set(run: Run) -> str:
-    """Names the training data; a folder of images by its own name."""
+    """Names the training data; a folder of images by its own name.
+
+    Images that are held out are no training data, and those on which the run is evaluated.
+    """
     node = run.config["DATASETS"]
     if run.task == "detection":
         return ", ".join(run.names.get(name, name) for name in node["TRAIN"])
-    name = Path(node["ROOT"]).name if node["NAME"] == "folder" else str(node["NAME"])
-    return run.names.get(name, name)
+    name = Path(node["ROOT"]).resolve().name if node["NAME"] == "folder" else str(node["NAME"])
+    held_out = node.get("VALIDATION", 0)
+    return run.names.get(name, name) + (f" ({held_out} held out)" if held_out else "")
 
 
 def name_test_set(run: Run) -> str:
-    """Names the test data: only scores on the same data can be compared."""
-    tests = run.config["DATASETS"].get("TEST") if run.task == "detection" else ()
-    return ", ".join(run.names.get(name, name) for name in tests or ()) or name_data_set(run)
+    """Names the first test data: only scores on the same data can be compared."""
+    tests = run.config["DATASETS"].get("TEST") or ()
+    return next((run.names.get(name, name) for name in tests), name_data_set(run))
 
 
 def unify_names(runs: Sequence[Run]) -> list[Run]:
