@@ -70,22 +70,26 @@ def is_distilled(run: Run) -> bool:
 
 
 def name_data_set(run: Run) -> str:
-    """Names the training data; a folder of images by its own name.
-
-    Images that are held out are no training data, and those on which the run is evaluated.
-    """
+    """Names the training data."""
     node = run.config["DATASETS"]
     if run.task == "detection":
         return ", ".join(run.names.get(name, name) for name in node["TRAIN"])
-    name = Path(node["ROOT"]).resolve().name if node["NAME"] == "folder" else str(node["NAME"])
-    held_out = node.get("VALIDATION", 0)
-    return run.names.get(name, name) + (f" ({held_out} held out)" if held_out else "")
+    subset = node.get("TRAIN_SUBSET", 0)
+    return name_test_set(run) + (f", {subset} images" if subset else "")
 
 
 def name_test_set(run: Run) -> str:
-    """Names the first test data: only scores on the same data can be compared."""
-    tests = run.config["DATASETS"].get("TEST") or ()
-    return next((run.names.get(name, name) for name in tests), name_data_set(run))
+    """Names the first test data: only scores on the same data can be compared.
+
+    A folder of images has its own name.
+    """
+    node = run.config["DATASETS"]
+    if run.task == "detection":
+        tests = (run.names.get(name, name) for name in node.get("TEST") or ())
+        return next(tests, "") or name_data_set(run)
+    name = Path(node["ROOT"]).resolve().name if node["NAME"] == "folder" else str(node["NAME"])
+    held_out = node.get("VALIDATION", 0)
+    return run.names.get(name, name) + (f" ({held_out} held out)" if held_out else "")
 
 
 def unify_names(runs: Sequence[Run]) -> list[Run]:

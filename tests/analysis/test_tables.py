@@ -244,6 +244,13 @@ def test_held_out_images_are_not_compared_with_the_test_set(make_run: Any) -> No
     assert [row.published is None for row in rows] == [False, True]
 
 
+def test_fewer_training_images_are_compared_but_not_with_published_scores(make_run: Any) -> None:
+    rows = rows_of(make_run("a"), make_run("b", DATASETS__TRAIN_SUBSET=5000))
+    assert [row.test_set for row in rows] == ["cifar100", "cifar100"]
+    assert [row.experiment.data_set for row in rows] == ["cifar100", "cifar100, 5000 images"]
+    assert [row.published is None for row in rows] == [False, True]
+
+
 def set_value(folder: Path, key: str, value: Any, node: str = "MODEL") -> None:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config[node][key] = value
