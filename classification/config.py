@@ -187,7 +187,8 @@ def distiller_keys() -> CN:
 def resolve_schedule(cfg: CN, num_images: int) -> None:
     """Writes the schedule in iterations for a training set of ``num_images``."""
     solver = cfg.SOLVER
-    for key in ("EPOCHS", "SCHEDULE_SCALE", "CHECKPOINT_EPOCHS"):
+    check_positive("TEST.EVAL_EPOCHS", cfg.TEST.EVAL_EPOCHS, zero=True)
+    for key in ("EPOCHS", "SCHEDULE_SCALE", "CHECKPOINT_EPOCHS", "IMS_PER_BATCH"):
         check_positive(f"SOLVER.{key}", solver[key], zero=key == "EPOCHS")
     if solver.EPOCHS == 0:
         return

@@ -123,6 +123,7 @@ def deploy(
     names = read_classes(cfg)
     if len(names) != cfg.MODEL.NUM_CLASSES:  # the data is gone, or has changed
         names = []
+    part = "held-out" if cfg.DATASETS.VALIDATION else "test"
     report = Report(
         checkpoint=cfg.MODEL.WEIGHTS,
         categories=[{"id": i, "name": name} for i, name in enumerate(names)],
@@ -130,7 +131,7 @@ def deploy(
         input_format="RGB",
         sizes=[cfg.INPUT.SIZE],
         rows=rows,
-        scores=f"Accuracy in percent on the test images of {cfg.DATASETS.ROOT}" * is_evaluated,
+        scores=f"Accuracy in percent on the {part} images of {cfg.DATASETS.ROOT}" * is_evaluated,
         notes=[note] * bool(note) + [NO_CLASSES] * (not names),
         code=usage([x.file for x in rows if x.network == "student"], cfg),
     )

@@ -45,15 +45,12 @@ class DistilledClassifier(StudentWrapper):
         epoch_iters: float = 1.0,
         teacher_affine: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        if (teacher is None) != (distiller is None):
-            raise ValueError("teacher, distiller: got one of them, expected both or none")
         super().__init__(student, teacher)
         check_positive("MODEL.DISTILLER.LOSS_WEIGHT", loss_weight, zero=True)
         check_positive("MODEL.DISTILLER.CE_WEIGHT", ce_weight, zero=True)
         check_positive("MODEL.DISTILLER.WARMUP_EPOCHS", warmup_epochs, zero=True)
-        if teacher is not None:
+        if teacher is not None and distiller is not None:
             teacher.eval().requires_grad_(False)
-        if distiller is not None:
             self.distiller = distiller
         self.loss_weight = loss_weight
         self.ce_weight = ce_weight

@@ -80,8 +80,6 @@ class AccuracyEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         images = sum(part[0] for part in parts)
-        if images == 0:
-            raise ValueError("DATASETS.NAME: no images to evaluate on")
         hits = sum(part[1] for part in parts).tolist()
         return {
             "accuracy": {f"top{k}": 100.0 * hit / images for k, hit in zip(TOP, hits, strict=True)}

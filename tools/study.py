@@ -40,7 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     add("study", type=Path, help="a file such as those in configs/Studies")
     add("--set", action="append", default=[], metavar="NAME=PATH", help="value of {NAME}")
     add("--only", metavar="REGEX", help="do only runs whose name matches")
-    add("--jobs", type=int, help="trainings at once (default: one a GPU or core)")
+    add("--jobs", type=int, help="trainings at once (default: one a GPU, or one a core, up to 4)")
     add("--outputs", type=Path, help="of the trainings (default: output/studies/NAME)")
     add("--results", type=Path, help="of the tables (default: as --outputs)")
     add("--list", action="store_true", help="print the remaining runs and stop")

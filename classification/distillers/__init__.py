@@ -1,12 +1,6 @@
 """Distillation methods for classifiers, by name in a registry."""
 
-from classification.distillers import (  # noqa: F401  only registration
-    contrastive,
-    fam,
-    logits,
-    maps,
-    similarity,
-)
+from classification.distillers import contrastive, fam, logits, maps, similarity  # noqa: F401
 from classification.distillers.base import (
     DISTILLER_REGISTRY,
     Distiller,

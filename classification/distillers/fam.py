@@ -6,12 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from classification.distillers.base import (
-    DISTILLER_REGISTRY,
-    STAGE_KEYS,
-    Distiller,
-    FeatureShapes,
-)
+from classification.distillers.base import DISTILLER_REGISTRY, STAGE_KEYS, Distiller, FeatureShapes
 from classification.distillers.stages import StagePairs, stage_pairs
 from classification.models import Features
 from fam_det.config import fam_options

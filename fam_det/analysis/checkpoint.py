@@ -16,8 +16,9 @@ from fam_det.files.checkpoint_file import read_torch
 from fam_det.training.filter_images import Filter
 
 DISTILLER = "distiller."
-# Of batch norm, anchor generators, and the contrastive methods' memories.
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "memory_student", "memory_teacher")
+# Of thin students, WCoRD and CRD; then of batch norm, CRD and spectral norm.
+MEMORIES = ("basis", "memory_student", "memory_teacher", "memory_v1", "memory_v2")
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "params", "_u", "_v", *MEMORIES)
 ANCHORS = "cell_anchors."
 GAMMA = ".gamma_global"  # every frequency attention module has one
 

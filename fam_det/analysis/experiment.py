@@ -54,10 +54,10 @@ def describe(run: Run) -> Experiment:
         return Experiment(name_data_set(run), None, student, ALONE)
     node = model["DISTILLER"]
     method = name_method(node, run.task)
-    if node.get("HEAD_WEIGHT", 0) > 0:
-        method += ", heads' loss"
-    elif node.get("LOSS_WEIGHT") == 0:
+    if node.get("LOSS_WEIGHT") == 0:
         method = HEADS if model["TEACHER"].get("INHERIT") else NO_LOSS
+    if node.get("HEAD_WEIGHT", 0) > 0:
+        method = "heads' loss" if method in (HEADS, NO_LOSS) else f"{method}, heads' loss"
     return Experiment(name_data_set(run), teacher, student, method)
 
 
@@ -70,18 +70,26 @@ def is_distilled(run: Run) -> bool:
 
 
 def name_data_set(run: Run) -> str:
-    """Names the training data; a folder of images by its own name."""
+    """Names the training data."""
     node = run.config["DATASETS"]
     if run.task == "detection":
         return ", ".join(run.names.get(name, name) for name in node["TRAIN"])
-    name = Path(node["ROOT"]).name if node["NAME"] == "folder" else str(node["NAME"])
-    return run.names.get(name, name)
+    subset = node.get("TRAIN_SUBSET", 0)
+    return name_test_set(run) + (f", {subset} images" if subset else "")
 
 
 def name_test_set(run: Run) -> str:
-    """Names the test data: only scores on the same data can be compared."""
-    tests = run.config["DATASETS"].get("TEST") if run.task == "detection" else ()
-    return ", ".join(run.names.get(name, name) for name in tests or ()) or name_data_set(run)
+    """Names the first test data: only scores on the same data can be compared.
+
+    A folder of images has its own name.
+    """
+    node = run.config["DATASETS"]
+    if run.task == "detection":
+        tests = (run.names.get(name, name) for name in node.get("TEST") or ())
+        return next(tests, "") or name_data_set(run)
+    name = Path(node["ROOT"]).resolve().name if node["NAME"] == "folder" else str(node["NAME"])
+    held_out = node.get("VALIDATION", 0)
+    return run.names.get(name, name) + (f" ({held_out} held out)" if held_out else "")
 
 
 def unify_names(runs: Sequence[Run]) -> list[Run]:

@@ -3,7 +3,6 @@
 import fcntl
 import importlib.metadata
 import json
-import math
 import os
 import subprocess
 from collections.abc import Mapping
@@ -125,12 +124,8 @@ def read_output(job: Job, folder: Path, metric: str) -> Result:
         ValueError: the metric is missing at the end of the training.
     """
     run = read_run(folder)
-    for line in run.metrics:
-        # AP of a detector without detections. Leaving such runs out would raise the mean.
-        if math.isnan(line.get(metric, 0.0)):
-            line[metric] = 0.0
     curve = list(dict(run.series(metric)).items())  # a resumed run evaluates its end twice
-    keys = {key for line in run.metrics for key in line if key.startswith(FIGURES)}
+    keys = {key for line in run.metrics for key in line if key.startswith((metric, *FIGURES))}
     figures = {key: series[-1][1] for key in sorted(keys) if (series := run.series(key))}
     if not run.finished or not curve or curve[-1][0] < run.iterations:
         raise ValueError(

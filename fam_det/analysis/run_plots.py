@@ -14,7 +14,7 @@ from torch import Tensor
 from fam_det.analysis.checkpoint import extent, high_pass_edge, read_filters, read_weights
 from fam_det.analysis.plots import STAGES, method_colour
 from fam_det.analysis.rows import Row, title
-from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run, split_points
+from fam_det.analysis.runs import GAMMA_GLOBAL, GAMMA_LOCAL, SCORES, Run
 from fam_det.training.filter_images import magnitude
 
 LINES = ("-", "--", ":", "-.")
@@ -49,9 +49,9 @@ def plot_learning_curves(rows: Sequence[Row], file: Path) -> bool:
         style = {"color": colour, "linestyle": LINES[used.count(colour) % len(LINES)]}
         used.append(colour)
         for run in row.runs:
-            points = split_points(run.series(run.main_score))
+            points = zip(*run.series(run.main_score), strict=True)
             scores.plot(*points, marker="o", markersize=4, **style)
-            training.plot(*split_points(training_metric(run)), alpha=0.8, **style)
+            training.plot(*zip(*training_metric(run), strict=True), alpha=0.8, **style)
         names = (row.method, row.experiment.student, row.settings)
         scores.plot([], [], marker="o", label=", ".join(filter(None, names)), **style)
     task = rows[0].runs[0].task
@@ -120,10 +120,10 @@ def _to_png(figure: Figure) -> bytes:
 def _draw_gammas(axes: Any, row: Row, prefix: str) -> None:
     for stage, colour in zip(row.gammas, cycle(STAGES), strict=False):
         for number, run in enumerate(row.runs):
-            points = split_points(run.series(f"{prefix}{stage}"))
-            dot = "o" if len(points[0]) == 1 else None
+            points = run.series(f"{prefix}{stage}")
+            dot = "o" if len(points) == 1 else None
             label = None if number else stage
-            axes.plot(*points, color=colour, alpha=0.9, label=label, marker=dot)
+            axes.plot(*zip(*points, strict=True), color=colour, alpha=0.9, label=label, marker=dot)
     axes.set(xlabel="iterations")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -1,8 +1,9 @@
 """Reads runs: output folders of ``tools/train_net.py`` and ``tools/train_classifier.py``."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,9 @@ class Run:
         return training_seconds(self.metrics)
 
     def series(self, key: str) -> list[tuple[int, float]]:
-        """Returns (iterations done, value) of each line with a number under the key.
-
-        With several test sets Detectron2 prefixes keys with their names; the first one counts.
-        """
-        tests = self.config["DATASETS"].get("TEST") or [""]
-        points = []
-        for line in self.metrics:
-            for name in (key, f"{tests[0]}/{key}"):
-                if name in line and not math.isnan(line[name]):
-                    points.append((self._done(line), line[name]))
-        return points
+        """Returns (iterations done, value) of each line with a number under the key."""
+        lines = [line for line in self.metrics if not math.isnan(line.get(key, math.nan))]
+        return [(self._done(line), line[key]) for line in lines]
 
     def stages(self) -> list[str]:
         """Returns the names of the stages with gammas, shallow to deep, ``pooled`` last."""
@@ -94,13 +87,10 @@ class Run:
         return min(int(line["iteration"]) + 1, self.max_iter)
 
 
-def split_points(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    """Splits points into abscissas and ordinates."""
-    return [x for x, _ in points], [y for _, y in points]
-
-
 def read_run(folder: Path) -> Run:
     """Reads an output folder.
+
+    With several test sets Detectron2 prefixes keys with their names; the first one's scores count.
 
     Raises:
         ValueError: a file is missing or invalid; the message names it.
@@ -114,10 +104,15 @@ def read_run(folder: Path) -> Run:
         for number, line in parse_metrics(file)
         if line is None
     ]
+    prefix = f"{next(iter(config['DATASETS'].get('TEST') or ()), '')}/"
     metrics = [
-        {OLD_NAMES.get(key, key): value for key, value in line.items()}
+        {OLD_NAMES.get(key, key.removeprefix(prefix)): value for key, value in line.items()}
         for line in read_metrics(file)
     ]
+    for line, task in product(metrics, ("bbox", "segm", "keypoints")):
+        # Without detections every AP is NaN. Leaving such runs out would raise the mean.
+        if math.isnan(line.get(f"{task}/AP", 0.0)):
+            line |= {key: 0.0 for key in line if key.startswith(f"{task}/AP")}
     return Run(folder, config, metrics, notes, read_data(folder, config["DATASETS"]))
 
 

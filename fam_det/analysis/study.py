@@ -12,15 +12,7 @@ from fam_det.files import one_line
 
 TOOLS = ("train_net", "train_classifier")
 REQUIRED_KEYS = {"tool", "metric", "seeds", "baseline", "runs"}
-STUDY_KEYS = {
-    *REQUIRED_KEYS,
-    "about",
-    "choice_seed",
-    "peer",
-    "overrides",
-    "milliseconds",
-    "teacher",
-}
+OPTIONAL_KEYS = {"about", "choice_seed", "peer", "overrides", "milliseconds", "teacher"}
 RUN_KEYS = {"name", "config", "overrides", "seeds", "choose", "needs"}
 PLACEHOLDER = re.compile(r"\{(\w[\w -]*)\}")
 
@@ -82,7 +74,7 @@ def file_name(text: str) -> str:
 
 
 def _study(name: str, node: Any) -> Study:
-    _check_keys("the file", node, STUDY_KEYS, REQUIRED_KEYS)
+    _check_keys("the file", node, REQUIRED_KEYS | OPTIONAL_KEYS, REQUIRED_KEYS)
     if node["tool"] not in TOOLS:
         raise ValueError(f"tool: got {node['tool']!r}, expected one of {TOOLS}")
     if not isinstance(node["runs"], list) or not node["runs"]:

@@ -3,11 +3,12 @@
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fam_det.analysis.jobs import Job
-from fam_det.analysis.results import Result, Results, append_line
+from fam_det.analysis.results import Result, Results, append_line, read_output
 from fam_det.analysis.study import RunDefinition
 
 
@@ -67,6 +68,15 @@ def test_folder_of_an_earlier_version_is_read_and_added_to(tmp_path: Path) -> No
     results.write(job_of(2), result_of(5.0))
     assert results.read(job_of(1)) == result_of(1)
     assert results.read(job_of(2)) == result_of(5.0)
+
+
+@pytest.mark.parametrize("metric", ["bbox/AP", "train/top1"])
+def test_metric_is_among_the_figures(make_run: Any, metric: str) -> None:
+    folder = make_run("a", DATASETS__TEST=["val", "test"])
+    line = '{"iteration": 100, "val/bbox/AP": 3.0, "test/bbox/AP": 4.0, "train/top1": 5.0}\n'
+    (folder / "metrics.json").write_text(line)
+    figures = read_output(job_of(1), folder, metric).figures
+    assert figures == {"bbox/AP": 3.0} | ({"train/top1": 5.0} if metric == "train/top1" else {})
 
 
 @pytest.mark.parametrize(

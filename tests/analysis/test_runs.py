@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from classification.config import get_cfg
+from classification.distillers import FeatureShapes, build_distiller
 from fam_det.analysis.checkpoint import count_parameters, find_checkpoint, read_weights
 from fam_det.analysis.run_plots import training_metric
 from fam_det.analysis.runs import read_run
@@ -110,6 +112,16 @@ def test_file_that_is_no_checkpoint_is_named(make_run: Any, content: bytes | Non
         read_weights(file.parent)
 
 
+def test_ap_without_detections_is_zero_and_the_last_one(make_run: Any) -> None:
+    folder = make_run("a", DATASETS__TEST=["val", "test"])
+    lines = '{"iteration": 9, "val/bbox/AP": 3.0, "val/bbox/APs": NaN, "test/bbox/AP": 4.0}\n'
+    lines += '{"iteration": 19, "val/bbox/AP": NaN, "val/bbox/APs": NaN, "test/bbox/AP": 5.0}\n'
+    (folder / "metrics.json").write_text(lines)
+    run = read_run(folder)
+    assert run.series("bbox/AP") == [(10, 3.0), (20, 0.0)]
+    assert run.series("bbox/APs") == [(20, 0.0)]
+
+
 def test_parameters_are_what_is_trained() -> None:
     modules = nn.ModuleDict(
         {"fc": nn.Linear(3, 2), "distiller": nn.Linear(4, 5), "bn": nn.Module()}
@@ -118,7 +130,17 @@ def test_parameters_are_what_is_trained() -> None:
     state |= {f"norm.{key}": value for key, value in nn.BatchNorm2d(7).state_dict().items()}
     frozen = nn.BatchNorm2d(9).state_dict()  # Detectron2's has buffers only, and counts no batches
     state |= {f"frozen.{k}": v for k, v in frozen.items() if k != "num_batches_tracked"}
-    state["distiller.memory_student"] = torch.zeros(50, 8)
+    state["distiller.basis"] = torch.zeros(50, 8)
     state["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(3, 4)
     # 3 * 2 + 2 and the scale and shift of seven channels; 4 * 5 + 5
     assert count_parameters(state) == (8 + 14, 25)
+
+
+@pytest.mark.parametrize("method", ["CRD", "WCoRD"])
+def test_memories_and_norms_are_no_parameters(method: str) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.DISTILLER.NAME = method
+    shapes = FeatureShapes([], 16, 2)
+    model = nn.ModuleDict({"distiller": build_distiller(cfg, shapes, shapes, torch.arange(9) % 2)})
+    trained = sum(parameter.numel() for parameter in model.parameters())
+    assert count_parameters(model.state_dict()) == (0, trained)

@@ -229,6 +229,28 @@ def test_without_its_loss_what_is_left_is_the_teachers_heads(make_detector: Any)
     assert describe(read_run(folder)).method == "teacher's heads, no loss"
 
 
+def test_heads_loss_is_named_alone_without_the_other_loss(make_detector: Any) -> None:
+    folder = make_detector("a", teacher="big")
+    node = {"NAME": "PKDDistiller", "LOSS_WEIGHT": 1.0, "HEAD_WEIGHT": 1.0}
+    set_value(folder, "DISTILLER", node)
+    assert describe(read_run(folder)).method == "PKDDistiller, heads' loss"
+    set_value(folder, "DISTILLER", node | {"LOSS_WEIGHT": 0.0})
+    assert describe(read_run(folder)).method == "heads' loss"
+
+
+def test_held_out_images_are_not_compared_with_the_test_set(make_run: Any) -> None:
+    rows = rows_of(make_run("a"), make_run("b", DATASETS__VALIDATION=5000))
+    assert [row.test_set for row in rows] == ["cifar100", "cifar100 (5000 held out)"]
+    assert [row.published is None for row in rows] == [False, True]
+
+
+def test_fewer_training_images_are_compared_but_not_with_published_scores(make_run: Any) -> None:
+    rows = rows_of(make_run("a"), make_run("b", DATASETS__TRAIN_SUBSET=5000))
+    assert [row.test_set for row in rows] == ["cifar100", "cifar100"]
+    assert [row.experiment.data_set for row in rows] == ["cifar100", "cifar100, 5000 images"]
+    assert [row.published is None for row in rows] == [False, True]
+
+
 def set_value(folder: Path, key: str, value: Any, node: str = "MODEL") -> None:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config[node][key] = value

@@ -159,6 +159,8 @@ def test_scaled_schedule() -> None:
             "MODEL.NUM_CLASSES: got 100, but DATASETS.NAME 'digits' has 10",
         ),
         (["SOLVER.EPOCHS", "-1"], "SOLVER.EPOCHS: got -1, expected 0 or more"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH: got 0, expected more than 0"),
+        (["TEST.EVAL_EPOCHS", "-1"], "TEST.EVAL_EPOCHS: got -1, expected 0 or more"),
         (["SOLVER.SCHEDULE_SCALE", "0.0"], "SOLVER.SCHEDULE_SCALE: got 0.0, expected more than 0"),
     ],
 )

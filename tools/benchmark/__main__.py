@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(["", name, "", table(rows), *exponents(rows)]), flush=True)
         results[name] = rows
     if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"machine": machine, "suites": results}, indent=2))
     return 0
 

@@ -24,7 +24,7 @@ def test_the_tool_prints_a_table_and_writes_every_figure(
 ) -> None:
     case = Case(name="nothing", project=int, reference=lambda: torch.empty(9), seconds=0.0)
     monkeypatch.setattr(tool, "cases", lambda suite, device: iter([case]))
-    file = tmp_path / "rows.json"
+    file = tmp_path / "new" / "rows.json"
     assert tool.main(["--suite", "head", "--threads", "1", "--json", str(file)]) == 0
     assert "| nothing |" in capsys.readouterr().out
     (row,) = json.loads(file.read_text())["suites"]["head"]
