@@ -18,6 +18,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import Detectron2Handler
 
 BEST = "model_best"  # Detectron2's name for what its BestCheckpointer writes
+NUMBERED = f"model_{'[0-9]' * 7}.pth"  # by iteration; no copy that a user has made
 logger = logging.getLogger(__name__)
 _COUNTER = "num_batches_tracked"
 # Buffers that PyTorch's and Detectron2's norms initialise if a checkpoint lacks them.
@@ -139,7 +140,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _last_undamaged(self) -> Path:
         last = Path(self.get_checkpoint_file())
-        older = [x for x in Path(self.save_dir).glob("model_[0-9]*.pth") if x.name < last.name]
+        older = [x for x in Path(self.save_dir).glob(NUMBERED) if x.name < last.name]
         for file in [last, *sorted(older, reverse=True)]:
             if is_whole(file):
                 if file != last:
