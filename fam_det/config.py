@@ -52,6 +52,8 @@ def _add_fault_keys(cfg: CN) -> None:
     cfg.DATALOADER.TIMEOUT = 600
     # Unreadable training images to skip; one more is an error.
     cfg.DATALOADER.MAX_UNREADABLE = 10
+    # Share of the images for SAMPLER_TRAIN "RandomSubsetTrainingSampler"; Detectron2 v0.6 lacks it.
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
 
 
 def _add_data_and_backbone_keys(cfg: CN) -> None:

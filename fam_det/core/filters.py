@@ -66,23 +66,19 @@ class DenseFilter(GlobalFilter):
 
     def spectrum(self, height: int, width: int) -> Tensor:
         """Returns the filter that is applied, complex (H, V, C_in, C_out)."""
-        self._check(height, width)
+        if (height, width) != (self.height, self.width):
+            raise ValueError(
+                f"size: got a map of {height}x{width}, expected {self.height}x{self.width}: the "
+                "dense filter has one size; the banded and separable filters take any"
+            )
         return applied_spectrum(self.weight, self.width)
 
     def start_at(self, mix: Tensor) -> None:
         """Sets every frequency to the mix."""
         fill_with_mix(self.weight, self.width, mix)
 
-    def _check(self, height: int, width: int) -> None:
-        if (height, width) != (self.height, self.width):
-            raise ValueError(
-                f"size: got a map of {height}x{width}, expected {self.height}x{self.width}: the "
-                "dense filter has one size; the banded and separable filters take any"
-            )
-
     def forward(self, x: Tensor, response: Tensor, local: Tensor) -> Tensor:
         """Computes IFFT(h * (K . FFT(x))) + local @ x; see the module's docstring."""
-        self._check(x.shape[2], x.shape[3])
         # The storage's scale goes with the response: (H, V) values, not a copy of the filter.
         scale = mirror_scale(self.width).T.to(x)  # (1, V)
         return mix_frequencies(x, self.weight.to(x.dtype), response * scale, local)

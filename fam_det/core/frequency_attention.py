@@ -120,7 +120,10 @@ class FrequencyAttention(nn.Module):
         if "local" in options.branches:
             self.local = nn.Conv2d(in_channels, out_channels, kernel_size=1)
         for branch in BRANCHES:
-            self._add_gamma(f"gamma_{branch}", branch in options.branches)
+            if branch in options.branches:
+                self.register_parameter(f"gamma_{branch}", nn.Parameter(torch.full((1,), 0.5)))
+            else:
+                self.register_buffer(f"gamma_{branch}", torch.zeros(1), persistent=False)
         if options.init == "identity":
             if in_channels != out_channels:
                 raise ValueError(
@@ -143,12 +146,6 @@ class FrequencyAttention(nn.Module):
         elif self.filter is not None:
             self.filter.start_at(mix)
             nn.init.ones_(self.gamma_global)
-
-    def _add_gamma(self, name: str, trained: bool) -> None:
-        if trained:
-            self.register_parameter(name, nn.Parameter(torch.full((1,), 0.5)))
-        else:
-            self.register_buffer(name, torch.zeros(1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transforms maps.

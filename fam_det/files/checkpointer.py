@@ -15,9 +15,11 @@ from fam_det.files.atomic_write import atomic_write, atomic_write_text, remove_l
 from fam_det.files.checkpoint_file import check_weights, is_whole, read_pickle, read_torch
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from detectron2.utils.file_io import Detectron2Handler
 
 BEST = "model_best"  # Detectron2's name for what its BestCheckpointer writes
+NUMBERED = f"model_{'[0-9]' * 7}.pth"  # by iteration; no copy that a user has made
 logger = logging.getLogger(__name__)
 _COUNTER = "num_batches_tracked"
 # Buffers that PyTorch's and Detectron2's norms initialise if a checkpoint lacks them.
@@ -80,7 +82,13 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def resume_or_load(self, path: str | None, *, resume: bool = True) -> dict[str, Any]:
         """As Detectron2's; a run whose last checkpoint is damaged falls back to the one before."""
-        if resume and self.has_checkpoint():
+        found = comm.all_gather(resume and self.has_checkpoint())
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"{self.save_dir}: {sum(found)} of {len(found)} processes find a checkpoint there; "
+                "give all machines one shared folder"
+            )
+        if found[0]:
             self.needed = ["*"]
             return self.load(str(self._last_undamaged()))
         return self.load(path, checkpointables=[])
@@ -139,7 +147,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _last_undamaged(self) -> Path:
         last = Path(self.get_checkpoint_file())
-        older = [x for x in Path(self.save_dir).glob("model_[0-9]*.pth") if x.name < last.name]
+        older = [x for x in Path(self.save_dir).glob(NUMBERED) if x.name < last.name]
         for file in [last, *sorted(older, reverse=True)]:
             if is_whole(file):
                 if file != last:

@@ -10,7 +10,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from fam_det.files.checkpointer import SafeCheckpointer
+from fam_det.files.checkpointer import NUMBERED, SafeCheckpointer
 from fam_det.training.evaluation import at_iteration
 
 from detectron2.engine import HookBase, hooks
@@ -32,12 +32,9 @@ class BoundedCheckpointer(hooks.PeriodicCheckpointer):
     def before_train(self) -> None:
         """Finds the checkpoints of the run so far."""
         super().before_train()
-        folder, prefix = Path(self.checkpointer.save_dir), self.file_prefix
-        checkpoints = [
-            file
-            for file in sorted(folder.glob(f"{prefix}_[0-9]*.pth"))
-            if int(file.stem.removeprefix(f"{prefix}_")) < self.trainer.start_iter
-        ]
+        end = f"model_{self.trainer.start_iter:07d}.pth"
+        folder = Path(self.checkpointer.save_dir)
+        checkpoints = [file for file in sorted(folder.glob(NUMBERED)) if file.name < end]
         if self.max_to_keep is not None:
             for file in checkpoints[: -self.max_to_keep]:
                 file.unlink()
@@ -84,7 +81,7 @@ class LossNormalizers(HookBase):
     """Saves each process's running mean of positive anchors in checkpoints.
 
     In Detectron2 it is a plain attribute, which a resumed run would initialise again. Register this
-    hook before the checkpointing one.
+    hook before the checkpointing one, and after PreciseBN, whose batches change the mean.
     """
 
     def __init__(self, model: nn.Module) -> None:

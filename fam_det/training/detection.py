@@ -179,7 +179,7 @@ class Trainer(ResumableTrainer):
             all_hooks.insert(0, FilterImages(distiller, period))  # before the writers
         if self.cfg.TEST.AUG.ENABLED:
             test = partial(self.test_with_augmentation, self.cfg, self.model)
-            all_hooks.append(hooks.EvalHook(0, test))
+            all_hooks.insert(-2, hooks.EvalHook(0, test))  # before the writers
         return all_hooks
 
     @classmethod

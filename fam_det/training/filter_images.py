@@ -34,7 +34,6 @@ class FilterImages(HookBase):
             if module.filter is not None
         }
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Draws them every ``period`` iterations, from the first step on."""
         if self.trainer.iter % self.period:

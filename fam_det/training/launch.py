@@ -146,7 +146,9 @@ def exit_on_fault(folder: str | None) -> Iterator[None]:
         text = one_line(error)
         if isinstance(error, AssertionError):
             where = f"in {folder}/log.txt" if folder else "above"
-            text = f"{text} ({_place(error)}; the traceback is {where})"
+            raised = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{raised.filename}:{raised.lineno}: {raised.line}"
+            text = f"{text} ({place}; the traceback is {where})"
             if folder is None:
                 traceback.print_exc()
         if text.startswith("Caught "):  # in a loader worker, whose traceback PyTorch puts here
@@ -154,12 +156,6 @@ def exit_on_fault(folder: str | None) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError):
             text = f"{LESS_MEMORY} ({text.partition('. ')[0]})"
         sys.exit(text if folder is None else f"{text}; {_resume_hint(Path(folder))}")
-
-
-def _place(error: AssertionError) -> str:
-    """Returns file, line and source of an assertion, which may have no message."""
-    raised = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{raised.filename}:{raised.lineno}: {raised.line}"
 
 
 def _resume_hint(folder: Path) -> str:

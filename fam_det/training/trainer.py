@@ -121,12 +121,12 @@ class ResumableTrainer(DefaultTrainer):
         )
         return [
             ShortHistory(),
-            LossNormalizers(self.model),
             hooks.IterationTimer(),
             UnweightedLoss(),
             TeacherShare(),
             hooks.LRScheduler(),
             *self.hooks_before_checkpoint(),
+            LossNormalizers(self.model),
             checkpointer,
             StopOnSignal(self.checkpointer),
             Evaluation(options.eval_period, self._evaluate, options.folder),

@@ -141,3 +141,17 @@ def test_complex_product_in_half_precision(dtype, relative, scale) -> None:
     assert complex_matmul(a, b, dtype, out=out) is out
     assert_close_to(out, expected, relative)
     assert torch.equal(complex_matmul(a, b, torch.float32), expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_backward_pass_under_autocast_gives_the_gradient_of_one_outside(name: str) -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 2, 4, 9, 8).unbind()
+    student.requires_grad_()
+
+    def gradient() -> Tensor:
+        return torch.autograd.grad(LOSSES[name](student, teacher, None), student)[0]
+
+    outside = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gradient(), outside)

@@ -117,7 +117,7 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_sampler_of_detectron2_starts_where_it_should(name: str) -> None:
     cfg = default_config()
     cfg.DATALOADER.SAMPLER_TRAIN = name
-    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 0.5
+    cfg.merge_from_list(["DATALOADER.RANDOM_SUBSET_RATIO", 0.5])
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.9
     sampler, groups = build_sampler(cfg, records(20)), aspect_groups(records(20))
     batches = list(islice(form_batches(sampler(3), 2, groups), 30))

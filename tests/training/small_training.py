@@ -102,7 +102,12 @@ class SmallTrainer(Trainer):
         return {name: {"bbox": {"AP": -done}} for name in cfg.DATASETS.TEST} | {"second": ap}
 
 
-def small_run(folder: Path, *opts: Any, scores: dict[int, float] | None = None) -> SmallTrainer:
+def small_run(
+    folder: Path,
+    *opts: Any,
+    scores: dict[int, float] | None = None,
+    trainer: type[SmallTrainer] = SmallTrainer,
+) -> SmallTrainer:
     """A run of 14 iterations, resumed where it can be, evaluated after each two."""
     cfg = default_config()
     cfg.MODEL.DEVICE, cfg.OUTPUT_DIR, cfg.SEED = "cpu", str(folder), 0
@@ -112,6 +117,6 @@ def small_run(folder: Path, *opts: Any, scores: dict[int, float] | None = None) 
     cfg.merge_from_list(list(opts))
     folder.mkdir(exist_ok=True)
     SmallTrainer.scores = scores or {}
-    run = SmallTrainer(cfg)
+    run = trainer(cfg)
     run.resume_or_load(resume=True)
     return run

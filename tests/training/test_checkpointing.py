@@ -13,7 +13,16 @@ import torch
 
 from fam_det.files.checkpointer import SafeCheckpointer
 from fam_det.training.non_finite import AMPStepTrainer
-from tests.training.small_training import Batches, Model, every_second, with_checkpoints
+from tests.training.small_training import (
+    Batches,
+    Model,
+    SmallTrainer,
+    every_second,
+    small_run,
+    with_checkpoints,
+)
+
+from detectron2.config import CfgNode
 
 
 def test_old_checkpoints_go_in_resumed_runs_too(tmp_path: Path) -> None:
@@ -57,6 +66,48 @@ def test_the_scale_of_mixed_precision_goes_on(tmp_path: Path) -> None:
     assert again.grad_scaler.state_dict() == run.grad_scaler.state_dict()
     assert again.grad_scaler.get_scale() == 512.0
     assert again.grad_scaler.state_dict()["_growth_tracker"] == 1
+
+
+def test_a_copy_of_a_checkpoint_is_kept_and_no_error(tmp_path: Path) -> None:
+    run, _ = with_checkpoints(tmp_path, every_second(keep=1))
+    run.train(0, 4)
+    copy = tmp_path / "model_0000001 (copy).pth"
+    copy.touch()
+    run, _ = with_checkpoints(tmp_path, every_second(keep=1))
+    run.train(4, 6)
+    names = {"model_final.pth", "model_0000005.pth", copy.name}
+    assert {x.name for x in tmp_path.glob("*.pth")} == names
+
+
+class Dense(Model):
+    """Divides its loss by a running count, as RetinaNet does."""
+
+    loss_normalizer = 100.0
+
+    def _ema_update(self) -> None:
+        """Marks a dense detector."""
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        self.loss_normalizer = 0.9 * self.loss_normalizer + len(batch)
+        return {name: x / self.loss_normalizer for name, x in super().forward(batch).items()}
+
+
+class DenseTrainer(SmallTrainer):
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> Dense:
+        return Dense()
+
+
+def test_a_resumed_dense_detector_has_the_count_that_precise_bn_left(tmp_path: Path) -> None:
+    options = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 3)
+    unbroken = small_run(tmp_path, *options, trainer=DenseTrainer)
+    unbroken.train()
+    (tmp_path / "last_checkpoint").write_text("model_0000005.pth")
+    resumed = small_run(tmp_path, *options, trainer=DenseTrainer)
+    assert resumed.start_iter == 6
+    resumed.train()
+    assert resumed.model.loss_normalizer == unbroken.model.loss_normalizer
+    assert torch.equal(resumed.model.linear.weight, unbroken.model.linear.weight)
 
 
 def dies_at(step: int, folder: Path) -> None:

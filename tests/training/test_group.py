@@ -162,6 +162,20 @@ def test_a_group_that_gets_a_signal_in_an_evaluation_saves_at_once(tmp_path: Pat
     assert last_checkpoint(tmp_path) == ("model_0000004.pth", 4)
 
 
+def test_a_group_that_does_not_share_its_folder_is_not_resumed(tmp_path: Path) -> None:
+    """Otherwise its processes would train other weights from other iterations."""
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+    SafeCheckpointer(Model(), str(tmp_path / "0")).save("model_0000001")
+
+    def resume(_: Any) -> None:
+        checkpointer = SafeCheckpointer(Model(), str(tmp_path / str(comm.get_rank())))
+        with pytest.raises(ValueError, match="1 of 2 processes find a checkpoint"):
+            checkpointer.resume_or_load("", resume=True)
+
+    assert exit_codes(fork_ranks(resume, tmp_path)) == [0, 0]
+
+
 def test_a_group_of_three_sums_its_first_gradients_as_all_others(tmp_path: Path) -> None:
     """Otherwise a resumed run would differ in the last bits; with two there is one order only."""
 

@@ -8,9 +8,10 @@ import torch
 
 from fam_det.config import default_config
 from fam_det.data.audit import forget_warnings, kept_warnings
+from fam_det.files.metrics_file import read_metrics
 from fam_det.training.detection import load_config, warn_of_frozen_noise
 from fam_det.training.trainer import ResumableTrainer
-from tests.training.small_training import Batches, Model
+from tests.training.small_training import Batches, Model, SmallTrainer, small_run
 
 from detectron2.config import CfgNode
 
@@ -42,6 +43,17 @@ def test_the_teacher_is_loaded_after_the_students_weights(tmp_path: Path) -> Non
     run = Trainer(cfg)
     run.resume_or_load()
     assert run.model.linear.bias.item() == 7.0
+
+
+class AugmentedTrainer(SmallTrainer):
+    @classmethod
+    def test_with_augmentation(cls, cfg: CfgNode, model: Any) -> dict[str, Any]:
+        return {"bbox_TTA": {"AP": 7.0}}
+
+
+def test_the_ap_with_augmentation_is_in_the_metrics(tmp_path: Path) -> None:
+    small_run(tmp_path, "TEST.AUG.ENABLED", True, trainer=AugmentedTrainer).train()
+    assert read_metrics(tmp_path / "metrics.json")[-1]["bbox_TTA/AP"] == 7.0
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,11 @@ class _BandEnergies(torch.autograd.Function):
         d_x = grad.new_empty(n, channels, height, ctx.width)
         inside = (counts > 0).to(grad).flatten(0, 1).T  # (B, H * V)
         for c in chunks(channels, spectra[0, 0].numel(), CHUNK, grad.device):
-            of_x, of_y = (
-                (k @ inside).view(-1, 1, height, columns) for k in (2.0 * grad[0, c], grad[2, c])
-            )
+            with torch.autocast(grad.device.type, enabled=False):
+                of_x, of_y = (
+                    (k @ inside).view(-1, 1, height, columns)
+                    for k in (2.0 * grad[0, c], grad[2, c])
+                )
             d_spectrum = (spectra[0, c] * of_x).add_(spectra[1, c] * of_y)
             d_x[:, c] = irfft2(d_spectrum, ctx.width).transpose(0, 1)
         return d_x, None, None, None, None

@@ -53,13 +53,14 @@ class _MeanSquares(torch.autograd.Function):
             rows, columns = (
                 [_pooling_matrix(size, p.shape[2], x) for p in pooled] for size in (height, width)
             )
-            parts = [
-                (2.0 * w / p.numel() * grad) * p @ m
-                for w, p, m in zip(weights[1:], pooled, columns, strict=True)
-            ]  # (N, C, side, W) each
             by_row = torch.cat(rows).T.expand(n * c, -1, -1)  # (N * C, H, sum of sides)
-            by_column = torch.cat(parts, dim=2).flatten(0, 1)  # (N * C, sum of sides, W)
-            d_x.view(n * c, height, width).baddbmm_(by_row, by_column)
+            with torch.autocast(x.device.type, enabled=False):
+                parts = [
+                    (2.0 * w / p.numel() * grad) * p @ m
+                    for w, p, m in zip(weights[1:], pooled, columns, strict=True)
+                ]  # (N, C, side, W) each
+                by_column = torch.cat(parts, dim=2).flatten(0, 1)  # (N * C, sum of sides, W)
+                d_x.view(n * c, height, width).baddbmm_(by_row, by_column)
         return d_x, None
 
 
