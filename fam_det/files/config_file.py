@@ -152,8 +152,11 @@ def _reason(error: BaseException, cfg: CfgNode | None) -> str:
         return f"{shown[:200]}: unknown key" + "".join(f"; did you mean {x}?" for x in close)
     if mismatch := _MISMATCH.fullmatch(text):
         kind, default, value, key = mismatch.groups()
-        example = f"('{value}',)" if default == "()" else default
-        example = f'"{example}"' if kind == "tuple" else example  # for a shell
+        if kind == "tuple" and not default[1:2].isdigit():  # of names
+            default = f"('{value}',)"
+        elif kind == "tuple" and value.isdigit():
+            default = f"({value},)"
+        example = f'"{default}"' if kind == "tuple" else default  # quoted for a shell
         return f"{key}: got {value[:200]!r}, expected {kind}, such as {example}"
     return " ".join(text.split())[:1000] or type(error).__name__
 

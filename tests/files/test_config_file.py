@@ -144,7 +144,7 @@ def test_wrong_pairs(tmp_path: Path, pairs: list[str], message: str) -> None:
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER: got 'many', expected int, such as 180000"),
         (["SOLVER.MAX_ITER", "[9]"], "SOLVER.MAX_ITER: got '[9]', expected int, such as 180000"),
         (["DATASETS.TEST", "3"], "DATASETS.TEST: got '3', expected tuple, such as \"('3',)\""),
-        (["INPUT.MIN_SIZE_TRAIN", "640"], "got '640', expected tuple, such as \"(800,)\""),
+        (["INPUT.MIN_SIZE_TRAIN", "640"], "got '640', expected tuple, such as \"(640,)\""),
         (["DATASETS.TEST", "None"], "DATASETS.TEST: got null, expected tuple, such as ("),
     ],
 )
